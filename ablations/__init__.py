@@ -1,0 +1,1 @@
+"""The ablations: one file, one question. `variants` is the list, `contrasts` the pairs that differ in one factor."""

@@ -1,0 +1,10 @@
+"""How large should the EEG encoder be? Table 2: Full (297M), rows 8 to 11.
+
+    bench run --ablation encoder_size
+"""
+
+from ablations.table2 import full, row8, row9, row10, row11
+
+variants = [full, row8, row9, row10, row11]
+contrasts = [("Full", "8"), ("Full", "9"), ("Full", "10"), ("Full", "11")]
+published = "dreamdiffusion_table2"

@@ -1,0 +1,10 @@
+"""What share of tokens should be masked in pre-training? Table 2: Full (0.75), rows 5, 6, 7.
+
+    bench run --ablation mask_ratio
+"""
+
+from ablations.table2 import full, row5, row6, row7
+
+variants = [full, row5, row6, row7]
+contrasts = [("Full", "5"), ("Full", "6"), ("Full", "7")]
+published = "dreamdiffusion_table2"

@@ -1,0 +1,11 @@
+"""What does masked pre-training bring, with and without CLIP, in a large and a small encoder? Table 2: Full, rows 1, 3,
+4, 11, 13.
+
+    bench run --ablation pretraining
+"""
+
+from ablations.table2 import full, row1, row3, row4, row11, row13
+
+variants = [full, row3, row13, row1, row11, row4]
+contrasts = [("Full", "3"), ("13", "1"), ("11", "4")]
+published = "dreamdiffusion_table2"

@@ -1,0 +1,30 @@
+"""Builds one stage: finds the function that its kind names and lets it fill the stage's folder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench.key import Stage, kind
+from bench.prior_parts import Clip, Judge, Unet, Vae
+from bench.runtime import Runtime, silent
+from bench.store import Store
+
+PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
+
+
+def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..., None] = silent) -> Path:
+    """The stage's folder, complete; what it is built from must be there."""
+    numerics = getattr(stage, "numerics", None)
+    torch.set_num_threads(numerics.threads if numerics else 1)
+    module = "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
+    function = getattr(importlib.import_module(f"bench.train.{module}"), kind(stage))
+    runtime = Runtime(device, progress, store.encoders)
+    return store.build(stage, lambda out: function(stage, store.path, out, runtime),
+                       packages={name: importlib.metadata.version(name) for name in PACKAGES},
+                       python=platform.python_version(), device=device)

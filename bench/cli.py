@@ -1,0 +1,132 @@
+"""The command line: list, run, table, plan, prior."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+from bench import ablation, encoders, errors
+from bench.errors import BenchError
+from bench.scale import SCALES, scale
+
+EXAMPLES = """examples:
+  bench run --ablation mask_ratio                 Table 2's rows on the mask ratio, minutes on two cores
+  bench run --ablation table2 --seeds 0,1,2       all 15 rows, three seeds
+  bench run --ablation mine.py --variants a,b     two variants of your own file
+  bench table mask_ratio                          the table again, from its CSV
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BenchError(f"{message} (see: {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """All commands and their options."""
+    top = Parser(prog="bench", description="An ablation benchmark for EEG-to-image generation.", epilog=EXAMPLES,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help)
+
+    listing = command("list", "what there is: ablations with their variants, encoders, scales")
+    listing.add_argument("--json", action="store_true", help="for programs")
+
+    for name, help in (("run", "build, score and tabulate an ablation"),
+                       ("plan", "what `run` would build, and what is stored")):
+        it = command(name, help)
+        it.add_argument("--ablation", required=True, metavar="NAME|FILE")
+        it.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
+        it.add_argument("--variants", metavar="A,B", help="these rows alone (default: all)")
+        it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
+        it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
+        if name == "run":
+            it.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core, or GPU)")
+            it.add_argument("--results", default="results", metavar="DIR", help="default: results")
+            it.add_argument("--reference", action="store_true", help="write to DIR/reference/, the suite's own runs")
+            it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")
+
+    table = command("table", "print a table from its CSV")
+    table.add_argument("ablation", metavar="NAME|FILE")
+    table.add_argument("--scale", default="tiny")
+    table.add_argument("--results", default="results", metavar="DIR")
+    table.add_argument("--reference", action="store_true", help="the suite's own run")
+    table.add_argument("--format", choices=("text", "md", "csv"), default="text")
+
+    prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
+    prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
+    prior.add_argument("--device", default="auto")
+    prior.add_argument("--store", default=".bench", metavar="DIR")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code (0, 1, 2, 3, 75 or 130)."""
+    console = Console(soft_wrap=True)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        options = parser().parse_args(arguments)
+        return COMMANDS[options.command](options, console)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("bench: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr)
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.OK
+
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    loaded = [ablation.load(name) for name in ablation.names()]
+    if options.json:
+        print(json.dumps({
+            "ablations": {a.name: {"title": a.title, "variants": [v.name for v in a.variants],
+                                   "contrasts": a.contrasts} for a in loaded},
+            "encoders": encoders.names(), "scales": list(SCALES)}, indent=1))
+        return errors.OK
+    for a in loaded:
+        print(f"{a.name:14s}{a.title}\n{'':14s}variants: {', '.join(v.name for v in a.variants)}")
+    print(f"\nencoders: {', '.join(encoders.names())}\nscales: {', '.join(SCALES)}")
+    return errors.OK
+
+
+def _plan(options: argparse.Namespace, console: Console) -> int:
+    from bench import report
+
+    return report.plan(options, console)
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    from bench import report
+
+    return report.plan(options, console) if options.dry_run else report.go(options, console)
+
+
+def _table(options: argparse.Namespace, console: Console) -> int:
+    from bench import report, tables
+
+    chosen = ablation.load(options.ablation)
+    at = scale(options.scale)
+    print(tables.table(report.results_folder(options, at), chosen.name, chosen).render(options.format))
+    return errors.OK
+
+
+def _prior(options: argparse.Namespace, console: Console) -> int:
+    raise BenchError("not there yet")
+
+
+COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "prior": _prior}

@@ -1,0 +1,1 @@
+"""Where pictures and EEG come from: numpy only."""

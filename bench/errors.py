@@ -1,0 +1,16 @@
+"""The one error that a user is meant to read, and the exit codes of the command line."""
+
+from __future__ import annotations
+
+OK, SOME_FAILED, USAGE, ENVIRONMENT, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 75, 130
+
+
+class BenchError(Exception):
+    """One clear line: which thing, what was expected, what to do. `exit_code` is what the command line ends with."""
+
+    def __init__(self, message: str, exit_code: int = USAGE):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __reduce__(self):
+        return type(self), (str(self), self.exit_code)

@@ -1,0 +1,122 @@
+"""Warm worker processes: each takes one stage after another, on one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.key import Stage
+
+QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+         "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker says: "progress" (step, total, scalars), "done", or "failed" (error; log: the whole traceback)."""
+
+    stage: Stage
+    what: str
+    step: int = 0
+    total: int = 0
+    scalars: dict[str, float] | None = None
+    error: BenchError | None = None
+    log: str = ""
+
+
+class Pool:
+    """`workers` processes that build stages into the store at `root`. Use as a context; leaving it ends them."""
+
+    def __init__(self, workers: int, root: Path, device: str):
+        self._arguments = (root, device)
+        self._context = multiprocessing.get_context("spawn")
+        self._busy: dict[int, Stage | None] = {}
+        self._connections: dict[int, Connection] = {}
+        self._processes: dict[int, Any] = {}
+        self._workers = workers
+
+    def __enter__(self) -> Pool:
+        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        for slot in range(self._workers):
+            self._start(slot)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.join()
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a stage."""
+        return sum(stage is None for stage in self._busy.values())
+
+    def submit(self, stage: Stage) -> None:
+        """Gives a stage to an idle worker."""
+        slot = next(slot for slot, busy in self._busy.items() if busy is None)
+        self._busy[slot] = stage
+        self._connections[slot].send(stage)
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """What the workers have said; waits up to `timeout` seconds for the first word. A dead worker is replaced."""
+        slots = {connection: slot for slot, connection in self._connections.items()}
+        for connection in wait(list(slots), timeout):
+            slot = slots[connection]  # type: ignore[index]
+            stage = self._busy[slot]
+            try:
+                event = self._connections[slot].recv()
+            except (EOFError, OSError):
+                self._processes[slot].join()
+                code = self._processes[slot].exitcode
+                self._start(slot)
+                if stage is None:
+                    raise BenchError(f"a worker could not start (exit code {code}); is the installation complete?"
+                                     ) from None
+                cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
+                yield Event(stage, "failed", error=BenchError(f"its worker process died ({cause})"))
+                continue
+            if event.what != "progress":
+                self._busy[slot] = None
+            yield event
+
+    def _start(self, slot: int) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        process.start()
+        theirs.close()
+        self._busy[slot], self._connections[slot], self._processes[slot] = None, ours, process
+
+
+def _work(connection: Connection, root: Path, device: str) -> None:
+    """A worker's life: builds what comes through the connection until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from bench import build
+    from bench.store import Store
+
+    store = Store(root)
+    while True:
+        try:
+            stage = connection.recv()
+        except EOFError:
+            return
+
+        def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
+            connection.send(Event(stage, "progress", step, total, scalars))
+
+        try:
+            build.build(stage, store, device, progress)
+            connection.send(Event(stage, "done"))
+        except BenchError as error:
+            connection.send(Event(stage, "failed", error=error))
+        except Exception as error:
+            connection.send(Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
+                                  log=traceback.format_exc()))

@@ -1,0 +1,77 @@
+"""The frozen parts as stages: the recipe of each, its defaults what the shipped weights were made by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bench.key import Stage
+
+
+@dataclass(frozen=True)
+class Judge(Stage):
+    """The classifier of pictures; cross-entropy."""
+
+    pictures: int = 20_000
+    steps: int = 400
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    smoothing: float = 0.05
+    warmup: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Vae(Stage):
+    """The autoencoder; L1 + mse * MSE + kl * KL per position of the latents. The decoder learns on alone."""
+
+    pictures: int = 20_000
+    steps: int = 800
+    batch: int = 64
+    decoder_steps: int = 3_000
+    decoder_batch: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    mse: float = 0.5
+    kl: float = 1e-4
+    warmup: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Clip(Stage):
+    """Image and text tower; cross-entropy against soft targets in which equal captions share."""
+
+    pictures: int = 20_000
+    steps: int = 500
+    batch: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    short: float = 0.5  # share of captions that name the class alone
+    warmup: int = 30
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Unet(Stage):
+    """The denoiser; v-prediction over the VAE's latents under the text tower's tokens, averaged over its past."""
+
+    vae: Vae = field(default_factory=Vae)
+    clip: Clip = field(default_factory=Clip)
+    pictures: int = 20_000
+    steps: int = 4_000
+    batch: int = 64
+    lr: float = 1.5e-3
+    weight_decay: float = 0.01
+    short: float = 0.5
+    dropout: float = 0.1  # share of captions that are empty
+    average: float = 0.998  # of the running mean of the weights
+    widths: tuple[int, int] = (32, 64)
+    warmup: int = 100
+    seed: int = 0
+
+
+def recipe() -> dict[str, Stage]:
+    """The shipped parts by name, in building order."""
+    vae, clip = Vae(), Clip()
+    return {"judge": Judge(), "vae": vae, "clip": clip, "unet": Unet(vae, clip)}

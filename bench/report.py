@@ -1,0 +1,160 @@
+"""What `bench run` does around the building: says what it will do, records rows as they come, prints the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from bench import ablation, cost, encoders, errors, items, results, run, sheet, tables
+from bench.ablation import Ablation
+from bench.key import key
+from bench.plan import Row, counts, rows, stages
+from bench.progress import Display
+from bench.scale import Scale, scale
+from bench.stages import Finetune, Generate, Pretrain, Readout
+from bench.store import Store
+from bench.variant import Variant
+
+MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")  # of a pre-training, on held-out windows
+
+
+def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Variant], Scale, list[Row]]:
+    """What the options of `run` and `plan` mean. Raises BenchError for what does not exist."""
+    at = scale(options.scale)
+    at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
+    chosen = ablation.load(options.ablation)
+    variants = chosen.chosen(options.variants.split(",")) if options.variants else list(chosen.variants)
+    return chosen, variants, at, rows(variants, at, seeds(options.seeds))
+
+
+def seeds(text: str) -> list[int]:
+    """"0,1,2" -> [0, 1, 2]. Raises BenchError for what is no whole number from 0 on, or stands there twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise errors.BenchError(f"--seeds {text}: whole numbers from 0 on, separated by commas, are expected")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise errors.BenchError(f"--seeds {text}: a seed stands there twice")
+    return numbers
+
+
+def plan(options: argparse.Namespace, console: Console) -> int:
+    """Prints what would be built and what is stored, by kind of stage."""
+    chosen, variants, at, table = prepare(options)
+    store = Store(Path(options.store), create=False)
+    print(f"{chosen.name} at scale {at.name}: {len(variants)} variants, seeds {options.seeds}; store {options.store}")
+    print(f"{'stage':12s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")
+    for name, own, extra, stored in counts(table, store.has):
+        print(f"{name:12s}{own:6d}{extra:10d}{stored:8d}{own + extra - stored:10d}")
+    todo = stages((row.stage for row in table), store.has)
+    workers = run.workers(getattr(options, "workers", None), at.numerics.device_class)
+    print(f"a run now builds {len(todo)} stages: {cost.said(todo, workers)}")
+    return errors.OK
+
+
+def go(options: argparse.Namespace, console: Console) -> int:
+    """Builds, records, prints; returns the exit code."""
+    chosen, variants, at, table = prepare(options)
+    folder = results_folder(options, at)
+    if (folder / f"{chosen.name}.csv").exists():
+        results.read(folder, chosen.name)
+    workers = run.workers(options.workers, at.numerics.device_class)
+    store = Store(Path(options.store))
+    for variant in variants:
+        encoders.keep(encoders.encoder(variant, at), store.encoders)
+    every, todo = stages(row.stage for row in table), stages((row.stage for row in table), store.has)
+    console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
+                  f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
+                  + (f", {cost.said(todo, workers)}" if todo else ""), highlight=False)
+    built: set[str] = set()
+
+    def record(done: Sequence[Row]) -> None:
+        gathered = [gather(row, store, at, chosen) for row in done]
+        if gathered:
+            results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
+                           pd.concat([each for _, each in gathered]))
+        for row in done:
+            if row.stage in set(todo):
+                built.add(key(row.stage))
+
+    outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console))
+    if built:
+        results.note_runs(folder, chosen.name, [note(row, store) for row in table if key(row.stage) in built])
+    console.print(f"built {outcome.built} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
+                  highlight=False)
+    if (folder / f"{chosen.name}.csv").exists():
+        print(tables.table(folder, chosen.name, chosen).render())
+        picture = pictures(folder, chosen, table, store)
+        print(f"\nnumbers: {folder / chosen.name}.csv" + (f"\npictures: {picture}" if picture else ""))
+    for name, cause in outcome.failed.items():
+        print(f"bench: failed: {name}: {cause}", file=sys.stderr)
+    return errors.SOME_FAILED if outcome.failed else errors.OK
+
+
+def results_folder(options: argparse.Namespace, at: Scale) -> Path:
+    """Where results lie: the user's own, or with --reference the suite's."""
+    return Path(options.results) / ("reference" if options.reference else "") / at.name
+
+
+def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row's numbers, and those of its items, with what a table must say about them."""
+    about: dict[str, object] = {
+        "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
+        "world": f"tiny, seed {at.world.seed}", "judge": "", "params": "", "paper_params": "",
+        "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
+        "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
+    model = None
+    if not isinstance(row.stage, Readout):
+        judge = row.stage.reference.judge
+        about["judge"] = f"{judge.name}@{judge.sha256[:12]}"
+        if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
+            model = row.stage.pictures.model
+            about["params"] = json.loads((store.path(model) / "finetune.json").read_text())["encoder_parameters"]
+            variant = next((v for v in chosen.variants if v.name == row.variant), None)
+            about["paper_params"] = variant.size if variant else ""
+    numbers, each = results.gather(store.path(row.stage), **about)
+    if model and isinstance(model.start, Pretrain):
+        summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
+        said = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
+                 "value": summary[name], "n": summary["held_out_windows"]} for name in MASKED]
+        numbers = pd.concat([numbers, pd.DataFrame(said).assign(**about)])
+    return numbers, each
+
+
+def note(row: Row, store: Store) -> dict[str, object]:
+    """What differs from run to run: when, where and how long."""
+    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+                            capture_output=True, text=True, check=False).stdout.strip()
+    seconds = sum(store.manifest(stage)["wall_s"] for stage in stages([row.stage]) if store.has(stage))
+    return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
+            "items": row.items, "stage": key(row.stage)[:16], "built": 1, "seconds": round(seconds, 1),
+            "host": socket.gethostname(), "commit": commit}
+
+
+def pictures(folder: Path, chosen: Ablation, table: Sequence[Row], store: Store) -> Path | None:
+    """The contact sheet of the first seed: of each class the first test item, and what every row made of it."""
+    order = {variant.name: place for place, variant in enumerate(chosen.variants)}
+    drawn: dict[str, np.ndarray] = {}
+    first = min(row.seed for row in table)
+    wanted = [row for row in table if row.seed == first and not isinstance(row.stage, Readout)
+              and store.has(row.stage.pictures)]
+    for row in sorted(wanted, key=lambda row: (row.items != "real", order.get(row.variant, len(order)))):
+        name = row.variant if row.items == "real" else {"shuffled": "shuffled", "captions": "as text"}[row.items]
+        drawn[name] = np.load(store.path(row.stage.pictures) / "pictures.npy")
+    if not drawn:
+        return None
+    shown = items.load(wanted[0].stage.items, store.path(wanted[0].stage.items.trials))
+    path = folder / f"{chosen.name}.png"
+    sheet.sheet(path, shown.pictures, shown.label, drawn, shown.names)
+    return path

@@ -1,0 +1,23 @@
+"""Where a stage runs and whom it tells how far it is: travels beside the stage, never inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def silent(step: int, total: int, **scalars: float) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """device: "cpu" or "cuda". progress(step, total, **scalars): called now and then by a stage at work.
+
+    encoders: folder of the kept copies of users' encoders; None: a user's encoder is loaded from where it lies.
+    """
+
+    device: str = "cpu"
+    progress: Callable[..., None] = silent
+    encoders: Path | None = None

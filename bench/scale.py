@@ -1,0 +1,122 @@
+"""The scales: where a variant's abstract row meets definite sizes, schedules and frozen parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.errors import ENVIRONMENT, BenchError
+from bench.stages import (
+    FinetuneSchedule,
+    Items,
+    Numerics,
+    Sampling,
+    Schedule,
+    Trials,
+    Weights,
+    World,
+)
+
+PRIOR = Path(__file__).parent / "prior"  # the frozen parts that are shipped
+
+
+@dataclass(frozen=True)
+class Size:
+    """An encoder's dimensions at this scale under its label in the paper (Table 2, Params)."""
+
+    label: str
+    width: int
+    depth: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Everything that a row's number depends on beside the row itself.
+
+    prior           folder of the frozen parts in bench/prior/
+    pretrain_seeds  "each": every seed has its own pre-training; "one": all share that of seed 0, so that a table
+                    says nothing about the spread of pre-training
+    nway            n of the n-way accuracy (the paper: 50 of 1,000)
+    """
+
+    name: str = field(compare=False)
+    world: World
+    subjects: tuple[int, ...]
+    band: tuple[float, float]
+    sizes: tuple[Size, ...]
+    prior: str
+    pretrain: Schedule
+    pretrain_seeds: str
+    finetune: FinetuneSchedule
+    sampling: Sampling
+    reference_pictures: int
+    nway: int
+    numerics: Numerics = Numerics()
+
+    def size(self, label: str) -> Size:
+        """The size of that label. Raises BenchError naming those that exist."""
+        for size in self.sizes:
+            if size.label == label:
+                return size
+        raise BenchError(f"no encoder size {label!r} at scale {self.name}; there are: "
+                         + ", ".join(s.label for s in self.sizes))
+
+    def items(self, eeg: str = "real", part: str = "test") -> Items:
+        """The items that a table is about."""
+        return Items(Trials(self.world, self.subjects, self.band), part, eeg)
+
+    def weights(self, part: str) -> Weights:
+        """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is not there."""
+        provenance = PRIOR / self.prior / "provenance.json"
+        try:
+            entry = json.loads(provenance.read_text())["parts"][part]
+        except (OSError, ValueError, KeyError) as error:
+            raise BenchError(f"{provenance}: no readable entry for the frozen part {part!r} ({error!r}); "
+                             "restore the file, or train the parts with: bench prior", ENVIRONMENT) from error
+        path = provenance.parent / f"{part}.safetensors"
+        if not path.is_file():
+            raise BenchError(f"no weights at {path}; restore the file, or train the parts with: bench prior", ENVIRONMENT)
+        return Weights(f"{self.prior}/{part}", entry["sha256"], str(path))
+
+
+# Width, depth and heads shrink and grow as in the paper's column; the real counts stand beside the labels.
+TINY = Scale(
+    name="tiny",
+    world=World(),
+    subjects=(4,),
+    band=(5.0, 95.0),
+    sizes=(
+        Size("297M", 128, 6, 4),
+        Size("458M", 176, 6, 4),
+        Size("162M", 96, 4, 4),
+        Size("74M", 64, 3, 4),
+        Size("18.3M", 48, 2, 4),
+    ),
+    prior="tiny",
+    pretrain=Schedule(steps=2000, batch=64, lr=1.5e-3, warmup=100),
+    pretrain_seeds="each",
+    finetune=FinetuneSchedule(steps=600, batch=32, lr_encoder=1e-3, lr_attention=1e-3, lr_projection=1e-3, warmup=50),
+    sampling=Sampling(steps=10, guidance=2.0, samples=2, batch=64),
+    reference_pictures=10_000,
+    nway=10,
+)
+# Tiny cut down until the whole path takes seconds: for tests, its numbers mean nothing.
+MICRO = replace(
+    TINY,
+    name="micro",
+    world=World(seed=1, pictures=240, recordings=6, seconds=20.0),
+    pretrain=replace(TINY.pretrain, steps=10, batch=16, warmup=2),
+    finetune=replace(TINY.finetune, steps=6, batch=8, warmup=2),
+    sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
+    reference_pictures=300,
+)
+SCALES = {scale.name: scale for scale in (TINY, MICRO)}
+
+
+def scale(name: str) -> Scale:
+    """The scale of that name. Raises BenchError naming those that exist."""
+    if name not in SCALES:
+        raise BenchError(f"no scale {name!r}; there are: {', '.join(SCALES)}")
+    return SCALES[name]

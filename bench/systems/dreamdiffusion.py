@@ -1,0 +1,25 @@
+"""DreamDiffusion (Bai et al., ECCV 2024): masked pre-training, fine-tuning with Stable Diffusion, CLIP alignment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench import encoders
+from bench.scale import Scale
+from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Reference, Score, Targets
+from bench.variant import Variant
+
+
+def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
+    """The whole of a row, in the method's order (Fig. 2): nothing is run here."""
+    judge, vae, clip, unet = (scale.weights(part) for part in ("judge", "vae", "clip", "unet"))
+    encoder = encoders.encoder(variant, scale)
+    start = encoder if variant.mask_ratio is None else Pretrain(
+        Corpus(scale.world, scale.band), encoder, variant.mask_ratio, scale.pretrain,
+        seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
+    targets = Targets(items.trials, clip, vae, scale.numerics)
+    model = Finetune(replace(items, part="train"), targets, unet, clip, start, variant.align, variant.sd_loss,
+                     variant.tune, scale.finetune, seed, scale.numerics)
+    pictures = Generate(model, items, vae, scale.sampling, seed, scale.numerics)
+    reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
+    return Score(pictures, items, reference, scale.nway, scale.numerics)

@@ -1,0 +1,47 @@
+"""Builds the unlabelled corpus: windows of all devices, and what became of their recordings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.recordings import cut, replicated
+from bench.data.tiny import DEVICES
+from bench.runtime import Runtime
+from bench.stages import Corpus, Stage
+
+COLUMNS = ("window", "recording", "device", "part")
+HELD_OUT = 6  # one person in six is held out, of every device
+
+
+def corpus(stage: Corpus, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+    """Writes windows.npy [N, C, T] float32, index.csv (a row for each window) and manifest.json (a row for each device).
+
+    `part` is train or held_out and goes by recording, so that no person is in both.
+    """
+    from bench.data.tiny_moabb import Tiny  # MOABB takes seconds to import
+
+    world = stage.world
+    windows, rows, reports = [], [], []
+    for turn, device in enumerate(DEVICES):
+        dataset, report = Tiny(world, device), None
+        for subject in dataset.subject_list:
+            runtime.progress(len(set(rows)), world.recordings)
+            for runs in dataset.get_data(subjects=[subject])[subject].values():
+                for raw in runs.values():
+                    found, report = cut(raw, stage.band, world.sfreq, world.n_times, report)
+                    windows.append(replicated(found, world.n_chans))
+                    part = "held_out" if (subject - 1 + turn) % HELD_OUT == 0 else "train"
+                    rows += [(dataset.number(subject), device.name, part)] * len(found)
+        reports.append({"device": device.name, **vars(report)})
+    np.save(out / "windows.npy", np.concatenate(windows))
+    with open(out / "index.csv", "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows((i, *row) for i, row in enumerate(rows))
+    shape = {"sfreq": world.sfreq, "n_times": world.n_times, "n_chans": world.n_chans, "windows": len(rows)}
+    (out / "manifest.json").write_text(json.dumps({**shape, "devices": reports}, indent=1) + "\n")

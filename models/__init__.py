@@ -1,0 +1,1 @@
+"""Torch modules and nothing else: no module here knows bench or ablations."""

@@ -1,0 +1,46 @@
+"""From EEG tokens to the U-Net's condition and to CLIP space: tau (Sec. 3.2) and h (Eq. 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Tau(nn.Module):
+    """tau: EEG tokens [B, L, width] -> cross-attention context [B, M, D].
+
+    Mixes the L tokens into M, maps them linearly and adds them to a trainable base; the sum goes through a LayerNorm.
+    Base and LayerNorm begin where the text tower ends (`text`: mean text tokens [M, D] of the class captions, `norm`:
+    the tower's last LayerNorm), so that the first context lies inside the space that the frozen U-Net knows.
+    """
+
+    def __init__(self, tokens: int, width: int, text: Tensor, norm: nn.LayerNorm):
+        super().__init__()
+        context, dim = text.shape
+        self.mix = nn.Conv1d(tokens, context, 1)
+        self.scale = nn.LayerNorm(width)
+        self.project = nn.Linear(width, dim)
+        self.norm = nn.LayerNorm(dim, eps=norm.eps)
+        self.norm.load_state_dict(norm.state_dict())
+        with torch.no_grad():
+            self.base = nn.Parameter((text - norm.bias) / norm.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.base + self.project(self.scale(self.mix(tokens))))
+
+
+class Head(nn.Module):
+    """h: context [B, M, D] -> CLIP space, or class logits, [B, out]: one linear map of the mean context token.
+
+    `projection` [D, out]: where the map begins (CLIP's own text projection); None: drawn at random.
+    """
+
+    def __init__(self, dim: int, out: int, projection: Tensor | None = None):
+        super().__init__()
+        self.linear = nn.Linear(dim, out, bias=projection is None)
+        if projection is not None:
+            with torch.no_grad():
+                self.linear.weight.copy_(projection.T)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.linear(context.mean(1))

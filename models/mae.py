@@ -1,0 +1,61 @@
+"""The masked autoencoder of Sec. 3.1: asymmetric, and scored on masked tokens only. Its decoder is thrown away."""
+
+from __future__ import annotations
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from models.encoders.msm_vit import initialise, positions
+from models.masking import Masking, gather_tokens
+
+
+class MaskedAutoencoder(nn.Module):
+    """Any encoder that offers `tokenize(eeg)` and `encode(tokens, keep)`, with a shallow decoder.
+
+    The encoder sees visible tokens only; the decoder sees them and mask tokens, each with its position, in no order;
+    only masked tokens reach the head.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        channels: int,
+        times: int,
+        width: int,
+        tokens: int,
+        decoder_width: int = 64,
+        decoder_depth: int = 1,
+        heads: int = 4,
+    ):
+        super().__init__()
+        if times % tokens:
+            raise ValueError(f"{times} time steps are no whole number of {tokens} tokens")
+        self.encoder, self.tokens = encoder, tokens
+        self.embed = nn.Linear(width, decoder_width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width))
+        self.register_buffer("positions", positions(tokens, decoder_width), persistent=False)
+        self.blocks = nn.ModuleList(Block(decoder_width, heads, 1.0, qkv_bias=True) for _ in range(decoder_depth))
+        self.norm = nn.LayerNorm(decoder_width)
+        self.head = nn.Linear(decoder_width, channels * times // tokens)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in (self.embed, self.blocks, self.head):
+            module.apply(initialise)
+
+    def targets(self, eeg: Tensor, masking: Masking) -> Tensor:
+        """The masked patches of EEG [B, C, T] as they are: [B, m, patch * C]."""
+        return gather_tokens(eeg.transpose(1, 2).reshape(len(eeg), self.tokens, -1), masking.remove)
+
+    def predict(self, eeg: Tensor, masking: Masking) -> Tensor:
+        """What the masked patches are thought to be: [B, m, patch * C]."""
+        visible = gather_tokens(self.encoder.tokenize(eeg), masking.keep)
+        seen = self.embed(self.encoder.encode(visible, masking.keep)) + self.positions[masking.keep]
+        hidden = self.mask_token + self.positions[masking.remove]
+        tokens = torch.cat([seen, hidden], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(self.norm(tokens[:, seen.shape[1] :]))
+
+    def forward(self, eeg: Tensor, masking: Masking) -> Tensor:
+        """Mean squared error on the masked patches, a scalar."""
+        return nn.functional.mse_loss(self.predict(eeg, masking), self.targets(eeg, masking))

@@ -1,0 +1,260 @@
+"""Results on disk: merged, never lost, never changed unseen."""
+
+import errno
+import gzip
+import multiprocessing
+import os
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import results
+from bench.errors import BenchError
+
+ABOUT = {"scale": "tiny", "world": "0", "judge": "judge@abc", "numerics": "cpu float32 1 thread",
+         "pretrain_seeds": "each", "params": 1234, "paper_params": "297M"}
+
+
+def rows(variant="5", seed=0, items="real", value=0.5, stage="s1", fid=""):
+    return pd.DataFrame([
+        {"variant": variant, "seed": seed, "items": items, "metric": "top1_label", "key": "16 classes", "value": value,
+         "n": 2, **ABOUT, "stage": stage},
+        {"variant": variant, "seed": seed, "items": items, "metric": "fid", "key": fid, "value": 100 / 3, "n": 2,
+         **ABOUT, "stage": stage}])
+
+
+def item_rows(variant="5", seed=0, items="real", value=0.5, samples=2):
+    return pd.DataFrame([
+        {"variant": variant, "seed": seed, "items": items, "item": item, "sample": sample, "picture": item,
+         "top1_label": value} for item in (10, 9) for sample in range(samples)])
+
+
+def record(folder, samples=2, stage="s1", fid="N=2, reference=10", **what):
+    results.record(folder, "mine", rows(stage=stage, fid=fid, **what), item_rows(samples=samples, **what))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_recording_one_variant_keeps_every_other_row(tmp_path):
+    for seed in (0, 1):
+        for variant in ("Full", "5"):
+            record(tmp_path, variant=variant, seed=seed)
+    record(tmp_path, variant="5", seed=1, value=0.75)
+    recorded = results.read(tmp_path, "mine")
+    top1 = recorded.rows[recorded.rows.metric == "top1_label"].set_index(["variant", "seed"])["value"].to_dict()
+    assert top1 == {("5", 0): 0.5, ("5", 1): 0.75, ("Full", 0): 0.5, ("Full", 1): 0.5}
+    assert len(recorded.rows) == 8
+    assert recorded.items.groupby(["variant", "seed"])["top1_label"].mean()["5", 1] == 0.75
+    assert len(recorded.items) == 16
+
+
+def test_recording_the_same_rows_twice_leaves_every_byte(tmp_path):
+    record(tmp_path)
+    record(tmp_path, variant="Full", value=1 / 3)
+    before = contents(tmp_path)
+    record(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_the_order_of_recording_does_not_matter(tmp_path):
+    for folder, order in (("a", "12"), ("b", "21")):
+        for variant in order:
+            record(tmp_path / folder, variant=variant)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_row_named_5_is_read_as_text_and_numbers_have_a_fixed_format(tmp_path):
+    record(tmp_path)
+    recorded = results.read(tmp_path, "mine")
+    assert recorded.rows["variant"].tolist() == ["5", "5"]
+    assert recorded.items["variant"].tolist() == ["5"] * 4
+    assert recorded.items["item"].tolist() == [9, 9, 10, 10]
+    text = (tmp_path / "mine.csv").read_bytes()
+    assert b",33.33333333," in text
+    assert b"\r" not in text
+    assert text.splitlines()[0].decode() == ",".join(results.COLUMNS)
+
+
+def test_another_stage_replaces_what_it_makes_stale_and_nothing_else(tmp_path):
+    record(tmp_path, stage="s1", fid="N=2, averaged over 2 samples")
+    extra = rows(stage="other").iloc[:1].assign(metric="readout_accuracy")
+    results.record(tmp_path, "mine", extra, pd.DataFrame())
+    record(tmp_path, stage="s2", fid="N=2, averaged over 1 sample", samples=1)
+    recorded = results.read(tmp_path, "mine")
+    assert sorted(zip(recorded.rows.metric, recorded.rows.key, recorded.rows.stage, strict=True)) == [
+        ("fid", "N=2, averaged over 1 sample", "s2"), ("readout_accuracy", "16 classes", "other"),
+        ("top1_label", "16 classes", "s2")]
+    assert len(recorded.items) == 2
+
+
+def test_controls_stand_beside_their_variant(tmp_path):
+    record(tmp_path, variant="Full")
+    record(tmp_path, variant="Full", items="shuffled", value=0.1)
+    assert results.read(tmp_path, "mine").rows.groupby("items").size().to_dict() == {"real": 2, "shuffled": 2}
+
+
+def test_hashes_are_what_sha256sum_checks(tmp_path):
+    record(tmp_path)
+    subprocess.run(["sha256sum", "--check", "--strict", "mine.sha256"], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.items.csv.gz"])
+def test_a_file_changed_by_hand_is_refused_and_left_alone(tmp_path, name):
+    record(tmp_path)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data.replace(b",0.5,", b",0.9,") if name == "mine.csv" else data[:-1])
+    before = contents(tmp_path)
+    for attempt in (lambda: record(tmp_path, variant="Full"), lambda: results.read(tmp_path, "mine")):
+        with pytest.raises(BenchError, match=f"{name} was changed since bench wrote it .* delete it together") as error:
+            attempt()
+        assert error.value.exit_code == 2
+    assert contents(tmp_path) == before
+
+
+def test_a_csv_without_its_hashes_is_refused(tmp_path):
+    record(tmp_path)
+    (tmp_path / "mine.sha256").unlink()
+    with pytest.raises(BenchError, match=r"mine\.csv was changed"):
+        record(tmp_path)
+
+
+def test_deleting_what_the_error_names_starts_afresh(tmp_path):
+    record(tmp_path, variant="Full")
+    (tmp_path / "mine.csv").write_text("mine now\n")
+    for name in ("mine.csv", "mine.items.csv.gz", "mine.sha256"):
+        (tmp_path / name).unlink()
+    record(tmp_path)
+    assert set(results.read(tmp_path, "mine").rows["variant"]) == {"5"}
+
+
+class PowerCut(BaseException):
+    """Nothing runs after it."""
+
+
+def test_cut_short_at_any_moment_both_files_are_old_or_both_are_new(tmp_path, monkeypatch):
+    for folder in ("old", "new"):
+        record(tmp_path / folder, value=0.25)
+    old = results.read(tmp_path / "old", "mine")
+    record(tmp_path / "new", value=0.75)
+    new = results.read(tmp_path / "new", "mine")
+    seen = []
+    for moment in range(100):
+        folder, left = tmp_path / f"cut{moment}", [moment]
+        record(folder, value=0.25)
+
+        def step(real, left=left):
+            def counted(*arguments, **options):
+                if left[0] == 0:
+                    raise PowerCut
+                left[0] -= 1
+                return real(*arguments, **options)
+            return counted
+
+        with monkeypatch.context() as patched:
+            patched.setattr(results.os, "fsync", step(os.fsync))
+            patched.setattr(results.Path, "replace", step(results.Path.replace))
+            patched.setattr(results.Path, "open", step(results.Path.open))
+            try:
+                record(folder, value=0.75)
+                done = True
+            except PowerCut:
+                done = False
+        found = results.read(folder, "mine")
+        matches = [found.rows.equals(state.rows) and found.items.equals(state.items) for state in (old, new)]
+        assert sum(matches) == 1, f"neither old nor new after step {moment}"
+        seen.append(matches.index(True))
+        record(folder, value=0.75)
+        assert contents(folder)["mine.csv"] == contents(tmp_path / "new")["mine.csv"]
+        if done:
+            break
+    assert done
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
+
+
+def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    record(tmp_path, value=0.25)
+    before = contents(tmp_path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results.os, "fsync", full)
+        with pytest.raises(BenchError, match="disk is full") as error:
+            record(tmp_path, value=0.75)
+    assert error.value.exit_code == 75
+    assert contents(tmp_path) == before
+    record(tmp_path, value=0.75)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_environment(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match="cannot write to") as error:
+        record(tmp_path / "file" / "tiny")
+    assert error.value.exit_code == 3
+
+
+def test_asking_for_what_was_never_run_says_what_there_is(tmp_path):
+    record(tmp_path)
+    with pytest.raises(BenchError, match=r"no results of 'clip' .* there are: mine; .*bench run --ablation clip"):
+        results.read(tmp_path, "clip")
+
+
+def test_a_number_that_is_nan_is_never_recorded(tmp_path):
+    with pytest.raises(ValueError, match="NaN"):
+        record(tmp_path, value=np.nan)
+
+
+def test_what_changes_from_run_to_run_is_kept_apart(tmp_path):
+    record(tmp_path)
+    before = contents(tmp_path)
+    results.note_runs(tmp_path, "mine", [{"variant": "5", "seed": 0, "seconds": 1.5, "host": "here"}])
+    results.note_runs(tmp_path, "mine", [{"variant": "5", "seed": 0, "seconds": 2}])
+    after = contents(tmp_path)
+    runs = after.pop("mine.runs.csv").decode().splitlines()
+    assert runs == [",".join(results.RUNS), ",5,0,,,,1.5,here,", ",5,0,,,,2,,"]
+    assert after == {name: data for name, data in before.items() if name != "mine.runs.csv"}
+    record(tmp_path)
+    assert contents(tmp_path)["mine.runs.csv"].decode().splitlines() == runs
+
+
+def _record_many(folder, seed):
+    for variant in "abcde":
+        record(folder, variant=variant, seed=seed)
+
+
+def test_processes_that_record_at_the_same_time_lose_no_row(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_record_many, args=(tmp_path, seed)) for seed in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(results.read(tmp_path, "mine").rows) == 3 * 5 * 2
+
+
+def test_gathering_a_stages_folder_says_whose_numbers_they_are(tmp_path):
+    scored = pd.DataFrame([("ssim", "", 1 / 3, 2)], columns=list(results.METRICS))
+    (tmp_path / "metrics.csv").write_bytes(results.csv_bytes(scored))
+    (tmp_path / "items.csv.gz").write_bytes(results.gzipped(b"item,sample,ssim\n1,0,0.25\n"))
+    about = {**ABOUT, "variant": "5", "seed": 2, "items": "real", "stage": "s"}
+    found, items = results.gather(tmp_path, **about)
+    assert list(items.columns) == ["variant", "seed", "items", "item", "sample", "ssim"]
+    results.record(tmp_path / "out", "mine", found, items)
+    assert results.read(tmp_path / "out", "mine").rows.iloc[0].to_dict() == {
+        **about, "ablation": "mine", "metric": "ssim", "key": "", "value": 0.3333333333, "n": 2}
+    with pytest.raises(ValueError, match="expected variant"):
+        results.gather(tmp_path, variant="5")
+
+
+def test_gzip_bytes_hold_no_time(monkeypatch):
+    first = results.gzipped(b"a,b\n")
+    monkeypatch.setattr(results.gzip.time, "time", lambda: 1e9)
+    assert results.gzipped(b"a,b\n") == first
+    assert gzip.decompress(first) == b"a,b\n"
