@@ -126,7 +126,9 @@ def _table(options: argparse.Namespace, console: Console) -> int:
 
 
 def _prior(options: argparse.Namespace, console: Console) -> int:
-    raise BenchError("not there yet")
+    from bench import report
+
+    return report.prior(options, console)
 
 
 COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "prior": _prior}

@@ -35,9 +35,9 @@ def encoder(variant: Variant, scale: Scale) -> Encoder:
     methods = {node.name for node in own.body if isinstance(node, ast.FunctionDef)}
     plain = all(ast.unparse(base) in ("nn.Module", "torch.nn.Module", "Module") for base in own.bases)
     if variant.mask_ratio is not None and plain and not {"tokenize", "encode"} <= methods:
-        raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} asks for pre-training, but Encoder "
-                         f"in {path} cannot take part in it; set mask_ratio=None, or give it the methods tokenize(eeg) "
-                         "and encode(tokens, keep)")
+        raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} asks for pre-training, but "
+                         f"Encoder in {path} cannot take part; set mask_ratio=None, or give it tokenize(eeg) and "
+                         "encode(tokens, keep)")
     return Encoder(path.stem, size.width, size.depth, size.heads, code=code(path), path=str(path))
 
 
@@ -59,16 +59,19 @@ def sources(path: Path) -> list[Path]:
     for file in found:
         for node in ast.walk(ast.parse(file.read_text(), str(file))):
             if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
+                modules = [(path.parent, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                modules = [node.module] if node.module else [alias.name for alias in node.names]
+                base = file.parents[node.level - 1] if node.level else path.parent
+                stem = f"{node.module}." if node.module else ""
+                modules = [(base, node.module or "")] + [(base, stem + alias.name) for alias in node.names]
             else:
                 continue
-            for module in modules:
-                inner = path.parent.joinpath(*module.split("."))
-                for beside in (inner.with_suffix(".py"), inner / "__init__.py"):
-                    if beside.is_file() and beside not in found:
-                        found.append(beside)
+            for base, module in modules:
+                steps = [step for step in module.split(".") if step]
+                for depth in range(1, len(steps) + 1):
+                    inner = base.joinpath(*steps[:depth])
+                    found += [beside for beside in (inner.with_suffix(".py"), inner / "__init__.py")
+                              if beside.is_file() and beside not in found]
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 
 class Stage:
-    """Marks a frozen dataclass that is built into a folder. `version` is bumped by hand when its code changes meaning."""
+    """Marks a frozen dataclass that is built into a folder; `version` is bumped when its code changes meaning."""
 
     version: ClassVar[int] = 1
 

@@ -24,13 +24,13 @@ def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
 class Row:
     """One line of a table at one seed: `stage` is a Score, or the Readout that stands in the caption.
 
-    items: "real", or the control that the row is ("shuffled", "captions", "readout").
+    items: "real", or what the row is instead ("shuffled", "captions", "readout"; "prior" for a frozen part).
     """
 
     variant: str
     seed: int
     items: str
-    stage: Score | Readout
+    stage: Stage
 
 
 def rows(variants: Iterable[Variant], scale: Scale, seeds: Iterable[int]) -> list[Row]:

@@ -9,19 +9,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import ablation, cost, encoders, errors, items, results, run, sheet, tables
+from bench import ablation, cost, encoders, errors, items, prior_parts, results, run, sheet, tables
 from bench.ablation import Ablation
 from bench.key import key
 from bench.plan import Row, counts, rows, stages
 from bench.progress import Display
-from bench.scale import Scale, scale
+from bench.runtime import Runtime
+from bench.scale import PRIOR, Scale, scale
 from bench.stages import Finetune, Generate, Pretrain, Readout
 from bench.store import Store
 from bench.variant import Variant
@@ -137,7 +138,7 @@ def note(row: Row, store: Store) -> dict[str, object]:
     commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
                             capture_output=True, text=True, check=False).stdout.strip()
     seconds = sum(store.manifest(stage)["wall_s"] for stage in stages([row.stage]) if store.has(stage))
-    return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
             "items": row.items, "stage": key(row.stage)[:16], "built": 1, "seconds": round(seconds, 1),
             "host": socket.gethostname(), "commit": commit}
 
@@ -158,3 +159,32 @@ def pictures(folder: Path, chosen: Ablation, table: Sequence[Row], store: Store)
     path = folder / f"{chosen.name}.png"
     sheet.sheet(path, shown.pictures, shown.label, drawn, shown.names)
     return path
+
+
+def prior(options: argparse.Namespace, console: Console) -> int:
+    """Trains the frozen parts that the store lacks and ships them; or checks those that are shipped."""
+    device = run.device(options.device)
+    failed = errors.OK
+    if not options.check:
+        store, parts = Store(Path(options.store)), prior_parts.recipe()
+        table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
+        outcome = run.run(table, store, run.workers(None, device), device, lambda done: None, Display(console))
+        if outcome.failed:
+            for name, cause in outcome.failed.items():
+                print(f"bench: failed: {name}: {cause}", file=sys.stderr)
+            return errors.SOME_FAILED
+    from bench.train import prior as training
+
+    folder = PRIOR / "tiny"
+    runtime = Runtime(device)
+    try:
+        gates = training.check(folder, runtime) if options.check else training.ship(parts, store.path, folder, runtime)
+    except (training.frozen.MissingWeights, training.frozen.BadWeights) as error:
+        raise errors.BenchError(str(error), errors.ENVIRONMENT) from error
+    for gate in gates:
+        print(f"{gate.name:45s} {gate.measured:7.2%}  needed {gate.needed:.0%}  n = {gate.n}  "
+              f"{'passed' if gate.passed else 'NOT PASSED'}")
+        failed = failed if gate.passed else errors.SOME_FAILED
+    if not options.check:
+        print(f"shipped to {folder}")
+    return failed

@@ -74,13 +74,13 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, ablation):
             _settle(folder, ablation)
-            table, items_table = _read(folder, ablation)
+            table, items_table = map(_table, _bytes(folder, ablation))
             for path, old, add in zip(_names(ablation), (table, items_table), (new, new_items), strict=True):
                 if len(old) and len(add) and list(old) != list(add):
                     raise BenchError(f"{folder / path} has the columns of another version of bench: delete it together "
                                      f"with {' and '.join(_companions(ablation, path))} and run again")
             if len(table):
-                metric = list((*GROUP, "metric"))
+                metric = [*GROUP, "metric"]
                 again = _among(table, new, list(KEY))
                 stale = _among(table, new, metric) & ~_among(table, new, [*metric, "stage"])
                 table = table[~(again | stale)]
@@ -100,11 +100,11 @@ def read(folder: Path, ablation: str) -> Results:
                          + f"make them with: bench run --ablation {ablation}")
     with _shared(folder, ablation):
         _settle(folder, ablation)
-        table, items = _read(folder, ablation)
-    numbers = {name: "float64" for name in items if name not in ITEM_TEXT}
-    whole = {name: "int64" for name in ("seed", "item", "sample", "subject", "picture", "label") if name in items}
+        rows, items = _bytes(folder, ablation)
+    table = _table(rows)
     table["params"] = table["params"].replace("", pd.NA)
-    return Results(table.astype(NUMBERS), items.astype(numbers | whole))
+    singly = pd.read_csv(io.BytesIO(items), dtype=dict.fromkeys(ITEM_TEXT, object)) if items.strip() else pd.DataFrame()
+    return Results(table.astype(NUMBERS), singly)
 
 
 def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) -> None:
@@ -195,11 +195,9 @@ def _names(ablation: str) -> tuple[str, str]:
     return f"{ablation}.csv", f"{ablation}.items.csv.gz"
 
 
-def _read(folder: Path, ablation: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _bytes(folder: Path, ablation: str) -> tuple[bytes, bytes]:
     rows, items = (folder / name for name in _names(ablation))
-    if not rows.exists():
-        return pd.DataFrame(columns=list(COLUMNS)), pd.DataFrame()
-    return _table(rows.read_bytes()), _table(gzip.decompress(items.read_bytes()))
+    return (rows.read_bytes(), gzip.decompress(items.read_bytes())) if rows.exists() else (b"", b"")
 
 
 # A change is two files and their hashes. The new files are written beside the old ones first; replacing the file of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,16 +71,25 @@ class Scale:
 
     def weights(self, part: str) -> Weights:
         """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is not there."""
-        provenance = PRIOR / self.prior / "provenance.json"
-        try:
-            entry = json.loads(provenance.read_text())["parts"][part]
-        except (OSError, ValueError, KeyError) as error:
-            raise BenchError(f"{provenance}: no readable entry for the frozen part {part!r} ({error!r}); "
-                             "restore the file, or train the parts with: bench prior", ENVIRONMENT) from error
-        path = provenance.parent / f"{part}.safetensors"
-        if not path.is_file():
-            raise BenchError(f"no weights at {path}; restore the file, or train the parts with: bench prior", ENVIRONMENT)
-        return Weights(f"{self.prior}/{part}", entry["sha256"], str(path))
+        return shipped(PRIOR / self.prior, part)
+
+
+@functools.cache
+def shipped(folder: Path, part: str) -> Weights:
+    """A part's file in a folder of frozen parts, with the hash that provenance.json states and the file has."""
+    provenance, path = folder / "provenance.json", folder / f"{part}.safetensors"
+    cure = "restore it, or train the parts with: bench prior"
+    try:
+        expected = json.loads(provenance.read_text())["parts"][part]["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchError(f"{provenance}: no readable entry for the frozen part {part!r} ({error!r}); {cure}",
+                         ENVIRONMENT) from error
+    if not path.is_file():
+        raise BenchError(f"no weights at {path}; {cure}", ENVIRONMENT)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise BenchError(f"{path} has SHA-256 {found[:12]}, not {expected[:12]}; {cure}", ENVIRONMENT)
+    return Weights(f"{folder.name}/{part}", expected, str(path))
 
 
 # Width, depth and heads shrink and grow as in the paper's column; the real counts stand beside the labels.

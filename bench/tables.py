@@ -76,7 +76,7 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
     paper, source = _paper(ablation.published, published)
     scores = _Scores(recorded)
 
-    def row(title: str, whose: tuple[str, str] | None, settings: tuple[str, str, str, str], known: str) -> Row:
+    def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str) -> Row:
         return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
                    scores.means(whose), paper.get(known))
 
@@ -88,9 +88,13 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
                           paper[a] - paper[b] if a in paper and b in paper else None) for a, b in ablation.contrasts]
     if any(v.name == NULL[0] for v in ablation.variants):
         contrasts.append(Contrast("Full - its shuffled-EEG null", scores.contrast((NULL[0], "real"), NULL), None))
-    labels = (f"top-1 of {scores.key('top1_label').removesuffix(' classes')}, %", f"{scores.key('nway_label')}, %")
+    labels = (f"top-1 of {scores.key('top1_label').removesuffix(' classes')}, %",
+              f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     return Table(ablation.title, tuple(rows), tuple(contrasts), tuple(_caption(scores, rows, ablation, name, source)),
                  labels, bool(paper))
+
+
+Whose = Any  # (variant, items), or None for what was not run
 
 
 class _Scores:
@@ -99,28 +103,28 @@ class _Scores:
     def __init__(self, recorded: results.Results):
         self.rows, self.items = recorded.rows, recorded.items
         self.scored = self.rows[self.rows["metric"] == "top1_label"]
-        self.at = {whose: frame for whose, frame in self.rows.groupby(["variant", "items"])}
-        self.pictures = {}
+        self.at = dict(iter(self.rows.groupby(["variant", "items"])))
+        self.pictures: dict[Any, pd.DataFrame] = {}
         if len(self.items):
-            columns = ["variant", "items", "seed", "picture"]
-            means = self.items.groupby(columns)["top1_label"].mean()
-            self.pictures = {whose: frame.droplevel([0, 1]).unstack("picture")
-                             for whose, frame in means.groupby(["variant", "items"])}
+            for whose, frame in self.items.groupby(["variant", "items"]):
+                self.pictures[whose] = frame.groupby(["seed", "picture"])["top1_label"].mean().unstack("picture")
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
         self.ceiling = (ceilings.iloc[0], "captions") if len(ceilings) else None
 
-    def top1(self, whose: tuple[str, str] | None) -> pd.DataFrame | None:
+    def top1(self, whose: Whose) -> pd.DataFrame | None:
         """Top-1 accuracy of each picture under each seed, [seeds, pictures]."""
-        values = self.pictures.get(whose)
-        if values is not None and values.isna().any(axis=None):
+        if whose not in self.pictures:
+            return None
+        values = self.pictures[whose]
+        if values.isna().to_numpy().any():
             raise BenchError(f"{whose[0]} ({whose[1]}): its seeds were scored on different pictures; run them again")
         return values
 
-    def seeds(self, whose: tuple[str, str] | None) -> tuple[int, ...]:
+    def seeds(self, whose: Whose) -> tuple[int, ...]:
         values = self.top1(whose)
         return () if values is None else tuple(int(seed) for seed in values.index)
 
-    def interval(self, whose: tuple[str, str] | None) -> Interval | None:
+    def interval(self, whose: Whose) -> Interval | None:
         values = self.top1(whose)
         return None if values is None else crossed_interval(values.to_numpy())
 
@@ -136,15 +140,15 @@ class _Scores:
             raise BenchError(f"{a[0]} and {b[0]} were scored on different test pictures; run both again")
         return paired_contrast(one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy())
 
-    def means(self, whose: tuple[str, str] | None) -> dict[str, float]:
+    def means(self, whose: Whose) -> dict[str, float]:
         if whose not in self.at:
             return {}
         values = self.at[whose].groupby("metric")["value"].mean()
         return {name: float(values[name]) for name in MEANS if name in values.index}
 
-    def params(self, whose: tuple[str, str] | None) -> int | None:
-        known = self.at[whose]["params"].dropna() if whose in self.at else ()
-        return int(known.iloc[0]) if len(known) else None
+    def params(self, whose: Whose) -> int | None:
+        known = list(self.at[whose]["params"].dropna()) if whose in self.at else []
+        return int(known[0]) if known else None
 
     def values(self, column: str, metric: str = "top1_label") -> list[str]:
         """What a column says about the rows of a metric: one value, or several where rows differ."""
@@ -181,8 +185,8 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
         return "; ".join(scores.values(column))
 
     ran = [row for row in rows if row.top1]
-    counts = sorted({row.top1.items for row in ran})
-    samples = scores.items.groupby(["variant", "items", "seed"])["sample"].nunique()
+    counts = sorted({row.top1.items for row in ran if row.top1})
+    samples = scores.items.groupby(["variant", "items", "seed"])["sample"].max() + 1
     seeds = sorted({seed for row in ran for seed in row.seeds})
     yield (f"Scale {said('scale')}, world {said('world')}. Seeds {_listed(seeds)}. {_listed(counts)} test pictures x "
            f"{_listed(sorted(set(samples)))} samples. Judge {said('judge')}. Numerics {said('numerics')}.")
@@ -244,25 +248,25 @@ Column = tuple[str, Callable[[Row], str], int]
 def _columns(t: Table) -> list[Column]:
     columns: list[Column] = [
         ("variant", lambda r: r.name, 0),
-        ("pre-training", lambda r: r.settings[0], 3),
-        ("CLIP", lambda r: r.settings[1], 3),
-        ("tuned", lambda r: r.settings[2], 3),
-        ("encoder's label", lambda r: r.settings[3], 4),
-        ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 2),
-        ("seeds", lambda r: str(len(r.seeds)), 2),
-        (f"{t.labels[0]} [95 %]", lambda r: _percent(r.top1), 0),
+        ("pre-training", lambda r: r.settings[0], 2),
+        ("CLIP", lambda r: r.settings[1], 5),
+        ("tuned", lambda r: r.settings[2], 6),
+        ("encoder's label", lambda r: r.settings[3], 8),
+        ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 4),
+        ("seeds", lambda r: str(len(r.seeds)), 3),
+        (f"{t.labels[0]} [95%]", lambda r: _percent(r.top1), 0),
         (t.labels[1], lambda r: _number(r.means.get("nway_label"), 1, 100), 1),
-        ("FID", lambda r: _number(r.means.get("fid"), 2), 5),
-        ("IS", lambda r: _number(r.means.get("is"), 2), 6),
-        ("SSIM", lambda r: _number(r.means.get("ssim"), 3), 7),
-        ("PSNR, dB", lambda r: _number(r.means.get("psnr"), 1), 8),
-        ("judge distance", lambda r: _number(r.means.get("judge_distance"), 3), 7),
+        ("FID", lambda r: _number(r.means.get("fid"), 2), 7),
+        ("IS", lambda r: _number(r.means.get("is"), 2), 9),
+        ("SSIM", lambda r: _number(r.means.get("ssim"), 3), 11),
+        ("PSNR, dB", lambda r: _number(r.means.get("psnr"), 1), 12),
+        ("judge distance", lambda r: _number(r.means.get("judge_distance"), 3), 10),
     ]
     return [*columns, (PAPER, lambda r: _number(r.paper, 1), 0)] if t.has_paper else columns
 
 
 def _contrast_cells(t: Table) -> tuple[list[str], list[list[str]]]:
-    header = ["difference", f"{t.labels[0].removesuffix(', %')}, points [95 %]", "seeds"]
+    header = ["difference", f"{t.labels[0].removesuffix(', %')}, points [95%]", "seeds"]
     cells = [[c.name, _percent(c.top1, within=False), str(c.top1.seeds if c.top1 else 0)] for c in t.contrasts]
     if t.has_paper:
         header += [PAPER.replace("%", "points")]
@@ -286,7 +290,7 @@ def markdown(t: Table) -> str:
 def text(t: Table, width: int | None = None) -> str:
     """The table for a terminal of so many columns (default: this one's); what does not fit is named below it."""
     width = width or shutil.get_terminal_size((120, 24)).columns
-    columns, dropped = _columns(t), []
+    columns, dropped = _columns(t), list[str]()
 
     def block(columns: Sequence[Column]) -> list[str]:
         return _aligned([h for h, _, _ in columns], [[c(r) for _, c, _ in columns] for r in t.rows])

@@ -19,7 +19,7 @@ def test_one_seed_gives_a_t_interval_over_items_and_says_what_it_leaves_out():
     low, high = stats.t.interval(0.95, 49, values.mean(), stats.sem(values[0]))
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
     assert not found.covers_training
-    assert crossed_interval(np.repeat(values, 2, 0) + [[0], [1]]).covers_training
+    assert crossed_interval(np.concatenate([values, values + 1])).covers_training
 
 
 def test_several_seeds_give_the_two_way_analysis_of_variance():
@@ -33,11 +33,12 @@ def test_several_seeds_give_the_two_way_analysis_of_variance():
     assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, df) * variance**0.5)
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd", "least"), [(1, 0.0, 0.93), (3, 0.0, 0.92), (3, 0.03, 0.92), (5, 0.1, 0.91)])
+@pytest.mark.parametrize(("seeds", "seed_sd", "least"), [
+    (1, 0.0, 0.93), (3, 0.0, 0.92), (3, 0.03, 0.92), (5, 0.1, 0.91)])
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, seed_sd, least):
     rng = np.random.default_rng(seeds)
     covered = []
-    for _ in range(600):
+    for _ in range(400):
         values = (rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, 0.35, (1, 200))
                   + rng.normal(0, 0.35, (seeds, 200)))
         found = crossed_interval(values)
@@ -79,7 +80,7 @@ def test_values_that_are_all_equal_give_an_interval_without_width(seeds):
 @pytest.mark.parametrize("values", [np.array([[1.0, np.nan]]), np.array([[1.0, np.inf]]), np.ones((3, 1)), np.ones(4),
                                     np.ones((0, 4))])
 def test_values_without_an_interval_are_refused(values):
-    with pytest.raises(ValueError, match="interval|expected values"):
+    with pytest.raises(ValueError, match=r"interval|expected values"):
         crossed_interval(values)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import lpips
@@ -33,7 +34,6 @@ BACKBONES = {
 }
 
 
-@torch.inference_mode()
 def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes metrics.csv (metric, key, value, n) and items.csv.gz, which hold the same numbers summed up and singly.
 
@@ -45,17 +45,35 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
     pictures = _pictures(inputs(stage.pictures), items)
     reference = np.load(inputs(stage.reference) / "features.npy")
     judge = frozen.load_judge(stage.reference.judge.path, stage.reference.judge.sha256).to(runtime.device)
-    n, samples = pictures.shape[:2]
+    seen = _look(judge, items, pictures, runtime)
+    rows = _rows(items, pictures, seen, stage.nway)
+    (out / "metrics.csv").write_bytes(results.csv_bytes(_summary(rows, seen, reference, stage.nway)))
+    (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(rows)))
 
-    real, drawn, features, distance = [], [], [], []
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the judge makes of N stimuli and of their samples."""
+
+    real: np.ndarray  # [N, K] logits of the stimuli
+    logits: np.ndarray  # [N, samples, K]
+    features: np.ndarray  # [N, samples, F]
+    distance: np.ndarray  # [N, samples] to the stimulus
+    layers: int  # that the distance is over
+
+
+@torch.inference_mode()
+def _look(judge: frozen.Judge, items: Loaded, pictures: np.ndarray, runtime: Runtime) -> _Seen:
+    n, samples = pictures.shape[:2]
+    real, logits, features, distance, layers = [], [], [], [], []
     for start in range(0, n, BATCH):
         rows = np.arange(start, start + BATCH) % n  # every batch is full: floating point depends on its size
-        images = as_images(items.pictures[rows], runtime.device)
-        real.append(_array(judge.logits(images)))
-        layers = [_array(layer) for layer in judge.layers(images)]
+        stimuli = as_images(items.pictures[rows], runtime.device)
+        real.append(_array(judge.logits(stimuli)))
+        layers = [_array(layer) for layer in judge.layers(stimuli)]
         for sample in range(samples):
             images = as_images(pictures[rows, sample], runtime.device)
-            drawn.append(_array(judge.logits(images)))
+            logits.append(_array(judge.logits(images)))
             features.append(_array(judge.features(images)))
             distance.append(metrics.judge_distance(layers, [_array(layer) for layer in judge.layers(images)]))
         runtime.progress(min(start + BATCH, n), n)
@@ -65,47 +83,57 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
         stacked = np.stack(batches).reshape(-1, samples, *batches[0].shape).swapaxes(1, 2)
         return stacked.reshape(-1, samples, *batches[0].shape[1:])[:n]
 
-    drawn, features, distance = by_item(drawn), by_item(features), by_item(distance)
-    opinion = np.concatenate(real)[:n].argmax(1)
-    classes = drawn.shape[2]
-    rows = pd.concat([pd.DataFrame({
+    return _Seen(np.concatenate(real)[:n], by_item(logits), by_item(features), by_item(distance), len(layers))
+
+
+def _rows(items: Loaded, pictures: np.ndarray, seen: _Seen, nway: int) -> pd.DataFrame:
+    """A row for each item and sample. `judged` is the class that the judge sees, `judged_real` in the stimulus."""
+    opinion = seen.real.argmax(1)
+    samples = [pd.DataFrame({
         "item": items.item,
         "sample": sample,
         "subject": items.subject,
         "picture": items.picture,
         "label": items.label,
         "judged_real": opinion,
-        "judged": drawn[:, sample].argmax(1),
-        "top1_label": metrics.top1(drawn[:, sample], items.label),
-        "top1_judge": metrics.top1(drawn[:, sample], opinion),
-        "nway_label": metrics.nway_accuracy(drawn[:, sample], items.label, stage.nway),
-        "nway_judge": metrics.nway_accuracy(drawn[:, sample], opinion, stage.nway),
+        "judged": logits.argmax(1),
+        "top1_label": metrics.top1(logits, items.label),
+        "top1_judge": metrics.top1(logits, opinion),
+        "nway_label": metrics.nway_accuracy(logits, items.label, nway),
+        "nway_judge": metrics.nway_accuracy(logits, opinion, nway),
         "psnr": metrics.psnr(items.pictures, pictures[:, sample]),
         "ssim": metrics.ssim(items.pictures, pictures[:, sample]),
-        "judge_distance": distance[:, sample],
-    }) for sample in range(samples)]).sort_values(["item", "sample"])
+        "judge_distance": seen.distance[:, sample],
+    }) for sample, logits in enumerate(seen.logits.swapaxes(0, 1))]
+    return pd.concat(samples).sort_values(["item", "sample"])
 
-    averaged = f"averaged over {samples} sample{'s' * (samples > 1)}"
+
+def _summary(rows: pd.DataFrame, seen: _Seen, reference: np.ndarray, nway: int) -> pd.DataFrame:
+    """The rows of metrics.csv. `key` holds what a number cannot be read without."""
+    n, samples, classes = seen.logits.shape
+    averaged = f"averaged over {_count(samples, 'sample')}"
     keys = {
         "top1_label": f"{classes} classes",
         "top1_judge": f"{classes} classes",
-        "nway_label": f"{stage.nway} of {classes}",
-        "nway_judge": f"{stage.nway} of {classes}",
+        "nway_label": f"{nway} of {classes}",
+        "nway_judge": f"{nway} of {classes}",
         "psnr": "range 255",
         "ssim": "Gaussian 11x11, sigma 1.5",
-        "judge_distance": f"{len(layers)} layers",
+        "judge_distance": _count(seen.layers, "layer"),
     }
     table = [(name, key, rows[name].mean(), n) for name, key in keys.items()]
     table += [
-        ("top1_real", f"{classes} classes", (opinion == items.label).mean(), n),
+        ("top1_real", f"{classes} classes", (rows["judged_real"] == rows["label"]).mean(), n),
         ("fid", f"N={n}, reference={len(reference)}, {averaged}",
-         np.mean([fid(features[:, sample], reference) for sample in range(samples)]), n),
-        ("is", f"N={n}, {SPLITS} split{'s' * (SPLITS > 1)}, {averaged}",
-         np.mean([inception_score(drawn[:, sample], SPLITS) for sample in range(samples)]), n),
+         float(np.mean([fid(seen.features[:, sample], reference) for sample in range(samples)])), n),
+        ("is", f"N={n}, {_count(SPLITS, 'split')}, {averaged}",
+         float(np.mean([inception_score(seen.logits[:, sample], SPLITS) for sample in range(samples)])), n),
     ]
-    frame = pd.DataFrame(table, columns=list(results.METRICS)).sort_values(["metric", "key"])
-    (out / "metrics.csv").write_bytes(results.csv_bytes(frame))
-    (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(rows)))
+    return pd.DataFrame(table, columns=list(results.METRICS)).sort_values(["metric", "key"])
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""Ablation files: the suite's, and a user's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import ablation
+from bench.errors import BenchError
+from bench.variant import Variant
+
+
+def test_every_ablation_of_the_suite_loads_and_its_contrasts_name_variants_that_differ():
+    for name in ablation.names():
+        loaded = ablation.load(name)
+        by_name = {variant.name: variant for variant in loaded.variants}
+        assert len(set(loaded.variants)) == len(loaded.variants)
+        assert loaded.contrasts
+        for a, b in loaded.contrasts:
+            assert by_name[a] != by_name[b]
+
+
+def differing(a: Variant, b: Variant) -> set[str]:
+    return {name for name in ("mask_ratio", "align", "sd_loss", "tune", "size", "encoder")
+            if getattr(a, name) != getattr(b, name)}
+
+
+@pytest.mark.parametrize("name", ["table2", "mask_ratio", "encoder_size", "freezing", "clip", "pretraining"])
+def test_a_contrast_differs_in_one_factor(name):
+    loaded = ablation.load(name)
+    by_name = {variant.name: variant for variant in loaded.variants}
+    for a, b in loaded.contrasts:
+        assert len(differing(by_name[a], by_name[b])) == 1, (a, b)
+
+
+def test_the_slices_of_table_2_are_its_rows():
+    whole = {variant.name: variant for variant in ablation.load("table2").variants}
+    assert len(whole) == 15
+    for name in ("mask_ratio", "encoder_size", "pretraining"):
+        for variant in ablation.load(name).variants:
+            assert whole[variant.name] == variant
+
+
+def test_rows_2_4_and_11_share_the_architecture_of_two_layers():
+    from bench.scale import TINY
+
+    rows = {variant.name: variant for variant in ablation.load("table2").variants}
+    assert {rows[name].size for name in ("2", "4", "11")} == {"18.3M"}
+    assert TINY.size("18.3M").depth == 2
+
+
+GOOD = "from bench import FULL, replace\nvariants = [FULL, replace(FULL, name='half', mask_ratio=0.5)]\n"
+
+
+def test_a_users_own_file_is_an_ablation_named_after_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text('"""My question."""\n' + GOOD)
+    mine = ablation.load(str(path))
+    assert (mine.name, mine.title, mine.published) == ("mine", "My question.", None)
+    assert [variant.name for variant in mine.chosen(["half"])] == ["half"]
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("import no_such_module\n", r"mine.py, line 1: does not import: ModuleNotFoundError: .*no_such_module"),
+    ("x = 1\ny = (\n", r"mine.py, line 2: does not import: SyntaxError"),
+    ("x = 1\n", "`variants` must be a list"),
+    ("variants = []\n", "`variants` must be a list"),
+    ("variants = ['Full']\n", "`variants` must be a list"),
+    ("from bench import FULL\nvariants = [FULL, FULL]\n", "two variants are called 'Full'"),
+    (GOOD + "contrasts = [('Full', 'whole')]\n", "contrast .* must be a pair of names among: Full, half"),
+    ("from bench import FULL, replace\nvariants = [replace(FULL, mask_ratio=1.5)]\n", "between 0 and 1"),
+])
+def test_a_file_that_is_no_ablation_is_refused_in_one_line(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=said) as caught:
+        ablation.load(str(path))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_ablation_or_variant_is_refused_naming_those_that_exist():
+    with pytest.raises(BenchError, match="no ablation 'mask'; there are: .*mask_ratio, .*table2, or give a path"):
+        ablation.load("mask")
+    with pytest.raises(BenchError, match="no variant '15' in table2; there are: Full, 1, 2"):
+        ablation.load("table2").chosen(["15"])
+    with pytest.raises(BenchError, match=r"no file none\.py"):
+        ablation.load("none.py")

@@ -1,0 +1,114 @@
+"""From rows to stages: what is shared, and what a knob rebuilds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from bench import FULL, ablation, plan
+from bench.errors import BenchError
+from bench.key import key, kind
+from bench.scale import TINY
+from bench.stages import Pretrain
+from bench.variant import Variant
+
+
+def planned(variant=FULL, scale=TINY, seed=0, eeg="real"):
+    """kind -> keys of the stages of one row."""
+    stages = plan.stages([plan.plan(variant, scale.items(eeg), scale, seed)])
+    return {name: {key(s) for s in stages if kind(s) == name} for name in {kind(s) for s in stages}}
+
+
+def test_table2_at_one_seed_is_8_pretrainings_15_finetunings_15_generations_15_scorings_and_the_controls():
+    table = plan.rows(ablation.load("table2").variants, TINY, [0])
+    counted = {name: (own, extra) for name, own, extra, _ in plan.counts(table, lambda stage: False)}
+    assert counted["pretrain"] == (8, 0)
+    assert counted["finetune"] == (15, 1)
+    assert counted["generate"] == (15, 2)
+    assert counted["score"] == (15, 2)
+    assert counted["readout"] == (0, 1)
+
+
+def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
+    variants = ablation.load("table2").variants
+    for choice, expected in (("each", 24), ("one", 8)):
+        table = plan.rows(variants, replace(TINY, pretrain_seeds=choice), [0, 1, 2])
+        assert Counter(map(kind, plan.stages(row.stage for row in table)))["pretrain"] == expected
+
+
+def test_what_is_stored_hides_what_lies_above_it():
+    score = plan.plan(FULL, TINY.items(), TINY, 0)
+    left = plan.stages([score], stored=lambda stage: kind(stage) in ("generate", "trials"))
+    assert [kind(stage) for stage in left] == ["reference", "score"]
+
+
+def test_generating_reads_what_fine_tuning_began_from():
+    generate = plan.plan(FULL, TINY.items(), TINY, 0).pictures
+    assert any(isinstance(stage, Pretrain) for stage in plan.needs(generate))
+
+
+WEIGHTS = {"finetune", "generate", "score"}
+KNOBS = [
+    (dict(variant=replace(FULL, mask_ratio=0.5)), {"pretrain", *WEIGHTS}),
+    (dict(variant=replace(FULL, size="74M")), {"pretrain", *WEIGHTS}),
+    (dict(variant=replace(FULL, align=None)), WEIGHTS),
+    (dict(variant=replace(FULL, align="label")), WEIGHTS),
+    (dict(variant=replace(FULL, sd_loss=False)), WEIGHTS),
+    (dict(variant=replace(FULL, tune="A")), WEIGHTS),
+    (dict(variant=replace(FULL, name="another name")), set()),
+    (dict(seed=1), {"pretrain", *WEIGHTS}),
+    (dict(scale=replace(TINY, pretrain_seeds="one"), seed=0), set()),
+    (dict(scale=replace(TINY, name="another name")), set()),
+    (dict(eeg="shuffled"), WEIGHTS),
+    (dict(scale=replace(TINY, pretrain=replace(TINY.pretrain, steps=7))), {"pretrain", *WEIGHTS}),
+    (dict(scale=replace(TINY, finetune=replace(TINY.finetune, clip_weight=2.0))), WEIGHTS),
+    (dict(scale=replace(TINY, sampling=replace(TINY.sampling, guidance=1.5))), {"generate", "score"}),
+    (dict(scale=replace(TINY, sampling=replace(TINY.sampling, batch=32))), {"generate", "score"}),
+    (dict(scale=replace(TINY, nway=5)), {"score"}),
+    (dict(scale=replace(TINY, reference_pictures=500)), {"reference", "score"}),
+    (dict(scale=replace(TINY, subjects=(1,))), {"trials", "targets", *WEIGHTS}),
+    (dict(scale=replace(TINY, band=(14.0, 70.0))), {"trials", "corpus", "targets", "pretrain", *WEIGHTS}),
+    (dict(scale=replace(TINY, world=replace(TINY.world, seed=9))),
+     {"trials", "corpus", "targets", "pretrain", "reference", *WEIGHTS}),
+    (dict(scale=replace(TINY, numerics=replace(TINY.numerics, dtype="bfloat16"))),
+     {"targets", "pretrain", "reference", *WEIGHTS}),
+]
+
+
+@pytest.mark.parametrize(("knob", "rebuilt"), KNOBS)
+def test_one_knob_rebuilds_what_depends_on_it_and_nothing_else(knob, rebuilt):
+    before, after = planned(), planned(**knob)
+    assert {name for name in before if before[name] != after[name]} == rebuilt
+
+
+@pytest.mark.parametrize(("part", "rebuilt"), [
+    ("judge", {"reference", "score"}), ("vae", {"targets", *WEIGHTS}), ("clip", {"targets", *WEIGHTS}),
+    ("unet", WEIGHTS)])
+def test_another_frozen_part_rebuilds_what_reads_it(monkeypatch, part, rebuilt):
+    before, shipped = planned(), type(TINY).weights
+    monkeypatch.setattr(type(TINY), "weights", lambda self, name: replace(
+        shipped(self, name), **({"sha256": "0" * 64} if name == part else {})))
+    after = planned()
+    assert {name for name in before if before[name] != after[name]} == rebuilt
+
+
+def test_rows_without_pretraining_have_none():
+    assert "pretrain" not in planned(replace(FULL, mask_ratio=None))
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (dict(mask_ratio=0.0), "between 0 and 1"), (dict(mask_ratio=1), "between 0 and 1"),
+    (dict(mask_ratio="much"), "between 0 and 1"), (dict(align="text"), "'clip'"), (dict(tune="B"), "'E\\+A'"),
+    (dict(align=None, sd_loss=False), "nothing to train on")])
+def test_a_variant_outside_its_range_is_refused(wrong, said):
+    with pytest.raises(BenchError, match=said):
+        Variant("wrong", **wrong)
+
+
+def test_an_unknown_encoder_or_size_is_refused_naming_those_that_exist():
+    with pytest.raises(BenchError, match="there are: .*msm_vit"):
+        planned(replace(FULL, encoder="msm"))
+    with pytest.raises(BenchError, match="there are: .*297M"):
+        planned(replace(FULL, size="1B"))

@@ -1,0 +1,241 @@
+"""Scoring a folder of pictures, and what it reads: items, the reference, the read-out."""
+
+import gzip
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+
+from bench.data.pictures import draw_scenes, render, stream
+from bench.errors import BenchError
+from bench.items import load
+from bench.runtime import Runtime
+from bench.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
+from bench.train import score as scoring
+from bench.train.readout import readout
+from bench.train.reference import reference
+from models import frozen
+
+TRIALS = Trials(World(seed=7), (1, 4), (5.0, 95.0))
+ITEMS = Items(TRIALS)
+PICTURES = 60
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory) -> Weights:
+    """A judge of the real architecture whose weights say nothing: what is tested here is the counting."""
+    path = tmp_path_factory.mktemp("judge") / "judge.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        part = frozen.Judge(16)
+    frozen.save(part, path)
+    return Weights("judge", scoring.hashlib.sha256(path.read_bytes()).hexdigest(), str(path))
+
+
+def write_trials(folder, order=None):
+    """60 pictures (every third a test picture) that two subjects see, on disk in the given order."""
+    folder.mkdir()
+    scenes = draw_scenes(PICTURES, 10, np.random.default_rng(5))
+    trials = pd.DataFrame({"item": np.arange(2 * PICTURES), "subject": np.repeat([1, 4], PICTURES),
+                           "picture": np.tile(np.arange(PICTURES), 2), "label": np.tile(scenes.label, 2)})
+    trials["part"] = np.where(trials["picture"] % 3 == 0, "test", "train")
+    eeg = np.random.default_rng(6).standard_normal((2 * PICTURES, 4, 16)).astype(np.float32)
+    order = np.arange(2 * PICTURES) if order is None else order
+    trials.iloc[order].to_csv(folder / "trials.csv", index=False)
+    np.save(folder / "eeg.npy", eeg[order])
+    np.save(folder / "pictures.npy", render(scenes))
+    return folder
+
+
+def build(tmp_path, judge, name="out", order=None, change=lambda pictures, item: (pictures, item), samples=2):
+    """Scores pictures: sample 0 is the stimulus itself, others are noise; `change` alters them. -> the folder."""
+    folders = {kind: tmp_path / f"{name}-{kind}" for kind in ("trials", "pictures", "reference", "score")}
+    write_trials(folders["trials"], order)
+    for kind in ("pictures", "reference", "score"):
+        folders[kind].mkdir()
+    items = load(ITEMS, folders["trials"])
+    noise = np.random.default_rng(8).integers(0, 256, (len(items.item), samples, 32, 32, 3), dtype=np.uint8)
+    noise[:, 0] = items.pictures
+    pictures, item = change(noise, items.item)
+    np.save(folders["pictures"] / "pictures.npy", pictures)
+    np.save(folders["pictures"] / "item.npy", item)
+    made = Reference(TRIALS.world, judge, 130, Numerics())
+    stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), ITEMS, made, 10, Numerics())
+    inputs = {TRIALS: folders["trials"], stage.pictures: folders["pictures"], made: folders["reference"]}.__getitem__
+    reference(made, inputs, folders["reference"], Runtime())
+    scoring.score(stage, inputs, folders["score"], Runtime())
+    return folders["score"]
+
+
+def metrics_of(folder):
+    return pd.read_csv(folder / "metrics.csv").set_index("metric")
+
+
+def items_of(folder):
+    return pd.read_csv(io.BytesIO(gzip.decompress((folder / "items.csv.gz").read_bytes())))
+
+
+def test_the_stimulus_itself_scores_as_the_stimulus_and_noise_does_not(tmp_path, judge):
+    rows = items_of(build(tmp_path, judge)).set_index("sample")
+    assert (rows.loc[0, ["top1_judge", "nway_judge", "ssim"]] == 1).all(axis=None)
+    assert (rows.loc[0, "judge_distance"] == 0).all()
+    assert np.isinf(rows.loc[0, "psnr"]).all()
+    assert (rows.loc[0, "judged"] == rows.loc[0, "judged_real"]).all()
+    assert (rows.loc[1, "judge_distance"] > 0).all()
+    assert (rows.loc[1, "psnr"] < 20).all()
+
+
+def test_metrics_are_the_means_of_the_item_rows_and_name_what_qualifies_them(tmp_path, judge):
+    folder = build(tmp_path, judge)
+    metrics, rows = metrics_of(folder), items_of(folder)
+    assert len(rows) == 40 * 2
+    for name in ("top1_label", "top1_judge", "nway_label", "nway_judge", "ssim", "judge_distance"):
+        assert metrics.loc[name, "value"] == pytest.approx(rows[name].mean(), rel=1e-9)
+    assert metrics["key"].to_dict() == {
+        "fid": "N=40, reference=130, averaged over 2 samples", "is": "N=40, 1 split, averaged over 2 samples",
+        "judge_distance": "5 layers", "nway_judge": "10 of 16", "nway_label": "10 of 16", "psnr": "range 255",
+        "ssim": "Gaussian 11x11, sigma 1.5", "top1_judge": "16 classes", "top1_label": "16 classes",
+        "top1_real": "16 classes"}
+    assert (metrics["n"] == 40).all()
+    assert list(metrics.index) == sorted(metrics.index)
+
+
+def test_accuracy_against_the_label_is_counted_from_what_the_judge_saw(tmp_path, judge):
+    rows = items_of(build(tmp_path, judge))
+    assert ((rows["judged"] == rows["label"]) == (rows["top1_label"] == 1)).all()
+    assert ((rows["judged"] == rows["judged_real"]) == (rows["top1_judge"] == 1)).all()
+    assert (rows["nway_label"] >= rows["top1_label"]).all()
+
+
+def test_the_order_on_disk_changes_no_byte(tmp_path, judge):
+    order = np.random.default_rng(0).permutation(2 * PICTURES)
+    folders = [build(tmp_path, judge, "a"), build(tmp_path, judge, "b", order)]
+    for name in ("metrics.csv", "items.csv.gz"):
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda pictures, item: (pictures[:-1], item[:-1]), "1 are missing, the first is item 117"),
+    (lambda pictures, item: (pictures[::-1], item[::-1]), "does not hold the 40 items in their order"),
+    (lambda pictures, item: (pictures[:-1], item), "expected uint8"),
+    (lambda pictures, item: (pictures[:, 0], item), "expected uint8"),
+    (lambda pictures, item: (pictures / 255, item), "expected uint8")])
+def test_pictures_that_do_not_fit_the_items_are_an_error_never_filled_in(tmp_path, judge, change, message):
+    with pytest.raises(BenchError, match=message):
+        build(tmp_path, judge, change=change)
+
+
+def test_the_reference_is_the_judges_features_of_fresh_pictures(tmp_path, judge):
+    made = Reference(TRIALS.world, judge, 130, Numerics())
+    reference(made, {}.__getitem__, tmp_path, Runtime())
+    features = np.load(tmp_path / "features.npy")
+    pictures = render(draw_scenes(130, 10, stream("reference", 7)))
+    images = torch.from_numpy(pictures[:3]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    expected = frozen.load_judge(judge.path, judge.sha256).features(images).numpy()
+    assert features.dtype == np.float32
+    assert len(features) == 130
+    assert features[:3] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_fid_of_features_with_known_moments_is_exact():
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal((500, 4))
+    white -= white.mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white.T))).T
+    assert scoring.fid(white * [1, 2, 3, 4] + 1, white) == pytest.approx(4 + 0 + 1 + 4 + 9, rel=1e-9)
+    assert scoring.fid(white, white) == pytest.approx(0, abs=1e-6)
+
+
+def test_inception_score_has_its_known_ends_and_leaves_the_random_state_alone():
+    sure = 100 * np.eye(8)[np.arange(40) % 8]
+    assert scoring.inception_score(sure, 1) == pytest.approx(8)
+    assert scoring.inception_score(np.tile(sure[:1], (40, 1)), 1) == pytest.approx(1)
+    logits = np.random.default_rng(0).standard_normal((40, 8))
+    state = torch.random.get_rng_state()
+    values = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        values.append(scoring.inception_score(logits, 4))
+    assert values[0] == values[1]
+    torch.random.set_rng_state(state)
+    scoring.inception_score(logits, 4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_lpips_refuses_to_run_without_its_backbone_and_says_where_it_must_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    a = np.zeros((1, 64, 64, 3), np.uint8)
+    where = r"alexnet-owt-7be5be79\.pth in .*hub/checkpoints, which is not there"
+    with pytest.raises(BenchError, match=where) as error:
+        scoring.lpips_distance(a, a)
+    assert error.value.exit_code == 3
+    assert str(tmp_path) in str(error.value)
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(BenchError, match="there are: alex, vgg, squeeze"):
+        scoring.lpips_distance(a, a, net="inception")
+
+
+def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_through_lpips_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(BenchError, match="not the one in its name") as error:
+        scoring.lpips_distance(a, b, net="squeeze")
+    assert error.value.exit_code == 3
+    monkeypatch.setattr(scoring, "backbone", lambda net: path)
+    assert (scoring.lpips_distance(a, a, net="squeeze") == 0).all()
+    assert (scoring.lpips_distance(a, b, net="squeeze") > 0).all()
+
+
+def test_items_come_in_ascending_order_whatever_the_order_on_disk(tmp_path):
+    plain = load(ITEMS, write_trials(tmp_path / "a"))
+    mixed = load(ITEMS, write_trials(tmp_path / "b", np.random.default_rng(1).permutation(2 * PICTURES)))
+    assert plain.item.tolist() == [i for i in range(120) if i % 60 % 3 == 0]
+    for name in ("item", "picture", "subject", "label", "eeg", "pictures"):
+        assert np.array_equal(getattr(plain, name), getattr(mixed, name)), name
+    assert plain.names[plain.label[0]] in plain.names
+
+
+def test_shuffled_eeg_is_anothers_of_the_same_part_and_subject_and_always_the_same(tmp_path):
+    real = load(ITEMS, write_trials(tmp_path / "a"))
+    mixed_up = write_trials(tmp_path / "b", np.random.default_rng(1).permutation(2 * PICTURES))
+    shuffled = load(replace(ITEMS, eeg="shuffled"), mixed_up)
+    whose = [int(np.flatnonzero((real.eeg == one).all((1, 2)))[0]) for one in shuffled.eeg]
+    assert sorted(whose) == list(range(40))
+    assert all(source != own for own, source in enumerate(whose))
+    assert (real.subject[whose] == real.subject).all()
+    assert np.array_equal(shuffled.pictures, real.pictures)
+    assert np.array_equal(shuffled.label, real.label)
+    assert np.array_equal(load(replace(ITEMS, eeg="shuffled"), tmp_path / "a").eeg, shuffled.eeg)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"eeg": "noise"}, "there are: real, shuffled"),
+                                                 ({"part": "dev"}, "there are: test, train")])
+def test_an_unknown_control_or_part_names_those_that_exist(tmp_path, change, message):
+    with pytest.raises(BenchError, match=message):
+        load(replace(ITEMS, **change), write_trials(tmp_path / "a"))
+
+
+def test_the_readout_finds_a_class_that_is_there_and_only_that(tmp_path):
+    folder = write_trials(tmp_path / "trials")
+    stage = Readout(replace(ITEMS, part="train"), ITEMS)
+    eeg = np.load(folder / "eeg.npy")
+    (tmp_path / "without").mkdir()
+    readout(stage, {TRIALS: folder}.__getitem__, tmp_path / "without", Runtime())
+    label = pd.read_csv(folder / "trials.csv")["label"].to_numpy()
+    eeg[np.arange(len(eeg)), label % 4, label] += 6
+    np.save(folder / "eeg.npy", eeg)
+    (tmp_path / "with").mkdir()
+    readout(stage, {TRIALS: folder}.__getitem__, tmp_path / "with", Runtime())
+    absent, present = (metrics_of(tmp_path / name).loc["readout_accuracy"] for name in ("without", "with"))
+    assert absent["value"] < 0.4
+    assert present["value"] > 0.9
+    assert (present["key"], present["n"]) == ("10 classes", 40)

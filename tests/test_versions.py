@@ -1,0 +1,60 @@
+"""The source of every stage is recorded: an edit that changes what a stage means must bump its version.
+
+After an edit that changes no result, or after a bump: python tests/test_versions.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import prior_parts, stages
+from bench.key import Stage
+
+ROOT = Path(__file__).parent.parent
+RECORD = Path(__file__).parent / "versions.json"
+WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.py"]
+MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
+PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
+SOURCES = {  # what a stage's output is made by, beside the libraries
+    stages.Trials: ["bench/train/trials.py", *WORLD],
+    stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
+    stages.Pretrain: ["bench/train/pretrain.py", "models/mae.py", "models/masking.py", *MODEL],
+    stages.Targets: ["bench/train/targets.py", "models/frozen.py"],
+    stages.Finetune: ["bench/train/finetune.py", "bench/items.py", "models/condition.py", "models/frozen.py", *MODEL],
+    stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/items.py", "models/condition.py",
+                      "models/frozen.py", *MODEL],
+    stages.Reference: ["bench/train/reference.py", "bench/data/pictures.py", "models/frozen.py"],
+    stages.Score: ["bench/train/score.py", "bench/metrics.py", "bench/items.py", "models/frozen.py"],
+    stages.Readout: ["bench/train/readout.py", "bench/items.py"],
+    prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
+}
+
+
+def digest(files: list[str]) -> str:
+    return hashlib.sha256(b"\0".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:16]
+
+
+def recorded() -> dict[str, dict[str, object]]:
+    return {kind.__name__: {"version": kind.version, "source": digest(files)} for kind, files in SOURCES.items()}
+
+
+def test_every_kind_of_stage_is_recorded():
+    assert set(SOURCES) == set(Stage.__subclasses__()) & {
+        value for module in (stages, prior_parts) for value in vars(module).values()
+        if isinstance(value, type) and value is not Stage}
+
+
+@pytest.mark.parametrize("kind", SOURCES, ids=lambda kind: kind.__name__)
+def test_an_edited_stage_has_a_new_version_or_a_new_record(kind):
+    before, now = json.loads(RECORD.read_text())[kind.__name__], recorded()[kind.__name__]
+    assert now == before, (
+        f"the source of {kind.__name__} changed: bump its version where its output means something else, then record "
+        "it: python tests/test_versions.py")
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(recorded(), indent=1) + "\n")
