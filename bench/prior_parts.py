@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bench.key import Stage
+from bench.stages import Numerics
+
+CPU = Numerics()
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Judge(Stage):
     smoothing: float = 0.05
     warmup: int = 20
     seed: int = 0
+    numerics: Numerics = CPU
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Vae(Stage):
     kl: float = 1e-4
     warmup: int = 50
     seed: int = 0
+    numerics: Numerics = CPU
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Clip(Stage):
     short: float = 0.5  # share of captions that name the class alone
     warmup: int = 30
     seed: int = 0
+    numerics: Numerics = CPU
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,13 @@ class Unet(Stage):
     widths: tuple[int, int] = (32, 64)
     warmup: int = 100
     seed: int = 0
+    numerics: Numerics = CPU
 
 
-def recipe() -> dict[str, Stage]:
+Part = Judge | Vae | Clip | Unet
+
+
+def recipe(numerics: Numerics = CPU) -> dict[str, Part]:
     """The shipped parts by name, in building order."""
-    vae, clip = Vae(), Clip()
-    return {"judge": Judge(), "vae": vae, "clip": clip, "unet": Unet(vae, clip)}
+    vae, clip = Vae(numerics=numerics), Clip(numerics=numerics)
+    return {"judge": Judge(numerics=numerics), "vae": vae, "clip": clip, "unet": Unet(vae, clip, numerics=numerics)}

@@ -5,9 +5,25 @@ from __future__ import annotations
 import pytest
 
 from bench import FULL, plan
+from bench.errors import BenchError
 from bench.key import kind
+from bench.run import device
 from bench.scale import MICRO
 from bench.store import Store
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that need what is not here are skipped, and say what that is."""
+    for item in items:
+        if item.get_closest_marker("gpu") and device("auto") == "cpu":
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
+        if item.get_closest_marker("hub"):
+            from bench.train.score import backbone
+
+            try:
+                backbone("alex")
+            except BenchError as error:
+                item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from bench.data.pictures import draw_scenes, render, stream
 from bench.errors import BenchError
 from bench.items import load
 from bench.runtime import Runtime
+from bench.scale import TINY
 from bench.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
 from bench.train import score as scoring
 from bench.train.readout import readout
@@ -23,6 +24,12 @@ from models import frozen
 TRIALS = Trials(World(seed=7), (1, 4), (5.0, 95.0))
 ITEMS = Items(TRIALS)
 PICTURES = 60
+
+
+@pytest.fixture(autouse=True)
+def several_batches(monkeypatch):
+    """40 items in batches of 16: the last one is padded."""
+    monkeypatch.setattr(scoring, "BATCH", 16)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,13 @@ def test_accuracy_against_the_label_is_counted_from_what_the_judge_saw(tmp_path,
     assert ((rows["judged"] == rows["label"]) == (rows["top1_label"] == 1)).all()
     assert ((rows["judged"] == rows["judged_real"]) == (rows["top1_judge"] == 1)).all()
     assert (rows["nway_label"] >= rows["top1_label"]).all()
+
+
+def test_the_shipped_judge_recognises_the_stimuli_and_not_noise(tmp_path):
+    rows = items_of(build(tmp_path, TINY.weights("judge"))).set_index("sample")
+    assert rows.loc[0, "top1_label"].mean() >= 0.95
+    assert (rows["judged_real"] == rows["label"]).mean() >= 0.95
+    assert rows.loc[1, "top1_label"].mean() <= 0.4
 
 
 def test_the_order_on_disk_changes_no_byte(tmp_path, judge):

@@ -38,7 +38,7 @@ def test_several_seeds_give_the_two_way_analysis_of_variance():
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, seed_sd, least):
     rng = np.random.default_rng(seeds)
     covered = []
-    for _ in range(400):
+    for _ in range(300):
         values = (rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, 0.35, (1, 200))
                   + rng.normal(0, 0.35, (seeds, 200)))
         found = crossed_interval(values)

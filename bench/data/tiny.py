@@ -40,7 +40,7 @@ class TinyWorld:
     late: tuple[float, float] = (7.0, 16.0)  # Hz, carriers of the second wave: P2-N2 and after
     latency_jitter: float = 0.012  # s, standard deviation over trials; single-trial peaks move by 10 to 20 ms
     gain_jitter: float = 0.25  # relative, standard deviation of a trial's response: attention comes and goes
-    sources: int = 10  # visual and temporal dipoles that answer
+    sources: int = 16  # visual and temporal dipoles that answer
 
     pink: float = 8.0  # µV; ongoing activity whose amplitude falls with 1/f above 3 Hz
     alpha: float = 7.0  # µV; the occipital rhythm at 8.5 to 11.5 Hz, waxing and waning, the strongest in a resting EEG
@@ -107,7 +107,7 @@ class _Anatomy:
     scale: float  # brings the evoked response to one µV
 
 
-CODE, INSTANCE = 8, 10
+CODE, INSTANCE = SHOWN - 1, 10
 
 
 def _generator(world: TinyWorld, *purpose: int) -> np.random.Generator:
@@ -143,7 +143,8 @@ def _anatomy(world: TinyWorld) -> _Anatomy:
     k = world.sources
     visual, ongoing = _dipoles(k, rng, (0, -0.6, 0.3)), _dipoles(14, rng)
     ongoing[0][:2] = 0.75 * np.array([[-0.35, -0.85, 0.4], [0.35, -0.85, 0.4]])  # alpha: left and right occipital
-    classes = np.linalg.qr(rng.standard_normal((SHOWN, SHOWN)))[0][:, :CODE] * np.sqrt(SHOWN)
+    simplex = np.eye(SHOWN) - 1 / SHOWN  # all classes lie equally far apart
+    classes = np.linalg.svd(simplex)[0][:, :CODE] @ np.linalg.qr(rng.standard_normal((CODE, CODE)))[0] * np.sqrt(SHOWN)
     draft = _Anatomy(
         visual=visual,
         ongoing=ongoing,

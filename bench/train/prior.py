@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -220,7 +221,9 @@ def measure(
     ]
 
 
-def ship(parts: dict[str, Stage], inputs: Callable[[Stage], Path], folder: Path, runtime: Runtime) -> list[Gate]:
+def ship(
+    parts: dict[str, prior_parts.Part], inputs: Callable[[Stage], Path], folder: Path, runtime: Runtime
+) -> list[Gate]:
     """Exports the trained `parts` (prior_parts.recipe()) as float16 into `folder`, with provenance.json.
 
     The gates are those of the exported files. Raises BenchError, and replaces nothing, when one is not passed.
@@ -255,28 +258,30 @@ def ship(parts: dict[str, Stage], inputs: Callable[[Stage], Path], folder: Path,
     return gates
 
 
-def _load(folder: Path, hashes: dict[str, str]) -> dict[str, frozen.Part]:
+def _load(folder: Path, hashes: dict[str, str]) -> dict[str, Any]:
     return {name: load(folder / f"{name}.safetensors", hashes.get(name)) for name, load in LOADERS.items()}
 
 
-def _drawn(stage: Stage) -> tuple[pictures.Scenes, np.ndarray]:
+def _drawn(stage: prior_parts.Part) -> tuple[pictures.Scenes, np.ndarray]:
     """The pictures of the prior's own stream: scenes, and images [N, H, W, 3] uint8."""
     scenes = pictures.draw_scenes(stage.pictures, len(pictures.CLASSES), pictures.stream("prior", stage.seed))
     return scenes, pictures.render(scenes)
 
 
-def _fresh(stage: Stage, make: Callable[[], frozen.AnyPart]) -> frozen.AnyPart:
+def _fresh(stage: prior_parts.Part, make: Callable[[], frozen.AnyPart]) -> frozen.AnyPart:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         return make().train()
 
 
-def _adamw(part: nn.Module, stage: Stage, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Optimizer:
+def _adamw(
+    part: nn.Module, stage: prior_parts.Part, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Optimizer:
     return torch.optim.AdamW(part.parameters(), stage.lr, betas, weight_decay=stage.weight_decay, fused=True)
 
 
 def _steps(
-    stage: Stage, optimizer: torch.optim.Optimizer, runtime: Runtime
+    stage: prior_parts.Part, optimizer: torch.optim.Optimizer, runtime: Runtime
 ) -> Iterator[tuple[int, Tensor, torch.Generator]]:
     """Yields step, rows of the batch [B] and the generator; sets the rate: linear warm-up, half-cosine decay."""
     generator = torch.Generator().manual_seed(stage.seed)
@@ -294,7 +299,7 @@ def _descend(loss: Tensor, part: nn.Module, optimizer: torch.optim.Optimizer) ->
     optimizer.zero_grad()
 
 
-def _tell(runtime: Runtime, stage: Stage, step: int, loss: Tensor) -> None:
+def _tell(runtime: Runtime, stage: prior_parts.Part, step: int, loss: Tensor) -> None:
     if step % 10 == 9 or step == stage.steps - 1:
         runtime.progress(step + 1, stage.steps, loss=loss.item())
 
