@@ -32,7 +32,7 @@ class Vae(Stage):
     pictures: int = 20_000
     steps: int = 800
     batch: int = 64
-    decoder_steps: int = 3_000
+    decoder_steps: int = 2_000
     decoder_batch: int = 32
     lr: float = 2e-3
     weight_decay: float = 0.01

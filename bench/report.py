@@ -23,11 +23,9 @@ from bench.plan import Row, counts, rows, stages
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, scale
-from bench.stages import Finetune, Generate, Pretrain, Readout
+from bench.stages import Finetune, Generate, Numerics, Pretrain, Readout
 from bench.store import Store
 from bench.variant import Variant
-
-MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")  # of a pre-training, on held-out windows
 
 
 def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Variant], Scale, list[Row]]:
@@ -128,7 +126,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
     if model and isinstance(model.start, Pretrain):
         summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
         said = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
-                 "value": summary[name], "n": summary["held_out_windows"]} for name in MASKED]
+                 "value": summary[name], "n": summary["held_out_windows"]} for name in tables.MASKED]
         numbers = pd.concat([numbers, pd.DataFrame(said).assign(**about)])
     return numbers, each
 
@@ -166,7 +164,7 @@ def prior(options: argparse.Namespace, console: Console) -> int:
     device = run.device(options.device)
     failed = errors.OK
     if not options.check:
-        store, parts = Store(Path(options.store)), prior_parts.recipe()
+        store, parts = Store(Path(options.store)), prior_parts.recipe(Numerics(device_class=device))
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
         outcome = run.run(table, store, run.workers(None, device), device, lambda done: None, Display(console))
         if outcome.failed:

@@ -20,6 +20,7 @@ NULL_NAME, CEILING_NAME = "Full, shuffled EEG (null)", "class name as text (ceil
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
 PAPER = "paper, 50-way, ImageNet-EEG, %"
 NOT_RUN, NOTHING = "not run", "-"
+MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 MEANS = ("nway_label", "fid", "is", "ssim", "psnr", "judge_distance")
 
 
@@ -210,6 +211,9 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     for _, line in readout.drop_duplicates(["key", "n"]).iterrows():
         yield (f"A linear read-out of the class from the test EEG: {100 * line['value']:.1f} % ({line['key']}, "
                f"n = {line['n']}).")
+    if masked := _masked(scores, ablation):
+        yield ("Pre-training's masked MSE on held-out recordings, beside that of the window's mean, of linear "
+               f"interpolation and of a Wiener predictor: {masked}.")
     for column in ("scale", "world", "judge", "numerics", "pretrain_seeds", "key"):
         if len(scores.values(column)) > 1:
             groups = scores.scored.groupby(column)["variant"].unique()
@@ -222,6 +226,18 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     if others := sorted(set(scores.scored.loc[scores.scored["items"] == "real", "variant"]) - known):
         yield f"Recorded, but no row of this ablation now: {', '.join(others)}."
     yield source
+
+
+def _masked(scores: _Scores, ablation: Any) -> str:
+    """"Full, 12: 0.61 (mean 1.00, interpolation 1.40, Wiener 0.70); ...": means over seeds; equal ones are one."""
+    names: dict[tuple[float, ...], list[str]] = {}
+    for variant in ablation.variants:
+        whose = (variant.name, "real")
+        values = scores.at[whose].groupby("metric")["value"].mean() if whose in scores.at else pd.Series(dtype=float)
+        if set(MASKED) <= set(values.index):
+            names.setdefault(tuple(values[list(MASKED)]), []).append(variant.name)
+    return "; ".join(f"{', '.join(those)}: {model:.3f} (mean {mean:.3f}, interpolation {line:.3f}, Wiener {wiener:.3f})"
+                     for (model, mean, line, wiener), those in names.items())
 
 
 def _listed(values: Sequence[Any]) -> str:
