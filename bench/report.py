@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from bench.plan import Row, counts, rows, stages
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, scale
-from bench.stages import Finetune, Generate, Numerics, Pretrain, Readout
+from bench.stages import Finetune, Generate, Numerics, Pretrain, Score
 from bench.store import Store
 from bench.variant import Variant
 
@@ -108,13 +109,13 @@ def results_folder(options: argparse.Namespace, at: Scale) -> Path:
 
 def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row's numbers, and those of its items, with what a table must say about them."""
-    about: dict[str, object] = {
+    about: dict[str, Any] = {
         "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
         "world": f"tiny, seed {at.world.seed}", "judge": "", "params": "", "paper_params": "",
         "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
         "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
     model = None
-    if not isinstance(row.stage, Readout):
+    if isinstance(row.stage, Score):
         judge = row.stage.reference.judge
         about["judge"] = f"{judge.name}@{judge.sha256[:12]}"
         if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
@@ -127,7 +128,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
         summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
         said = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
                  "value": summary[name], "n": summary["held_out_windows"]} for name in tables.MASKED]
-        numbers = pd.concat([numbers, pd.DataFrame(said).assign(**about)])
+        numbers = pd.concat([numbers, pd.DataFrame([line | about for line in said])])
     return numbers, each
 
 
@@ -146,14 +147,14 @@ def pictures(folder: Path, chosen: Ablation, table: Sequence[Row], store: Store)
     order = {variant.name: place for place, variant in enumerate(chosen.variants)}
     drawn: dict[str, np.ndarray] = {}
     first = min(row.seed for row in table)
-    wanted = [row for row in table if row.seed == first and not isinstance(row.stage, Readout)
-              and store.has(row.stage.pictures)]
-    for row in sorted(wanted, key=lambda row: (row.items != "real", order.get(row.variant, len(order)))):
-        name = row.variant if row.items == "real" else {"shuffled": "shuffled", "captions": "as text"}[row.items]
-        drawn[name] = np.load(store.path(row.stage.pictures) / "pictures.npy")
-    if not drawn:
+    shown = None
+    for row in sorted(table, key=lambda row: (row.items != "real", order.get(row.variant, len(order)))):
+        if row.seed == first and isinstance(row.stage, Score) and store.has(row.stage.pictures):
+            name = {"real": row.variant, "shuffled": "shuffled", "captions": "as text"}[row.items]
+            drawn[name] = np.load(store.path(row.stage.pictures) / "pictures.npy")
+            shown = shown or items.load(row.stage.items, store.path(row.stage.items.trials))
+    if shown is None:
         return None
-    shown = items.load(wanted[0].stage.items, store.path(wanted[0].stage.items.trials))
     path = folder / f"{chosen.name}.png"
     sheet.sheet(path, shown.pictures, shown.label, drawn, shown.names)
     return path

@@ -51,7 +51,7 @@ def _polygon(x: Array, y: Array, *corners: tuple[float, float]) -> Array:
         length = np.hypot(bx - ax, by - ay)
         edge = (x - ax) * np.float32((by - ay) / length) - (y - ay) * np.float32((bx - ax) / length)
         distance = edge if distance is None else np.maximum(distance, edge)
-    return distance
+    return np.asarray(distance)
 
 
 def _union(*distances: Array) -> Array:
@@ -233,8 +233,8 @@ def _render(name: str, scenes: Scenes, size: int) -> Array:
     axis = axis.reshape(size, 2).mean(1)
     slope = axis[None, None, :] * column(np.cos(scenes.slope)) - axis[None, :, None] * column(np.sin(scenes.slope))
     slope = slope * column(scenes.gradient) * np.float32(0.14)
-    colour = (np.float32(list(COLOURS.values()))[scenes.colour] + scenes.tint)[:, None, None]
-    background = (np.float32(list(BACKGROUNDS.values()))[scenes.background] + scenes.shade)[:, None, None]
+    colour = (np.array(list(COLOURS.values()), np.float32)[scenes.colour] + scenes.tint)[:, None, None]
+    background = (np.array(list(BACKGROUNDS.values()), np.float32)[scenes.background] + scenes.shade)[:, None, None]
     picture = (background + slope[..., None]) * (1 - inside) + colour * inside
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 

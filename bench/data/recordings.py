@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mne
@@ -29,7 +30,8 @@ class Report:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
-def as_raw(data: Array, sfreq: float, ch_names: tuple[str, ...], annotations=()) -> mne.io.RawArray:
+def as_raw(data: Array, sfreq: float, ch_names: Sequence[str],
+           annotations: Sequence[tuple[float, float, str]] = ()) -> mne.io.RawArray:
     """An mne Raw of EEG channels from data [C, n] in µV and annotations (onset s, duration s, description)."""
     info = mne.create_info(list(ch_names), sfreq, "eeg")
     raw = mne.io.RawArray(np.asarray(data, np.float64) / PHYSICAL, info, verbose="error")
@@ -121,7 +123,7 @@ def cut(
 def epochs(
     raw: mne.io.BaseRaw, onsets: Array, band: tuple[float, float], sfreq: float, n_times: int
 ) -> Array:
-    """Windows [N, C, n_times] that begin at `onsets` (native samples), filtered and normalised. No trial may be lost."""
+    """Windows [N, C, n_times] from `onsets` (native samples) on, filtered and normalised; no trial may be lost."""
     data, gaps, _ = filtered(raw, band, sfreq)
     first = np.round(np.asarray(onsets) * sfreq / raw.info["sfreq"]).astype(np.int64)
     index = first[:, None] + np.arange(n_times)

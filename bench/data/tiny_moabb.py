@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mne
 from moabb.datasets.base import BaseDataset
 
@@ -31,6 +33,6 @@ class Tiny(BaseDataset):
         recording = corpus_recording(self.world, self.number(subject))
         return {"0": {"0": as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)}}
 
-    def data_path(self, subject, path=None, force_update=False, update_path=None, verbose=None):
+    def data_path(self, *_: Any, **__: Any) -> list[str]:
         """Nothing lies on disk."""
         return []

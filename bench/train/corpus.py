@@ -19,7 +19,7 @@ HELD_OUT = 6  # one person in six is held out, of every device
 
 
 def corpus(stage: Corpus, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes windows.npy [N, C, T] float32, index.csv (a row for each window) and manifest.json (a row for each device).
+    """Writes windows.npy [N, C, T] float32, index.csv (a row for each window), manifest.json (for each device).
 
     `part` is train or held_out and goes by recording, so that no person is in both.
     """

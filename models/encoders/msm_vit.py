@@ -1,4 +1,4 @@
-"""The encoder of masked signal modelling (Sec. 3.1, 4.1): a ViT whose tokens are adjacent time steps of all channels."""
+"""The encoder of masked signal modelling (Sec. 3.1, 4.1): a ViT whose tokens are adjacent steps of all channels."""
 
 from __future__ import annotations
 
