@@ -34,11 +34,11 @@ class TinyWorld:
     sfreq: float = 250.0  # Hz
     gap: tuple[float, float] = (0.25, 0.40)  # s between two trials, uniform, so that no rhythm locks to the stimuli
 
-    snr: float = 0.30  # evoked over ongoing activity; single trials are mostly noise, averages are not
+    snr: float = 0.34  # evoked over ongoing activity; single trials are mostly noise, averages are not
     instance: float = 0.8  # tuning to the instance over tuning to the class: a code for shape is not free of the rest
     early: tuple[float, float] = (12.0, 26.0)  # Hz, carriers of the first wave: P1-N1 and induced beta
     late: tuple[float, float] = (7.0, 16.0)  # Hz, carriers of the second wave: P2-N2 and after
-    latency_jitter: float = 0.018  # s, standard deviation over trials; single-trial peaks move by 10 to 30 ms
+    latency_jitter: float = 0.015  # s, standard deviation over trials; a single trial's peaks move by 10 to 20 ms
     gain_jitter: float = 0.25  # relative, standard deviation of a trial's response: attention comes and goes
     sources: int = 16  # visual and temporal dipoles that answer
 

@@ -1,0 +1,106 @@
+"""Masked signal modelling (Sec. 3.1): masking, encoder, decoder, pre-training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench import FULL, plan
+from bench.build import build
+from bench.runtime import Runtime
+from bench.scale import MICRO, TINY
+from bench.train.pretrain import baselines, pretrain
+from models.encoders.msm_vit import Encoder
+from models.mae import MaskedAutoencoder
+from models.masking import Masking, random_masking
+
+CHANNELS, TIMES, TOKENS = 8, 64, 16
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return MaskedAutoencoder(Encoder(CHANNELS, TIMES, 24, 2, 4), CHANNELS, TIMES, 24, TOKENS)
+
+
+@pytest.mark.parametrize(("ratio", "visible"), [(0.25, 12), (0.5, 8), (0.75, 4), (0.85, 3)])
+def test_that_share_of_tokens_is_masked_in_every_sample_and_differently(ratio, visible):
+    masking = random_masking(50, TOKENS, ratio, torch.Generator().manual_seed(0))
+    assert masking.keep.shape == (50, visible)
+    assert (masking.mask.sum(1) == TOKENS - visible).all()
+    assert len({tuple(row.tolist()) for row in masking.keep}) > 25
+
+
+def test_a_ratio_that_leaves_nothing_to_see_or_to_predict_is_refused():
+    for ratio in (0.01, 1.0):
+        with pytest.raises(ValueError, match="mask ratio"):
+            random_masking(2, TOKENS, ratio, torch.Generator())
+
+
+def test_the_encoder_never_sees_what_is_masked_and_the_loss_only_that():
+    masking = random_masking(3, TOKENS, 0.75, torch.Generator().manual_seed(0))
+    eeg, net = torch.randn(3, CHANNELS, TIMES), model()
+    hidden = masking.mask.repeat_interleave(TIMES // TOKENS, 1)[:, None].bool()
+    assert torch.equal(net.predict(eeg, masking), net.predict(torch.where(hidden, 100.0, eeg), masking))
+    truth = net.targets(eeg, masking)
+    assert torch.allclose(net(eeg, masking), ((net.predict(eeg, masking) - truth) ** 2).mean())
+    assert truth.shape == (3, 12, CHANNELS * TIMES // TOKENS)
+
+
+def test_a_token_is_four_adjacent_time_steps_of_all_channels():
+    encoder, eeg = Encoder(CHANNELS, TIMES, 24, 2, 4), torch.zeros(1, CHANNELS, TIMES)
+    eeg[0, :, 8:12] = 1
+    changed = (encoder.tokenize(eeg) - encoder.tokenize(torch.zeros_like(eeg))).abs().sum(-1)[0]
+    assert changed.nonzero().flatten().tolist() == [2]
+
+
+def test_encoding_all_tokens_is_the_forward_pass():
+    encoder, eeg = Encoder(CHANNELS, TIMES, 24, 2, 4).eval(), torch.randn(2, CHANNELS, TIMES)
+    assert torch.equal(encoder(eeg), encoder.encode(encoder.tokenize(eeg)))
+    assert encoder(eeg).shape == (2, TOKENS, 24)
+
+
+def test_the_simple_predictors_are_what_they_are_called():
+    time = torch.arange(TIMES) / TIMES
+    lines = torch.randn(64, CHANNELS, 1) * (time - time.mean())
+    masks = random_masking(16, TOKENS, 0.5, torch.Generator().manual_seed(1))
+    inner = Masking(masks.keep[torch.arange(64) % 16], masks.remove[torch.arange(64) % 16])
+    found = baselines(lines, lines, inner)
+    assert found["wiener_mse"] < 1e-3 < found["interpolation_mse"] < found["mean_mse"]
+    white = torch.randn(256, CHANNELS, TIMES, generator=torch.Generator().manual_seed(0))
+    inner = Masking(masks.keep[torch.arange(256) % 16], masks.remove[torch.arange(256) % 16])
+    found = baselines(white, white, inner)
+    assert found["mean_mse"] == pytest.approx(1, abs=0.05)
+    assert found["wiener_mse"] == pytest.approx(1, abs=0.05)
+    assert found["interpolation_mse"] > 1.2
+
+
+def test_pretraining_learns_says_what_it_reached_and_is_the_same_when_repeated(micro, tmp_path):
+    stage = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    stage = replace(stage, schedule=replace(stage.schedule, steps=60))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pretrain(stage, micro.path, tmp_path / name, Runtime())
+    assert (tmp_path / "a/encoder.safetensors").read_bytes() == (tmp_path / "b/encoder.safetensors").read_bytes()
+    summary = json.loads((tmp_path / "a/pretrain.json").read_text())
+    assert summary["masked_mse"] < summary["curve"][0]["held_out"]
+    assert {"mean_mse", "interpolation_mse", "wiener_mse", "held_out_windows"} <= set(summary)
+    assert summary["encoder_parameters"] == sum(
+        tensor.numel() for tensor in load_file(tmp_path / "a/encoder.safetensors").values())
+
+
+def test_the_sizes_of_table_2_are_in_the_papers_order():
+    counts = {size.label: sum(p.numel() for p in Encoder(32, 128, size.width, size.depth, size.heads).parameters())
+              for size in TINY.sizes}
+    assert sorted(counts, key=counts.get) == ["18.3M", "74M", "162M", "297M", "458M"]
+
+
+def test_windows_of_held_out_recordings_are_never_trained_on(micro):
+    stage = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    build(stage, micro)
+    held_out = json.loads((micro.path(stage) / "pretrain.json").read_text())["held_out_windows"]
+    assert 0 < held_out < 0.5 * len(np.load(micro.path(stage.corpus) / "windows.npy"))
