@@ -46,14 +46,14 @@ def load(items: Items, folder: Path) -> Loaded:
     if trials["item"].duplicated().any():
         raise BenchError(f"{folder / 'trials.csv'}: an item stands there twice; every trial has an id of its own")
     part = trials[trials["part"] == items.part].sort_values("item")
-    item, subject, picture = (part[name].to_numpy(np.int64) for name in ("item", "subject", "picture"))
+    item, subject, picture = (part[name].to_numpy(np.int64, copy=True) for name in ("item", "subject", "picture"))
     rows = part.index.to_numpy()
     recorded = rows if items.eeg == "real" else rows[shuffled(item, subject)]
     return Loaded(
         item=item,
         picture=picture,
         subject=subject,
-        label=part["label"].to_numpy(np.int64),
+        label=part["label"].to_numpy(np.int64, copy=True),
         eeg=_rows(folder / "eeg.npy", recorded),
         pictures=_rows(folder / "pictures.npy", picture),
         names=CLASSES,

@@ -133,7 +133,7 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
     embeddings, mean, std = (
         torch.from_numpy(np.load(targets / f"{name}.npy")[items.picture]).to(device) for name in
         ("embeddings", "mean", "std"))
-    labels = torch.tensor(items.label).to(device)
+    labels = torch.from_numpy(items.label).to(device)
     scheduler = frozen.noise_schedule()
     named = {name: p for name, p in model.named_parameters().items() if p.requires_grad}
     rates = {"encoder": schedule.lr_encoder, "tau": schedule.lr_projection, "head": schedule.lr_projection,
