@@ -1,4 +1,4 @@
-"""A contact sheet: for an item of every class the stimulus and what each variant made of its EEG."""
+"""A contact sheet: for an item of every class the stimulus, and below it what each variant made of its EEG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.results import replace_file, writing
 
-GAP, WIDE, TEXT = 3, 15, 13  # pixels: between samples, between columns, height of letters
+GAP, WIDE, TEXT = 2, 12, 14  # pixels: between samples, between items, height of letters
 
 
 def first_of_each(label: np.ndarray, per_class: int = 1) -> np.ndarray:
@@ -19,41 +19,32 @@ def first_of_each(label: np.ndarray, per_class: int = 1) -> np.ndarray:
     return np.concatenate([np.flatnonzero(label == one)[:per_class] for one in np.unique(label)])
 
 
-def sheet(path: Path, real: np.ndarray, label: np.ndarray, columns: Mapping[str, np.ndarray],
-          names: Sequence[str] | None = None, per_class: int = 1, scale: int = 3) -> None:
-    """Writes a PNG: a line for each item, the stimulus first, then every variant's samples under its name.
+def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str, np.ndarray],
+          names: Sequence[str], per_class: int = 1, scale: int = 2) -> None:
+    """Writes a PNG: a column for each item under its class's name; the stimulus, then a line for each variant.
 
-    real [N, H, W, 3] uint8, label [N]; columns: name -> [N, samples, H, W, 3] uint8, in order; names: what labels
+    real [N, H, W, 3] uint8, label [N]; variants: name -> [N, samples, H, W, 3] uint8, in order; names: what labels
     mean. Equal pictures are equal files. ValueError where a variant's pictures do not fit the stimuli.
     """
-    for name, pictures in columns.items():
+    for name, pictures in variants.items():
         if pictures.ndim != 5 or (pictures.shape[:1] + pictures.shape[2:]) != real.shape:
             raise ValueError(f"{name}: pictures {list(pictures.shape)} do not fit stimuli {list(real.shape)}")
-    rows = first_of_each(label, per_class)
-    cells = {"stimulus": real[:, None], **columns}
+    rows, lines = first_of_each(label, per_class), {"stimulus": real[:, None], **variants}
     font = ImageFont.load_default(TEXT)
-    high, wide = real.shape[1] * scale, real.shape[2] * scale
-
-    def spread(text: str) -> int:
-        return round(font.getlength(text))
-
-    margin = max((spread(names[label[row]]) for row in rows), default=0) + 2 * GAP if names else GAP
-    lefts, right = {}, margin
-    for name, pictures in cells.items():
-        lefts[name] = right
-        right += max(pictures.shape[1] * (wide + GAP), spread(name)) + WIDE
-    top = 2 * TEXT
-    image = Image.new("RGB", (right - WIDE + GAP, top + len(rows) * (high + GAP)), "white")
+    high, wide = real.shape[1] * scale + GAP, real.shape[2] * scale + GAP
+    samples = max(pictures.shape[1] for pictures in lines.values())
+    column = max(samples * wide, *(round(font.getlength(names[label[row]])) for row in rows)) + WIDE
+    margin, top = max(round(font.getlength(name)) for name in lines) + WIDE, 2 * TEXT
+    image = Image.new("RGB", (margin + len(rows) * column, top + len(lines) * high), "white")
     draw = ImageDraw.Draw(image)
-    for name, pictures in cells.items():
-        draw.text((lefts[name], TEXT // 2), name, "black", font)
-        for line, row in enumerate(rows):
+    for place, row in enumerate(rows):
+        draw.text((margin + place * column, TEXT // 2), names[label[row]], "black", font)
+    for line, (name, pictures) in enumerate(lines.items()):
+        draw.text((GAP, top + line * high + (high - TEXT) // 2), name, "black", font)
+        for place, row in enumerate(rows):
             for sample, picture in enumerate(np.asarray(pictures[row])):
-                shown = Image.fromarray(picture).resize((wide, high), Image.Resampling.NEAREST)
-                image.paste(shown, (lefts[name] + sample * (wide + GAP), top + line * (high + GAP)))
-    if names:
-        for line, row in enumerate(rows):
-            draw.text((GAP, top + line * (high + GAP) + (high - TEXT) // 2), names[label[row]], "black", font)
+                shown = Image.fromarray(picture).resize((wide - GAP, high - GAP), Image.Resampling.NEAREST)
+                image.paste(shown, (margin + place * column + sample * wide, top + line * high))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     with writing(path.parent):

@@ -196,7 +196,8 @@ def test_a_sheet_shows_the_first_item_of_each_class_and_is_the_same_file_again(t
         sheet(tmp_path / f"{name}.png", real, label, columns, names=("circle", "square", "star"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     shown = np.asarray(Image.open(tmp_path / "a.png"))
-    first = np.repeat(np.repeat(real[1], 3, 0), 3, 1)
-    assert any((shown[26:26 + 96, left:left + 96] == first).all() for left in range(0, shown.shape[1] - 96))
+    for line, picture in enumerate((real[1], columns["Full"][1, 0], columns["a long variant name"][1, 0])):
+        top, large = 28 + 66 * line, np.repeat(np.repeat(picture, 2, 0), 2, 1)
+        assert any((shown[top:top + 64, left:left + 64] == large).all() for left in range(shown.shape[1] - 64))
     with pytest.raises(ValueError, match="do not fit"):
         sheet(tmp_path / "c.png", real, label, {"Full": columns["Full"][:5]})
