@@ -200,4 +200,4 @@ def test_a_sheet_shows_the_first_item_of_each_class_and_is_the_same_file_again(t
         top, large = 28 + 66 * line, np.repeat(np.repeat(picture, 2, 0), 2, 1)
         assert any(np.array_equal(shown[top:top + 64, left:left + 64], large) for left in range(shown.shape[1]))
     with pytest.raises(ValueError, match="do not fit"):
-        sheet(tmp_path / "c.png", real, label, {"Full": columns["Full"][:5]})
+        sheet(tmp_path / "c.png", real, label, {"Full": columns["Full"][:5]}, names)
