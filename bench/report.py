@@ -77,21 +77,17 @@ def go(options: argparse.Namespace, console: Console) -> int:
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
                   f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
                   + (f", {cost.said(todo, workers)}" if todo else ""), highlight=False)
-    built: set[str] = set()
 
     def record(done: Sequence[Row]) -> None:
         gathered = [gather(row, store, at, chosen) for row in done]
         if gathered:
             results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
-        for row in done:
-            if row.stage in set(todo):
-                built.add(key(row.stage))
 
     outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console))
-    if built:
-        results.note_runs(folder, chosen.name, [note(row, store) for row in table if key(row.stage) in built])
-    console.print(f"built {outcome.built} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
+    if built := [row for row in table if row.stage in outcome.built]:
+        results.note_runs(folder, chosen.name, [note(row, store) for row in built])
+    console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
                   highlight=False)
     if (folder / f"{chosen.name}.csv").exists():
         print(tables.table(folder, chosen.name, chosen).render())

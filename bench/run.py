@@ -22,10 +22,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass
 class Outcome:
-    """What became of a run: rows that failed with the reason, and how many stages were built and reused."""
+    """What became of a run: rows that failed with the reason, the stages that were built, how many were reused."""
 
     failed: dict[str, str] = field(default_factory=dict)
-    built: int = 0
+    built: set[Stage] = field(default_factory=set)
     reused: int = 0
     seconds: float = 0.0
 
@@ -97,7 +97,7 @@ def _work_off(todo: list[Stage], pool: Pool, store: Store, display: Display, out
             busy.discard(event.stage)
             if event.what == "done":
                 missing.discard(event.stage)
-                outcome.built += 1
+                outcome.built.add(event.stage)
                 display.finished(event.stage, store.manifest(event.stage)["wall_s"])
                 complete = [row for row in waiting if row.stage == event.stage]
                 for row in complete:
