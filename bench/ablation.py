@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.variant import Variant
+from bench.variant import FULL, Variant
 
 FOLDER = Path(__file__).parent.parent / "ablations"
 
@@ -46,6 +46,9 @@ def load(name: str) -> Ablation:
         if name.endswith(".py"):
             raise BenchError(f"no file {name}")
         raise BenchError(f"no ablation {name!r}; there are: {', '.join(names())}, or give a path to a .py file")
+    if path.resolve().parent != FOLDER and path.stem in names():
+        raise BenchError(f"{path}: the suite has an ablation {path.stem!r} of its own, whose results lie under that "
+                         "name; give the file another")
     spec = importlib.util.spec_from_file_location(f"ablation_{path.stem}", path.resolve())
     assert spec is not None
     assert spec.loader is not None
@@ -55,11 +58,12 @@ def load(name: str) -> Ablation:
         spec.loader.exec_module(module)
     except BenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__))
                      if f.filename == str(path.resolve())), getattr(error, "lineno", None))
         where = f"{path}, line {line}" if line else str(path)
-        raise BenchError(f"{where}: does not import: {type(error).__name__}: {error}") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BenchError(f"{where}: does not import: {what}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     return _checked(module, path)
@@ -74,9 +78,14 @@ def _checked(module: object, path: Path) -> Ablation:
     for name in known:
         if known.count(name) > 1:
             raise BenchError(f"{path}: two variants are called {name!r}; give each its own name")
-    contrasts = tuple(tuple(pair) for pair in getattr(module, "contrasts", ()))
+    for variant in variants:
+        if variant.name == FULL.name and variant != FULL:
+            raise BenchError(f"{path}: a variant called {FULL.name!r} must be the suite's Full, whose null stands in "
+                             "every table; give it another name")
+    contrasts = tuple(getattr(module, "contrasts", ()))
     for pair in contrasts:
-        if len(pair) != 2 or not set(pair) <= set(known):
-            raise BenchError(f"{path}: the contrast {pair} must be a pair of names among: {', '.join(known)}")
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(name in known for name in pair):
+            raise BenchError(f"{path}: the contrast {pair!r} must be a pair of names among: {', '.join(known)}")
+    contrasts = tuple((a, b) for a, b in contrasts)
     title = " ".join((module.__doc__ or path.stem).strip().split("\n\n")[0].split())
     return Ablation(path.stem, title, tuple(variants), contrasts, getattr(module, "published", None))

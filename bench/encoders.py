@@ -13,24 +13,33 @@ from bench.scale import Scale
 from bench.stages import Encoder
 from bench.variant import Variant
 
+OWN = "msm_vit"  # DreamDiffusion's own; its meaning is versioned with the stages, every other's is its source
 
-def names() -> list[str]:
-    """The encoders of the suite: the files in models/encoders/."""
+
+def _folder() -> Path:
     spec = importlib.util.find_spec("models.encoders")
     assert spec is not None
     assert spec.submodule_search_locations
-    return sorted(p.stem for p in Path(spec.submodule_search_locations[0]).glob("[!_]*.py"))
+    return Path(spec.submodule_search_locations[0])
+
+
+def names() -> list[str]:
+    """The encoders of the suite: the files in models/encoders/."""
+    return sorted(path.stem for path in _folder().glob("[!_]*.py"))
 
 
 def encoder(variant: Variant, scale: Scale) -> Encoder:
     """The encoder of a variant at a scale. Raises BenchError for an unknown name or a file that holds no Encoder."""
     size = scale.size(variant.size)
-    if not variant.encoder.endswith(".py"):
-        if variant.encoder not in names():
-            raise BenchError(f"variant {variant.name!r}: no encoder {variant.encoder!r}; there are: "
-                             f"{', '.join(names())}, or give the path of a .py file")
-        return Encoder(variant.encoder, size.width, size.depth, size.heads)
-    path = Path(variant.encoder).resolve()
+    if variant.encoder == OWN:
+        return Encoder(OWN, size.width, size.depth, size.heads)
+    if variant.encoder.endswith(".py"):
+        path = Path(variant.encoder).resolve()
+    elif variant.encoder in names():
+        path = _folder() / f"{variant.encoder}.py"
+    else:
+        raise BenchError(f"variant {variant.name!r}: no encoder {variant.encoder!r}; there are: {', '.join(names())}, "
+                         "or give the path of a .py file")
     own = _class(path, variant)
     methods = {node.name for node in own.body if isinstance(node, ast.FunctionDef)}
     plain = all(ast.unparse(base) in ("nn.Module", "torch.nn.Module", "Module") for base in own.bases)
@@ -38,7 +47,11 @@ def encoder(variant: Variant, scale: Scale) -> Encoder:
         raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} asks for pre-training, but "
                          f"Encoder in {path} cannot take part; set mask_ratio=None, or give it tokenize(eeg) and "
                          "encode(tokens, keep)")
-    return Encoder(path.stem, size.width, size.depth, size.heads, code=code(path), path=str(path))
+    try:
+        return Encoder(path.stem, size.width, size.depth, size.heads, code=code(path), path=str(path))
+    except SyntaxError as error:
+        raise BenchError(f"variant {variant.name!r}: {error.filename}, line {error.lineno}, which {path} imports, is "
+                         f"no Python: {error.msg}") from error
 
 
 def _class(path: Path, variant: Variant) -> ast.ClassDef:
@@ -68,6 +81,8 @@ def sources(path: Path) -> list[Path]:
                 continue
             for base, module in modules:
                 steps = [step for step in module.split(".") if step]
+                if steps[:1] in (["bench"], ["models"], ["ablations"]):
+                    continue  # the suite itself, whose stages have versions
                 for depth in range(1, len(steps) + 1):
                     inner = base.joinpath(*steps[:depth])
                     found += [beside for beside in (inner.with_suffix(".py"), inner / "__init__.py")

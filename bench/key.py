@@ -53,6 +53,12 @@ def key(stage: Stage) -> str:
     return hashlib.sha256(document(stage).encode()).hexdigest()
 
 
+def digest(value: Any) -> str:
+    """12 hex digits of a value that is no stage, such as a Variant: equal values have equal ones."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def upstream(value: Any) -> Iterator[Stage]:
     """The stages directly inside a value, in the order of its fields."""
     children = value if isinstance(value, tuple) else (

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.key import Stage, kind, upstream
 from bench.scale import Scale
-from bench.stages import Finetune, Items, Readout, Score
+from bench.stages import Finetune, Generate, Items, Pretrain, Readout, Score
 from bench.systems import captions
 from bench.variant import FULL, Variant
 
@@ -31,6 +31,18 @@ class Row:
     seed: int
     items: str
     stage: Stage
+
+
+def shown(row: Row) -> list[Stage]:
+    """What a report reads of a row: its scores, its pictures, and what its model says about its training."""
+    found = [row.stage]
+    if isinstance(row.stage, Score):
+        found.append(row.stage.pictures)
+        if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
+            found.append(row.stage.pictures.model)
+            if isinstance(row.stage.pictures.model.start, Pretrain):
+                found.append(row.stage.pictures.model.start)
+    return found
 
 
 def rows(variants: Iterable[Variant], scale: Scale, seeds: Iterable[int]) -> list[Row]:

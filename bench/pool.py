@@ -44,7 +44,7 @@ class Pool:
         self._workers = workers
 
     def __enter__(self) -> Pool:
-        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        os.environ.update(QUIET)  # one thread each: more would change bits, and several workers fill the cores
         for slot in range(self._workers):
             self._start(slot)
         return self
@@ -63,8 +63,12 @@ class Pool:
     def submit(self, stage: Stage) -> None:
         """Gives a stage to an idle worker."""
         slot = next(slot for slot, busy in self._busy.items() if busy is None)
+        try:
+            self._connections[slot].send(stage)
+        except OSError:  # it died while it waited
+            self._start(slot)
+            self._connections[slot].send(stage)
         self._busy[slot] = stage
-        self._connections[slot].send(stage)
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What the workers have said; waits up to `timeout` seconds for the first word. A dead worker is replaced."""
@@ -79,8 +83,7 @@ class Pool:
                 code = self._processes[slot].exitcode
                 self._start(slot)
                 if stage is None:
-                    raise BenchError(f"a worker could not start (exit code {code}); is the installation complete?"
-                                     ) from None
+                    continue
                 cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
                 yield Event(stage, "failed", error=BenchError(f"its worker process died ({cause})"))
                 continue
@@ -91,14 +94,17 @@ class Pool:
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        process.start()
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the parent's to handle
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         theirs.close()
         self._busy[slot], self._connections[slot], self._processes[slot] = None, ours, process
 
 
 def _work(connection: Connection, root: Path, device: str) -> None:
     """A worker's life: builds what comes through the connection until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from bench import build
     from bench.store import Store
 

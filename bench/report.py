@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,8 +20,8 @@ from rich.console import Console
 
 from bench import ablation, cost, encoders, errors, items, prior_parts, results, run, sheet, tables
 from bench.ablation import Ablation
-from bench.key import key
-from bench.plan import Row, counts, rows, stages
+from bench.key import digest, key
+from bench.plan import Row, counts, rows, shown, stages
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, scale
@@ -34,7 +35,8 @@ def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Variant], Scale
     at = scale(options.scale)
     at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
     chosen = ablation.load(options.ablation)
-    variants = chosen.chosen(options.variants.split(",")) if options.variants else list(chosen.variants)
+    names = [name.strip() for name in options.variants.split(",")] if options.variants else None
+    variants = chosen.chosen(names) if names else list(chosen.variants)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
 
 
@@ -57,7 +59,7 @@ def plan(options: argparse.Namespace, console: Console) -> int:
     print(f"{'stage':12s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")
     for name, own, extra, stored in counts(table, store.has):
         print(f"{name:12s}{own:6d}{extra:10d}{stored:8d}{own + extra - stored:10d}")
-    todo = stages((row.stage for row in table), store.has)
+    todo = stages((stage for row in table for stage in shown(row)), store.has)
     workers = run.workers(getattr(options, "workers", None), at.numerics.device_class)
     print(f"a run now builds {len(todo)} stages: {cost.said(todo, workers)}")
     return errors.OK
@@ -67,13 +69,18 @@ def go(options: argparse.Namespace, console: Console) -> int:
     """Builds, records, prints; returns the exit code."""
     chosen, variants, at, table = prepare(options)
     folder = results_folder(options, at)
-    if (folder / f"{chosen.name}.csv").exists():
+    with results.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    if any((folder / f"{chosen.name}{ending}").exists() for ending in (".csv", ".sha256")):
         results.read(folder, chosen.name)
     workers = run.workers(options.workers, at.numerics.device_class)
     store = Store(Path(options.store))
     for variant in variants:
         encoders.keep(encoders.encoder(variant, at), store.encoders)
-    every, todo = stages(row.stage for row in table), stages((row.stage for row in table), store.has)
+    every = stages(row.stage for row in table)
+    todo = stages((stage for row in table for stage in shown(row)), store.has)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
                   f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
                   + (f", {cost.said(todo, workers)}" if todo else ""), highlight=False)
@@ -91,7 +98,7 @@ def go(options: argparse.Namespace, console: Console) -> int:
                   highlight=False)
     if (folder / f"{chosen.name}.csv").exists():
         print(tables.table(folder, chosen.name, chosen).render())
-        picture = pictures(folder, chosen, table, store)
+        picture = pictures(folder, chosen, at, store)
         print(f"\nnumbers: {folder / chosen.name}.csv" + (f"\npictures: {picture}" if picture else ""))
     for name, cause in outcome.failed.items():
         print(f"bench: failed: {name}: {cause}", file=sys.stderr)
@@ -109,7 +116,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
         "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
         "world": f"tiny, seed {at.world.seed}", "judge": "", "params": "", "paper_params": "",
         "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
-        "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
+        "config": digest(at), "spec": "", "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
     model = None
     if isinstance(row.stage, Score):
         judge = row.stage.reference.judge
@@ -119,6 +126,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
             about["params"] = json.loads((store.path(model) / "finetune.json").read_text())["encoder_parameters"]
             variant = next((v for v in chosen.variants if v.name == row.variant), None)
             about["paper_params"] = variant.size if variant else ""
+            about["spec"] = digest(variant) if variant and row.items == "real" else ""
     numbers, each = results.gather(store.path(row.stage), **about)
     if model and isinstance(model.start, Pretrain):
         summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
@@ -130,29 +138,33 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
 
 def note(row: Row, store: Store) -> dict[str, object]:
     """What differs from run to run: when, where and how long."""
-    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-                            capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+                                capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git on this machine
+        commit = ""
     seconds = sum(store.manifest(stage)["wall_s"] for stage in stages([row.stage]) if store.has(stage))
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
             "items": row.items, "stage": key(row.stage)[:16], "built": 1, "seconds": round(seconds, 1),
             "host": socket.gethostname(), "commit": commit}
 
 
-def pictures(folder: Path, chosen: Ablation, table: Sequence[Row], store: Store) -> Path | None:
-    """The contact sheet of the first seed: of each class the first test item, and what every row made of it."""
-    order = {variant.name: place for place, variant in enumerate(chosen.variants)}
+def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
+    """The contact sheet of the lowest recorded seed: of each class the first test item, and what every row that is in
+    the store made of it."""
+    first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
-    first = min(row.seed for row in table)
-    shown = None
-    for row in sorted(table, key=lambda row: (row.items != "real", order.get(row.variant, len(order)))):
-        if row.seed == first and isinstance(row.stage, Score) and store.has(row.stage.pictures):
+    shown_items = None
+    for row in rows(chosen.variants, at, [first]):
+        if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
             name = {"real": row.variant, "shuffled": "shuffled", "captions": "as text"}[row.items]
             drawn[name] = np.load(store.path(row.stage.pictures) / "pictures.npy")
-            shown = shown or items.load(row.stage.items, store.path(row.stage.items.trials))
-    if shown is None:
+            shown_items = row.stage.items
+    if shown_items is None or not store.sound(shown_items.trials):
         return None
+    stimuli = items.load(shown_items, store.path(shown_items.trials))
     path = folder / f"{chosen.name}.png"
-    sheet.sheet(path, shown.pictures, shown.label, drawn, shown.names)
+    sheet.sheet(path, stimuli.pictures, stimuli.label, drawn, stimuli.names)
     return path
 
 

@@ -26,7 +26,7 @@ from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 METRICS = ("metric", "key", "value", "n")  # what a scoring stage writes
 GROUP = ("variant", "seed", "items")
 KEY = (*GROUP, "metric", "key")
-ABOUT = ("scale", "world", "judge", "numerics", "pretrain_seeds", "params", "paper_params", "stage")
+ABOUT = ("scale", "world", "config", "spec", "judge", "numerics", "pretrain_seeds", "params", "paper_params", "stage")
 COLUMNS = ("ablation", *KEY, "value", "n", *ABOUT)
 ITEM_KEY = (*GROUP, "item", "sample")
 RUNS = ("date", "variant", "seed", "items", "stage", "built", "seconds", "host", "commit")
@@ -60,8 +60,8 @@ def gather(folder: Path, **about: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame) -> None:
     """Adds numbers to the ablation's files, or replaces them there; every other row stays as it is.
 
-    A row takes the place of the one with the same KEY, and of those that another stage wrote for the same variant,
-    seed, items and metric. Rows of `items` take the place of all of their (variant, seed, items). Recording the same
+    A row takes the place of the one with the same KEY, and of all that another stage wrote for the same variant,
+    seed and items. Rows of `items` take the place of all of their (variant, seed, items). Recording the same
     rows again leaves both files byte-identical. Either both files change or none does, also when the process or the
     machine stops half-way. Raises BenchError: exit 2 for files that were changed by hand, 75 for a full disk, with
     the files as they were, 3 for a folder that cannot be written.
@@ -80,9 +80,8 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
                     raise BenchError(f"{folder / path} has the columns of another version of bench: delete it together "
                                      f"with {' and '.join(_companions(ablation, path))} and run again")
             if len(table):
-                metric = [*GROUP, "metric"]
                 again = _among(table, new, list(KEY))
-                stale = _among(table, new, metric) & ~_among(table, new, [*metric, "stage"])
+                stale = _among(table, new, list(GROUP)) & ~_among(table, new, [*GROUP, "stage"])
                 table = table[~(again | stale)]
             if len(items_table):
                 items_table = items_table[~_among(items_table, new_items, list(GROUP))]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, key, kind
-from bench.plan import Row, needs, stages
+from bench.plan import Row, needs, shown, stages
 from bench.pool import Pool
 from bench.progress import Display
 from bench.stages import Pretrain
-from bench.store import Store
+from bench.store import Store, disk_full
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -59,16 +59,15 @@ def run(table: list[Row], store: Store, workers: int, device: str, record: Calla
     began = time.monotonic()
     _sweep(store)
     outcome = Outcome()
-    todo = stages((row.stage for row in table), store.sound)
+    todo = stages((stage for row in table for stage in shown(row)), store.sound)
     outcome.reused = len(stages(row.stage for row in table)) - len(todo)
-    waiting = dict.fromkeys(row for row in table if row.stage in set(todo))
+    missing = set(todo)
+    waiting = dict.fromkeys(row for row in table if missing.intersection(shown(row)))
     record([row for row in table if row not in waiting])
     if todo:
         names = _names(table, todo)
         with display.showing(todo, names), Pool(min(workers, len(todo)), store.root, device) as pool:
             _work_off(todo, pool, store, display, outcome, waiting, record)
-    for row in waiting:
-        outcome.failed.setdefault(f"{row.variant} (seed {row.seed}, {row.items})", "not built")
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -99,25 +98,26 @@ def _work_off(todo: list[Stage], pool: Pool, store: Store, display: Display, out
                 missing.discard(event.stage)
                 outcome.built.add(event.stage)
                 display.finished(event.stage, store.manifest(event.stage)["wall_s"])
-                complete = [row for row in waiting if row.stage == event.stage]
+                complete = [row for row in waiting if not missing.intersection(shown(row))]
                 for row in complete:
                     del waiting[row]
                 record(complete)
             else:
                 assert event.error is not None
-                if event.error.exit_code == RESUMABLE:
-                    raise event.error
+                if event.error.exit_code == RESUMABLE or store.full():
+                    raise disk_full(store.root) from event.error
                 dead[event.stage] = _cause(event.stage, event.error, event.log, store)
                 display.failed(event.stage, dead[event.stage])
         display.tick()
     for row in list(waiting):
         del waiting[row]
-        outcome.failed[f"{row.variant} (seed {row.seed}, {row.items})"] = dead[row.stage]
+        outcome.failed[f"{row.variant} (seed {row.seed}, {row.items})"] = next(
+            dead[stage] for stage in shown(row) if stage in dead)
 
 
 def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:
     """One line for the summary; the traceback goes to the store's logs/."""
-    line = f"{kind(stage)}: {error}"
+    line = f"{kind(stage)}: {' '.join(str(error).split())}"
     if log:
         path = store.root / "logs" / f"{key(stage)}.log"
         path.write_text(log)
@@ -140,7 +140,7 @@ def _names(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:
     wanted = set(todo)
     for row in table:
         label = f"{row.variant}, seed {row.seed}" + ("" if row.items == "real" else f", {row.items}")
-        for stage in stages([row.stage]):
+        for stage in stages(shown(row)):
             if stage in wanted:
                 names.setdefault(stage, f"{kind(stage)} ({label})" if kind(stage) not in (
                     "trials", "corpus", "targets", "reference", "readout") else kind(stage))

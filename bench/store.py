@@ -18,6 +18,7 @@ from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, document, key, kind
 
 MANIFEST = "MANIFEST.json"
+LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 
 
 class Store:
@@ -84,7 +85,7 @@ class Store:
         """Takes a stage out of the store."""
         path = self.path(stage)
         self._sound.discard(path.name)
-        trash = Path(tempfile.mkdtemp(dir=self.root / "work"))
+        trash = Path(tempfile.mkdtemp(dir=self.root / "work", prefix=f"trash-{os.getpid()}-"))
         os.rename(path, trash / path.name)
         shutil.rmtree(trash)
 
@@ -101,14 +102,19 @@ class Store:
             began = time.monotonic()
             make(out)
             self._commit(stage, out, path, wall_s=round(time.monotonic() - began, 3), **provenance)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
+        except Exception as error:
+            if self.full(error):  # libraries say it in many ways, not all of them with an errno
                 raise disk_full(self.root) from error
             raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
         self._sound.add(path.name)
         return path
+
+    def full(self, error: BaseException | None = None) -> bool:
+        """Whether an error came of a full disk, by its errno or because there is next to no room left."""
+        return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(
+            self.root).free < LITTLE
 
     def _commit(self, stage: Stage, out: Path, path: Path, **provenance: Any) -> None:
         files = {}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench import results
 from bench.errors import BenchError
+from bench.key import digest
 from bench.statistics import Interval, crossed_interval, paired_contrast
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"
@@ -151,6 +152,11 @@ class _Scores:
         known = list(self.at[whose]["params"].dropna()) if whose in self.at else []
         return int(known[0]) if known else None
 
+    def specs(self, variant: str) -> set[str]:
+        """Digests of the settings that a variant was recorded with."""
+        rows = self.at.get((variant, "real"))
+        return set() if rows is None else set(rows["spec"])
+
     def values(self, column: str, metric: str = "top1_label") -> list[str]:
         """What a column says about the rows of a metric: one value, or several where rows differ."""
         return sorted({str(value) for value in self.rows.loc[self.rows["metric"] == metric, column]} - {""})
@@ -214,7 +220,7 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     if masked := _masked(scores, ablation):
         yield ("Pre-training's masked MSE on held-out recordings, beside that of the window's mean, of linear "
                f"interpolation and of a Wiener predictor: {masked}.")
-    for column in ("scale", "world", "judge", "numerics", "pretrain_seeds", "key"):
+    for column in ("scale", "world", "config", "judge", "numerics", "pretrain_seeds", "key"):
         if len(scores.values(column)) > 1:
             groups = scores.scored.groupby(column)["variant"].unique()
             yield f"Not comparable: rows differ in {column}: " + "; ".join(
@@ -222,6 +228,8 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     missing = [row.name for row in rows if row.top1 is None]
     if missing:
         yield f"Not run: {', '.join(missing)}."
+    if changed := [v.name for v in ablation.variants if scores.specs(v.name) - {digest(v)}]:
+        yield f"Recorded with other settings than the ablation names now, run again: {', '.join(changed)}."
     known = {v.name for v in ablation.variants} | {NULL[0]}
     if others := sorted(set(scores.scored.loc[scores.scored["items"] == "real", "variant"]) - known):
         yield f"Recorded, but no row of this ablation now: {', '.join(others)}."

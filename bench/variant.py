@@ -48,6 +48,10 @@ class Variant:
 
         if not isinstance(self.name, str) or not self.name:
             refuse(f"a name is text that is not empty, not {self.name!r}")
+        if not isinstance(self.encoder, str) or not isinstance(self.size, str):
+            refuse(f"encoder and size are text, not {self.encoder!r} and {self.size!r}")
+        if not isinstance(self.sd_loss, bool):
+            refuse(f"sd_loss is True or False, not {self.sd_loss!r}")
         if self.mask_ratio is not None and not (
                 isinstance(self.mask_ratio, (int, float)) and 0 < self.mask_ratio < 1):
             refuse(f"mask_ratio lies between 0 and 1, or is None for no pre-training, not {self.mask_ratio!r}")

@@ -24,7 +24,7 @@ def differing(a: Variant, b: Variant) -> set[str]:
             if getattr(a, name) != getattr(b, name)}
 
 
-@pytest.mark.parametrize("name", ["table2", "mask_ratio", "encoder_size", "freezing", "clip", "pretraining"])
+@pytest.mark.parametrize("name", ["table2", "mask_ratio", "encoder_size", "freezing", "clip", "pretraining", "figure5"])
 def test_a_contrast_differs_in_one_factor(name):
     loaded = ablation.load(name)
     by_name = {variant.name: variant for variant in loaded.variants}

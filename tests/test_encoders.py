@@ -65,7 +65,7 @@ def test_the_kept_copy_is_what_workers_load_even_when_the_file_is_edited_meanwhi
     (own.parent / "layers.py").write_text("def pool(x):\n    return x * 0 - 1\n")
     eeg = torch.randn(2, 32, 128)
     tokens = build(value, 32, 128, Runtime(encoders=kept))(eeg)
-    assert tokens.shape == (2, 16, 128)
+    assert tokens.shape == (2, 16, TINY.size("297M").width)
     assert (tokens >= 0).all()
     newer = encoders.encoder(variant(own), TINY)
     encoders.keep(newer, kept)
@@ -80,7 +80,7 @@ def test_a_source_that_is_not_the_planned_one_is_refused(own):
 
 
 def test_a_mask_ratio_for_an_encoder_that_cannot_be_pretrained_names_both_cures(own):
-    with pytest.raises(BenchError, match="set mask_ratio=None, or give it the methods tokenize"):
+    with pytest.raises(BenchError, match=r"set mask_ratio=None, or give it tokenize\(eeg\) and encode\("):
         encoders.encoder(replace(variant(own), mask_ratio=0.75), TINY)
 
 

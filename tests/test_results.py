@@ -14,7 +14,8 @@ import pytest
 from bench import results
 from bench.errors import BenchError
 
-ABOUT = {"scale": "tiny", "world": "0", "judge": "judge@abc", "numerics": "cpu float32 1 thread",
+ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "v",
+         "judge": "judge@abc", "numerics": "cpu float32 1 thread",
          "pretrain_seeds": "each", "params": 1234, "paper_params": "297M"}
 
 
@@ -82,7 +83,9 @@ def test_a_row_named_5_is_read_as_text_and_numbers_have_a_fixed_format(tmp_path)
 
 def test_another_stage_replaces_what_it_makes_stale_and_nothing_else(tmp_path):
     record(tmp_path, stage="s1", fid="N=2, averaged over 2 samples")
-    extra = rows(stage="other").iloc[:1].assign(metric="readout_accuracy")
+    extra = rows(stage="other").iloc[:1].assign(metric="readout_accuracy", items="readout")
+    gone = rows(stage="s1").iloc[:1].assign(metric="masked_mse")
+    results.record(tmp_path, "mine", gone, pd.DataFrame())
     results.record(tmp_path, "mine", extra, pd.DataFrame())
     record(tmp_path, stage="s2", fid="N=2, averaged over 1 sample", samples=1)
     recorded = results.read(tmp_path, "mine")

@@ -13,19 +13,19 @@ from PIL import Image
 
 from bench import results, tables
 from bench.errors import BenchError
+from bench.key import digest
 from bench.sheet import first_of_each, sheet
+from bench.variant import FULL, Variant
 
-ABOUT = {"scale": "tiny", "world": "0", "judge": "tiny/judge@0123456789ab", "numerics": "cpu float32 1 thread",
+ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "",
+         "judge": "tiny/judge@0123456789ab", "numerics": "cpu float32 1 thread",
          "pretrain_seeds": "each", "params": 614_352, "paper_params": "297M"}
 
 
-def variant(name, mask_ratio=0.75, align="clip", sd_loss=True, tune="E+A", size="297M", encoder="msm_vit"):
-    return SimpleNamespace(name=name, mask_ratio=mask_ratio, align=align, sd_loss=sd_loss, tune=tune, size=size,
-                           encoder=encoder)
-
 
 ABLATION = SimpleNamespace(name="mask_ratio", title="Mask ratios", published="dreamdiffusion_table2", contrasts=[
-    ("Full", "5"), ("Full", "6")], variants=[variant("Full"), variant("5", 0.25), variant("6", 0.5)])
+    ("Full", "5"), ("Full", "6")], variants=[FULL, Variant("5", 0.25), Variant("6", 0.5)])
+SPECS = {variant.name: digest(variant) for variant in ABLATION.variants}
 
 
 def put(folder, name, accuracy, seed=0, items="real", pictures=40, samples=2, **about):
@@ -39,7 +39,8 @@ def put(folder, name, accuracy, seed=0, items="real", pictures=40, samples=2, **
               ("is", "N=40, 1 split", 4.0), ("ssim", "", 0.31), ("psnr", "range 255", 10.0),
               ("judge_distance", "5 layers", 0.42)]
     frame = pd.DataFrame(values, columns=["metric", "key", "value"]).assign(
-        variant=name, seed=seed, items=items, n=pictures, stage=f"{name}{seed}{items}", **(ABOUT | about))
+        variant=name, seed=seed, items=items, n=pictures, stage=f"{name}{seed}{items}",
+        **(ABOUT | {"spec": SPECS.get(name, "") if items == "real" else ""} | about))
     results.record(folder, "mask_ratio", frame, items_frame)
 
 
@@ -160,9 +161,9 @@ def test_an_unknown_format_names_those_that_exist(tmp_path):
 
 def test_settings_are_said_in_words():
     said = tables._settings
-    assert said(variant("1", mask_ratio=None, align=None)) == ("none", "no", "E+A", "297M")
-    assert said(variant("x", align="label", tune="A")) == ("mask 0.75", "labels instead", "A", "297M")
-    assert said(variant("x", sd_loss=False, encoder="/home/me/own.py", size="74M")) == (
+    assert said(Variant("1", mask_ratio=None, align=None)) == ("none", "no", "E+A", "297M")
+    assert said(Variant("x", align="label", tune="A")) == ("mask 0.75", "labels instead", "A", "297M")
+    assert said(Variant("x", sd_loss=False, encoder="/home/me/own.py", size="74M")) == (
         "mask 0.75", "yes, alone", "E+A", "own, 74M")
 
 
@@ -201,3 +202,13 @@ def test_a_sheet_shows_the_first_item_of_each_class_and_is_the_same_file_again(t
         assert any(np.array_equal(shown[top:top + 64, left:left + 64], large) for left in range(shown.shape[1]))
     with pytest.raises(ValueError, match="do not fit"):
         sheet(tmp_path / "c.png", real, label, {"Full": columns["Full"][:5]}, names)
+
+
+def test_a_row_that_was_recorded_with_other_settings_or_another_configuration_is_named(tmp_path):
+    put_all(tmp_path)
+    assert not any("other settings" in line for line in tables.table(tmp_path, "mask_ratio", ABLATION).caption)
+    changed = SimpleNamespace(**vars(ABLATION) | {"variants": [FULL, Variant("5", 0.3), Variant("6", 0.5)]})
+    assert any("other settings than the ablation names now, run again: 5." in line
+               for line in tables.table(tmp_path, "mask_ratio", changed).caption)
+    put(tmp_path, "6", 0.5, config="d")
+    assert any("rows differ in config" in line for line in tables.table(tmp_path, "mask_ratio", ABLATION).caption)

@@ -45,6 +45,13 @@ class Model:
     def named_parameters(self) -> dict[str, nn.Parameter]:
         return {f"{part}.{name}": p for part, module in self.parts().items() for name, p in module.named_parameters()}
 
+    def trained(self) -> dict[str, Tensor]:
+        """What fine-tuning changes: the opened parameters, and the buffers (running statistics) beside them."""
+        opened = {name.split(".")[0] for name in self.open} - {"unet"}
+        return {name: tensor for part, module in self.parts().items()
+                for name, tensor in ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
+                if name in self.open or (part in opened and name not in self.named_parameters())}
+
     @torch.inference_mode()
     def context(self, eeg: Tensor) -> Tensor:
         """[B, C, T] -> [B, M, D], in evaluation mode."""
@@ -96,12 +103,12 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     """Writes model.safetensors (the trained tensors alone) and finetune.json (losses, counts of parameters)."""
     items, schedule = load(stage.items, inputs(stage.items.trials)), stage.schedule
     model = prepare(stage, items.eeg.shape[1:], inputs, runtime)
-    open_parameters = {name: p for name, p in model.named_parameters().items() if p.requires_grad}
     losses = _train(stage, model, items, inputs(stage.targets), runtime)
-    save_file({name: p.detach().cpu().contiguous() for name, p in open_parameters.items()}, out / "model.safetensors")
+    trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
+    save_file(trained, out / "model.safetensors")
     summary = {
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
-        "trained_parameters": {part: sum(p.numel() for name, p in open_parameters.items() if name.startswith(part))
+        "trained_parameters": {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
                                for part in ("encoder", "tau", "head", "unet")},
         "losses": losses,  # means over the last tenth of the steps
         "steps": schedule.steps,
@@ -112,14 +119,13 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
 def restore(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
     """The model after fine-tuning: what was trained from the stage's folder, the rest from where it began."""
     model = prepare(stage, shape, inputs, runtime)
-    trained = load_file(inputs(stage) / "model.safetensors")
-    if sorted(trained) != model.open:
+    stored, trained = load_file(inputs(stage) / "model.safetensors"), model.trained()
+    if set(stored) != set(trained):
         raise ValueError(f"{inputs(stage) / 'model.safetensors'} does not hold the tensors that {stage.tune} trains: "
-                         f"{sorted(set(trained) ^ set(model.open))[:5]} ...")
-    parameters = model.named_parameters()
+                         f"{sorted(set(stored) ^ set(trained))[:5]} ...")
     with torch.no_grad():
         for name, tensor in trained.items():
-            parameters[name].copy_(tensor)
+            tensor.copy_(stored[name])
     for module in model.parts().values():
         module.requires_grad_(False).eval()
     return model
@@ -150,6 +156,7 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
     else:
         model.encoder.train()
     model.tau.train()
+    torch.manual_seed(stage.seed)  # for an encoder's dropout; nothing of ours draws from it
     generator = torch.Generator().manual_seed(stage.seed)
     history: dict[str, list[Tensor]] = {"sd": [], "align": []}
     for step in range(schedule.steps):

@@ -40,6 +40,7 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
         model = MaskedAutoencoder(encoder, channels, times, width, tokens).to(runtime.device)
     test = _evaluation_masks(len(held_out), tokens, stage.mask_ratio)
     train, held_out = train.to(runtime.device), held_out.to(runtime.device)
+    torch.manual_seed(stage.seed)  # for an encoder's dropout; nothing of ours draws from it
     generator = torch.Generator().manual_seed(stage.seed)
     optimizer, rate = _optimizer(model, schedule)
     curve, order = [], torch.empty(0, dtype=torch.int64)

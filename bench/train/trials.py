@@ -26,9 +26,7 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
     world = stage.world
     scenes, parts = paired_scenes(world)
     np.save(out / "pictures.npy", render(scenes))
-    eeg = np.lib.format.open_memmap(
-        out / "eeg.npy", "w+", np.float32, (len(stage.subjects) * len(scenes), world.n_chans, world.n_times)
-    )
+    eeg = np.empty((len(stage.subjects) * len(scenes), world.n_chans, world.n_times), np.float32)
     with open(out / "trials.csv", "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
@@ -43,4 +41,4 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
             for picture, place in enumerate(position):
                 label, part, block = scenes.label[picture], PARTS[parts[picture]], recording.blocks[place]
                 table.writerow([begin + picture, subject, picture, label, part, block, place])
-    eeg.flush()
+    np.save(out / "eeg.npy", eeg)
