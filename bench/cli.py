@@ -53,7 +53,7 @@ def parser() -> Parser:
         it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
         if name == "run":
-            it.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core, or GPU)")
+            it.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core; on a GPU one)")
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")
             it.add_argument("--reference", action="store_true", help="write to DIR/reference/, the suite's own runs")
             it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")

@@ -92,7 +92,7 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
 
 def read(folder: Path, ablation: str) -> Results:
     """All that is recorded of an ablation. Raises BenchError (exit 2) where nothing is, or where it was changed."""
-    if not (folder / f"{ablation}.csv").exists() and not _hashes(folder, ablation):
+    if not (folder / f"{ablation}.csv").exists() and f"{ablation}.csv" not in _hashes(folder, ablation):
         there = sorted(path.stem for path in folder.glob("*.sha256"))
         raise BenchError(f"no results of {ablation!r} in {folder}; "
                          + (f"there are: {', '.join(there)}; " if there else "")

@@ -166,10 +166,10 @@ def _alive(pid: int) -> bool:
 
 
 def workers(wanted: int | None, device: str) -> int:
-    """How many workers: on a CPU one for each core that this process may use, on a GPU one for each GPU."""
+    """How many workers: on a CPU one for each core that this process may use, on a GPU one."""
     if wanted is not None:
         if wanted < 1:
             raise BenchError(f"--workers {wanted}: at least 1 is needed")
         return wanted
-    return max(1, _gpus()) if device == "cuda" else len(os.sched_getaffinity(0))
+    return 1 if device == "cuda" else len(os.sched_getaffinity(0))
 

@@ -66,6 +66,11 @@ def test_a_users_own_file_is_an_ablation_named_after_it(tmp_path):
     ("variants = []\n", "`variants` must be a list"),
     ("variants = ['Full']\n", "`variants` must be a list"),
     ("from bench import FULL\nvariants = [FULL, FULL]\n", "two variants are called 'Full'"),
+    ("import sys\nsys.exit(7)\n", "mine.py, line 2: does not import: SystemExit: 7"),
+    ("raise ValueError('two\\nlines')\n", "ValueError: two lines"),
+    (GOOD + "contrasts = [1]\n", "contrast 1 must be a pair of names"),
+    (GOOD.replace("FULL, replace(FULL, name='half'", "replace(FULL, name='Full'"), "must be the suite's Full"),
+    (GOOD.replace("name='half'", "name='half', encoder=3"), "encoder and size are text"),
     (GOOD + "contrasts = [('Full', 'whole')]\n", "contrast .* must be a pair of names among: Full, half"),
     ("from bench import FULL, replace\nvariants = [replace(FULL, mask_ratio=1.5)]\n", "between 0 and 1"),
 ])
@@ -76,6 +81,12 @@ def test_a_file_that_is_no_ablation_is_refused_in_one_line(tmp_path, text, said)
         ablation.load(str(path))
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_the_name_of_an_ablation_of_the_suite_is_refused(tmp_path):
+    (tmp_path / "table2.py").write_text(GOOD)
+    with pytest.raises(BenchError, match="the suite has an ablation 'table2' of its own"):
+        ablation.load(str(tmp_path / "table2.py"))
 
 
 def test_an_unknown_ablation_or_variant_is_refused_naming_those_that_exist():

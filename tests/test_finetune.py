@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,16 +68,29 @@ def test_a_row_trains_what_it_names_and_every_other_tensor_stays_bit_equal(micro
 
 
 
-def test_the_frozen_parts_are_bit_equal_after_a_whole_row(micro):
+def test_clip_vae_and_judge_are_bit_equal_after_a_whole_row(micro, monkeypatch, tmp_path):
     from models import frozen
 
-    paths = {name: MICRO.weights(name) for name in ("judge", "vae", "clip", "unet")}
-    before = {name: Path(weights.path).read_bytes() for name, weights in paths.items()}
-    build(stage(), micro)
-    assert before == {name: Path(weights.path).read_bytes() for name, weights in paths.items()}
-    clip = frozen.load_clip(paths["clip"].path, paths["clip"].sha256)
-    assert not any(p.requires_grad for p in clip.parameters())
-    assert not clip.training
+    used = {name: [] for name in ("clip", "vae", "judge")}
+    for name, modules in used.items():
+        load = getattr(frozen, f"load_{name}")
+
+        def loading(*arguments, load=load, modules=modules):
+            modules.append(load(*arguments))
+            return modules[-1]
+
+        monkeypatch.setattr(frozen, f"load_{name}", loading)
+    score = plan.plan(FULL, MICRO.items(), MICRO, 7)
+    for it in plan.stages([score], micro.sound):
+        build(it, micro)
+    monkeypatch.undo()
+    for name, modules in used.items():
+        assert modules
+        weights = MICRO.weights(name)
+        pinned = getattr(frozen, f"load_{name}")(weights.path, weights.sha256).state_dict()
+        for module in modules:
+            assert not any(p.requires_grad for p in module.parameters())
+            assert all(torch.equal(tensor, pinned[key]) for key, tensor in module.state_dict().items())
 
 
 def test_fine_tuning_twice_gives_the_same_bytes_and_another_seed_does_not(micro, tmp_path):
@@ -135,24 +147,51 @@ def test_every_batch_has_one_size():
     assert sizes == [4, 4, 4]
 
 
-def test_all_rows_of_a_seed_see_the_same_batches_noise_and_time_steps(micro, monkeypatch, tmp_path):
+def test_all_rows_of_a_seed_see_the_same_batches_noise_time_steps_and_dropped_conditions(micro, monkeypatch, tmp_path):
     seen = {}
     for name, row in (("Full", {}), ("13", dict(align=None)), ("12", dict(tune="E"))):
         drawn = []
-        real = torch.randn
+        for kind in ("randn", "randint", "rand"):
+            real = getattr(torch, kind)
 
-        def record(*size, real=real, drawn=drawn, **options):
-            result = real(*size, **options)
-            drawn.append(result.sum().item())
-            return result
+            def record(*size, real=real, drawn=drawn, **options):
+                result = real(*size, **options)
+                if "generator" in options:
+                    drawn.append(result.sum().item())
+                return result
 
-        monkeypatch.setattr(torch, "randn", record)
+            monkeypatch.setattr(torch, kind, record)
         (tmp_path / name).mkdir()
         training.finetune(stage(**row), micro.path, tmp_path / name, Runtime())
         monkeypatch.undo()
         seen[name] = drawn
     assert seen["Full"] == seen["13"] == seen["12"]
-    assert len(seen["Full"]) == 2 * MICRO.finetune.steps
+    assert len(seen["Full"]) == 5 * MICRO.finetune.steps
+
+
+def test_running_statistics_of_a_users_encoder_are_kept_with_its_weights(micro, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("""
+from torch import nn
+
+class Encoder(nn.Module):
+    def __init__(self, channels, times, width, depth, heads):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(channels, width, 8, stride=8), nn.BatchNorm1d(width), nn.Dropout(0.5))
+
+    def forward(self, eeg):
+        return self.layers(eeg).transpose(1, 2)
+""")
+    it = stage(encoder=str(own), mask_ratio=None)
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        torch.rand(int(folder.name == "b") + 1)
+        training.finetune(it, micro.path, folder, Runtime())
+    first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert first == second
+    model = restore(it, SHAPE, lambda upstream: folders[0] if upstream == it else micro.path(upstream), Runtime())
+    assert model.encoder.layers[1].num_batches_tracked == MICRO.finetune.steps
 
 
 def test_a_folder_that_holds_other_tensors_than_the_row_trains_is_refused(micro):

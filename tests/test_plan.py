@@ -107,6 +107,11 @@ def test_a_variant_outside_its_range_is_refused(wrong, said):
         Variant("wrong", **wrong)
 
 
+def test_a_mask_ratio_that_masks_no_token_is_refused_before_any_work():
+    with pytest.raises(BenchError, match="masks 0 of 32 tokens"):
+        planned(replace(FULL, mask_ratio=0.01))
+
+
 def test_an_unknown_encoder_or_size_is_refused_naming_those_that_exist():
     with pytest.raises(BenchError, match="there are: .*msm_vit"):
         planned(replace(FULL, encoder="msm"))

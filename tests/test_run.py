@@ -87,7 +87,7 @@ def test_a_run_ends_with_numbers_items_a_table_and_a_contact_sheet(there, capsys
 def test_a_second_run_builds_nothing_and_changes_no_byte(there, capsys):
     before, began = csv(there / "results"), time.monotonic()
     assert run("--ablation", "two.py") == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # 5 on a machine that does nothing else
     assert "built 0 stages" in capsys.readouterr().out
     assert csv(there / "results") == before
 
@@ -186,6 +186,7 @@ def test_ctrl_c_ends_with_130_keeps_what_is_complete_and_leaves_no_attempt_behin
         "bench: interrupted; what is complete is kept, and the same command goes on from there"]
     store = Store(tmp_path / "s")
     assert list((store.root / "objects").glob("*/*"))
+    assert not list((tmp_path / "r").glob("*/*.new"))
     assert main(command[4:]) == 0
     assert csv(tmp_path / "r") == csv(there / "results")
     assert not list((store.root / "work").iterdir())

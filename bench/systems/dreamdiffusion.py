@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench import encoders
+from bench.errors import BenchError
 from bench.scale import Scale
 from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Reference, Score, Targets
 from bench.variant import Variant
@@ -14,6 +15,10 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     """The whole of a row, in the method's order (Fig. 2): nothing is run here."""
     judge, vae, clip, unet = (scale.weights(part) for part in ("judge", "vae", "clip", "unet"))
     encoder = encoders.encoder(variant, scale)
+    tokens = scale.world.n_times // encoder.patch
+    if variant.mask_ratio is not None and not encoder.code and not 0 < int(tokens * variant.mask_ratio) < tokens:
+        raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} masks "
+                         f"{int(tokens * variant.mask_ratio)} of {tokens} tokens; at least one must be masked, one seen")
     start = encoder if variant.mask_ratio is None else Pretrain(
         Corpus(scale.world, scale.band), encoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
