@@ -18,7 +18,7 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     tokens = scale.world.n_times // encoder.patch
     if variant.mask_ratio is not None and not encoder.code and not 0 < int(tokens * variant.mask_ratio) < tokens:
         raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} masks "
-                         f"{int(tokens * variant.mask_ratio)} of {tokens} tokens; at least one must be masked, one seen")
+                         f"{int(tokens * variant.mask_ratio)} of {tokens} tokens: at least one must be, and not all")
     start = encoder if variant.mask_ratio is None else Pretrain(
         Corpus(scale.world, scale.band), encoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
