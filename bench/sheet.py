@@ -46,7 +46,7 @@ def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str
                 shown = Image.fromarray(picture).resize((wide - GAP, high - GAP), Image.Resampling.NEAREST)
                 image.paste(shown, (margin + place * column + sample * wide, top + line * high))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())
