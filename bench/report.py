@@ -145,7 +145,7 @@ def note(row: Row, store: Store) -> dict[str, object]:
         commit = ""
     seconds = sum(store.manifest(stage)["wall_s"] for stage in stages([row.stage]) if store.has(stage))
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
-            "items": row.items, "stage": key(row.stage)[:16], "built": 1, "seconds": round(seconds, 1),
+            "items": row.items, "stage": key(row.stage)[:16], "seconds": round(seconds, 1),
             "host": socket.gethostname(), "commit": commit}
 
 

@@ -29,7 +29,7 @@ KEY = (*GROUP, "metric", "key")
 ABOUT = ("scale", "world", "config", "spec", "judge", "numerics", "pretrain_seeds", "params", "paper_params", "stage")
 COLUMNS = ("ablation", *KEY, "value", "n", *ABOUT)
 ITEM_KEY = (*GROUP, "item", "sample")
-RUNS = ("date", "variant", "seed", "items", "stage", "built", "seconds", "host", "commit")
+RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "host", "commit")
 NUMBERS = {"seed": "int64", "n": "int64", "value": "float64", "params": "Int64"}
 ITEM_TEXT = ("variant", "items")
 

@@ -19,11 +19,6 @@ class Interval:
     items: int
     df: float
 
-    @property
-    def covers_training(self) -> bool:
-        """Whether it speaks of other trainings too; after one seed it holds for that seed only."""
-        return self.seeds > 1
-
 
 def crossed_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """Interval of the mean of values [S, N] or [S, N, samples]: the same N items under each of S seeds.

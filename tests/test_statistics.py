@@ -18,8 +18,8 @@ def test_one_seed_gives_a_t_interval_over_items_and_says_what_it_leaves_out():
     found = crossed_interval(values)
     low, high = stats.t.interval(0.95, 49, values.mean(), stats.sem(values[0]))
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
-    assert not found.covers_training
-    assert crossed_interval(np.concatenate([values, values + 1])).covers_training
+    assert found.seeds == 1
+    assert crossed_interval(np.concatenate([values, values + 1])).seeds == 2
 
 
 def test_several_seeds_give_the_two_way_analysis_of_variance():

@@ -27,8 +27,10 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Finetune: ["bench/train/finetune.py", "bench/items.py", "models/condition.py", "models/frozen.py", *MODEL],
     stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/items.py", "models/condition.py",
                       "models/frozen.py", *MODEL],
-    stages.Reference: ["bench/train/reference.py", "bench/data/pictures.py", "models/frozen.py"],
-    stages.Score: ["bench/train/score.py", "bench/metrics.py", "bench/items.py", "models/frozen.py"],
+    stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
+                       "models/frozen.py"],
+    stages.Score: ["bench/train/score.py", "bench/train/targets.py", "bench/metrics.py", "bench/items.py",
+                   "models/frozen.py"],
     stages.Readout: ["bench/train/readout.py", "bench/items.py"],
     prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
 }

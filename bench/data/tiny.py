@@ -293,6 +293,8 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
     """One subject sees every paired picture once, in ten blocks. `onsets`, `pictures`, `blocks` are in time's order."""
     if world.order not in ORDERS:
         raise ValueError(f"order={world.order!r}: expected one of {', '.join(ORDERS)}")
+    if subject not in SUBJECTS:
+        raise ValueError(f"subject {subject}: expected one of {', '.join(map(str, SUBJECTS))}")
     scenes, _ = paired_scenes(world)
     rng = _generator(world, 1, subject)
     shown = rng.permutation(len(scenes))
