@@ -221,7 +221,7 @@ def test_what_changes_from_run_to_run_is_kept_apart(tmp_path):
     results.note_runs(tmp_path, "mine", [{"variant": "5", "seed": 0, "seconds": 2}])
     after = contents(tmp_path)
     runs = after.pop("mine.runs.csv").decode().splitlines()
-    assert runs == [",".join(results.RUNS), ",5,0,,,,1.5,here,", ",5,0,,,,2,,"]
+    assert runs == [",".join(results.RUNS), ",5,0,,,1.5,here,", ",5,0,,,2,,"]
     assert after == {name: data for name, data in before.items() if name != "mine.runs.csv"}
     record(tmp_path)
     assert contents(tmp_path)["mine.runs.csv"].decode().splitlines() == runs
