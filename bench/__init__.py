@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
-from bench.variant import FULL, Variant
+from bench.systems import captions, trivial
+from bench.variant import FULL, On, Variant
 
-__all__ = ["FULL", "Variant", "replace"]
+__all__ = ["FULL", "On", "Variant", "captions", "replace", "trivial"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.variant import FULL, Variant
+from bench.variant import FULL, On, Spec, Variant
 
 FOLDER = Path(__file__).parent.parent / "ablations"
 
@@ -21,11 +21,11 @@ class Ablation:
 
     name: str
     title: str
-    variants: tuple[Variant, ...]
+    variants: tuple[Spec, ...]
     contrasts: tuple[tuple[str, str], ...]
     published: str | None
 
-    def chosen(self, names: list[str]) -> list[Variant]:
+    def chosen(self, names: list[str]) -> list[Spec]:
         """The variants of these names, in the ablation's order. Raises BenchError naming those that exist."""
         known = [variant.name for variant in self.variants]
         for name in names:
@@ -69,15 +69,29 @@ def load(name: str) -> Ablation:
     return _checked(module, path)
 
 
+def with_controls(ablation: Ablation) -> Ablation:
+    """The ablation with rows beside every variant: its EEG shuffled, replaced by a surrogate, and set to zero."""
+    controls = [On(v, f"{v.name} / EEG {eeg}", eeg=eeg, eeg_free=True) for v in ablation.variants
+                if isinstance(v, Variant) for eeg in ("shuffled", "surrogate", "zero")]
+    return replace(ablation, variants=(*ablation.variants, *controls))
+
+
+def _is_spec(value: object) -> bool:
+    return is_dataclass(value) and all(isinstance(getattr(value, name, None), str) for name in ("name", "system"))
+
+
 def _checked(module: object, path: Path) -> Ablation:
     variants = getattr(module, "variants", None)
-    if not isinstance(variants, (list, tuple)) or not variants or not all(isinstance(v, Variant) for v in variants):
-        raise BenchError(f"{path}: `variants` must be a list of Variant that is not empty, such as: "
+    if not isinstance(variants, (list, tuple)) or not variants or not all(map(_is_spec, variants)):
+        raise BenchError(f"{path}: `variants` must be a list of Variant, On or other Spec that is not empty, such as: "
                          "variants = [FULL, replace(FULL, name='mine', mask_ratio=0.6)]")
     known = [variant.name for variant in variants]
     for name in known:
         if known.count(name) > 1:
             raise BenchError(f"{path}: two variants are called {name!r}; give each its own name")
+    if commas := [name for name in known if "," in name]:
+        raise BenchError(f"{path}: the name {commas[0]!r} has a comma, which --variants takes for the end of a name; "
+                         "leave it out")
     for variant in variants:
         if variant.name == FULL.name and variant != FULL:
             raise BenchError(f"{path}: a variant called {FULL.name!r} must be the suite's Full, whose null stands in "

@@ -49,6 +49,8 @@ def parser() -> Parser:
         it.add_argument("--ablation", required=True, metavar="NAME|FILE")
         it.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
         it.add_argument("--variants", metavar="A,B", help="these rows alone (default: all)")
+        it.add_argument("--with-controls", action="store_true",
+                        help="beside every variant also its EEG shuffled, replaced by a surrogate, and set to zero")
         it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
         it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
@@ -63,6 +65,7 @@ def parser() -> Parser:
     table.add_argument("--scale", default="tiny")
     table.add_argument("--results", default="results", metavar="DIR")
     table.add_argument("--reference", action="store_true", help="the suite's own run")
+    table.add_argument("--with-controls", action="store_true", help="with the rows that the same flag of `run` adds")
     table.add_argument("--format", choices=("text", "md", "csv"), default="text")
 
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")

@@ -11,9 +11,7 @@ import pandas as pd
 
 from bench.data.pictures import CLASSES
 from bench.errors import BenchError
-from bench.stages import Items
-
-CONTROLS = ("real", "shuffled")
+from bench.stages import CONTROLS, Items
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,18 +22,17 @@ class Loaded:
     picture: np.ndarray  # [N] int64, row of the folder's pictures.npy, and of the Targets
     subject: np.ndarray  # [N] int64
     label: np.ndarray  # [N] int64
-    eeg: np.ndarray  # [N, C, T] float32
+    eeg: np.ndarray  # [N, C, T] float32; what an oracle knows, [N, 1, K]
     pictures: np.ndarray  # [N, H, W, 3] uint8, the stimulus of each trial
     names: tuple[str, ...]
 
 
-def load(items: Items, folder: Path) -> Loaded:
+def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
     """The trials of one part, with their own EEG or a control's. Raises BenchError for an unknown part or control.
 
-    The folder: trials.csv has a row for each of eeg.npy's; its `picture` is a row of pictures.npy.
-
-    eeg="shuffled": every trial has the EEG of another trial of its part and subject. Which one is drawn from a
-    generator that is seeded by the ids of those trials alone, so that every row and seed sees the same shuffling.
+    The folder: trials.csv has a row for each of eeg.npy's; its `picture` is a row of pictures.npy, and of the file
+    `embeddings` [P, D'], which the oracle "clip" needs. What a control draws comes from a generator that is seeded by
+    the ids of the trials alone, so that every row and seed sees the same.
     """
     if items.eeg not in CONTROLS:
         raise BenchError(f"no control {items.eeg!r} for EEG; there are: {', '.join(CONTROLS)}")
@@ -47,30 +44,79 @@ def load(items: Items, folder: Path) -> Loaded:
         raise BenchError(f"{folder / 'trials.csv'}: an item stands there twice; every trial has an id of its own")
     part = trials[trials["part"] == items.part].sort_values("item")
     item, subject, picture = (part[name].to_numpy(np.int64, copy=True) for name in ("item", "subject", "picture"))
-    rows = part.index.to_numpy()
-    recorded = rows if items.eeg == "real" else rows[shuffled(item, subject)]
     return Loaded(
         item=item,
         picture=picture,
         subject=subject,
         label=part["label"].to_numpy(np.int64, copy=True),
-        eeg=_rows(folder / "eeg.npy", recorded),
+        eeg=_eeg(items.eeg, trials, part, folder, embeddings),
         pictures=_rows(folder / "pictures.npy", picture),
         names=CLASSES,
     )
 
 
-def shuffled(item: np.ndarray, subject: np.ndarray) -> np.ndarray:
-    """For each trial [N] the index of another trial of the same subject: one random cycle through all of them."""
+def _eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path, embeddings: Path | None) -> np.ndarray:
+    """[N, C, T] float32 for the rows of `part`."""
+    rows, subject, label = part.index.to_numpy(), part["subject"].to_numpy(), part["label"].to_numpy()
+    if control == "label":
+        return np.eye(len(trials["label"].unique()), dtype=np.float32)[label][:, None]
+    if control == "clip":
+        if embeddings is None:
+            raise BenchError("the control 'clip' puts the stimulus's CLIP embedding in the place of the EEG; it has a "
+                             "meaning for systems with CLIP targets only")
+        return _rows(embeddings, part["picture"].to_numpy())[:, None]
+    if control in ("shuffled", "within_class"):
+        groups = subject if control == "shuffled" else subject * (label.max() + 1) + label
+        return _rows(folder / "eeg.npy", rows[shuffled(part["item"].to_numpy(), groups)])
+    if control == "other_trial":
+        return _rows(folder / "eeg.npy", _another(part, trials[trials["part"] == "val"]))
+    eeg = _rows(folder / "eeg.npy", rows)
+    if control in ("surrogate", "zero", "mean"):
+        train = trials[trials["part"] == "train"]
+        for one in np.unique(subject):
+            own = subject == one
+            seen = _rows(folder / "eeg.npy", train.index[train["subject"] == one].to_numpy())
+            if control == "surrogate":
+                eeg[own] = _surrogates(seen, _generator(part["item"].to_numpy()[own]), int(own.sum()))
+            else:
+                eeg[own] = seen.mean(0) if control == "mean" else 0
+    return eeg
+
+
+def _generator(item: np.ndarray) -> np.random.Generator:
+    digest = hashlib.sha256(np.ascontiguousarray(item, "<i8").tobytes()).digest()
+    return np.random.default_rng(np.frombuffer(digest, "<u4"))
+
+
+def shuffled(item: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """For each trial [N] the index of another trial of the same group: one random cycle through all of them."""
     source = np.empty(len(item), np.int64)
-    for one in np.unique(subject):
-        own = np.flatnonzero(subject == one)
+    for one in np.unique(group):
+        own = np.flatnonzero(group == one)
         if len(own) < 2:
-            raise BenchError(f"subject {one} has a single trial: there is no other whose EEG it could be given")
-        digest = hashlib.sha256(np.ascontiguousarray(item[own], "<i8").tobytes()).digest()
-        order = np.random.default_rng(np.frombuffer(digest, "<u4")).permutation(own)
+            raise BenchError(f"item {item[own[0]]} is alone among its like: there is no other whose EEG it could be "
+                             "given")
+        order = _generator(item[own]).permutation(own)
         source[order] = np.roll(order, 1)
     return source
+
+
+def _another(part: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
+    """For each trial of `part` the row [N] of one of `pool` with the same subject and class."""
+    rows = np.empty(len(part), np.int64)
+    for (subject, label), own in part.reset_index().groupby(["subject", "label"]).indices.items():
+        there = pool.index[(pool["subject"] == subject) & (pool["label"] == label)].to_numpy()
+        if not len(there):
+            raise BenchError(f"subject {subject} has no other trial of class {label} in the validation part")
+        rows[own] = _generator(part["item"].to_numpy()[own]).choice(there, len(own))
+    return rows
+
+
+def _surrogates(seen: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
+    """n windows [n, C, T] of Gaussian noise with the mean power spectrum of those seen [M, C, T]."""
+    power = np.square(np.abs(np.fft.rfft(seen, axis=-1))).mean(0)
+    phase = rng.standard_normal((n, *power.shape)) + 1j * rng.standard_normal((n, *power.shape))
+    return np.fft.irfft(np.sqrt(power / 2) * phase, seen.shape[-1]).astype(np.float32)
 
 
 def _rows(path: Path, rows: np.ndarray) -> np.ndarray:

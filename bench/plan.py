@@ -10,27 +10,31 @@ from typing import Any
 
 from bench.key import Stage, kind, upstream
 from bench.scale import Scale
-from bench.stages import Finetune, Generate, Items, Pretrain, Readout, Score
+from bench.stages import Finetune, Generate, Items, Pretrain, Readout, Score, training
 from bench.systems import captions
-from bench.variant import FULL, Variant
+from bench.variant import FULL, On, Spec
 
 
 def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
     """The Score of a system's pictures for those items; `system` is a spec such as a Variant."""
+    if isinstance(system, On):
+        return system.score(plan(system.of, system.items(items), scale, seed))
     return importlib.import_module(f"bench.systems.{system.system}").plan(system, items, scale, seed)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table at one seed: `stage` is a Score, or the Readout that stands in the caption.
+    """One line of a table at one seed: `stage` is a Score, or a Readout, which stands in the caption.
 
-    items: "real", or what the row is instead ("shuffled", "captions", "readout"; "prior" for a frozen part).
+    items: "real", or what the row is instead: a control of the EEG, "captions" (the ceiling), "readout" and "probe"
+    (classifiers), "prior" for a frozen part. beside: no row of the ablation, but what stands beside every table.
     """
 
     variant: str
     seed: int
     items: str
     stage: Stage
+    beside: bool = False
 
 
 def shown(row: Row) -> list[Stage]:
@@ -45,15 +49,30 @@ def shown(row: Row) -> list[Stage]:
     return found
 
 
-def rows(variants: Iterable[Variant], scale: Scale, seeds: Iterable[int]) -> list[Row]:
-    """The rows of a table and what stands beside every table: Full's shuffled-EEG null, the ceiling, the read-out."""
+def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:
+    """The rows of a table and what stands beside every table: Full's shuffled-EEG null, the ceiling, classifiers of the
+    EEG, and a linear probe of every pre-trained encoder."""
     items, variants, seeds = scale.items(), list(variants), list(seeds)
-    table = [Row(v.name, seed, "real", plan(v, items, scale, seed)) for seed in seeds for v in variants]
+    table = [Row(v.name, seed, getattr(v, "eeg", "real"), plan(v, items, scale, seed))
+             for seed in seeds for v in variants]
     controls = [row for seed in seeds for row in (
-        Row(FULL.name, seed, "shuffled", plan(FULL, replace(items, eeg="shuffled"), scale, seed)),
-        Row(captions.Spec().name, seed, "captions", plan(captions.Spec(), items, scale, seed)))]
-    readout = [Row("linear read-out", seeds[0], "readout", Readout(replace(items, part="train"), items))]
-    return table + controls + readout
+        Row(FULL.name, seed, "shuffled", plan(FULL, replace(items, eeg="shuffled"), scale, seed), True),
+        Row(captions.Spec().name, seed, "captions", plan(captions.Spec(), items, scale, seed), True))]
+    readouts = [Row(f"{classifier} classifier", seeds[0], "readout",
+                    captions.readout(classifier, items, scale, seeds[0]), True)
+                for classifier in ("ridge", "eegnet")]
+    return table + controls + readouts + _probes(table, items)
+
+
+def _probes(table: Iterable[Row], items: Items) -> list[Row]:
+    """A linear probe on these items of each pre-trained encoder that the rows use, named after the first that does."""
+    found: dict[Stage, Row] = {}
+    for row in table:
+        finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
+        if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
+            probe = Readout(training(items), items, "ridge", finetune.start, 0, finetune.numerics)
+            found.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
+    return list(found.values())
 
 
 def needs(stage: Stage) -> Iterator[Stage]:
@@ -83,7 +102,7 @@ def stages(roots: Iterable[Stage], stored: Callable[[Stage], bool] = lambda stag
 def counts(table: Iterable[Row], stored: Callable[[Stage], bool]) -> list[tuple[str, int, int, int]]:
     """(kind, stages of the rows, stages that only the controls add, how many of both are stored), in building order."""
     table = list(table)
-    own = stages(row.stage for row in table if row.items == "real")
+    own = stages(row.stage for row in table if not row.beside)
     every = stages(row.stage for row in table)
     extra = [stage for stage in every if stage not in set(own)]
     of_rows, of_controls = Counter(map(kind, own)), Counter(map(kind, extra))

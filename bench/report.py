@@ -18,23 +18,25 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import ablation, cost, encoders, errors, items, prior_parts, results, run, sheet, tables
+from bench import ablation, audit, cost, encoders, errors, items, prior_parts, results, run, sheet, tables
 from bench.ablation import Ablation
-from bench.key import digest, key
+from bench.key import Stage, digest, key
 from bench.plan import Row, counts, rows, shown, stages
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, scale
-from bench.stages import Finetune, Generate, Numerics, Pretrain, Score
+from bench.stages import Finetune, Generate, Items, Numerics, Pretrain, Readout, Score, Trials
 from bench.store import Store
-from bench.variant import Variant
+from bench.variant import On, Spec, Variant
 
 
-def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Variant], Scale, list[Row]]:
+def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Spec], Scale, list[Row]]:
     """What the options of `run` and `plan` mean. Raises BenchError for what does not exist."""
     at = scale(options.scale)
     at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
     chosen = ablation.load(options.ablation)
+    if options.with_controls:
+        chosen = ablation.with_controls(chosen)
     names = [name.strip() for name in options.variants.split(",")] if options.variants else None
     variants = chosen.chosen(names) if names else list(chosen.variants)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
@@ -77,8 +79,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
         results.read(folder, chosen.name)
     workers = run.workers(options.workers, at.numerics.device_class)
     store = Store(Path(options.store))
-    for variant in variants:
-        encoders.keep(encoders.encoder(variant, at), store.encoders)
+    for variant in (v.of if isinstance(v, On) else v for v in variants):
+        if isinstance(variant, Variant):
+            encoders.keep(encoders.encoder(variant, at), store.encoders)
     every = stages(row.stage for row in table)
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
@@ -92,6 +95,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
                            pd.concat([each for _, each in gathered]))
 
     outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console))
+    if outcome.failed:
+        results.record(folder, chosen.name, pd.DataFrame(
+            [failure(row, cause, at, chosen) for row, cause in outcome.failed.items()]), pd.DataFrame())
     if built := [row for row in table if row.stage in outcome.built]:
         results.note_runs(folder, chosen.name, [note(row, store) for row in built])
     console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
@@ -100,8 +106,8 @@ def go(options: argparse.Namespace, console: Console) -> int:
         print(tables.table(folder, chosen.name, chosen).render())
         picture = pictures(folder, chosen, at, store)
         print(f"\nnumbers: {folder / chosen.name}.csv" + (f"\npictures: {picture}" if picture else ""))
-    for name, cause in outcome.failed.items():
-        print(f"bench: failed: {name}: {cause}", file=sys.stderr)
+    for line in run.said(outcome.failed):
+        print(f"bench: failed: {line}", file=sys.stderr)
     return errors.SOME_FAILED if outcome.failed else errors.OK
 
 
@@ -110,30 +116,68 @@ def results_folder(options: argparse.Namespace, at: Scale) -> Path:
     return Path(options.results) / ("reference" if options.reference else "") / at.name
 
 
-def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row's numbers, and those of its items, with what a table must say about them."""
-    about: dict[str, Any] = {
+def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
+    """What stands in every line of a row, as far as its settings tell."""
+    said: dict[str, Any] = {name: "" for name in results.ABOUT if name != results.FAILED} | {
         "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
-        "world": f"tiny, seed {at.world.seed}", "judge": "", "params": "", "paper_params": "",
+        "world": f"tiny, seed {at.world.seed}",
         "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
-        "config": digest(at), "spec": "", "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
-    model = None
+        "config": digest(at), "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
     if isinstance(row.stage, Score):
         judge = row.stage.reference.judge
-        about["judge"] = f"{judge.name}@{judge.sha256[:12]}"
-        if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
-            model = row.stage.pictures.model
-            about["params"] = json.loads((store.path(model) / "finetune.json").read_text())["encoder_parameters"]
-            variant = next((v for v in chosen.variants if v.name == row.variant), None)
-            about["paper_params"] = variant.size if variant else ""
-            about["spec"] = digest(variant) if variant and row.items == "real" else ""
-    numbers, each = results.gather(store.path(row.stage), **about)
+        said["judge"] = f"{judge.name}@{judge.sha256[:12]}"
+    if not row.beside:
+        variant = next(v for v in chosen.variants if v.name == row.variant)
+        said |= {"spec": digest(variant), "paper_params": getattr(variant, "size", "")}
+    return said
+
+
+def failure(row: Row, cause: str, at: Scale, chosen: Ablation) -> dict[str, Any]:
+    """The line of a row that has no numbers, with the reason."""
+    return about(row, at, chosen) | {"metric": results.FAILED, "key": "", "value": "", "n": 0,
+                                     "extractor": "", "extractor_sha256": "", "comparable": 0, "failed": cause.split(" (log: ")[0]}
+
+
+def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row's numbers, and those of its items, with what a table must say about them."""
+    said = about(row, at, chosen) | {"leaky": leak(tested(row).trials, store), "versions": versions(row.stage, store)}
+    model = None
+    if isinstance(row.stage, Score) and isinstance(row.stage.pictures, Generate) and isinstance(
+            row.stage.pictures.model, Finetune):
+        model = row.stage.pictures.model
+        said["params"] = json.loads((store.path(model) / "finetune.json").read_text())["encoder_parameters"]
+    numbers, each = results.gather(store.path(row.stage), **said)
     if model and isinstance(model.start, Pretrain):
         summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
-        said = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
-                 "value": summary[name], "n": summary["held_out_windows"]} for name in tables.MASKED]
-        numbers = pd.concat([numbers, pd.DataFrame([line | about for line in said])])
+        lines = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
+                  "value": summary[name], "n": summary["held_out_windows"], "extractor": "", "extractor_sha256": "",
+                  "comparable": 1} for name in tables.MASKED]
+        numbers = pd.concat([numbers, pd.DataFrame([line | said for line in lines])])
     return numbers, each
+
+
+def tested(row: Row) -> Items:
+    """The items that a row is about."""
+    assert isinstance(row.stage, (Score, Readout))
+    return row.stage.items if isinstance(row.stage, Score) else row.stage.test
+
+
+_leaks: dict[str, str] = {}
+
+
+def leak(trials: Trials, store: Store) -> str:
+    """The audit's verdict on those trials and their split: "no", or "yes: ..."."""
+    path = store.path(trials)
+    if path.name not in _leaks:
+        _leaks[path.name] = audit.audit(pd.read_csv(path / "trials.csv"), np.load(path / "eeg.npy", mmap_mode="r"),
+                                        np.load(path / "pictures.npy", mmap_mode="r")).verdict
+    return _leaks[path.name]
+
+
+def versions(stage: Stage, store: Store) -> str:
+    """"torch 2.15.0, ...": what a stage was built with."""
+    packages = store.manifest(stage)["packages"]
+    return ", ".join(f"{name} {packages[name]}" for name in ("torch", "diffusers", "open_clip_torch", "timm"))
 
 
 def note(row: Row, store: Store) -> dict[str, object]:
@@ -150,16 +194,18 @@ def note(row: Row, store: Store) -> dict[str, object]:
 
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
-    """The contact sheet of the lowest recorded seed: of each class the first test item, and what every row that is in
-    the store made of it."""
+    """The contact sheet of the lowest recorded seed: of each class the first test item of the first row, and what every
+    row with the same split that is in the store made of it."""
     first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
     shown_items = None
     for row in rows(chosen.variants, at, [first]):
         if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
-            name = {"real": row.variant, "shuffled": "shuffled", "captions": "as text"}[row.items]
-            drawn[name] = np.load(store.path(row.stage.pictures) / "pictures.npy")
-            shown_items = row.stage.items
+            shown_items = shown_items or row.stage.items
+            if row.stage.items.trials.split != shown_items.trials.split:
+                continue  # other pictures
+            name = {"shuffled": "shuffled", "captions": "as text"}[row.items] if row.beside else row.variant
+            drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy"))
     if shown_items is None or not store.sound(shown_items.trials):
         return None
     stimuli = items.load(shown_items, store.path(shown_items.trials))
@@ -177,8 +223,8 @@ def prior(options: argparse.Namespace, console: Console) -> int:
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
         outcome = run.run(table, store, run.workers(None, device), device, lambda done: None, Display(console))
         if outcome.failed:
-            for name, cause in outcome.failed.items():
-                print(f"bench: failed: {name}: {cause}", file=sys.stderr)
+            for line in run.said(outcome.failed):
+                print(f"bench: failed: {line}", file=sys.stderr)
             return errors.SOME_FAILED
     from bench.train import prior as training
 

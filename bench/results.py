@@ -1,7 +1,7 @@
 """A folder of results: <ablation>.csv with every number, <ablation>.items.csv.gz with what they were averaged from.
 
 <ablation>.sha256 (checked by `sha256sum -c`) says how bench left both, so that a change by hand is seen. What differs
-from run to run (seconds, host, date) stands in <ablation>.runs.csv alone.
+from run to run (seconds, host, date) stands in <ablation>.runs.csv alone. docs/results.md describes every column.
 """
 
 from __future__ import annotations
@@ -23,32 +23,39 @@ import pandas as pd
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 
-METRICS = ("metric", "key", "value", "n")  # what a scoring stage writes
+SCHEMA = 2  # of <ablation>.csv; schema 1 had neither this column nor PROVENANCE, leaky, versions and failed
+PROVENANCE = ("extractor", "extractor_sha256", "comparable")
+METRICS = ("metric", "key", "value", "n", *PROVENANCE)  # what a scoring stage writes
 GROUP = ("variant", "seed", "items")
 KEY = (*GROUP, "metric", "key")
-ABOUT = ("scale", "world", "config", "spec", "judge", "numerics", "pretrain_seeds", "params", "paper_params", "stage")
-COLUMNS = ("ablation", *KEY, "value", "n", *ABOUT)
+ABOUT = ("scale", "world", "config", "spec", "judge", "numerics", "pretrain_seeds", "params", "paper_params", "leaky",
+         "versions", "failed", "stage")
+COLUMNS = ("schema", "ablation", *KEY, "value", "n", *PROVENANCE, *ABOUT)
+FAILED = "failed"  # the metric of a row that has no numbers, and the column that says why
 ITEM_KEY = (*GROUP, "item", "sample")
+ITEM_HEAD = (*ITEM_KEY, "subject", "picture", "label", "judged_real", "judged")  # the others follow by name
 RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "host", "commit")
-NUMBERS = {"seed": "int64", "n": "int64", "value": "float64", "params": "Int64"}
+NUMBERS = {"schema": "int64", "seed": "int64", "n": "int64", "value": "float64", "comparable": "int64",
+           "params": "Int64"}
 ITEM_TEXT = ("variant", "items")
+OF_THE_JUDGE = ("top1_label", "top1_judge", "top1_real", "nway_label", "nway_judge", "fid", "is", "judge_distance")
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """rows: a number each, columns COLUMNS. items: a row for each (variant, seed, items, item, sample)."""
+    """rows: a number each, columns COLUMNS; NaN in a row that failed. items: a row for each ITEM_KEY."""
 
     rows: pd.DataFrame
     items: pd.DataFrame
 
 
-def gather(folder: Path, **about: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+def gather(folder: Path, leaky: str = "", versions: str = "", **about: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What a scoring stage wrote into its folder, with columns that say whose it is, ready to be recorded.
 
-    `about`: variant, seed, items and those of ABOUT; what has no meaning for a row is "".
+    `about`: variant, seed, items and the rest of ABOUT without `failed`; what has no meaning for a row is "". leaky:
+    the audit's verdict, "" where there was none.
     """
-    if set(about) != {*GROUP, *ABOUT}:
-        raise ValueError(f"expected {', '.join((*GROUP, *ABOUT))}, not {', '.join(about)}")
+    about = _about(leaky=leaky, versions=versions, **about)
     rows, items = _table((folder / "metrics.csv").read_bytes()), pd.DataFrame()
     if (folder / "items.csv.gz").is_file():
         items = _table(gzip.decompress((folder / "items.csv.gz").read_bytes()))
@@ -57,41 +64,69 @@ def gather(folder: Path, **about: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows.assign(**about), items
 
 
+def failure(reason: str, leaky: str = "", versions: str = "", **about: Any) -> pd.DataFrame:
+    """The row of what failed, ready to be recorded; `about` as in `gather`, the reason in one line."""
+    about = _about(leaky=leaky, versions=versions, **about)
+    empty = {"metric": FAILED, "key": "", "value": "", "n": 0, "extractor": "", "extractor_sha256": "", "comparable": 0}
+    return pd.DataFrame([empty | about | {"failed": " ".join(reason.split()) or "no reason was given"}])
+
+
+def _about(**about: Any) -> dict[str, Any]:
+    expected = (*GROUP, *(name for name in ABOUT if name != "failed"))
+    if set(about) != set(expected):
+        raise ValueError(f"expected {', '.join(expected)}, not {', '.join(about)}")
+    return about | {"failed": ""}
+
+
 def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame) -> None:
     """Adds numbers to the ablation's files, or replaces them there; every other row stays as it is.
 
     A row takes the place of the one with the same KEY, and of all that another stage wrote for the same variant,
-    seed and items. Rows of `items` take the place of all of their (variant, seed, items). Recording the same
-    rows again leaves both files byte-identical. Either both files change or none does, also when the process or the
-    machine stops half-way. Raises BenchError: exit 2 for files that were changed by hand, 75 for a full disk, with
-    the files as they were, 3 for a folder that cannot be written.
+    seed and items. Rows of `items` take the place of all of their (variant, seed, items); a metric that some of them
+    lack is empty there. Recording the same rows again leaves both files byte-identical. A row of `failure` takes the
+    place of all numbers of its (variant, seed, items), which another stage wrote; where its own stage's numbers stand
+    they hold, and it is not recorded. Numbers take the place of a failure. Files of schema 1 become files of this
+    schema. Either both files change or none does, also when the process or the machine stops half-way. Raises
+    BenchError: exit 2 for files that were changed by hand, 75 for a full disk, with the files as they were, 3 for a
+    folder that cannot be written.
     """
-    new = _text(rows.assign(ablation=ablation))[list(COLUMNS)]
+    new = _text(rows.assign(schema=SCHEMA, ablation=ablation)[list(COLUMNS)].reset_index(drop=True))
     if new.duplicated(list(KEY)).any():
         raise ValueError(f"two numbers for one of {', '.join(KEY)}")
-    new_items = _text(items)
+    failed = new["metric"] == FAILED
+    if ((new["value"] == "") != failed).any() or ((new["failed"] != "") != failed).any():
+        raise ValueError("a row has a number, or it failed and says why")
+    if _among(new[failed], new[~failed], GROUP).any():
+        raise ValueError("a row cannot have failed beside its numbers")
+    new_items = _text(_without_gaps(items.reset_index(drop=True)))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, ablation):
             _settle(folder, ablation)
             table, items_table = map(_table, _bytes(folder, ablation))
-            for path, old, add in zip(_names(ablation), (table, items_table), (new, new_items), strict=True):
-                if len(old) and len(add) and list(old) != list(add):
-                    raise BenchError(f"{folder / path} has the columns of another version of bench: delete it together "
-                                     f"with {' and '.join(_companions(ablation, path))} and run again")
             if len(table):
-                again = _among(table, new, list(KEY))
-                stale = _among(table, new, list(GROUP)) & ~_among(table, new, [*GROUP, "stage"])
-                table = table[~(again | stale)]
+                table = _upgraded(table, folder / f"{ablation}.csv")
+                numbers = table[table["metric"] != FAILED]
+                new = new[~(failed & _among(new, numbers, (*GROUP, "stage")))]
+                failed = new["metric"] == FAILED
+                again = _among(table, new, KEY)
+                stale = _among(table, new, GROUP) & ~_among(table, new, (*GROUP, "stage"))
+                over = (table["metric"] == FAILED) & _among(table, new[~failed], GROUP)
+                table = table[~(again | stale | over)]
             if len(items_table):
-                items_table = items_table[~_among(items_table, new_items, list(GROUP))]
+                gone = _among(items_table, new_items, GROUP) | _among(items_table, new[failed], GROUP)
+                items_table = items_table[~gone]
+            every_item = pd.concat([items_table, new_items]).fillna("")
             contents = (_csv(_sorted(pd.concat([table, new]), KEY)),
-                        gzipped(_csv(_sorted(pd.concat([items_table, new_items]), ITEM_KEY))))
+                        gzipped(_csv(_sorted(_item_columns(every_item), ITEM_KEY))))
             _commit(folder, ablation, dict(zip(_names(ablation), contents, strict=True)))
 
 
 def read(folder: Path, ablation: str) -> Results:
-    """All that is recorded of an ablation. Raises BenchError (exit 2) where nothing is, or where it was changed."""
+    """All that is recorded of an ablation, in columns of this schema also where an older one was written.
+
+    Raises BenchError (exit 2) where nothing is, where it was changed, and for a schema that is not known.
+    """
     if not (folder / f"{ablation}.csv").exists() and f"{ablation}.csv" not in _hashes(folder, ablation):
         there = sorted(path.stem for path in folder.glob("*.sha256"))
         raise BenchError(f"no results of {ablation!r} in {folder}; "
@@ -100,10 +135,32 @@ def read(folder: Path, ablation: str) -> Results:
     with _shared(folder, ablation):
         _settle(folder, ablation)
         rows, items = _bytes(folder, ablation)
-    table = _table(rows)
-    table["params"] = table["params"].replace("", pd.NA)
+    table = _typed(_upgraded(_table(rows), folder / f"{ablation}.csv"))
     singly = pd.read_csv(io.BytesIO(items), dtype=dict.fromkeys(ITEM_TEXT, object)) if items.strip() else pd.DataFrame()
-    return Results(table.astype(NUMBERS), singly)
+    return Results(table, singly)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The rows of one CSV that lies anywhere, such as one that `bench score` wrote; columns COLUMNS, no hash is asked.
+
+    Raises BenchError for a file that is not there or is no such CSV, and for text in a number's place.
+    """
+    try:
+        table = _table(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BenchError(f"no file {path}") from error
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise BenchError(f"{path}: is no CSV: {' '.join(str(error).split())}") from error
+    table = _upgraded(table, path)
+    for name in (name for name in NUMBERS if name != "params"):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = ~np.isfinite(numbers) & ~((table["metric"] == FAILED) & (name == "value"))
+        if wrong.any():
+            line = int(np.argmax(wrong))
+            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, a number is expected")
+    return _typed(table)
 
 
 def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) -> None:
@@ -174,9 +231,52 @@ def _table(data: bytes) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(data), dtype=object, keep_default_na=False, na_filter=False)
 
 
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Text as numbers; an empty number of a row that failed is NaN."""
+    return table.assign(params=table["params"].replace("", pd.NA),
+                        value=table["value"].replace("", np.nan)).astype(NUMBERS)
+
+
+def _upgraded(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Text of an older schema in this schema's columns. Raises BenchError for columns of neither."""
+    if tuple(table) == COLUMNS and set(table["schema"]) <= {str(SCHEMA)}:
+        return table
+    added = ("schema", *PROVENANCE, "leaky", "versions", "failed")
+    if tuple(table) != tuple(name for name in COLUMNS if name not in added):
+        other = ", ".join(sorted(set(map(str, table.get("schema", ()))) - {str(SCHEMA)}))
+        found = f"schema {other}" if other else "other columns"
+        raise BenchError(f"{path} has {found}, schema {SCHEMA} is expected (docs/results.md): read it with the version "
+                         "of bench that wrote it, or delete it with the files beside it and run again")
+    judged = table["metric"].isin(OF_THE_JUDGE)
+    judge = table["judge"].str.partition("@")
+    upgraded = table.assign(schema=str(SCHEMA), extractor=judge[0].where(judged, ""),
+                            extractor_sha256=judge[2].where(judged, ""), comparable=np.where(judged, "0", "1"),
+                            leaky="", versions="", failed="")
+    return upgraded[list(COLUMNS)].astype(object)
+
+
+def _without_gaps(items: pd.DataFrame) -> pd.DataFrame:
+    """Items in which a metric that a whole (variant, seed, items) lacks is "". ValueError where only some lack it."""
+    missing = items.isna()
+    if not missing.to_numpy().any():
+        return items
+    lacks = missing.groupby([items[name] for name in GROUP])
+    if not (lacks.transform("all") == missing).to_numpy().all():
+        raise ValueError("a number is NaN")
+    return items.astype(object).mask(missing, "")
+
+
+def _item_columns(items: pd.DataFrame) -> pd.DataFrame:
+    """ITEM_HEAD first, then by name; a metric that no row has any more is left out."""
+    if items.empty:
+        return pd.DataFrame()
+    kept = [str(name) for name in items if name in ITEM_KEY or (items[name] != "").any()]
+    return items[[*(n for n in ITEM_HEAD if n in kept), *sorted(n for n in kept if n not in ITEM_HEAD)]]
+
+
 def _among(frame: pd.DataFrame, others: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Which rows of `frame` agree with one of `others` in these columns."""
-    if others.empty:
+    if others.empty or frame.empty:
         return pd.Series(False, index=frame.index)
     known = set(others[list(columns)].itertuples(index=False, name=None))
     return pd.Series([row in known for row in frame[list(columns)].itertuples(index=False, name=None)], frame.index)

@@ -24,7 +24,7 @@ DEVICES = ("auto", "cpu", "cuda")
 class Outcome:
     """What became of a run: rows that failed with the reason, the stages that were built, how many were reused."""
 
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[Row, str] = field(default_factory=dict)
     built: set[Stage] = field(default_factory=set)
     reused: int = 0
     seconds: float = 0.0
@@ -111,8 +111,12 @@ def _work_off(todo: list[Stage], pool: Pool, store: Store, display: Display, out
         display.tick()
     for row in list(waiting):
         del waiting[row]
-        outcome.failed[f"{row.variant} (seed {row.seed}, {row.items})"] = next(
-            dead[stage] for stage in shown(row) if stage in dead)
+        outcome.failed[row] = next(dead[stage] for stage in shown(row) if stage in dead)
+
+
+def said(failed: dict[Row, str]) -> list[str]:
+    """A line for each row that failed."""
+    return [f"{row.variant} (seed {row.seed}, {row.items}): {cause}" for row, cause in failed.items()]
 
 
 def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:

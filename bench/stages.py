@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from bench.data.tiny import TinyWorld
 from bench.key import Stage
 
-__all__ = ["Captions", "Corpus", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items", "Numerics", "Pretrain",
-           "Readout", "Reference", "Sampling", "Schedule", "Score", "Stage", "Targets", "Trials",
-           "Weights", "World"]
+__all__ = ["CONTROLS", "Captions", "Corpus", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items",
+           "Numerics", "Pretrain", "Readout", "Reference", "Sampling", "Schedule", "Score", "Stage", "Targets",
+           "Trials", "Trivial", "Weights", "World", "training"]
 
 World = TinyWorld
 
@@ -61,11 +62,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Trials(Stage):
-    """The paired recordings of some subjects: EEG after band and window, pictures, labels, parts."""
+    """The paired recordings of some subjects: EEG after band and window, pictures, labels, parts.
+
+    window: "stimulus" begins at the stimulus, "blank" ends half a second before it. split: what a part is made of,
+    "item" (pictures, by class) or "block" (whole blocks of the recording, in the blocked order by class).
+    """
+
+    version: ClassVar[int] = 2
 
     world: World
     subjects: tuple[int, ...]
     band: tuple[float, float]  # Hz; Sec. 4.1: 5-95
+    window: str = "stimulus"
+    split: str = "item"
 
 
 @dataclass(frozen=True)
@@ -90,15 +99,36 @@ class Pretrain(Stage):
 
 @dataclass(frozen=True)
 class Items:
-    """Which trials a system trains on or generates for; every control is `replace(items, eeg=...)`.
+    """Which trials a system generates for, and with which EEG; every control is `replace(items, eeg=...)`.
 
-    part: "train", "val" or "test" (pictures are disjoint). eeg: "real", or "shuffled": each trial has the EEG of
-    another trial of its part, in training and in testing alike.
+    part: "train", "val" or "test" (pictures are disjoint). eeg: one of CONTROLS. What a system trains on follows
+    from that: `training`.
     """
 
     trials: Trials
     part: str = "test"
     eeg: str = "real"
+
+
+CONTROLS = {  # of the EEG: what an item has in place of its own
+    "real": "its own",
+    "shuffled": "that of another item of the same part and subject",
+    "within_class": "that of another item of the same part, subject and class",
+    "other_trial": "that of a trial of the same class and subject that is in no other use (the validation part)",
+    "surrogate": "Gaussian noise with the mean power spectrum of the subject's training trials, channel by channel",
+    "zero": "zeros",
+    "mean": "the mean of the subject's training trials",
+    "pairs_shuffled": "its own; the EEG of the training pairs is shuffled",
+    "label": "the class as a one-hot vector [1, K], in training too: an oracle",
+    "clip": "the CLIP embedding of the stimulus [1, D'], in training too: an oracle",
+}
+ORACLES = ("label", "clip")
+
+
+def training(items: Items) -> Items:
+    """The training items of what is tested on `items`: their own EEG, but for oracles and shuffled pairs."""
+    eeg = {"pairs_shuffled": "shuffled", **{name: name for name in ORACLES}}.get(items.eeg, "real")
+    return replace(items, part="train", eeg=eeg)
 
 
 @dataclass(frozen=True)
@@ -142,14 +172,37 @@ class Finetune(Stage):
     schedule: FinetuneSchedule
     seed: int
     numerics: Numerics
+    checkpoints: int = 1  # kept, evenly over the steps; the last is the model
+
+
+@dataclass(frozen=True)
+class Readout(Stage):
+    """A classifier of the EEG: what is there to be found without any picture.
+
+    classifier: "ridge", "eegnet", or "time" (the place of a trial in its recording, no EEG). encoder: the classifier
+    sees the mean token of this pre-trained encoder instead of the EEG.
+    """
+
+    version: ClassVar[int] = 2
+
+    train: Items
+    test: Items
+    classifier: str
+    encoder: Pretrain | None
+    seed: int
+    numerics: Numerics
 
 
 @dataclass(frozen=True)
 class Captions:
-    """In a model's place: the true class name of each item as text, through the untouched prior (the ceiling)."""
+    """In a model's place: a caption for each item, through the untouched prior.
+
+    classes: "true" (the ceiling), "none" (the empty caption), or a classifier's verdict on the EEG.
+    """
 
     clip: Weights
     unet: Weights
+    classes: str | Readout = "true"
 
 
 @dataclass(frozen=True)
@@ -164,12 +217,34 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generate(Stage):
-    """Pictures for every item: pictures.npy [N, samples, H, W, 3] uint8 in the order of the items."""
+    """Pictures for every item: pictures.npy [N, samples, H, W, 3] uint8 in the order of the items.
+
+    embedding.npy [N, D'], where the model is aligned to CLIP: what h makes of each item's EEG.
+    """
+
+    version: ClassVar[int] = 2
 
     model: Finetune | Captions
     items: Items
     vae: Weights
     sampling: Sampling
+    seed: int
+    numerics: Numerics
+    checkpoint: int | None = None  # from 1 on; None: the last
+
+
+@dataclass(frozen=True)
+class Trivial(Stage):
+    """Pictures that no generator made, in Generate's format.
+
+    source: "random" (a training picture), "class_mean" (of the training pictures of the item's class), "vae" (the
+    stimulus through the VAE).
+    """
+
+    source: str
+    items: Items
+    vae: Weights
+    samples: int
     seed: int
     numerics: Numerics
 
@@ -188,16 +263,11 @@ class Reference(Stage):
 class Score(Stage):
     """Metrics of a folder of pictures, and one row per item and sample. Does not know who made the pictures."""
 
+    version: ClassVar[int] = 2
+
     pictures: Stage
     items: Items
     reference: Reference
+    clip: Weights
     nway: int
     numerics: Numerics
-
-
-@dataclass(frozen=True)
-class Readout(Stage):
-    """A linear read-out of the class from the EEG itself: what is there to be found without any network."""
-
-    train: Items
-    test: Items

@@ -1,19 +1,34 @@
-"""Tables from a results CSV: rows beside the paper's numbers, contrasts, and a caption that says what they rest on."""
+"""Tables from a results CSV: rows beside the paper's numbers, verdicts, and a caption that says what they rest on."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from bench import ablation as ablations
 from bench import results
 from bench.errors import BenchError
+from bench.formats import Column, Printed
 from bench.key import digest
-from bench.statistics import Interval, crossed_interval, paired_contrast
+from bench.statistics import (
+    Interval,
+    Null,
+    Verdict,
+    crossed_interval,
+    holm,
+    kendall_interval,
+    mcnemar,
+    paired_contrast,
+    permutation_null,
+    verdicts,
+)
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"
 NULL = ("Full", "shuffled")
@@ -22,14 +37,19 @@ CEILING_PUBLISHED = "label as input"  # Sec. 4.4
 PAPER = "paper, 50-way, ImageNet-EEG, %"
 NOT_RUN, NOTHING = "not run", "-"
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
-MEANS = ("nway_label", "fid", "is", "ssim", "psnr", "judge_distance")
+EEG_FREE = ("shuffled", "surrogate", "zero", "mean", "pairs_shuffled")  # controls that know no more than chance
+ALPHA = 0.05
+PERMUTATIONS = 1000
+ROWS_FOR_TAU = 4
 
 
 @dataclass(frozen=True)
 class Row:
     """A variant or a reference. `settings`: pre-training, CLIP, tuned, encoder. Accuracies are shares of 1.
 
-    Without `top1` it was not run. `paper` is in per cent, None where the paper has no such row.
+    Without `top1` it was not run, or `failed`. means: of each metric, over seeds. gain: top1 less that of the shuffled
+    EEG, paired. way: the gain as a share of the ceiling's. null: permuted labels, for a row that must not know the
+    stimulus; exceeds: Holm's p that it does. `paper` is in per cent, None where the paper has no such row.
     """
 
     name: str
@@ -38,15 +58,24 @@ class Row:
     seeds: tuple[int, ...]
     top1: Interval | None
     means: Mapping[str, float]
+    gain: Interval | None
+    way: float | None
+    null: Null | None
+    exceeds: float | None
+    failed: bool
     paper: float | None
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two rows' paired difference in top-1 accuracy, a share of 1; the paper's difference in points."""
+    """Two rows' difference in top-1 accuracy, a share of 1. Without `verdict`, `said` says why; mcnemar: exact p of
+    sample 0 by seed, given these models; the paper's difference is in points."""
 
     name: str
-    top1: Interval | None
+    mean: float | None
+    verdict: Verdict | None
+    said: str
+    mcnemar: Mapping[int, float]
     paper: float | None
 
 
@@ -61,57 +90,274 @@ class Table:
     labels: tuple[str, str]
     has_paper: bool
 
+    def printed(self) -> Printed:
+        """As it is printed in any format."""
+        blocks = [_row_columns(self)] + ([_contrast_columns(self)] if self.contrasts else [])
+        return Printed(self.title, tuple(blocks), self.caption, _frame(self))
+
     def render(self, format: str = "text") -> str:
-        """"text" for a terminal, "md" for Markdown, "csv" for other programs. Raises BenchError for another."""
-        if format not in FORMATS:
-            raise BenchError(f"no format {format!r}; there are: {', '.join(FORMATS)}")
-        return FORMATS[format](self)
+        """"text" for a terminal, "md", "latex", "html", or "csv" for programs. Raises BenchError for another."""
+        return self.printed().render(format)
+
+
+def named(name: str, folder: Path) -> Printed:
+    """What `bench table NAME` prints from the results in a folder: an ablation by its name or its file, "table1", or
+    one CSV by its path. Raises BenchError for what does not exist."""
+    if name.endswith(".csv"):
+        return external(Path(name))
+    if name == "table1":
+        return table1(folder)
+    chosen = ablations.load(name)
+    return table(folder, chosen.name, chosen).printed()
 
 
 def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -> Table:
     """The table of an ablation from the results in a folder; rows without results say "not run".
 
-    Accuracies are against the label. Intervals are of top-1 accuracy, 95 %, over test pictures crossed with seeds,
-    after samples (and subjects) were averaged within a picture. Errors as `results.read`.
+    Accuracies are against the label. Intervals of rows are 95 %, over test pictures crossed with seeds, after samples
+    (and subjects) were averaged within a picture; those of contrasts are simultaneous. Errors as `results.read`.
     """
-    recorded = results.read(folder, name)
     paper, source = _paper(ablation.published, published)
-    scores = _Scores(recorded)
+    scores = _Scores(results.read(folder, name))
 
-    def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str) -> Row:
+    def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str, free: bool = False) -> Row:
+        gain = None if whose == NULL else scores.gain(whose)
+        way = scores.contrast(scores.ceiling, NULL) if gain else None
+        null = scores.null(whose) if free else None
         return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
-                   scores.means(whose), paper.get(known))
+                   scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
+                   null.p if null else None, scores.failed(whose), paper.get(known))
 
-    rows = [row(v.name, (v.name, "real"), _settings(v), v.name) for v in ablation.variants]
     nothing = (NOTHING,) * 4
+    rows = [row(v.name, _whose(v), _settings(v), v.name, getattr(v, "eeg_free", False)) for v in ablation.variants]
+    names = {v.name for v in ablation.variants}
+    for variant, eeg in scores.controls({_whose(v) for v in ablation.variants}):
+        rows.append(row(f"{variant}, {eeg} EEG" if variant in names else variant, (variant, eeg), nothing, "",
+                        eeg in EEG_FREE))
     rows += [row(NULL_NAME, NULL, nothing, ""), row(CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)]
-
-    contrasts = [Contrast(f"{a} - {b}", scores.contrast((a, "real"), (b, "real")),
-                          paper[a] - paper[b] if a in paper and b in paper else None) for a, b in ablation.contrasts]
-    if any(v.name == NULL[0] for v in ablation.variants):
-        contrasts.append(Contrast("Full - its shuffled-EEG null", scores.contrast((NULL[0], "real"), NULL), None))
+    rows = _adjusted(rows)
     labels = (f"top-1 of {scores.key('top1_label').removesuffix(' classes')}, %",
               f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
-    return Table(ablation.title, tuple(rows), tuple(contrasts), tuple(_caption(scores, rows, ablation, name, source)),
-                 labels, bool(paper))
+    contrasts = _contrasts(scores, ablation, paper)
+    caption = tuple(_caption(scores, rows, contrasts, ablation, name, paper, source))
+    return Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper))
+
+
+def table1(folder: Path, published: Path = PUBLISHED) -> Printed:
+    """Table 1 of DreamDiffusion beside Full's numbers, from table2 or else the first ablation in the folder that holds
+    Full. A stand-in for a metric stands under a header of its own. Errors as `results.read`."""
+    others = sorted(path.stem for path in folder.glob("*.sha256") if path.stem != "table2")
+    for name in ("table2", *others):
+        if f"{name}.sha256" in {path.name for path in folder.glob("*.sha256")}:
+            scores = _Scores(results.read(folder, name))
+            if scores.means(("Full", "real")):
+                break
+    else:
+        raise BenchError(f"no results of Full in {folder}; make them with: bench run --ablation table2 --variants Full")
+    path = published / "dreamdiffusion_table1.csv"
+    if not path.is_file():
+        raise BenchError(f"{path} is not there: it holds the numbers that the paper prints; restore it")
+    paper = pd.read_csv(path, dtype={"row": str})
+    scale = "; ".join(scores.values("scale"))
+    ours = f"Full, scale {scale}"
+    names = [*dict.fromkeys(paper["row"])]
+    printed = {(row, metric): value for row, metric, value in
+               paper[["row", "metric", "value"]].itertuples(index=False, name=None)}
+    measured = scores.measured(("Full", "real"))
+    columns = [Column("row", (*(f"{name}, as printed" for name in names), ours), left=True)]
+    shown = []
+    for header, metric, digits, drop in (
+            ("FID", "fid", 2, 0), ("IS", "is", 2, 0), ("PSNR, dB", "psnr", 1, 3), ("SSIM", "ssim", 3, 0),
+            ("SSIM, the released code's", "ssim_released", 3, 1), ("LPIPS", "lpips", 3, 0),
+            ("judge distance, no LPIPS", "judge_distance", 3, 2)):
+        if metric in measured or any((name, metric) in printed for name in names):
+            published_cells = [_number(printed.get((name, metric)), digits) for name in names]
+            own = _measured(measured[metric], digits) if metric in measured else f"not measured at {scale}"
+            columns.append(Column(header, (*published_cells, own), drop))
+            shown.append(metric)
+    records = [{"row": name, "metric": metric, "value": value, "scale": "as printed", "seeds": ""}
+               for (name, metric), value in printed.items()]
+    records += [{"row": "Full", "metric": metric, "value": one.mean, "scale": scale, "seeds": one.seeds}
+                for metric, one in measured.items()]
+    keys = ", ".join(f"{metric}: {one.key}" for metric, one in measured.items()
+                     if one.key and metric in shown)
+    caption = [
+        f"Full's row: {name}, scale {scale}, world {'; '.join(scores.values('world'))}, seeds "
+        f"{_listed(scores.seeds(('Full', 'real')))}; {keys}. The paper's rows were measured on other pictures "
+        "with other networks: no number of one compares with one of the other.",
+        "by judge, or another name: with that network's features, which the literature does not use. [ ] is a 95 % "
+        "interval over test pictures crossed with seeds; SD: over seeds. One seed says nothing about training.",
+        *_provenance(scores), *dict.fromkeys(f"{row}: {note}." for row, note in
+                                             paper[["row", "note"]].dropna().itertuples(index=False, name=None)),
+        f"The paper's rows: {paper['paper'].iloc[0]}, Table 1."]
+    return Printed("Table 1 of DreamDiffusion, and Full here", (tuple(columns),), tuple(caption), pd.DataFrame(records))
+
+
+def external(path: Path) -> Printed:
+    """The metrics in one CSV of the results' schema that lies anywhere, such as one of `bench score`. Errors as
+    `results.read_csv`."""
+    every = results.read_csv(path)
+    rows = every[every["metric"] != results.FAILED]
+    columns = [Column(name, tuple(rows[name].astype(str)), left=True) for name in results.GROUP
+               if rows[name].nunique() > 1]
+    columns += [Column("metric", tuple(rows["metric"]), left=True), Column("of", tuple(rows["key"]), 2, left=True),
+                Column("value", tuple(f"{value:.6g}" for value in rows["value"])),
+                Column("N", tuple(rows["n"].astype(str)), 1),
+                Column("extractor", tuple(name or NOTHING for name in rows["extractor"]), 3, left=True),
+                Column("compares with the literature",
+                       tuple("yes" if flag else "no" for flag in rows["comparable"]), 4, left=True)]
+
+    def said(column: str) -> str:
+        return "; ".join(sorted({str(value) for value in rows[column]} - {""})) or "not said"
+
+    caption = [f"Scale {said('scale')}. Judge {said('judge')}. Numerics {said('numerics')}. Leak audit: "
+               f"{said('leaky')}. Versions: {said('versions')}."]
+    if not len(rows):
+        caption = ["No number stands there."]
+    failed = [f"{line.variant}, seed {line.seed}: {line.failed}" for line in
+              every[every["metric"] == results.FAILED].itertuples()]
+    return Printed(f"Scores in {path.name}", (tuple(columns),),
+                   (*caption, *(f"Failed: {line}." for line in failed)),
+                   every.astype(object).where(every.notna(), None))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A table in a document that is not the one its CSV gives: the first line that differs. line: counted from 1."""
+
+    path: Path
+    line: int
+    name: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return (f"{self.path}, line {self.line}: the table {self.name} is not the one its CSV gives: found "
+                f"{self.found!r}, expected {self.expected!r}; bench table --check {self.path} --write puts it right")
+
+
+def check(path: Path, results_root: Path, write: bool = False) -> list[Difference]:
+    """What differs between the tables in a Markdown file and those that their CSVs give; `write` replaces them there.
+
+    A table stands between a line `<!-- bench table NAME [--reference] [--scale SCALE] -->` and a line `<!-- end -->`;
+    what lies in a fence (```) is not looked at. Raises BenchError for a file without a table, for a mark that is not
+    understood and for a table that cannot be made.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise BenchError(f"no file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: cannot be read as text: {' '.join(str(error).split())}") from error
+    kept, differences, last = list[str](), list[Difference](), 0
+    for first, end, words in _marked(path, lines):
+        name, folder = _mark(path, first, words, results_root)
+        try:
+            expected = ["", *named(name, folder).render("md").split("\n"), ""]
+        except BenchError as error:
+            raise BenchError(f"{path}, line {first + 1}: {error}", error.exit_code) from error
+        found = lines[first + 1:end]
+        if found != expected:
+            at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]),
+                      min(len(found), len(expected)))
+            differences.append(Difference(path, first + 2 + at, name, (found[at:] or ["<!-- end -->"])[0],
+                                          (expected[at:] or ["<!-- end -->"])[0]))
+        kept += [*lines[last:first + 1], *expected]
+        last = end
+    if write and differences:
+        with results.writing(path):
+            results.replace_file(path, "\n".join([*kept, *lines[last:]]).encode())
+    return differences
+
+
+def _marked(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """(row of the mark, row of its end, what the mark says) of each table, rows counted from 0."""
+    fenced, start, words, some = False, None, "", False
+    for row, line in enumerate(lines):
+        if line.startswith("```"):
+            fenced = not fenced
+        mark = None if fenced else re.fullmatch(r"<!--\s*bench table\b(.*?)-->\s*", line)
+        if mark and (start is not None or not mark[1].strip()):
+            raise BenchError(f"{path}, line {row + 1}: a mark must name a table, and end with <!-- end --> before the "
+                             "next begins")
+        if mark:
+            start, words, some = row, mark[1], True
+        elif start is not None and not fenced and re.fullmatch(r"<!--\s*end\s*-->\s*", line):
+            yield start, row, words
+            start = None
+    if start is not None:
+        raise BenchError(f"{path}, line {start + 1}: <!-- end --> is missing below this table")
+    if not some:
+        raise BenchError(f"{path}: no table is marked there, such as: <!-- bench table table2 --reference --> and, "
+                         "below the table, <!-- end -->")
+
+
+def _mark(path: Path, row: int, words: str, root: Path) -> tuple[str, Path]:
+    """The table's name and the folder of its results."""
+    name, reference, scale = "", False, "tiny"
+    try:
+        parts = iter(shlex.split(words))
+    except ValueError as error:
+        raise BenchError(f"{path}, line {row + 1}: {words.strip()!r} is not understood: {error}") from error
+    for part in parts:
+        if part == "--reference" and not reference:
+            reference = True
+        elif part == "--scale":
+            scale = next(parts, part)
+        elif part.startswith("-") or name:
+            raise BenchError(f"{path}, line {row + 1}: {part!r} is not understood; a mark holds a table's name, "
+                             "--reference and --scale SCALE")
+        else:
+            name = part
+    return name, root / ("reference" if reference else "") / scale
 
 
 Whose = Any  # (variant, items), or None for what was not run
+
+
+def _whose(spec: Any) -> Whose:
+    return spec.name, getattr(spec, "eeg", "real")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A metric's mean over seeds: its interval if it is one of pictures, else `sd` over seeds."""
+
+    mean: float
+    interval: Interval | None
+    sd: float | None
+    seeds: int
+    key: str
+    by: str  # the extractor, "" where the literature uses it or none is needed
 
 
 class _Scores:
     """What is recorded, by (variant, items)."""
 
     def __init__(self, recorded: results.Results):
-        self.rows, self.items = recorded.rows, recorded.items
+        self.failures = recorded.rows[recorded.rows["metric"] == results.FAILED]
+        self.rows, self.items = recorded.rows[recorded.rows["metric"] != results.FAILED], recorded.items
         self.scored = self.rows[self.rows["metric"] == "top1_label"]
         self.at = dict(iter(self.rows.groupby(["variant", "items"])))
+        self.of: dict[Any, pd.DataFrame] = {}
         self.pictures: dict[Any, pd.DataFrame] = {}
+        self.labels: dict[Any, np.ndarray] = {}
+        self.first: dict[Any, pd.DataFrame] = {}
+        self.found: dict[Any, dict[str, float]] = {}
         if len(self.items):
-            for whose, frame in self.items.groupby(["variant", "items"]):
-                self.pictures[whose] = frame.groupby(["seed", "picture"])["top1_label"].mean().unstack("picture")
+            self.of = dict(iter(self.items.groupby(["variant", "items"])))
+            for whose, frame in self.of.items():
+                self.pictures[whose] = self._by_picture(frame, "top1_label")
+                seen = np.unique(frame["picture"].to_numpy(), return_index=True)[1]
+                self.labels[whose] = frame["label"].to_numpy()[seen]
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
         self.ceiling = (ceilings.iloc[0], "captions") if len(ceilings) else None
+        self.keys = {metric: each["key"].value_counts(sort=True).index[0]
+                     for metric, each in self.rows.groupby("metric")}
+
+    @staticmethod
+    def _by_picture(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+        return frame.groupby(["seed", "picture"])[metric].mean().unstack("picture")
 
     def top1(self, whose: Whose) -> pd.DataFrame | None:
         """Top-1 accuracy of each picture under each seed, [seeds, pictures]."""
@@ -130,32 +376,95 @@ class _Scores:
         values = self.top1(whose)
         return None if values is None else crossed_interval(values.to_numpy())
 
-    def contrast(self, a: tuple[str, str], b: tuple[str, str]) -> Interval | None:
-        """Over the seeds and pictures that both have; None where there are none."""
+    def paired(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both [S, N], over the seeds that both have; None where there are none, or the test pictures are others."""
         one, other = self.top1(a), self.top1(b)
-        if one is None or other is None:
+        if one is None or other is None or not one.columns.equals(other.columns):
             return None
         seeds = one.index.intersection(other.index)
-        if not len(seeds):
+        if not len(seeds) or not np.array_equal(self.labels[a], self.labels[b]):
             return None
+        return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
+
+    def contrast(self, a: Whose, b: Whose) -> Interval | None:
+        """95 % interval of the paired difference."""
+        pair = self.paired(a, b)
+        return None if pair is None else paired_contrast(*pair)
+
+    def gain(self, whose: Whose) -> Interval | None:
+        """Over the row's own shuffled EEG where that was run, else over Full's."""
+        own = (whose[0], "shuffled") if whose else NULL
+        return self.contrast(whose, own if own in self.pictures and own != whose else NULL)
+
+    def mcnemar(self, a: Whose, b: Whose) -> dict[int, float]:
+        """By seed, on sample 0 of each item."""
+        for whose in (a, b):
+            if whose not in self.first:
+                frame = self.of[whose]
+                self.first[whose] = frame[frame["sample"] == 0].pivot(index="seed", columns="item",
+                                                                      values="top1_label")
+        one, other = self.first[a], self.first[b]
         if not one.columns.equals(other.columns):
-            raise BenchError(f"{a[0]} and {b[0]} were scored on different test pictures; run both again")
-        return paired_contrast(one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy())
+            return {}
+        return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy())
+                for seed in one.index.intersection(other.index)}
+
+    def null(self, whose: Whose) -> Null | None:
+        """Accuracy under permuted labels, the same permutation for all seeds and samples; always the same draws."""
+        if self.top1(whose) is None:
+            return None
+        frame = self.of[whose].sort_values(["item", "seed", "sample"])
+        item = frame["item"].to_numpy()
+        first = np.unique(item, return_index=True)[1]
+        if len(frame) % len(first) or (np.diff(np.append(first, len(frame))) != len(frame) // len(first)).any():
+            raise BenchError(f"{whose[0]} ({whose[1]}): its items do not have as many samples each; run it again")
+        judged = frame["judged"].to_numpy().reshape(len(first), -1)
+        return permutation_null(judged, frame["label"].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
 
     def means(self, whose: Whose) -> dict[str, float]:
-        if whose not in self.at:
-            return {}
-        values = self.at[whose].groupby("metric")["value"].mean()
-        return {name: float(values[name]) for name in MEANS if name in values.index}
+        """Of each metric over seeds; of one that was taken in several ways, the most usual."""
+        if whose not in self.found:
+            found = self.found[whose] = {}
+            if whose in self.at:
+                values = self.at[whose].groupby(["metric", "key"])["value"].mean().reset_index()
+                for metric, key, value in values.itertuples(index=False, name=None):
+                    if metric not in found or key == self.keys[metric]:
+                        found[metric] = float(value)
+        return self.found[whose]
+
+    def measured(self, whose: Whose) -> dict[str, _Measured]:
+        """Each metric with its uncertainty."""
+        found = {}
+        for metric, mean in self.means(whose).items():
+            rows = self.at[whose][self.at[whose]["metric"] == metric]
+            rows = rows[rows["key"] == self.keys[metric]] if self.keys[metric] in set(rows["key"]) else rows
+            interval = None
+            if whose in self.of and metric in self.of[whose] and self.of[whose][metric].notna().all():
+                interval = crossed_interval(self._by_picture(self.of[whose], metric).to_numpy())
+            sd = float(rows["value"].std(ddof=1)) if len(rows) > 1 else None
+            by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
+            found[metric] = _Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
+        return found
+
+    def controls(self, rows: set[Whose]) -> list[Whose]:
+        """What is recorded beside an ablation's rows with something in the place of their EEG."""
+        recorded = dict.fromkeys(zip(self.scored["variant"], self.scored["items"], strict=True))
+        return [whose for whose in recorded if whose not in rows and whose[1] not in ("real", "captions")
+                and whose != NULL]
+
+    def failed(self, whose: Whose) -> bool:
+        if whose is None:
+            return bool((self.failures["items"] == "captions").any())
+        return bool(((self.failures["variant"] == whose[0]) & (self.failures["items"] == whose[1])).any())
 
     def params(self, whose: Whose) -> int | None:
         known = list(self.at[whose]["params"].dropna()) if whose in self.at else []
         return int(known[0]) if known else None
 
-    def specs(self, variant: str) -> set[str]:
-        """Digests of the settings that a variant was recorded with."""
-        rows = self.at.get((variant, "real"))
-        return set() if rows is None else set(rows["spec"])
+    def specs(self, whose: Whose) -> set[str]:
+        """Digests of the settings that a row was recorded with."""
+        rows = self.at.get(whose)
+        return set() if rows is None else set(rows["spec"]) - {""}
 
     def values(self, column: str, metric: str = "top1_label") -> list[str]:
         """What a column says about the rows of a metric: one value, or several where rows differ."""
@@ -165,11 +474,66 @@ class _Scores:
         return "; ".join(self.values("key", metric))
 
 
-def _settings(variant: Any) -> tuple[str, str, str, str]:
-    pretraining = "none" if variant.mask_ratio is None else f"mask {variant.mask_ratio:g}"
-    align = {"clip": "yes", "label": "labels instead", None: "no"}.get(variant.align, str(variant.align))
-    size = variant.size if variant.encoder == "msm_vit" else f"{Path(variant.encoder).stem}, {variant.size}"
-    return pretraining, align if variant.sd_loss else f"{align}, alone", variant.tune, size
+def _settings(spec: Any) -> tuple[str, str, str, str]:
+    """Of a Variant, also of one that is measured on other items; of another system nothing."""
+    while hasattr(spec, "of"):
+        spec = spec.of
+    if not hasattr(spec, "mask_ratio"):
+        return (NOTHING,) * 4
+    pretraining = "none" if spec.mask_ratio is None else f"mask {spec.mask_ratio:g}"
+    align = {"clip": "yes", "label": "labels instead", None: "no"}.get(spec.align, str(spec.align))
+    size = spec.size if spec.encoder == "msm_vit" else f"{Path(spec.encoder).stem}, {spec.size}"
+    return pretraining, align if spec.sd_loss else f"{align}, alone", spec.tune, size
+
+
+def _about_pretraining(a: Any, b: Any) -> bool:
+    """Whether two rows differ in pre-training, mask ratio or size."""
+    while hasattr(a, "of"):
+        a = a.of
+    while hasattr(b, "of"):
+        b = b.of
+    return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
+
+
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    """Holm's p over the rows that must not exceed their null."""
+    tested = [row for row in rows if row.exceeds is not None]
+    adjusted = dict(zip((row.name for row in tested), holm([row.exceeds or 0.0 for row in tested]), strict=True))
+    return [Row(**vars(row) | {"exceeds": adjusted.get(row.name)}) for row in rows]
+
+
+def _contrasts(scores: _Scores, ablation: Any, paper: Mapping[str, float]) -> list[Contrast]:
+    """One for each that the ablation lists, with Holm's verdicts over those that can have one."""
+    specs = {v.name: v for v in ablation.variants}
+    one_pretraining = "one" in scores.values("pretrain_seeds")
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    said: dict[str, str] = {}
+    for a, b in ablation.contrasts:
+        name, whose = f"{a} - {b}", (_whose(specs[a]), _whose(specs[b]))
+        pair = scores.paired(*whose)
+        if pair is None:
+            ran = [scores.top1(one) is not None for one in whose]
+            lost = any(scores.failed(one) for one, there in zip(whose, ran, strict=True) if not there)
+            said[name] = "failed" if lost else NOT_RUN if not all(ran) else (
+                "no verdict: other test pictures" if set(scores.seeds(whose[0])) & set(scores.seeds(whose[1]))
+                else "no verdict: other seeds")
+        elif one_pretraining and _about_pretraining(specs[a], specs[b]):
+            said[name] = "no verdict: one pre-training"
+        else:
+            pairs[name] = pair
+    found = verdicts(pairs, ALPHA) if pairs else {}
+    contrasts = []
+    for a, b in ablation.contrasts:
+        name, whose = f"{a} - {b}", (_whose(specs[a]), _whose(specs[b]))
+        one, other = scores.interval(whose[0]), scores.interval(whose[1])
+        verdict = found.get(name)
+        mean = verdict.interval.mean if verdict else one.mean - other.mean if one and other else None
+        word = said.get(name, "")
+        if verdict:
+            word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
+        contrasts.append(Contrast(name, mean, verdict, word, scores.mcnemar(*whose) if verdict else {},
+                                  paper[a] - paper[b] if a in paper and b in paper else None))
+    return contrasts
 
 
 def _paper(stem: str | None, folder: Path) -> tuple[dict[str, float], str]:
@@ -184,7 +548,9 @@ def _paper(stem: str | None, folder: Path) -> tuple[dict[str, float], str]:
     return dict(zip(rows["row"], rows["value"], strict=True)), f"The paper's column: {rows['paper'].iloc[0]}."
 
 
-def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, source: str) -> Iterable[str]:
+def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, name: str,
+             paper: Mapping[str, float], source: str) -> Iterable[str]:
+    yield from _failed(scores)
     if not len(scores.scored):
         yield f"Nothing is scored yet: bench run --ablation {name}"
         return
@@ -197,6 +563,7 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     seeds = sorted({seed for row in ran for seed in row.seeds})
     yield (f"Scale {said('scale')}, world {said('world')}. Seeds {_listed(seeds)}. {_listed(counts)} test pictures x "
            f"{_listed(sorted(set(samples)))} samples. Judge {said('judge')}. Numerics {said('numerics')}.")
+    yield from _provenance(scores)
     if said("scale") != "paper":
         yield (f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
                "not compare. The encoder's label is the paper's, the count of its parameters is real.")
@@ -204,31 +571,34 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
            f"n-way is exact, {scores.key('nway_label')} classes. FID and IS with the judge's features (FID: "
            f"{scores.key('fid')}; IS: {scores.key('is')}). Judge distance: {scores.key('judge_distance')}; not LPIPS.")
     if len(seeds) == 1:
-        yield "[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training."
+        yield ("[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training: intervals "
+               "and verdicts are conditional on these trained models.")
     else:
         yield ("[ ] is a 95 % interval over test pictures crossed with seeds. A row with one seed: over test items "
                "only, not training.")
+    yield from _said_of_nulls(scores, rows)
+    if judged := [contrast for contrast in contrasts if contrast.verdict]:
+        yield (f"Verdicts are about the first of each pair, at {ALPHA:g} over {_count(len(judged), 'contrast')} "
+               "together: p is Holm's, their [ ] are simultaneous. Not resolved is not equal: beside it, what would "
+               "resolve a true difference of the observed size with 80 % power.")
+    yield from _order(scores, ablation, paper)
     if "one" in scores.values("pretrain_seeds"):
         yield ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                "pre-training, mask ratio or size.")
     else:
         yield f"pretrain_seeds = {said('pretrain_seeds')}: every seed has a pre-training of its own."
-    readout = scores.rows[scores.rows["metric"] == "readout_accuracy"]
-    for _, line in readout.drop_duplicates(["key", "n"]).iterrows():
-        yield (f"A linear read-out of the class from the test EEG: {100 * line['value']:.1f} % ({line['key']}, "
-               f"n = {line['n']}).")
+    yield from _classifiers(scores)
     if masked := _masked(scores, ablation):
         yield ("Pre-training's masked MSE on held-out recordings, beside that of the window's mean, of linear "
                f"interpolation and of a Wiener predictor: {masked}.")
-    for column in ("scale", "world", "config", "judge", "numerics", "pretrain_seeds", "key"):
-        if len(scores.values(column)) > 1:
+    for column in ("scale", "world", "config", "judge", "numerics", "pretrain_seeds", "versions", "key"):
+        if scores.scored[column].nunique() > 1:
             groups = scores.scored.groupby(column)["variant"].unique()
             yield f"Not comparable: rows differ in {column}: " + "; ".join(
-                f"{value} ({', '.join(sorted(names))})" for value, names in groups.items())
-    missing = [row.name for row in rows if row.top1 is None]
-    if missing:
+                f"{value or 'not recorded'} ({', '.join(sorted(names))})" for value, names in groups.items())
+    if missing := [row.name for row in rows if row.top1 is None and not row.failed]:
         yield f"Not run: {', '.join(missing)}."
-    if changed := [v.name for v in ablation.variants if scores.specs(v.name) - {digest(v)}]:
+    if changed := [v.name for v in ablation.variants if scores.specs(_whose(v)) - {digest(v)}]:
         yield f"Recorded with other settings than the ablation names now, run again: {', '.join(changed)}."
     known = {v.name for v in ablation.variants} | {NULL[0]}
     if others := sorted(set(scores.scored.loc[scores.scored["items"] == "real", "variant"]) - known):
@@ -236,20 +606,181 @@ def _caption(scores: _Scores, rows: Sequence[Row], ablation: Any, name: str, sou
     yield source
 
 
+def _failed(scores: _Scores) -> Iterable[str]:
+    for line in scores.failures.itertuples():
+        what = "" if line.items == "real" else f", {line.items}"
+        yield f"Failed: {line.variant}{what}, seed {line.seed}: {line.failed}."
+
+
+def _provenance(scores: _Scores) -> Iterable[str]:
+    """The leak audit's verdict, the versions, and the networks that the literature does not use."""
+    audited = {str(value): sorted(those["variant"].unique()) for value, those in scores.scored.groupby("leaky")}
+    verdict = "; ".join(f"{value or 'not audited'}" + (f" ({', '.join(names)})" if len(audited) > 1 else "")
+                        for value, names in audited.items())
+    yield f"Leaky: {verdict}. Versions: {'; '.join(scores.values('versions')) or 'not recorded'}."
+    ours = scores.rows[(scores.rows["comparable"] == 0) & (scores.rows["extractor"] != "")]
+    for extractor, those in ours.groupby("extractor"):
+        hashes = sorted({digits[:12] for digits in those["extractor_sha256"]})
+        yield (f"Measured with {extractor} ({', '.join(hashes)}), which the literature does not use, so not to be "
+               f"compared with it: {', '.join(sorted(set(those['metric'])))}.")
+
+
+def _said_of_nulls(scores: _Scores, rows: Sequence[Row]) -> Iterable[str]:
+    measured = next(row.top1 for row in rows if row.name == NULL_NAME)
+    permuted = scores.null(("Full", "real"))
+    if measured or permuted:
+        yield ("Gain over shuffled: paired with the row's own shuffled EEG where that was run, else with Full's. Null "
+               "to ceiling: that gain as a share of the ceiling's. Nulls of Full, top-1: "
+               + " and ".join([f"shuffled EEG {_percent(measured)} %"] * bool(measured)
+                              + ([f"permuted labels {_null(permuted)} % ({PERMUTATIONS:,} permutations; Full: "
+                                  f"p {_p(permuted.p, '= ')})"] if permuted else [])) + ".")
+    if tested := [row for row in rows if row.exceeds is not None]:
+        above = [row.name for row in tested if row.exceeds is not None and row.exceeds <= ALPHA]
+        yield (f"{_count(len(tested), 'row')} cannot know the stimulus: whether they exceed what permuted labels give "
+               f"(mean [95 %]), one-sided, Holm over them: {', '.join(above) or 'none'} at {ALPHA:g}.")
+
+
+def _order(scores: _Scores, ablation: Any, paper: Mapping[str, float]) -> Iterable[str]:
+    """Kendall's tau-b with the paper's rows."""
+    tops = {v.name: scores.top1(_whose(v)) for v in ablation.variants if v.name in paper}
+    ours = {name: top for name, top in tops.items() if top is not None}
+    if len(ours) < ROWS_FOR_TAU:
+        return
+    seeds = sorted(set.intersection(*(set(top.index) for top in ours.values())))
+    if not seeds or len({tuple(top.columns) for top in ours.values()}) > 1:
+        yield "Kendall's tau with the paper's order is left out: the rows share no seed, or no test pictures."
+        return
+    values = np.stack([top.loc[seeds].to_numpy() for top in ours.values()])
+    theirs = np.array([paper[name] for name in ours])
+    tau, low, high = kendall_interval(values, theirs, np.random.default_rng(0), resamples=1000)
+    if np.isnan(tau):
+        yield "Kendall's tau with the paper's order is not defined: all rows have one accuracy."
+        return
+    yield (f"Kendall's tau-b with the paper's order of {len(ours)} rows: {tau:+.2f} [{low:+.2f}, {high:+.2f}] (1,000 "
+           "crossed resamples of our seeds and pictures; the paper's numbers as printed).")
+
+
+def _classifiers(scores: _Scores) -> Iterable[str]:
+    accuracy = scores.rows[scores.rows["metric"] == "readout_accuracy"]
+    for items, title in (("readout", "The class from the test EEG itself, without a picture"),
+                         ("probe", "The class from pre-trained encoders, by a linear probe")):
+        those = accuracy[accuracy["items"] == items]
+        if len(those):
+            means = those.groupby(["variant", "key", "n"], sort=False)["value"].mean().reset_index()
+            yield f"{title}: " + "; ".join(f"{variant} {100 * value:.1f} % ({key}, n = {n})" for variant, key, n, value
+                                           in means.itertuples(index=False, name=None)) + "."
+
+
 def _masked(scores: _Scores, ablation: Any) -> str:
     """"Full, 12: 0.61 (mean 1.00, interpolation 1.40, Wiener 0.70); ...": means over seeds; equal ones are one."""
     names: dict[tuple[float, ...], list[str]] = {}
     for variant in ablation.variants:
-        whose = (variant.name, "real")
-        values = scores.at[whose].groupby("metric")["value"].mean() if whose in scores.at else pd.Series(dtype=float)
-        if set(MASKED) <= set(values.index):
-            names.setdefault(tuple(values[list(MASKED)]), []).append(variant.name)
+        means = scores.means(_whose(variant))
+        if set(MASKED) <= set(means):
+            names.setdefault(tuple(means[metric] for metric in MASKED), []).append(variant.name)
     return "; ".join(f"{', '.join(those)}: {model:.3f} (mean {mean:.3f}, interpolation {line:.3f}, Wiener {wiener:.3f})"
                      for (model, mean, line, wiener), those in names.items())
 
 
+def _row_columns(t: Table) -> tuple[Column, ...]:
+    top1, nway = t.labels
+
+    def ran(row: Row) -> str:
+        return _percent(row.top1) if row.top1 else "failed" if row.failed else NOT_RUN
+
+    def mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
+        return lambda row: _number(row.means.get(metric), digits, factor)
+
+    plan: list[tuple[str, Callable[[Row], str], int, bool]] = [
+        ("variant", lambda r: r.name, 0, True),
+        ("pre-training", lambda r: r.settings[0], 3, True),
+        ("CLIP", lambda r: r.settings[1], 8, True),
+        ("tuned", lambda r: r.settings[2], 9, True),
+        ("encoder's label", lambda r: r.settings[3], 11, True),
+        ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 7, False),
+        ("seeds", lambda r: str(len(r.seeds)), 4, False),
+        (f"{top1} [95%]", ran, 0, False),
+        ("gain over shuffled, points [95%]", lambda r: _percent(r.gain, False) if r.gain else NOTHING, 5, False),
+        ("null to ceiling, %", lambda r: _number(r.way, 0, 100), 6, False),
+        ("permuted labels, % [95%]", lambda r: _null(r.null) if r.null else NOTHING, 2, False),
+        ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
+            f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {_p(r.exceeds, '= ')}", 0, False),
+        (nway, mean("nway_label", 1, 100), 1, False),
+        ("FID", mean("fid", 2), 10, False),
+        ("IS", mean("is", 2), 12, False),
+        ("SSIM", mean("ssim", 3), 14, False),
+        ("PSNR, dB", mean("psnr", 1), 15, False),
+        ("judge distance", mean("judge_distance", 3), 13, False),
+    ]
+    if t.has_paper:
+        plan.append((PAPER, lambda r: _number(r.paper, 1), 0, False))
+    columns = [Column(header, tuple(cell(row) for row in t.rows), drop, left) for header, cell, drop, left in plan]
+    return tuple(column for column in columns if set(column.cells) - {NOTHING})
+
+
+def _contrast_columns(t: Table) -> tuple[Column, ...]:
+    def points(c: Contrast) -> str:
+        if c.verdict:
+            return _percent(c.verdict.interval, within=False)
+        return _number(c.mean, 1, 100, "+") if c.mean is not None else c.said
+
+    plan: list[tuple[str, Callable[[Contrast], str], int, bool]] = [
+        ("difference", lambda c: c.name, 0, True),
+        (f"{t.labels[0].removesuffix(', %')}, points [95%, simultaneous]", points, 0, False),
+        ("p (Holm)", lambda c: _p(c.verdict.p) if c.verdict else NOTHING, 3, False),
+        ("verdict", lambda c: c.said, 0, True),
+        ("would resolve it", lambda c: (c.verdict.needs if c.verdict else "") or NOTHING, 4, True),
+        ("seeds", lambda c: str(c.verdict.interval.seeds if c.verdict else 0), 2, False),
+    ]
+    if t.has_paper:
+        plan.append((PAPER.replace("%", "points"), lambda c: _number(c.paper, 1, sign="+"), 1, False))
+    columns = [Column(header, tuple(cell(c) for c in t.contrasts), drop, left) for header, cell, drop, left in plan]
+    return tuple(column for column in columns if set(column.cells) - {NOTHING})
+
+
+def _frame(t: Table) -> pd.DataFrame:
+    """Rows and contrasts in full precision; `kind` tells them apart, accuracies are in per cent or points."""
+    def scaled(prefix: str, it: Interval | Null | None) -> dict[str, float]:
+        return {} if it is None else {f"{prefix}": 100 * it.mean, f"{prefix}_low": 100 * it.low,
+                                      f"{prefix}_high": 100 * it.high}
+
+    lines: list[dict[str, Any]] = []
+    for row in t.rows:
+        lines.append({"kind": "row", "name": row.name, "failed": int(row.failed and row.top1 is None),
+                      "seeds": len(row.seeds), "params": row.params, "paper_50way_imagenet_eeg": row.paper}
+                     | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
+                     | scaled("top1", row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
+                     | {"null_to_ceiling": None if row.way is None else 100 * row.way, "p": row.exceeds}
+                     | {f"mean_{metric}": value for metric, value in row.means.items()})
+    for c in t.contrasts:
+        given = {} if c.verdict is None else scaled("top1", c.verdict.interval) | {
+            "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "needs": c.verdict.needs}
+        lines.append({"kind": "contrast", "name": c.name, "verdict": c.said, "paper_50way_imagenet_eeg": c.paper,
+                      "top1": None if c.mean is None else 100 * c.mean} | given)
+        lines += [{"kind": "McNemar, given these models", "name": c.name, "seed": seed, "p": p}
+                  for seed, p in c.mcnemar.items()]
+    head = ["kind", "name", "seed", "seeds", "failed", "top1", "top1_low", "top1_high", "gain", "gain_low", "gain_high",
+            "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict", "needs", "paper_50way_imagenet_eeg",
+            "pretraining", "clip", "tuned", "encoder", "params"]
+    head += sorted({name for line in lines for name in line} - set(head))
+    return pd.DataFrame([{name: line.get(name) for name in head} for line in lines], columns=head, dtype=object)
+
+
+def _measured(one: _Measured, digits: int) -> str:
+    value = f"{one.mean:.{digits}f}"
+    if one.interval:
+        value += f" [{one.interval.low:.{digits}f}, {one.interval.high:.{digits}f}]"
+    elif one.sd is not None:
+        value += f" (SD {one.sd:.{digits}f})"
+    return f"{value}, by {one.by.rpartition('/')[2]}" if one.by else value
+
+
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(str(value) for value in values)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _percent(interval: Interval | None, within: bool = True) -> str:
@@ -261,114 +792,13 @@ def _percent(interval: Interval | None, within: bool = True) -> str:
     return f"{100 * interval.mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
+def _null(null: Null) -> str:
+    return f"{100 * null.mean:.1f} [{100 * null.low:.1f}, {100 * null.high:.1f}]"
+
+
+def _p(p: float, equals: str = "") -> str:
+    return "< 0.001" if p < 0.0005 else f"{equals}{p:.3f}"
+
+
 def _number(value: float | None, digits: int, factor: float = 1, sign: str = "") -> str:
     return NOTHING if value is None else f"{factor * value:{sign}.{digits}f}"
-
-
-# Header, cell, and when to go first if the terminal is too narrow (0: never).
-Column = tuple[str, Callable[[Row], str], int]
-
-
-def _columns(t: Table) -> list[Column]:
-    columns: list[Column] = [
-        ("variant", lambda r: r.name, 0),
-        ("pre-training", lambda r: r.settings[0], 2),
-        ("CLIP", lambda r: r.settings[1], 5),
-        ("tuned", lambda r: r.settings[2], 6),
-        ("encoder's label", lambda r: r.settings[3], 8),
-        ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 4),
-        ("seeds", lambda r: str(len(r.seeds)), 3),
-        (f"{t.labels[0]} [95%]", lambda r: _percent(r.top1), 0),
-        (t.labels[1], lambda r: _number(r.means.get("nway_label"), 1, 100), 1),
-        ("FID", lambda r: _number(r.means.get("fid"), 2), 7),
-        ("IS", lambda r: _number(r.means.get("is"), 2), 9),
-        ("SSIM", lambda r: _number(r.means.get("ssim"), 3), 11),
-        ("PSNR, dB", lambda r: _number(r.means.get("psnr"), 1), 12),
-        ("judge distance", lambda r: _number(r.means.get("judge_distance"), 3), 10),
-    ]
-    return [*columns, (PAPER, lambda r: _number(r.paper, 1), 0)] if t.has_paper else columns
-
-
-def _contrast_cells(t: Table) -> tuple[list[str], list[list[str]]]:
-    header = ["difference", f"{t.labels[0].removesuffix(', %')}, points [95%]", "seeds"]
-    cells = [[c.name, _percent(c.top1, within=False), str(c.top1.seeds if c.top1 else 0)] for c in t.contrasts]
-    if t.has_paper:
-        header += [PAPER.replace("%", "points")]
-        cells = [[*line, _number(c.paper, 1, sign="+")] for line, c in zip(cells, t.contrasts, strict=True)]
-    return header, cells
-
-
-def markdown(t: Table) -> str:
-    """The table, its contrasts and its caption as Markdown."""
-    def pipes(header: Sequence[str], cells: Iterable[Sequence[str]], left: int) -> list[str]:
-        rule = [":--" if i < left else "--:" for i in range(len(header))]
-        return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *cells)]
-
-    headers, cells, _ = zip(*_columns(t), strict=True)
-    lines = [f"**{t.title}**", "", *pipes(headers, ([cell(row) for cell in cells] for row in t.rows), 5)]
-    if t.contrasts:
-        lines += ["", *pipes(*_contrast_cells(t), 1)]
-    return "\n".join([*lines, "", *(f"- {line}" for line in t.caption)])
-
-
-def text(t: Table, width: int | None = None) -> str:
-    """The table for a terminal of so many columns (default: this one's); what does not fit is named below it."""
-    width = width or shutil.get_terminal_size((120, 24)).columns
-    columns, dropped = _columns(t), list[str]()
-
-    def block(columns: Sequence[Column]) -> list[str]:
-        return _aligned([h for h, _, _ in columns], [[c(r) for _, c, _ in columns] for r in t.rows])
-
-    while max(map(len, block(columns))) > width and (last := max(order for _, _, order in columns)):
-        index = max(i for i, column in enumerate(columns) if column[2] == last)
-        dropped.insert(0, columns.pop(index)[0])
-    lines = [t.title, "", *block(columns)]
-    if t.contrasts:
-        lines += ["", *_aligned(*_contrast_cells(t))]
-    caption = [*([f"Not shown at this width: {', '.join(dropped)}."] if dropped else []), *t.caption]
-    return "\n".join([*lines, "", *(wrapped for line in caption for wrapped in _wrapped(line, width))])
-
-
-def _aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under wrapped headers; the first to the left, the others to the right."""
-    bodies = [max((len(line[i]) for line in cells), default=0) for i in range(len(header))]
-    words = [_wrapped(name, max(body, *(len(word) for word in name.split()))) for name, body in
-             zip(header, bodies, strict=True)]
-    widths = [max(body, *map(len, lines)) for body, lines in zip(bodies, words, strict=True)]
-    height = max(map(len, words))
-    head = [[*[""] * (height - len(lines)), *lines] for lines in words]
-    every = [*zip(*head, strict=True), ["-" * width for width in widths], *cells]
-    formats = [f"{{:{'>' if i else '<'}{width}}}" for i, width in enumerate(widths)]
-    return ["  ".join(map(str.format, formats, line)).rstrip() for line in every]
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    lines, current = [], ""
-    for word in line.split():
-        if current and len(current) + 1 + len(word) > width:
-            lines.append(current)
-            current = word
-        else:
-            current = f"{current} {word}".strip()
-    return [*lines, current]
-
-
-def csv(t: Table) -> str:
-    """Rows and contrasts in full precision; `kind` tells them apart, accuracies are in per cent or points."""
-    def numbers(kind: str, name: str, top1: Interval | None, paper: float | None) -> dict[str, Any]:
-        values = [100 * value for value in (top1.mean, top1.low, top1.high)] if top1 else ["", "", ""]
-        return {"kind": kind, "name": name, **dict(zip(("top1", "low", "high"), values, strict=True)),
-                "seeds": top1.seeds if top1 else 0, "paper_50way_imagenet_eeg": "" if paper is None else paper}
-
-    lines = []
-    for row in t.rows:
-        lines.append(numbers("row", row.name, row.top1, row.paper)
-                     | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
-                     | {"params": row.params, "nway": 100 * row.means["nway_label"] if row.means else ""}
-                     | {name: row.means.get(name, "") for name in MEANS[1:]})
-    lines += [numbers("contrast", c.name, c.top1, c.paper) for c in t.contrasts]
-    frame = pd.DataFrame([{name: line.get(name, "") for name in lines[0]} for line in lines], dtype=object)
-    return results.csv_bytes(frame).decode().rstrip("\n")
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {"text": text, "md": markdown, "csv": csv}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol
 
 from bench.errors import BenchError
+from bench.stages import CONTROLS, Finetune, Generate, Items, Score, World
 
+WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block")
 ALIGN = ("clip", "label", None)
 OPENS = {  # what each choice of `tune` trains
     "E+A": {"E", "A", "tau"},
@@ -16,6 +18,16 @@ OPENS = {  # what each choice of `tune` trains
     "tau": {"tau"},
     "A-tau": {"A"},
 }
+
+
+class Spec(Protocol):
+    """A row of a table: a frozen dataclass that is a system's settings (`bench/systems/<system>.py` plans it)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def system(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,3 +76,68 @@ class Variant:
 
 
 FULL = Variant("Full")
+
+
+@dataclass(frozen=True)
+class On:
+    """A system on other items than the scale's: a control, another recording of the world, another split.
+
+    of          the system's settings
+    eeg         what the items have in place of their EEG (bench.stages.CONTROLS)
+    window      "stimulus", or "blank": an interval that ends half a second before it
+    split       "item": a part is made of pictures; "block": of whole blocks of the recording
+    band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
+    world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
+    part        "test"; or "val", whose pictures decide which checkpoint is taken
+    checkpoint  (2, 5): the second of five checkpoints, evenly over fine-tuning; None: the last state
+    eeg_free    says that no system can know more of the stimulus than chance does: the row is tested against that
+    Raises BenchError for what does not exist.
+    """
+
+    of: Any
+    name: str = field(compare=False)
+    eeg: str = "real"
+    window: str = "stimulus"
+    split: str = "item"
+    band: tuple[float, float] | None = None
+    world: Any = ()
+    part: str = "test"
+    checkpoint: tuple[int, int] | None = None
+    eeg_free: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        changes = dict(self.world)
+        object.__setattr__(self, "world", tuple(sorted(changes.items())))
+        if self.eeg not in CONTROLS:
+            raise BenchError(f"variant {self.name!r}: eeg is one of {', '.join(CONTROLS)}, not {self.eeg!r}")
+        if unknown := set(changes) - {f.name for f in fields(World)}:
+            raise BenchError(f"variant {self.name!r}: the world has no {', '.join(sorted(unknown))}; it has: "
+                             f"{', '.join(f.name for f in fields(World))}")
+        for name, value, known in (("window", self.window, WINDOWS), ("split", self.split, SPLITS),
+                                   ("part", self.part, ("val", "test"))):
+            if value not in known:
+                raise BenchError(f"variant {self.name!r}: {name} is one of {', '.join(known)}, not {value!r}")
+        if self.checkpoint is not None and not 1 <= self.checkpoint[0] <= self.checkpoint[1]:
+            raise BenchError(f"variant {self.name!r}: checkpoint is (which, of how many), such as (2, 5), not "
+                             f"{self.checkpoint!r}")
+
+    @property
+    def system(self) -> str:
+        """The file of bench/systems/ that plans it."""
+        return self.of.system
+
+    def items(self, items: Items) -> Items:
+        """Those items, changed so."""
+        trials = replace(items.trials, world=replace(items.trials.world, **dict(self.world)), window=self.window,
+                         split=self.split, band=self.band or items.trials.band)
+        return replace(items, trials=trials, eeg=self.eeg, part=self.part)
+
+    def score(self, score: Score) -> Score:
+        """That score, of the pictures of the chosen checkpoint. Raises BenchError where nothing is fine-tuned."""
+        if self.checkpoint is None:
+            return score
+        which, many = self.checkpoint
+        if not isinstance(score.pictures, Generate) or not isinstance(score.pictures.model, Finetune):
+            raise BenchError(f"variant {self.name!r}: a checkpoint is asked of a system that is not fine-tuned")
+        return replace(score, pictures=replace(score.pictures, checkpoint=None if which == many else which,
+                                               model=replace(score.pictures.model, checkpoints=many)))

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench import FULL, ablation, plan
+from bench import FULL, On, ablation, plan
 from bench.errors import BenchError
 from bench.key import key, kind
 from bench.scale import TINY
-from bench.stages import Pretrain
+from bench.stages import Pretrain, Readout
+from bench.systems import captions
 from bench.variant import Variant
 
 
@@ -25,10 +26,10 @@ def test_table2_at_one_seed_is_8_pretrainings_15_finetunings_15_generations_15_s
     table = plan.rows(ablation.load("table2").variants, TINY, [0])
     counted = {name: (own, extra) for name, own, extra, _ in plan.counts(table, lambda stage: False)}
     assert counted["pretrain"] == (8, 0)
-    assert counted["finetune"] == (15, 1)
+    assert counted["finetune"] == (15, 0)
     assert counted["generate"] == (15, 2)
     assert counted["score"] == (15, 2)
-    assert counted["readout"] == (0, 1)
+    assert counted["readout"] == (0, 10)  # ridge, EEGNet, and a probe of each pre-trained encoder
 
 
 def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
@@ -61,7 +62,20 @@ KNOBS = [
     (dict(seed=1), {"pretrain", *WEIGHTS}),
     (dict(scale=replace(TINY, pretrain_seeds="one"), seed=0), set()),
     (dict(scale=replace(TINY, name="another name")), set()),
-    (dict(eeg="shuffled"), WEIGHTS),
+    (dict(eeg="shuffled"), {"generate", "score"}),
+    (dict(eeg="within_class"), {"generate", "score"}),
+    (dict(eeg="other_trial"), {"generate", "score"}),
+    (dict(eeg="surrogate"), {"generate", "score"}),
+    (dict(eeg="zero"), {"generate", "score"}),
+    (dict(eeg="mean"), {"generate", "score"}),
+    (dict(eeg="pairs_shuffled"), WEIGHTS),
+    (dict(eeg="label"), WEIGHTS),
+    (dict(eeg="clip"), WEIGHTS),
+    (dict(variant=On(FULL, "same")), set()),
+    (dict(variant=On(FULL, "blank", window="blank")), {"trials", "targets", *WEIGHTS}),
+    (dict(variant=On(FULL, "by block", split="block")), {"trials", "targets", *WEIGHTS}),
+    (dict(variant=On(FULL, "high-pass", band=(14.0, 95.0))), {"trials", "targets", *WEIGHTS}),
+    (dict(variant=On(FULL, "drift", world={"block_drift": 0.3})), {"trials", "targets", *WEIGHTS}),
     (dict(scale=replace(TINY, pretrain=replace(TINY.pretrain, steps=7))), {"pretrain", *WEIGHTS}),
     (dict(scale=replace(TINY, finetune=replace(TINY.finetune, clip_weight=2.0))), WEIGHTS),
     (dict(scale=replace(TINY, sampling=replace(TINY.sampling, guidance=1.5))), {"generate", "score"}),
@@ -105,6 +119,21 @@ def test_rows_without_pretraining_have_none():
 def test_a_variant_outside_its_range_is_refused(wrong, said):
     with pytest.raises(BenchError, match=said):
         Variant("wrong", **wrong)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (dict(eeg="noise"), "eeg is one of real, shuffled"), (dict(world={"colour": 1}), "the world has no colour; it has"),
+    (dict(window="before"), "window is one of stimulus, blank"), (dict(split="day"), "split is one of item, block")])
+def test_a_system_on_items_that_do_not_exist_is_refused(wrong, said):
+    with pytest.raises(BenchError, match=said):
+        On(FULL, "wrong", **wrong)
+
+
+def test_a_classifier_that_draws_nothing_is_built_once_for_all_seeds_and_eegnet_once_for_each():
+    variants = [captions.Spec(name, classes=name) for name in ("ridge", "eegnet")]
+    built = plan.stages(row.stage for row in plan.rows(variants, TINY, [0, 1]))
+    kinds = Counter(stage.classifier for stage in built if isinstance(stage, Readout))
+    assert kinds == {"ridge": 1, "eegnet": 2}
 
 
 def test_a_mask_ratio_that_masks_no_token_is_refused_before_any_work():

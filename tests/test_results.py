@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -16,15 +17,17 @@ from bench.errors import BenchError
 
 ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "v",
          "judge": "judge@abc", "numerics": "cpu float32 1 thread",
-         "pretrain_seeds": "each", "params": 1234, "paper_params": "297M"}
+         "pretrain_seeds": "each", "params": 1234, "paper_params": "297M",
+         "leaky": "no", "versions": "torch 2", "failed": ""}
+NO_NETWORK = {"extractor": "", "extractor_sha256": "", "comparable": 1}
 
 
 def rows(variant="5", seed=0, items="real", value=0.5, stage="s1", fid=""):
     return pd.DataFrame([
         {"variant": variant, "seed": seed, "items": items, "metric": "top1_label", "key": "16 classes", "value": value,
-         "n": 2, **ABOUT, "stage": stage},
+         "n": 2, **ABOUT, **NO_NETWORK, "stage": stage},
         {"variant": variant, "seed": seed, "items": items, "metric": "fid", "key": fid, "value": 100 / 3, "n": 2,
-         **ABOUT, "stage": stage}])
+         **ABOUT, **NO_NETWORK, "stage": stage}])
 
 
 def item_rows(variant="5", seed=0, items="real", value=0.5, samples=2):
@@ -244,15 +247,17 @@ def test_processes_that_record_at_the_same_time_lose_no_row(tmp_path):
 
 
 def test_gathering_a_stages_folder_says_whose_numbers_they_are(tmp_path):
-    scored = pd.DataFrame([("ssim", "", 1 / 3, 2)], columns=list(results.METRICS))
+    scored = pd.DataFrame([("ssim", "", 1 / 3, 2, "", "", 1)], columns=list(results.METRICS))
     (tmp_path / "metrics.csv").write_bytes(results.csv_bytes(scored))
     (tmp_path / "items.csv.gz").write_bytes(results.gzipped(b"item,sample,ssim\n1,0,0.25\n"))
     about = {**ABOUT, "variant": "5", "seed": 2, "items": "real", "stage": "s"}
+    del about["failed"]
     found, items = results.gather(tmp_path, **about)
     assert list(items.columns) == ["variant", "seed", "items", "item", "sample", "ssim"]
     results.record(tmp_path / "out", "mine", found, items)
     assert results.read(tmp_path / "out", "mine").rows.iloc[0].to_dict() == {
-        **about, "ablation": "mine", "metric": "ssim", "key": "", "value": 0.3333333333, "n": 2}
+        **about, **NO_NETWORK, "schema": 2, "ablation": "mine", "metric": "ssim", "key": "", "value": 0.3333333333,
+        "n": 2, "failed": ""}
     with pytest.raises(ValueError, match="expected variant"):
         results.gather(tmp_path, variant="5")
 
@@ -262,3 +267,146 @@ def test_gzip_bytes_hold_no_time(monkeypatch):
     monkeypatch.setattr(results.gzip.time, "time", lambda: 1e9)
     assert results.gzipped(b"a,b\n") == first
     assert gzip.decompress(first) == b"a,b\n"
+
+
+FAILURE = {name: value for name, value in ABOUT.items() if name != "failed"}
+
+
+def fail(folder, variant="5", seed=0, items="real", stage="s2", reason="out of memory"):
+    row = results.failure(reason, variant=variant, seed=seed, items=items, stage=stage, **FAILURE)
+    results.record(folder, "mine", row, pd.DataFrame())
+
+
+def test_a_variant_that_failed_keeps_an_empty_row_with_the_reason(tmp_path):
+    record(tmp_path, variant="Full")
+    fail(tmp_path, reason="OutOfMemory:\n  8 GiB")
+    row, = results.read(tmp_path, "mine").rows.query("variant == '5'").to_dict("records")
+    assert (row["metric"], row["n"], row["failed"]) == ("failed", 0, "OutOfMemory: 8 GiB")
+    assert np.isnan(row["value"])
+    assert b",failed,,,0,,,0,tiny," in (tmp_path / "mine.csv").read_bytes()
+    assert len(results.read(tmp_path, "mine").items) == 4
+
+
+def test_a_failure_takes_the_place_of_older_numbers_and_numbers_that_of_a_failure(tmp_path):
+    record(tmp_path)
+    record(tmp_path, seed=1)
+    fail(tmp_path, stage="s2")
+    recorded = results.read(tmp_path, "mine")
+    assert recorded.rows.groupby("seed")["metric"].agg(list).to_dict() == {0: ["failed"], 1: ["fid", "top1_label"]}
+    assert set(recorded.items["seed"]) == {1}
+    record(tmp_path, stage="s2")
+    assert results.read(tmp_path, "mine").rows["metric"].tolist() == ["fid", "top1_label"] * 2
+    assert len(results.read(tmp_path, "mine").items) == 8
+
+
+def test_a_failure_to_build_again_what_is_recorded_changes_nothing(tmp_path):
+    record(tmp_path, stage="s2")
+    before = contents(tmp_path)
+    fail(tmp_path, stage="s2")
+    assert contents(tmp_path) == before
+
+
+def test_the_last_failure_of_a_row_is_the_one_that_stands(tmp_path):
+    fail(tmp_path, stage="s1", reason="first")
+    fail(tmp_path, stage="s2", reason="second")
+    fail(tmp_path, stage="s2", reason="third")
+    assert results.read(tmp_path, "mine").rows["failed"].tolist() == ["third"]
+    assert results.read(tmp_path, "mine").items.empty
+
+
+@pytest.mark.parametrize("wrong", [{"value": ""}, {"failed": "why"}, {"metric": "failed"},
+                                   {"metric": "failed", "value": "", "failed": ""}])
+def test_a_row_without_a_number_that_does_not_say_why_is_never_recorded(tmp_path, wrong):
+    with pytest.raises(ValueError, match="has a number, or it failed"):
+        results.record(tmp_path, "mine", rows().iloc[:1].assign(**wrong), pd.DataFrame())
+    both = pd.concat([rows(), results.failure("x", variant="5", seed=0, items="real", stage="s1", **FAILURE)])
+    with pytest.raises(ValueError, match="failed beside its numbers"):
+        results.record(tmp_path, "mine", both, pd.DataFrame())
+
+
+def schema_1(folder):
+    """Results as the first schema had them: two rows, without the columns that came later."""
+    record(folder)
+    text = pd.read_csv(folder / "mine.csv", dtype=str, keep_default_na=False)
+    text = text.drop(columns=["schema", "extractor", "extractor_sha256", "comparable", "leaky", "versions", "failed"])
+    (folder / "mine.csv").write_bytes(text.to_csv(index=False, lineterminator="\n").encode())
+    rehash(folder)
+    return folder
+
+
+def rehash(folder):
+    names = ("mine.csv", "mine.items.csv.gz")
+    (folder / "mine.sha256").write_text("".join(
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names))
+
+
+def test_schema_1_is_read_as_this_schema(tmp_path):
+    rows = results.read(schema_1(tmp_path / "old"), "mine").rows.set_index("metric")
+    assert ("metric", *rows) == ("metric", *(name for name in results.COLUMNS if name != "metric"))
+    assert set(rows["schema"]) == {2}
+    added = ["extractor", "extractor_sha256", "comparable"]
+    assert rows.loc["fid", added].tolist() == rows.loc["top1_label", added].tolist() == ["judge", "abc", 0]
+    assert set(rows["leaky"]) == set(rows["versions"]) == set(rows["failed"]) == {""}
+
+
+def test_a_number_of_schema_1_that_no_network_made_has_no_extractor(tmp_path):
+    path = schema_1(tmp_path / "old") / "mine.csv"
+    path.write_text(path.read_text().replace(",fid,", ",psnr,"))
+    row = results.read_csv(path).set_index("metric").loc["psnr"]
+    assert (row["extractor"], row["extractor_sha256"], row["comparable"]) == ("", "", 1)
+
+
+def test_recording_into_a_file_of_schema_1_makes_it_one_of_this_schema_and_keeps_its_numbers(tmp_path):
+    folder = schema_1(tmp_path / "old")
+    before = results.read(folder, "mine")
+    results.record(folder, "mine", rows(variant="new"), item_rows(variant="new").assign(ssim=0.5))
+    after = results.read(folder, "mine")
+    assert (folder / "mine.csv").read_text().splitlines()[0] == ",".join(results.COLUMNS)
+    pd.testing.assert_frame_equal(after.rows[after.rows["variant"] == "5"].reset_index(drop=True), before.rows)
+    old_items = after.items[after.items["variant"] == "5"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old_items[list(before.items)], before.items)
+    assert old_items["ssim"].isna().all()
+    subprocess.run(["sha256sum", "--check", "--strict", "mine.sha256"], cwd=folder, check=True, capture_output=True)
+
+
+def test_items_of_one_row_may_have_metrics_that_another_lacks(tmp_path):
+    both = pd.concat([item_rows(), item_rows(variant="Full").assign(retrieval_top1=1.0)])
+    results.record(tmp_path, "mine", pd.concat([rows(), rows(variant="Full")]), both)
+    items = results.read(tmp_path, "mine").items
+    assert items.groupby("variant")["retrieval_top1"].count().to_dict() == {"5": 0, "Full": 4}
+    with pytest.raises(ValueError, match="NaN"):
+        results.record(tmp_path, "mine", rows(), item_rows().assign(ssim=[1, np.nan, 1, 1]))
+    record(tmp_path, variant="Full", stage="s2")
+    assert "retrieval_top1" not in results.read(tmp_path, "mine").items
+
+
+def test_a_file_of_a_schema_that_is_not_known_is_refused(tmp_path):
+    record(tmp_path)
+    (tmp_path / "mine.csv").write_text((tmp_path / "mine.csv").read_text().replace("\n2,", "\n3,"))
+    rehash(tmp_path)
+    with pytest.raises(BenchError, match=r"mine\.csv has schema 3, schema 2 is expected"):
+        results.read(tmp_path, "mine")
+    with pytest.raises(BenchError, match="schema 3"):
+        record(tmp_path)
+
+
+def test_a_csv_that_lies_anywhere_is_read_without_its_hash(tmp_path):
+    record(tmp_path)
+    shutil.copy(tmp_path / "mine.csv", tmp_path / "sent.csv")
+    pd.testing.assert_frame_equal(results.read_csv(tmp_path / "sent.csv"), results.read(tmp_path, "mine").rows)
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    (lambda text: text.replace(",0.5,", ",half,"), "line 3: value is 'half', a number is expected"),
+    (lambda text: text.replace(",0.5,", ",nan,"), "line 3: value is 'nan', a number is expected"),
+    (lambda text: text.replace("metric", "measure"), "has other columns, schema 2 is expected"),
+    (lambda text: text.replace(",0.5,", ",0.5,7,"), "is no CSV"),
+    (lambda text: "", "has other columns"),
+])
+def test_a_csv_that_is_none_of_ours_is_refused_in_one_line(tmp_path, change, line):
+    record(tmp_path)
+    (tmp_path / "sent.csv").write_text(change((tmp_path / "mine.csv").read_text()))
+    with pytest.raises(BenchError, match=r"sent\.csv.*" + line):
+        results.read_csv(tmp_path / "sent.csv")
+    with pytest.raises(BenchError, match="no file"):
+        results.read_csv(tmp_path / "missing.csv")

@@ -1,6 +1,7 @@
 """Scoring a folder of pictures, and what it reads: items, the reference, the read-out."""
 
 import gzip
+import hashlib
 import io
 from dataclasses import replace
 
@@ -16,10 +17,11 @@ from bench.items import load
 from bench.runtime import Runtime
 from bench.scale import TINY
 from bench.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
+from bench.train import measure as measuring
 from bench.train import score as scoring
 from bench.train.readout import readout
 from bench.train.reference import reference
-from models import frozen
+from models import extractors, frozen
 
 TRIALS = Trials(World(seed=7), (1, 4), (5.0, 95.0))
 ITEMS = Items(TRIALS)
@@ -29,7 +31,7 @@ PICTURES = 60
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
     """40 items in batches of 16: the last one is padded."""
-    monkeypatch.setattr(scoring, "BATCH", 16)
+    monkeypatch.setattr(measuring, "BATCH", 16)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def judge(tmp_path_factory) -> Weights:
         torch.manual_seed(0)
         part = frozen.Judge(16)
     frozen.save(part, path)
-    return Weights("judge", scoring.hashlib.sha256(path.read_bytes()).hexdigest(), str(path))
+    return Weights("judge", hashlib.sha256(path.read_bytes()).hexdigest(), str(path))
 
 
 def write_trials(folder, order=None):
@@ -58,20 +60,23 @@ def write_trials(folder, order=None):
     return folder
 
 
-def build(tmp_path, judge, name="out", order=None, change=lambda pictures, item: (pictures, item), samples=2):
+def build(tmp_path, judge, name="out", order=None, change=lambda pictures, item: (pictures, item), samples=2,
+          embedding=None, items=ITEMS):
     """Scores pictures: sample 0 is the stimulus itself, others are noise; `change` alters them. -> the folder."""
     folders = {kind: tmp_path / f"{name}-{kind}" for kind in ("trials", "pictures", "reference", "score")}
     write_trials(folders["trials"], order)
     for kind in ("pictures", "reference", "score"):
         folders[kind].mkdir()
-    items = load(ITEMS, folders["trials"])
-    noise = np.random.default_rng(8).integers(0, 256, (len(items.item), samples, 32, 32, 3), dtype=np.uint8)
-    noise[:, 0] = items.pictures
-    pictures, item = change(noise, items.item)
+    loaded = load(ITEMS, folders["trials"])
+    noise = np.random.default_rng(8).integers(0, 256, (len(loaded.item), samples, 32, 32, 3), dtype=np.uint8)
+    noise[:, 0] = loaded.pictures
+    pictures, item = change(noise, loaded.item)
     np.save(folders["pictures"] / "pictures.npy", pictures)
     np.save(folders["pictures"] / "item.npy", item)
+    if embedding is not None:
+        np.save(folders["pictures"] / "embedding.npy", embedding)
     made = Reference(TRIALS.world, judge, 130, Numerics())
-    stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), ITEMS, made, 10, Numerics())
+    stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), items, made, TINY.weights("clip"), 10, Numerics())
     inputs = {TRIALS: folders["trials"], stage.pictures: folders["pictures"], made: folders["reference"]}.__getitem__
     reference(made, inputs, folders["reference"], Runtime())
     scoring.score(stage, inputs, folders["score"], Runtime())
@@ -100,15 +105,117 @@ def test_metrics_are_the_means_of_the_item_rows_and_name_what_qualifies_them(tmp
     folder = build(tmp_path, judge)
     metrics, rows = metrics_of(folder), items_of(folder)
     assert len(rows) == 40 * 2
-    for name in ("top1_label", "top1_judge", "nway_label", "nway_judge", "ssim", "judge_distance"):
-        assert metrics.loc[name, "value"] == pytest.approx(rows[name].mean(), rel=1e-9)
+    assert list(rows)[:7] == ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
+    singly = list(rows)[7:]
+    assert set(singly) < set(metrics.index)
+    for name in singly:
+        assert metrics.loc[name, "value"] == pytest.approx(rows[name].mean(), rel=1e-9), name
     assert metrics["key"].to_dict() == {
-        "fid": "N=40, reference=130, averaged over 2 samples", "is": "N=40, 1 split, averaged over 2 samples",
-        "judge_distance": "5 layers", "nway_judge": "10 of 16", "nway_label": "10 of 16", "psnr": "range 255",
-        "ssim": "Gaussian 11x11, sigma 1.5", "top1_judge": "16 classes", "top1_label": "16 classes",
-        "top1_real": "16 classes"}
+        "clip_similarity": "64 dimensions", "correlation_judge": "96 dimensions",
+        "fid": "N=40, reference=130, averaged over 2 samples",
+        "fid_infinity": "N=40, reference=130, averaged over 2 samples",
+        "fid_torchmetrics": "N=40, reference=130, averaged over 2 samples",
+        "is": "N=40, 1 split, averaged over 2 samples", "is_torchmetrics": "N=40, 1 split, averaged over 2 samples",
+        "judge_distance": "5 layers", "kid": "N=40, reference=130, 100 subsets of 40, averaged over 2 samples",
+        "nway_judge": "10 of 16", "nway_label": "10 of 16", "nway_shown_label": "10 of 10 shown classes",
+        "nway_top5_judge": "top 5, 10 of 16", "nway_top5_label": "top 5, 10 of 16", "pixcorr": "RGB",
+        "psnr": "range 255", "ssim": "Gaussian 11x11, sigma 1.5", "ssim_released": "uniform 7x7, sample covariance",
+        "top1_judge": "16 classes", "top1_label": "16 classes", "top1_real": "16 classes",
+        "top1_shown_label": "10 shown classes", "two_way_clip_tiny": "64 dimensions, among 20 pictures",
+        "two_way_judge_features": "96 dimensions, among 20 pictures",
+        "two_way_judge_layer2": "768 dimensions, among 20 pictures",
+        "two_way_judge_layer4": "384 dimensions, among 20 pictures"}
     assert (metrics["n"] == 40).all()
     assert list(metrics.index) == sorted(metrics.index)
+    assert set(metrics.index) <= set(measuring.metrics.DEFINITIONS)
+
+
+def test_a_number_names_its_network_and_no_tiny_one_claims_to_be_comparable(tmp_path, judge):
+    metrics = metrics_of(build(tmp_path, judge)).fillna("")
+    pixels = ["pixcorr", "psnr", "ssim", "ssim_released"]
+    clip = ["clip_similarity", "two_way_clip_tiny"]
+    assert (metrics.loc[pixels, ["extractor", "extractor_sha256"]] == "").all(axis=None)
+    assert (metrics.loc[pixels, "comparable"] == 1).all()
+    assert (metrics.drop(pixels)["comparable"] == 0).all()
+    assert set(metrics.loc[clip, "extractor"]) == {"tiny/clip"}
+    assert set(metrics.loc[clip, "extractor_sha256"]) == {TINY.weights("clip").sha256}
+    assert set(metrics.drop(pixels + clip)["extractor"]) == {"judge"}
+    assert set(metrics.drop(pixels + clip)["extractor_sha256"]) == {judge.sha256}
+
+
+def test_torchmetrics_agrees_on_fid_and_inception_score(tmp_path, judge):
+    metrics = metrics_of(build(tmp_path, judge))["value"]
+    assert metrics["fid"] == pytest.approx(metrics["fid_torchmetrics"], rel=1e-5, abs=1e-6)
+    assert metrics["is"] == pytest.approx(metrics["is_torchmetrics"], rel=1e-9)
+
+
+def test_one_pass_through_the_judge_sees_what_its_own_methods_see(judge):
+    part, images = frozen.load_judge(judge.path), torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        seen = extractors.judge(judge.path, judge.sha256, "judge").look(images)
+        images = images.float() / 127.5 - 1
+        assert torch.equal(seen.vectors["logits"], part.logits(images))
+        assert torch.equal(seen.vectors["features"], part.features(images))
+        layers = part.layers(images)
+    assert all(torch.equal(a, b) for a, b in zip(seen.maps, layers, strict=True))
+    pooled = layers[2].reshape(5, 48, 4, 2, 4, 2).mean((3, 5)).flatten(1)
+    assert torch.allclose(seen.vectors["layer2"], pooled, atol=1e-6)
+    assert torch.equal(seen.vectors["layer4"], layers[4].flatten(1))
+
+
+def test_two_way_identification_is_among_distinct_pictures_also_where_several_items_show_one(tmp_path, judge):
+    rows = items_of(build(tmp_path, judge)).set_index(["sample", "item"])
+    items = load(ITEMS, tmp_path / "out-trials")
+    pictures = np.load(tmp_path / "out-pictures" / "pictures.npy")
+
+    def features(pictures):
+        with torch.inference_mode():
+            images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+            return extractors.judge(judge.path, judge.sha256, "judge").look(images).vectors["features"].numpy()
+
+    real, made = features(items.pictures), features(pictures[:, 1])
+    for row, (item, picture) in enumerate(zip(items.item, items.picture, strict=True)):
+        others = np.flatnonzero((items.picture != picture) & (items.subject == items.subject[row]))
+        correlation = [np.corrcoef(real[other], made[row])[0, 1] for other in (row, *others)]
+        expected = np.mean(np.array(correlation[1:]) < correlation[0])
+        assert rows.loc[(1, item), "two_way_judge_features"] == pytest.approx(expected)
+    assert (rows.loc[0, "two_way_judge_features"] == 1).all()
+    assert len(others) == 19
+
+
+def test_retrieval_is_there_with_the_eegs_embedding_and_only_then(tmp_path, judge):
+    items = load(ITEMS, write_trials(tmp_path / "trials"))
+    clip = TINY.weights("clip")
+    with torch.inference_mode():
+        images = torch.from_numpy(items.pictures).permute(0, 3, 1, 2)
+        real = extractors.clip(clip.path, clip.sha256, "clip").look(images).vectors["embedding"].numpy()
+    perfect, opposite = (metrics_of(build(tmp_path, judge, name, embedding=embedding))
+                         for name, embedding in (("a", real), ("b", -real)))
+    assert perfect.loc[["retrieval_top1", "retrieval_top5"], "value"].tolist() == [1, 1]
+    assert opposite.loc["retrieval_top5", "value"] < 0.2
+    assert perfect.loc["retrieval_top5", "key"] == "top 5 of 20 pictures"
+    assert perfect.loc["retrieval_top1", "extractor"] == "tiny/clip"
+    assert "retrieval_top1" not in metrics_of(build(tmp_path, judge, "c")).index
+    with pytest.raises(BenchError, match=r"embedding.npy is \[39, 64\] float32; expected \[items, D'\]"):
+        build(tmp_path, judge, "d", embedding=real[1:])
+
+
+def test_scoring_does_not_look_at_the_eeg(tmp_path, judge):
+    plain = build(tmp_path, judge, "a")
+    stage_items = replace(ITEMS, eeg="clip")
+    scored = build(tmp_path, judge, "b", items=stage_items)
+    assert (plain / "metrics.csv").read_bytes() == (scored / "metrics.csv").read_bytes()
+
+
+def test_only_what_is_wanted_is_measured(judge):
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    looked = extractors.judge(judge.path, judge.sha256, "judge")
+    every = np.arange(6)
+    pairs = measuring.Pairs(every, every, every, None, 1, pictures.__getitem__, lambda row, sample: 255 - pictures[row])
+    found = measuring.measure(pairs, measuring.Networks(looked, looked), 10, ["psnr", "kid", "top1_judge"])
+    assert found.summary["metric"].tolist() == ["kid", "psnr", "top1_judge"]
+    assert list(found.rows)[-2:] == ["top1_judge", "psnr"]
+    assert "label" not in found.rows
 
 
 def test_accuracy_against_the_label_is_counted_from_what_the_judge_saw(tmp_path, judge):
@@ -155,35 +262,35 @@ def test_the_reference_is_the_judges_features_of_fresh_pictures(tmp_path, judge)
     assert features[:3] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_fid_of_features_with_known_moments_is_exact():
+def test_torchmetrics_fid_of_features_with_known_moments_is_exact():
     rng = np.random.default_rng(0)
     white = rng.standard_normal((500, 4))
     white -= white.mean(0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white.T))).T
-    assert scoring.fid(white * [1, 2, 3, 4] + 1, white) == pytest.approx(4 + 0 + 1 + 4 + 9, rel=1e-9)
-    assert scoring.fid(white, white) == pytest.approx(0, abs=1e-6)
+    assert measuring.fid_torchmetrics(white * [1, 2, 3, 4] + 1, white) == pytest.approx(4 + 0 + 1 + 4 + 9, rel=1e-9)
+    assert measuring.fid_torchmetrics(white, white) == pytest.approx(0, abs=1e-6)
 
 
-def test_inception_score_has_its_known_ends_and_leaves_the_random_state_alone():
+def test_torchmetrics_inception_score_has_its_known_ends_and_leaves_the_random_state_alone():
     sure = 100 * np.eye(8)[np.arange(40) % 8]
-    assert scoring.inception_score(sure, 1) == pytest.approx(8)
-    assert scoring.inception_score(np.tile(sure[:1], (40, 1)), 1) == pytest.approx(1)
+    assert measuring.inception_score_torchmetrics(sure, 1) == pytest.approx(8)
+    assert measuring.inception_score_torchmetrics(np.tile(sure[:1], (40, 1)), 1) == pytest.approx(1)
     logits = np.random.default_rng(0).standard_normal((40, 8))
     state = torch.random.get_rng_state()
     values = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        values.append(scoring.inception_score(logits, 4))
+        values.append(measuring.inception_score_torchmetrics(logits, 4))
     assert values[0] == values[1]
     torch.random.set_rng_state(state)
-    scoring.inception_score(logits, 4)
+    measuring.inception_score_torchmetrics(logits, 4)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_lpips_refuses_to_run_without_its_backbone_and_says_where_it_must_lie(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     a = np.zeros((1, 64, 64, 3), np.uint8)
-    where = r"alexnet-owt-7be5be79\.pth in .*hub/checkpoints, which is not there"
+    where = r"no alexnet-owt-7be5be79\.pth in .*hub/checkpoints: download https://"
     with pytest.raises(BenchError, match=where) as error:
         scoring.lpips_distance(a, a)
     assert error.value.exit_code == 3
@@ -201,10 +308,10 @@ def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_throu
         torch.manual_seed(0)
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     a, b = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
-    with pytest.raises(BenchError, match="not the one in its name") as error:
+    with pytest.raises(BenchError, match=r"has SHA-256 .*, not b8a52dc0\.\.\.") as error:
         scoring.lpips_distance(a, b, net="squeeze")
     assert error.value.exit_code == 3
-    monkeypatch.setattr(scoring, "backbone", lambda net: path)
+    monkeypatch.setitem(extractors.FILES, "squeeze", replace(extractors.FILES["squeeze"], sha256=""))
     assert (scoring.lpips_distance(a, a, net="squeeze") == 0).all()
     assert (scoring.lpips_distance(a, b, net="squeeze") > 0).all()
 
@@ -240,7 +347,7 @@ def test_an_unknown_control_or_part_names_those_that_exist(tmp_path, change, mes
 
 def test_the_readout_finds_a_class_that_is_there_and_only_that(tmp_path):
     folder = write_trials(tmp_path / "trials")
-    stage = Readout(replace(ITEMS, part="train"), ITEMS)
+    stage = Readout(replace(ITEMS, part="train"), ITEMS, "ridge", None, 0, Numerics())
     eeg = np.load(folder / "eeg.npy")
     (tmp_path / "without").mkdir()
     readout(stage, {TRIALS: folder}.__getitem__, tmp_path / "without", Runtime())
@@ -252,4 +359,4 @@ def test_the_readout_finds_a_class_that_is_there_and_only_that(tmp_path):
     absent, present = (metrics_of(tmp_path / name).loc["readout_accuracy"] for name in ("without", "with"))
     assert absent["value"] < 0.4
     assert present["value"] > 0.9
-    assert (present["key"], present["n"]) == ("10 classes", 40)
+    assert (present["key"], present["n"]) == ("ridge, 10 classes", 40)

@@ -1,54 +1,97 @@
-"""Intervals: exact where they are known, and covering as often as they say."""
+"""Intervals, verdicts and nulls: exact where they are known, and covering as often as they say."""
+
+import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import crossed_interval, paired_contrast, t_quantile
+from bench.statistics import (
+    Anova,
+    _power,
+    crossed_bootstrap,
+    crossed_interval,
+    holm,
+    holm_last,
+    kendall,
+    kendall_interval,
+    mcnemar,
+    p_value,
+    paired_contrast,
+    permutation_null,
+    verdicts,
+)
 
 
-@pytest.mark.parametrize("df", [1, 1.3, 2, 3.7, 10, 399, 1e4, 1e7])
-def test_the_quantile_of_students_t_is_scipys(df):
-    assert t_quantile(df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-7)
-    assert t_quantile(df, 0.5) == pytest.approx(stats.t.ppf(0.75, df), rel=1e-7)
+def table(seeds, items, by_seed=0.0, by_item=0.35, residual=0.35, mean=0.0, rng=0):
+    """Normal values [S, N] with these standard deviations."""
+    rng = np.random.default_rng(rng)
+    return (mean + rng.normal(0, by_seed, (seeds, 1)) + rng.normal(0, by_item, (1, items))
+            + rng.normal(0, residual, (seeds, items)))
 
 
-def test_one_seed_gives_a_t_interval_over_items_and_says_what_it_leaves_out():
-    values = np.random.default_rng(0).standard_normal((1, 50))
+def test_one_seed_gives_a_t_interval_over_items_and_scipys_p():
+    values = table(1, 50, mean=0.1)
     found = crossed_interval(values)
     low, high = stats.t.interval(0.95, 49, values.mean(), stats.sem(values[0]))
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
-    assert found.seeds == 1
+    assert (found.seeds, found.items) == (1, 50)
+    assert found.df == pytest.approx(49)
+    assert p_value(values) == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue, rel=1e-9)
     assert crossed_interval(np.concatenate([values, values + 1])).seeds == 2
 
 
-def test_several_seeds_give_the_two_way_analysis_of_variance():
+def test_several_seeds_give_the_two_way_analysis_of_variance_each_part_with_its_own_t():
     values = np.array([[1.0, 2.0, 4.0], [2.0, 2.0, 7.0]])
     ms_seed, ms_item, ms_residual = 8 / 3, 9.5, 7 / 6
-    variance = (ms_seed + ms_item - ms_residual) / 6
-    df = (6 * variance) ** 2 / (ms_seed**2 / 1 + ms_item**2 / 2 + ms_residual**2 / 2)
     found = crossed_interval(values)
+    by_seed, by_item = stats.t.ppf(0.975, 1) ** 2 * ms_seed, stats.t.ppf(0.975, 2) ** 2 * (ms_item - ms_residual)
     assert found.mean == 3
-    assert found.df == pytest.approx(df)
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, df) * variance**0.5)
+    assert found.high - found.mean == pytest.approx(((by_seed + by_item) / 6) ** 0.5)
+    assert Anova.of(values).variance() == pytest.approx((ms_seed + ms_item - ms_residual) / 6)
+    error = ((ms_seed + ms_item - ms_residual) / 6) ** 0.5
+    assert stats.t.ppf(0.975, found.df) * error == pytest.approx(found.high - found.mean)
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd", "least"), [
-    (1, 0.0, 0.93), (3, 0.0, 0.92), (3, 0.03, 0.92), (5, 0.1, 0.91)])
-def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, seed_sd, least):
-    rng = np.random.default_rng(seeds)
-    covered = []
-    for _ in range(300):
-        values = (rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, 0.35, (1, 200))
-                  + rng.normal(0, 0.35, (seeds, 200)))
-        found = crossed_interval(values)
-        covered.append(found.low <= 0 <= found.high)
-    assert least <= np.mean(covered) <= 0.985
+def test_where_only_seeds_vary_the_interval_is_that_of_the_seeds_means():
+    means = np.array([0.1, 0.4, 0.7, 0.2])
+    found = crossed_interval(np.repeat(means[:, None], 30, 1))
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 3, means.mean(), stats.sem(means)))
+    assert found.df == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("seeds", "by_seed", "least", "most"), [
+    (1, 0.0, 0.94, 0.96), (2, 0.0, 0.94, 0.995), (2, 0.1, 0.94, 0.98), (3, 0.0, 0.94, 0.98), (3, 0.03, 0.94, 0.98),
+    (3, 0.1, 0.94, 0.97), (5, 0.03, 0.94, 0.975), (5, 0.1, 0.94, 0.97)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, by_seed, least, most):
+    anova = Anova.of(np.stack([table(seeds, 200, by_seed, rng=[seeds, i]) for i in range(4000)]))
+    covered = np.abs(anova.mean) <= anova.half(0.05)
+    assert least <= covered.mean() <= most
+    assert ((anova.p() > 0.05) == covered).all()
+    assert (np.abs(anova.mean) > anova.half(0.05 / 15)).mean() <= 0.05 / 15 + 0.003
+
+
+def test_many_tables_at_once_are_each_as_alone():
+    values = np.stack([table(3, 20, 0.1, mean=0.2, rng=i) for i in range(5)])
+    p, half = Anova.of(values).p(), Anova.of(values).half(0.05)
+    assert p.tolist() == pytest.approx([p_value(one) for one in values], rel=1e-12)
+    assert half.tolist() == pytest.approx([crossed_interval(one).high - one.mean() for one in values], rel=1e-12)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_p_is_the_level_whose_interval_ends_at_zero(seeds, confidence):
+    values = table(seeds, 12, 0.1)
+    found = crossed_interval(values, confidence)
+    assert p_value(values - found.low) == pytest.approx(1 - confidence, rel=1e-6)
+    assert p_value(found.high - values) == pytest.approx(1 - confidence, rel=1e-6)
 
 
 def test_seeds_that_agree_too_well_do_not_shrink_the_interval_to_nothing():
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((3, 100))
+    values = np.random.default_rng(0).standard_normal((3, 100))
     values -= values.mean(1, keepdims=True)
     found = crossed_interval(values)
     assert found.high - found.low > 2 * 1.9 * np.sqrt(values.var() / 300) * 0.9
@@ -74,16 +117,267 @@ def test_samples_are_averaged_within_an_item_first():
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_values_that_are_all_equal_give_an_interval_without_width(seeds):
     found = crossed_interval(np.full((seeds, 7), 0.1))
-    assert (found.mean, found.low, found.high) == (0.1, 0.1, 0.1)
+    assert (found.mean, found.low, found.high, found.df) == (0.1, 0.1, 0.1, np.inf)
+    assert p_value(np.full((seeds, 7), 0.1)) < 1e-15
+    assert p_value(np.zeros((seeds, 7))) == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_two_items_are_enough_for_a_wide_interval(seeds):
+    values = np.array([[0.0, 1.0], [1.0, 1.0]])[:seeds]
+    found = crossed_interval(values)
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.low < 0 < 1 < found.high
+    assert 0.05 < p_value(values) <= 1
 
 
 @pytest.mark.parametrize("values", [np.array([[1.0, np.nan]]), np.array([[1.0, np.inf]]), np.ones((3, 1)), np.ones(4),
                                     np.ones((0, 4))])
 def test_values_without_an_interval_are_refused(values):
-    with pytest.raises(ValueError, match=r"interval|expected values"):
-        crossed_interval(values)
+    for asked in (crossed_interval, p_value, lambda v: crossed_bootstrap(v, np.random.default_rng(0))):
+        with pytest.raises(ValueError, match=r"interval|expected values"):
+            asked(values)
 
 
 def test_a_contrast_of_different_items_is_refused():
-    with pytest.raises(ValueError, match="same seeds, items"):
-        paired_contrast(np.ones((2, 3)), np.ones((2, 4)))
+    for asked in (paired_contrast, lambda a, b: verdicts({"a - b": (a, b)})):
+        with pytest.raises(ValueError, match="same seeds, items"):
+            asked(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_holm_is_the_step_down_of_its_definition():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+    p = np.random.default_rng(0).uniform(0, 0.2, (6, 15))
+    for row, found in zip(p, holm_last(p), strict=True):
+        order = sorted(range(15), key=row.__getitem__)
+        expected, largest = [0.0] * 15, 0.0
+        for rank, index in enumerate(order):
+            largest = max(largest, min(1.0, (15 - rank) * row[index]))
+            expected[index] = largest
+        assert found.tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, float("nan")])
+
+
+def test_a_verdict_names_the_direction_and_never_contradicts_its_interval():
+    rng = np.random.default_rng(3)
+    words = set()
+    for _ in range(30):
+        base = rng.normal(0, 0.3, (5, 80))
+        rows = {str(shift): (base + shift + rng.normal(0, 0.03, (5, 1)) + rng.normal(0, 0.3, (5, 80)), base)
+                for shift in rng.normal(0, 0.25, 6)}
+        for name, found in verdicts(rows).items():
+            words.add(found.word)
+            low, high = found.interval.low, found.interval.high
+            assert (found.p <= 0.05) == (found.word != "not resolved") == (found.needs == "")
+            if found.word == "not resolved":
+                assert low < 0 < high
+            else:
+                assert (0 <= low < high) if found.word == "better" else (low < high <= 0)
+            alone = paired_contrast(*rows[name], 1 - 0.05 / 6)
+            assert found.interval.mean == alone.mean
+            assert low in (alone.low, 0.0)
+            assert high in (alone.high, 0.0)
+    assert words == {"better", "worse", "not resolved"}
+
+
+def test_holm_resolves_what_bonferroni_does_not_and_the_interval_ends_at_zero():
+    steady = table(5, 100, 0.0, 0.1, 0.1)
+    steady -= steady.mean()
+    clear, faint = steady + 1, steady + crossed_interval(steady, 0.97).high
+    found = verdicts({"clear": (clear, 0 * clear), "faint": (faint, 0 * faint)})
+    assert paired_contrast(faint, 0 * faint, 0.975).low < 0
+    assert (found["faint"].word, found["faint"].interval.low) == ("better", 0.0)
+    assert found["faint"].p == pytest.approx(0.03, rel=1e-6)
+    turned = verdicts({"clear": (0 * clear, clear), "faint": (0 * faint, faint)})
+    assert (turned["faint"].word, turned["faint"].interval.high) == ("worse", 0.0)
+
+
+def test_verdicts_of_rows_that_do_not_differ_or_do_not_vary():
+    same, ones = table(3, 20), np.ones((3, 20))
+    found = verdicts({"itself": (same, same), "sure": (ones, 0 * ones)})
+    assert (found["itself"].word, found["itself"].p, found["itself"].needs) == (
+        "not resolved", 1.0, "no difference was seen")
+    assert (found["sure"].word, found["sure"].p) == ("better", 0.0)
+    assert verdicts({}) == {}
+
+
+@pytest.mark.parametrize(("seeds", "items", "by_seed", "by_item", "residual", "size"), [
+    (3, 200, 0.03, 0.2, 0.4, 0.15), (5, 200, 0.03, 0.2, 0.4, 0.06), (5, 50, 0.0, 0.3, 0.3, 0.2),
+    (1, 300, 0.0, 0.4, 0.0, 0.06), (10, 400, 0.05, 0.1, 0.3, 0.05)])
+def test_the_power_that_needs_counts_with_is_that_of_simulated_tables(seeds, items, by_seed, by_item, residual, size):
+    rng = np.random.default_rng(items)
+    values = (size + rng.normal(0, by_seed, (3000, seeds, 1)) + rng.normal(0, by_item, (3000, 1, items))
+              + rng.normal(0, residual, (3000, seeds, items)))
+    for alpha in (0.05, 0.01):
+        seen = (Anova.of(values).p() < alpha).mean()
+        stated = _power(size, by_seed**2, by_item**2, residual**2, np.array([seeds]), np.array([items]), alpha)[0]
+        assert 0.1 < seen < 0.99
+        assert stated == pytest.approx(seen, abs=0.05)
+
+
+def needs(values):
+    return verdicts({"it": (values, 0 * values)})["it"].needs
+
+
+def exactly(means, by_item, items=100):
+    """Values [S, N] with these means of the seeds and this spread over items, and a small residual."""
+    rng = np.random.default_rng(0)
+    wave, noise = rng.standard_normal(items), rng.standard_normal((len(means), items))
+    wave = (wave - wave.mean()) / wave.std()
+    return np.array(means)[:, None] + by_item * wave + 0.01 * (noise - noise.mean(1, keepdims=True))
+
+
+def test_needs_says_how_many_items_or_seeds_would_resolve_the_difference():
+    assert needs(exactly([0.10, 0.11, 0.12], 0.1)) == ""
+    items = re.fullmatch(r"about (\d+) items; no number of seeds at 100 items would",
+                         needs(exactly([0.10, 0.11, 0.12], 1.0)))
+    assert items
+    assert 2.8**2 / 0.11**2 < int(items[1]) < 1.4 * 2.8**2 / 0.11**2  # 2.8: 1.96 and the 0.84 of 80 %
+    seeds = re.fullmatch(r"(\d+) seeds; no number of items at 3 seeds would", needs(exactly([0.0, 0.1, 0.3], 0.1)))
+    assert seeds
+    count = int(seeds[1])
+    size = 0.4 / 3 * (count / np.var([0, 0.1, 0.3], ddof=1)) ** 0.5
+    power = stats.nct.sf(stats.t.ppf(0.975, count - 1), count - 1, size)
+    assert 0.79 <= power <= 0.9
+    assert re.fullmatch(r"about \d+ items or \d+ seeds", needs(table(3, 60, 0.05, 0.3, 1.0, mean=0.2)))
+    assert needs(exactly([0.0, 0.1, 0.3], 10.0)) == (
+        "no number of items at 3 seeds would and no number of seeds at 100 items would")
+
+
+def test_needs_at_one_seed_speaks_of_items_alone():
+    assert re.fullmatch(r"about [\d,]+ items", needs(exactly([0.1], 1.0)))
+
+
+def test_needs_does_not_count_without_end():
+    values = exactly([1e-6], 1.0)
+    assert needs(values) == "more than 1,000,000 items"
+
+
+def test_the_crossed_bootstrap_agrees_with_the_interval_where_seeds_do_not_matter():
+    values = table(5, 300, 0.0, 0.4, 0.1)
+    low, high = crossed_bootstrap(values, np.random.default_rng(0))
+    found = crossed_interval(values)
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.1 * (found.high - found.low))
+    assert crossed_bootstrap(values, np.random.default_rng(0)) == (low, high)
+
+
+def test_the_crossed_bootstrap_draws_one_set_of_items_for_all_seeds():
+    by_item, by_seed = np.tile(np.arange(40.0), (3, 1)), np.repeat([[0.0], [1.0], [2.0]], 40, 1)
+    low, high = crossed_bootstrap(by_item, np.random.default_rng(0), 4000)
+    assert high - low == pytest.approx(2 * 1.96 * by_item[0].std() / 40**0.5, rel=0.06)
+    assert crossed_bootstrap(by_seed, np.random.default_rng(0)) == (0.0, 2.0)
+
+
+def test_mcnemar_is_the_exact_binomial_of_the_items_on_which_two_rows_differ():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        a, b = (rng.random(40) < 0.5).astype(float), (rng.random(40) < 0.3).astype(float)
+        only_a, only_b = int((a > b).sum()), int((a < b).sum())
+        assert mcnemar(a, b) == pytest.approx(stats.binomtest(min(only_a, only_b), only_a + only_b, 0.5).pvalue)
+        assert mcnemar(a, b) == mcnemar(b, a)
+    assert mcnemar(np.ones(5), np.ones(5)) == 1
+    assert mcnemar(np.array([True] * 5), np.array([False] * 5)) == pytest.approx(2 / 2**5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(np.array([0.5]), np.array([1.0])), (np.ones(3), np.ones(4)),
+                                      (np.ones((2, 2)), np.ones((2, 2))), (np.array([np.nan]), np.array([1.0]))])
+def test_mcnemar_refuses_what_is_not_right_or_wrong(a, b):
+    with pytest.raises(ValueError, match="0 and 1"):
+        mcnemar(a, b)
+
+
+def test_the_permutation_null_of_four_items_is_that_of_all_permutations():
+    judged, label = np.array([7, 7, 8, 9]), np.array([7, 8, 8, 9])
+    found = permutation_null(judged, label, np.random.default_rng(0), 20_000)
+    assert found.mean == pytest.approx((2 * 1 + 1 * 2 + 1 * 1) / 16)
+    assert found.p == pytest.approx(4 / 24, abs=0.01)  # three are right: the 7 in either place, either 8 third
+    assert (found.low, found.high) == (0.0, 0.75)
+
+
+def test_the_permutation_null_is_one_sided_and_never_zero():
+    label = np.arange(200) % 10
+    right = permutation_null(label, label, np.random.default_rng(0))
+    assert (right.mean, right.p) == (pytest.approx(0.1), pytest.approx(1 / 1001))
+    assert right.low < 0.1 < right.high < 0.2
+    wrong = permutation_null((label + 1) % 10, label, np.random.default_rng(0))
+    assert wrong.p == 1
+
+
+def test_what_always_paints_one_class_equals_its_own_null():
+    label = np.arange(40) % 4
+    found = permutation_null(np.full(40, 2), label, np.random.default_rng(0))
+    assert (found.mean, found.low, found.high, found.p) == (0.25, 0.25, 0.25, 1.0)
+
+
+def test_false_alarms_of_the_permutation_null_are_as_rare_as_it_says():
+    rng = np.random.default_rng(0)
+    p = [permutation_null(rng.integers(0, 5, (60, 2)), rng.integers(0, 5, 60), rng, 199).p for _ in range(400)]
+    assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.08
+
+
+def test_the_samples_of_an_item_are_permuted_together():
+    label = np.arange(100) % 2
+    alone = permutation_null(label, label, np.random.default_rng(0))
+    twice = permutation_null(np.stack([label] * 3, 1), label, np.random.default_rng(0))
+    assert twice == alone
+
+
+@pytest.mark.parametrize(("judged", "label"), [(np.ones(3), np.ones(4)), (np.ones((2, 2, 2)), np.ones(2)),
+                                               (np.ones(0), np.ones(0)), (np.array([1, np.nan]), np.ones(2))])
+def test_the_permutation_null_refuses_what_does_not_fit(judged, label):
+    with pytest.raises(ValueError, match=r"expected judged|not finite"):
+        permutation_null(judged, label, np.random.default_rng(0))
+
+
+def test_tau_is_scipys_with_ties_and_without():
+    rng = np.random.default_rng(0)
+    for ties in (0, 1, 4):
+        for _ in range(20):
+            a, b = rng.standard_normal((2, 15))
+            a = np.round(a * ties) if ties else a
+            assert kendall(a, b) == pytest.approx(stats.kendalltau(a, b).statistic, nan_ok=True)
+            assert kendall(a, np.round(b)) == pytest.approx(stats.kendalltau(a, np.round(b)).statistic, nan_ok=True)
+    assert np.isnan(kendall(np.ones(4), np.arange(4)))
+
+
+def test_the_interval_of_tau_is_narrow_where_rows_differ_clearly_and_wide_where_they_do_not():
+    paper, rng = np.arange(8.0), np.random.default_rng(0)
+    noise = rng.normal(0, 0.3, (8, 3, 100))
+    assert kendall_interval(paper[:, None, None] + noise, paper, rng) == (1.0, 1.0, 1.0)
+    tau, low, high = kendall_interval(0.02 * paper[:, None, None] + noise, paper, rng)
+    assert low < tau <= high
+    assert high - low > 0.2
+    assert tau == kendall((0.02 * paper[:, None, None] + noise).mean((1, 2)), paper)
+
+
+def test_what_all_rows_share_does_not_widen_the_interval_of_tau():
+    paper, rng = np.arange(6.0), np.random.default_rng(0)
+    shared = rng.normal(0, 50, (1, 4, 30)) + rng.normal(0, 50, (1, 1, 30))
+    assert kendall_interval(paper[:, None, None] + shared, paper, rng) == (1.0, 1.0, 1.0)
+
+
+def test_rows_without_an_order_have_no_tau():
+    rng = np.random.default_rng(0)
+    assert np.isnan(kendall_interval(np.ones((4, 2, 5)), np.arange(4), rng)).all()
+    with pytest.raises(ValueError, match="not finite"):
+        kendall(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+    with pytest.raises(ValueError, match="two rows or more"):
+        kendall(np.ones(1), np.ones(1))
+    with pytest.raises(ValueError, match="rows, seeds, items"):
+        kendall_interval(np.ones((4, 5)), np.arange(4), rng)
+
+
+def test_the_module_does_not_load_what_a_table_would_wait_for():
+    code = "import sys, bench.statistics; print(*(m for m in ('scipy.stats', 'scipy.optimize') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_fifteen_verdicts_take_a_small_part_of_a_second():
+    rows = {str(i): (table(3, 400, 0.03, rng=i), table(3, 400, 0.03, rng=i + 50)) for i in range(15)}
+    start = time.process_time()
+    verdicts(rows)
+    assert time.process_time() - start < 1

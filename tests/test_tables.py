@@ -2,46 +2,81 @@
 
 import io
 import os
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from bench import results, tables
+from bench import formats, results, tables
 from bench.errors import BenchError
 from bench.key import digest
 from bench.sheet import first_of_each, sheet
+from bench.statistics import verdicts
 from bench.variant import FULL, Variant
 
 ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "",
          "judge": "tiny/judge@0123456789ab", "numerics": "cpu float32 1 thread",
-         "pretrain_seeds": "each", "params": 614_352, "paper_params": "297M"}
-
-
-
+         "pretrain_seeds": "each", "params": 614_352, "paper_params": "297M",
+         "leaky": "no", "versions": "torch 2.15.0", "failed": ""}
+JUDGE = {"extractor": "tiny/judge", "extractor_sha256": "0123456789abcdef", "comparable": 0}
+PIXELS = {"extractor": "", "extractor_sha256": "", "comparable": 1}
+REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "tiny"
 ABLATION = SimpleNamespace(name="mask_ratio", title="Mask ratios", published="dreamdiffusion_table2", contrasts=[
     ("Full", "5"), ("Full", "6")], variants=[FULL, Variant("5", 0.25), Variant("6", 0.5)])
 SPECS = {variant.name: digest(variant) for variant in ABLATION.variants}
 
 
-def put(folder, name, accuracy, seed=0, items="real", pictures=40, samples=2, **about):
-    """Records a made-up row in which `accuracy` of the pictures are right in every sample."""
-    right = np.arange(pictures) < round(accuracy * pictures)
+def put(folder, name, accuracy, seed=0, items="real", pictures=40, samples=2, right=None, ablation="mask_ratio",
+        **about):
+    """Records a made-up row: `accuracy` of the pictures, or those that are `right`, are right in every sample."""
+    right = np.arange(pictures) < round(accuracy * pictures) if right is None else right
+    label = np.arange(pictures) * 7 % 10
     items_frame = pd.DataFrame([
         {"variant": name, "seed": seed, "items": items, "item": picture, "sample": sample, "picture": picture,
-         "top1_label": float(right[picture])} for picture in range(pictures) for sample in range(samples)])
+         "label": label[picture], "judged": (label[picture] + 10 * (not right[picture])) % 16,
+         "psnr": 9.5 + picture / pictures, "top1_label": float(right[picture])}
+        for picture in range(pictures) for sample in range(samples)])
     values = [("top1_label", "16 classes", right.mean()), ("nway_label", "10 of 16", 0.5 + right.mean() / 2),
               ("fid", f"N={pictures}, reference=100, averaged over {samples} samples", 12.345),
               ("is", "N=40, 1 split", 4.0), ("ssim", "", 0.31), ("psnr", "range 255", 10.0),
               ("judge_distance", "5 layers", 0.42)]
-    frame = pd.DataFrame(values, columns=["metric", "key", "value"]).assign(
+    frame = pd.DataFrame(values, columns=["metric", "key", "value"])
+    provenance = pd.DataFrame([PIXELS if metric in ("ssim", "psnr") else JUDGE for metric in frame["metric"]])
+    frame = pd.concat([frame, provenance], axis=1).assign(
         variant=name, seed=seed, items=items, n=pictures, stage=f"{name}{seed}{items}",
         **(ABOUT | {"spec": SPECS.get(name, "") if items == "real" else ""} | about))
-    results.record(folder, "mask_ratio", frame, items_frame)
+    results.record(folder, ablation, frame, items_frame)
+
+
+def fail(folder, name, reason, seed=0, items="real"):
+    about = {key: value for key, value in ABOUT.items() if key != "failed"}
+    row = results.failure(reason, variant=name, seed=seed, items=items, stage="f", **about)
+    results.record(folder, "mask_ratio", row, pd.DataFrame())
+
+
+def made(folder, ablation=ABLATION):
+    return tables.table(folder, "mask_ratio", ablation)
+
+
+def changed(**what):
+    return SimpleNamespace(**vars(ABLATION) | what)
+
+
+def cell(printed, header, first, block=0):
+    """The cell under the header that begins so, in the line whose first cell is `first`."""
+    columns = printed.blocks[block]
+    column, = [column for column in columns if column.header.startswith(header)]
+    return column.cells[columns[0].cells.index(first)]
 
 
 def put_all(folder, seeds=(0,), **about):
@@ -52,7 +87,7 @@ def put_all(folder, seeds=(0,), **about):
         put(folder, "Full", 0.1, seed, "shuffled", **about)
         put(folder, "class name as text", 0.95, seed, "captions", **about | {"params": ""})
     readout = {"variant": "linear read-out", "seed": 0, "items": "readout", "metric": "readout_accuracy",
-               "key": "10 classes", "value": 0.543, "n": 40, "stage": "r", **ABOUT, "params": ""}
+               "key": "10 classes", "value": 0.543, "n": 40, "stage": "r", **PIXELS, **ABOUT, "params": ""}
     results.record(folder, "mask_ratio", pd.DataFrame([readout]), pd.DataFrame())
 
 
@@ -65,15 +100,17 @@ def test_rows_stand_in_the_ablations_order_with_the_references_last(tmp_path):
     assert [row.params for row in table.rows] == [614_352] * 4 + [None]
 
 
-def test_contrasts_are_paired_and_carry_the_papers_difference(tmp_path):
+def test_contrasts_are_paired_judged_as_a_family_and_carry_the_papers_difference(tmp_path):
     put_all(tmp_path)
-    first, _, null = tables.table(tmp_path, "mask_ratio", ABLATION).contrasts
-    assert first.name == "Full - 5"
-    assert first.top1.mean == pytest.approx(0.2)
+    first, second = made(tmp_path).contrasts
+    assert (first.name, second.name) == ("Full - 5", "Full - 6")
+    right = {name: (np.arange(40) < round(share * 40))[None].astype(float)
+             for name, share in (("Full", 0.6), ("5", 0.4), ("6", 0.5))}
+    expected = verdicts({"Full - 5": (right["Full"], right["5"]), "Full - 6": (right["Full"], right["6"])})
+    assert first.verdict == expected["Full - 5"]
+    assert second.verdict == expected["Full - 6"]
+    assert first.mean == pytest.approx(0.2)
     assert first.paper == pytest.approx(26.1)
-    assert first.top1.low > 0
-    assert null.top1.mean == pytest.approx(0.5)
-    assert null.paper is None
 
 
 @pytest.mark.parametrize("format", ["text", "md"])
@@ -92,7 +129,8 @@ def test_the_caption_says_what_the_numbers_rest_on(tmp_path):
     for needed in ("Scale tiny, world 0", "Seeds 0.", "40 test pictures x 2 samples", "tiny/judge@0123456789ab",
                    "cpu float32 1 thread", "10 of 16", "N=40, reference=100, averaged over 2 samples",
                    "covers the choice of test items only, not training", "pretrain_seeds = each",
-                   "54.3 % (10 classes, n = 40)", "the two do not compare"):
+                   "54.3 % (10 classes, n = 40)", "the two do not compare", "conditional on these trained models",
+                   "Leaky: no.", "Versions: torch 2.15.0.", "tiny/judge (0123456789ab), which the literature does not"):
         assert needed in caption, needed
 
 
@@ -100,7 +138,6 @@ def test_several_seeds_are_crossed_and_one_shared_pretraining_forbids_a_verdict(
     put_all(tmp_path, seeds=(0, 1, 2), pretrain_seeds="one")
     table = tables.table(tmp_path, "mask_ratio", ABLATION)
     assert table.rows[0].seeds == (0, 1, 2)
-    assert table.contrasts[0].top1.seeds == 3
     caption = " ".join(table.caption)
     assert "Seeds 0, 1, 2." in caption
     assert "crossed with seeds" in caption
@@ -109,7 +146,7 @@ def test_several_seeds_are_crossed_and_one_shared_pretraining_forbids_a_verdict(
 
 def test_a_tiny_number_is_never_in_the_papers_column_without_its_label(tmp_path):
     put_all(tmp_path)
-    lines = tables.table(tmp_path, "mask_ratio", ABLATION).render("md").splitlines()
+    lines = made(tmp_path).render("md").splitlines()
     header = next(line for line in lines if "FID" in line)
     assert header.split("|")[-2].strip() == "paper, 50-way, ImageNet-EEG, %"
     assert "top-1 of 16, % [95%]" in header
@@ -135,28 +172,30 @@ def test_without_published_numbers_there_is_no_papers_column_and_a_line_says_so(
 def test_a_narrow_terminal_loses_columns_by_name_never_the_result(tmp_path):
     put_all(tmp_path)
     table = tables.table(tmp_path, "mask_ratio", ABLATION)
-    narrow, wide = tables.text(table, 90), tables.text(table, 250)
+    narrow, wide = (formats.text(table.printed(), width) for width in (90, 250))
     for width in (80, 90, 120):
-        assert max(map(len, tables.text(table, width).splitlines())) <= width
+        assert max(map(len, formats.text(table.printed(), width).splitlines())) <= width
     assert "Not shown at this width: " in narrow
     assert "mask 0.25" in narrow
     assert "60.0 [44.1, 75.9]" in narrow
     assert "Not shown" not in wide
 
 
-def test_csv_holds_rows_and_contrasts_as_numbers(tmp_path):
+def test_csv_holds_rows_contrasts_and_mcnemar_as_numbers(tmp_path):
     put_all(tmp_path)
-    frame = pd.read_csv(io.StringIO(tables.table(tmp_path, "mask_ratio", ABLATION).render("csv")), dtype={"name": str})
-    assert frame["kind"].tolist() == ["row"] * 5 + ["contrast"] * 3
+    frame = pd.read_csv(io.StringIO(made(tmp_path).render("csv")), dtype={"name": str})
+    given = "McNemar, given these models"
+    assert frame["kind"].tolist() == ["row"] * 5 + ["contrast", given] * 2
     assert frame["top1"].round(6).tolist()[:6] == [60, 40, 50, 10, 95, 20]
     assert frame["paper_50way_imagenet_eeg"].round(6).tolist()[5] == 26.1
-    assert frame["fid"].tolist()[0] == 12.345
+    assert frame["mean_fid"].tolist()[0] == 12.345
+    assert frame.loc[6, ["seed", "p"]].tolist() == [0, pytest.approx(2 / 2**8)]
 
 
 def test_an_unknown_format_names_those_that_exist(tmp_path):
     put_all(tmp_path)
-    with pytest.raises(BenchError, match="there are: text, md, csv"):
-        tables.table(tmp_path, "mask_ratio", ABLATION).render("html")
+    with pytest.raises(BenchError, match="there are: text, md, latex, html, csv"):
+        made(tmp_path).render("pdf")
 
 
 def test_settings_are_said_in_words():
@@ -176,11 +215,11 @@ def test_the_papers_table_2_is_transcribed_in_full():
     assert rows.loc[["5", "6", "7"], "mask_ratio"].tolist() == [0.25, 0.5, 0.85]
 
 
-def test_a_table_needs_neither_torch_nor_scipy_and_less_than_a_second(tmp_path):
+def test_a_table_needs_neither_torch_nor_scipys_statistics_and_less_than_a_second(tmp_path):
     put_all(tmp_path, seeds=(0, 1, 2))
     code = ("import sys; from pathlib import Path; from bench import ablation, tables\n"
             f"t = tables.table(Path({str(tmp_path)!r}), 'mask_ratio', ablation.load('mask_ratio')); t.render('md')\n"
-            "assert not {'torch', 'scipy', 'PIL'} & set(sys.modules), 'too much imported'")
+            "assert not {'torch', 'scipy.stats', 'sklearn', 'PIL'} & set(sys.modules), 'too much imported'")
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
     after = os.times()
@@ -211,4 +250,349 @@ def test_a_row_that_was_recorded_with_other_settings_or_another_configuration_is
     assert any("other settings than the ablation names now, run again: 5." in line
                for line in tables.table(tmp_path, "mask_ratio", changed).caption)
     put(tmp_path, "6", 0.5, config="d")
-    assert any("rows differ in config" in line for line in tables.table(tmp_path, "mask_ratio", ABLATION).caption)
+    assert any("rows differ in config" in line for line in made(tmp_path).caption)
+
+
+def test_with_one_seed_a_verdict_is_given_these_models_and_with_several_it_is_not(tmp_path):
+    put_all(tmp_path)
+    assert cell(made(tmp_path).printed(), "verdict", "Full - 5", 1) == "better, given these models"
+    put_all(tmp_path, seeds=(1, 2))
+    printed = made(tmp_path).printed()
+    assert cell(printed, "verdict", "Full - 5", 1) == "better"
+    assert "conditional" not in " ".join(printed.caption)
+
+
+def test_a_contrast_that_is_not_resolved_says_what_would_resolve_it(tmp_path):
+    put(tmp_path, "Full", 0, right=np.arange(40) % 2 == 0)
+    put(tmp_path, "5", 0, right=np.arange(40) % 2 == 1)
+    put(tmp_path, "6", 0, right=np.arange(40) % 3 == 0)
+    printed = made(tmp_path).printed()
+    assert cell(printed, "verdict", "Full - 6", 1) == "not resolved, given these models"
+    assert re.search(r"about [\d,]+ items", cell(printed, "would resolve", "Full - 6", 1))
+
+
+def test_one_shared_pretraining_gives_no_verdict_where_it_matters_and_one_where_it_does_not(tmp_path):
+    put_all(tmp_path, seeds=(0, 1), pretrain_seeds="one")
+    for seed in (0, 1):
+        put(tmp_path, "E", 0.3, seed, pretrain_seeds="one")
+    two = changed(variants=[*ABLATION.variants, Variant("E", tune="E")], contrasts=[("Full", "5"), ("Full", "E")])
+    pretrained, opened = made(tmp_path, two).contrasts
+    assert pretrained.verdict is None
+    assert pretrained.said == "no verdict: one pre-training"
+    assert opened.verdict.word == "better"
+    assert cell(made(tmp_path, two).printed(), "top-1", "Full - 5", 1) == "+20.0"
+
+
+def test_a_contrast_of_rows_with_other_test_pictures_gets_no_verdict(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, "6", 0.5, pictures=30)
+    first, second = made(tmp_path).contrasts
+    assert first.verdict is not None
+    assert second.said == "no verdict: other test pictures"
+    put(tmp_path, "6", 0.5, seed=7)
+    put_all(tmp_path)
+    assert made(tmp_path).contrasts[1].verdict is not None
+
+
+def test_the_gain_over_shuffled_is_paired_and_a_share_of_the_ceilings(tmp_path):
+    put_all(tmp_path)
+    full, five, _, null, ceiling = made(tmp_path).rows
+    assert (full.gain.mean, five.gain.mean, ceiling.gain.mean) == pytest.approx((0.5, 0.3, 0.85))
+    assert (full.way, ceiling.way) == pytest.approx((0.5 / 0.85, 1))
+    assert null.gain is None
+    put(tmp_path, "5", 0.3, items="shuffled")
+    again = {row.name: row for row in made(tmp_path).rows}
+    assert again["5"].gain.mean == pytest.approx(0.1), "a row's own null comes before Full's"
+    assert again["5, shuffled EEG"].top1.mean == pytest.approx(0.3)
+
+
+def test_fulls_null_by_permutation_stands_beside_the_measured_one(tmp_path):
+    put_all(tmp_path)
+    line, = [line for line in made(tmp_path).caption if "permuted labels" in line]
+    label = np.arange(40) * 7 % 10
+    judged = np.where(np.arange(40) < 24, label, (label + 10) % 16)
+    expected = 100 * (judged[:, None] == label).mean()
+    said = re.search(r"shuffled EEG 10\.0 \[\S+ \S+\] % and permuted labels (\S+) \[(\S+), (\S+)\] % "
+                     r"\(1,000 permutations; Full: p = 0\.001\)", line)
+    assert float(said[1]) == pytest.approx(expected, abs=0.05)
+    assert float(said[2]) < expected < float(said[3])
+    assert made(tmp_path).caption == made(tmp_path).caption
+
+
+def test_a_row_that_failed_says_so_with_its_reason_and_loses_no_other(tmp_path):
+    put_all(tmp_path)
+    put_all(tmp_path, seeds=(1,))
+    for seed in (0, 1):
+        fail(tmp_path, "5", "RuntimeError: out of memory | 8 GiB", seed)
+    fail(tmp_path, "6", "killed", 1)
+    table = made(tmp_path)
+    printed = table.printed()
+    assert cell(printed, "top-1", "5") == "failed"
+    assert cell(printed, "seeds", "6") == "1"
+    assert cell(printed, "verdict", "Full - 5", 1) == "failed"
+    assert table.contrasts[1].verdict.interval.seeds == 1
+    assert "Failed: 5, seed 1: RuntimeError: out of memory | 8 GiB." in table.caption
+    assert "Failed: 6, seed 1: killed." in table.caption
+    assert not any(line.startswith("Not run") for line in table.caption)
+    frame = pd.read_csv(io.StringIO(table.render("csv")), dtype={"name": str})
+    assert frame.loc[frame["kind"] == "row", "failed"].tolist() == [0, 1, 0, 0, 0]
+
+
+def test_a_table_of_failures_alone_can_be_shown(tmp_path):
+    fail(tmp_path, "Full", "no GPU")
+    table = made(tmp_path)
+    assert cell(table.printed(), "top-1", "Full") == "failed"
+    assert table.caption == ("Failed: Full, seed 0: no GPU.", "Nothing is scored yet: bench run --ablation mask_ratio")
+
+
+@dataclass(frozen=True)
+class Control:
+    """A spec as of a system without settings."""
+
+    name: str
+    eeg: str = "real"
+    eeg_free: bool = False
+    system: ClassVar[str] = "trivial"
+
+
+def test_rows_that_cannot_know_the_stimulus_are_tested_against_permuted_labels_as_a_family(tmp_path):
+    rng = np.random.default_rng(0)
+    put_all(tmp_path)
+    free = [Control("EEG zero", "zero", True), Control("random picture", eeg_free=True), Control("leak", "mean", True)]
+    for spec, share in zip(free, (0.06, 0.06, 0.5), strict=True):
+        put(tmp_path, spec.name, 0, items=spec.eeg, right=rng.random(40) < share)
+    table = made(tmp_path, changed(variants=[FULL, *free, Control("VAE")], contrasts=[("Full", "EEG zero")]))
+    by_name = {row.name: row for row in table.rows}
+    assert by_name["Full"].null is None
+    assert by_name["VAE"].top1 is None
+    assert by_name["EEG zero"].settings == ("-",) * 4
+    assert by_name["leak"].exceeds == pytest.approx(3 / 1001)
+    assert by_name["EEG zero"].exceeds > 0.05
+    printed = table.printed()
+    assert cell(printed, "exceeds", "leak") == "yes, p = 0.003"
+    assert cell(printed, "exceeds", "random picture").startswith("no, p = ")
+    assert cell(printed, "permuted labels", "Full") == "-"
+    assert cell(printed, "verdict", "Full - EEG zero", 1) == "better, given these models"
+    assert any("3 rows cannot know the stimulus" in line and "Holm over them: leak at 0.05" in line
+               for line in table.caption)
+
+
+def test_a_control_that_was_run_beside_the_rows_has_a_row_of_its_own(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, "Full", 0.05, items="zero")
+    row, = [row for row in made(tmp_path).rows if row.name == "Full, zero EEG"]
+    assert row.top1.mean == pytest.approx(0.05)
+    assert row.exceeds > 0.05
+
+
+def test_the_order_of_the_rows_is_compared_with_the_papers_where_there_are_four(tmp_path):
+    put_all(tmp_path)
+    assert not any("Kendall" in line for line in made(tmp_path).caption)
+    put(tmp_path, "7", 0.45)
+    line, = [line for line in made(tmp_path, changed(variants=[*ABLATION.variants, Variant("7", 0.85)])).caption
+             if "Kendall" in line]
+    assert re.match(r"Kendall's tau-b with the paper's order of 4 rows: \+1\.00 \[[+-]", line)
+
+
+def test_rows_that_leak_are_named(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, "6", 0.5, leaky="yes: same block")
+    assert any(line.startswith("Leaky: no (5, Full, class name as text); yes: same block (6). Versions: torch")
+               for line in made(tmp_path).caption)
+
+
+NASTY = r"a_b & 50% {x} $y$ #1 ~^ <i>\'|'</i> -3"
+
+
+def test_latex_is_balanced_escaped_and_as_wide_as_it_says(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, NASTY, 0.2)
+    put(tmp_path, "[sic]", 0.2)
+    latex = made(tmp_path, changed(title="100 % of & _", variants=[
+        FULL, Variant(NASTY), Variant("[sic]"), Variant("5", 0.25), Variant("6", 0.5)])).render("latex")
+    begun = re.findall(r"\\(begin|end)\{(\w+\*?)\}", latex)
+    stack = []
+    for which, name in begun:
+        if which == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert not stack
+    assert re.sub(r"\\[{}]", "", latex).count("{") == re.sub(r"\\[{}]", "", latex).count("}")
+    bodies = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", latex, re.S)
+    assert len(bodies) == 2
+    for columns, body in bodies:
+        lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(lines) >= 3
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(columns) - 1}
+        assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    assert r"a\_b \& 50\% \{x\} \$y\$ \#1 \textasciitilde{}\textasciicircum{} \textless{}i" in latex
+    assert r"\textbackslash{}'\textbar{}'" in latex
+    assert "    {}[sic] &" in latex
+    plain = re.sub(r"^%.*", "", latex)
+    assert not re.search(r"(?<!\\)[%#_]", plain)
+    assert r"\caption{100 \% of \& \_}" in latex
+
+
+class Page(HTMLParser):
+    """Counts cells by row and keeps the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.texts, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not {"src", "href"} & {name for name, _ in attrs}
+        if tag == "tr":
+            self.rows.append(0)
+        elif tag in ("td", "th"):
+            self.rows[-1] += 1
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_html_is_one_page_that_loads_nothing_and_escapes_text(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, NASTY, 0.2)
+    html = made(tmp_path, changed(variants=[FULL, Variant(NASTY), *ABLATION.variants[1:]])).render("html")
+    page = Page()
+    page.feed(html)
+    assert html.startswith("<!doctype html>")
+    assert page.tags.count("table") == 2
+    assert len(set(page.rows[:7])) == 1
+    assert len(set(page.rows[7:])) == 1
+    assert NASTY in page.texts
+    assert not {"i", "script", "link", "img"} & set(page.tags)
+
+
+def test_markdown_keeps_a_bar_in_a_name_inside_its_cell(tmp_path):
+    put_all(tmp_path)
+    put(tmp_path, NASTY, 0.2)
+    block = made(tmp_path, changed(variants=[FULL, Variant(NASTY)], contrasts=[])).render("md").split("\n\n")[1]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_table_1_never_puts_the_judges_distance_under_lpips(tmp_path):
+    for seed in (0, 1):
+        put(tmp_path, "Full", 0.6, seed, ablation="mine")
+    printed = tables.named("table1", tmp_path)
+    ours, paper = "Full, scale tiny", "Ours, as printed"
+    assert printed.blocks[0][0].cells == ("Brain2Image, as printed", paper, ours)
+    assert [cell(printed, header, paper) for header in ("FID", "IS", "PSNR", "SSIM", "LPIPS", "judge")] == [
+        "3.61", "28.54", "14.6", "0.267", "0.644", "-"]
+    assert cell(printed, "LPIPS", ours) == "not measured at tiny"
+    assert cell(printed, "judge distance, no LPIPS", ours) == "0.420 (SD 0.000), by judge"
+    assert cell(printed, "FID", ours) == "12.35 (SD 0.00), by judge"
+    assert re.fullmatch(r"10\.0 \[9\.\d, 10\.\d\]", cell(printed, "PSNR", ours))
+    assert cell(printed, "SSIM", ours) == "0.310 (SD 0.000)"
+    assert any("mine, scale tiny" in line and "no number of one compares" in line for line in printed.caption)
+    with pytest.raises(BenchError, match=r"no results of Full in .*; make them with: bench run --ablation table2"):
+        tables.named("table1", tmp_path / "nowhere")
+
+
+def test_a_csv_that_lies_anywhere_is_shown_with_its_metrics(tmp_path):
+    put(tmp_path, "Full", 0.6, scale="external", versions="")
+    shutil.copy(tmp_path / "mask_ratio.csv", tmp_path / "theirs.csv")
+    printed = tables.named(str(tmp_path / "theirs.csv"), tmp_path)
+    assert [column.header for column in printed.blocks[0]] == [
+        "metric", "of", "value", "N", "extractor", "compares with the literature"]
+    assert cell(printed, "value", "fid") == "12.345"
+    assert cell(printed, "compares", "fid") == "no"
+    assert cell(printed, "compares", "psnr") == "yes"
+    assert "Scale external." in printed.caption[0]
+    for format in formats.FORMATS:
+        assert "psnr" in printed.render(format)
+    with pytest.raises(BenchError, match="no file"):
+        tables.named(str(tmp_path / "missing.csv"), tmp_path)
+
+
+def test_the_suites_own_run_gives_every_format_from_its_csv_alone(tmp_path):
+    for name in ("table2.csv", "table2.items.csv.gz", "table2.sha256"):
+        shutil.copy(REFERENCE / name, tmp_path)
+    for format in formats.FORMATS:
+        assert "79." in tables.named("table2", tmp_path).render(format)
+    assert tables.named("table1", tmp_path).render("md").count("\n|") == 5
+    data = (tmp_path / "table2.csv").read_bytes()
+    (tmp_path / "table2.csv").write_bytes(data.replace(b"0.8075", b"0.8076", 1))
+    with pytest.raises(BenchError, match=r"table2\.csv was changed since bench wrote it"):
+        tables.named("table2", tmp_path)
+
+
+def document(tmp_path, text=""):
+    put_all(tmp_path / "results" / "tiny")
+    path = tmp_path / "README.md"
+    path.write_text(f"# Mine\n\n```\n<!-- bench table NAME -->\n```\n\n<!-- bench table mask_ratio -->\n{text}"
+                    "<!-- end -->\n\nThe end.\n")
+    return path
+
+
+def test_a_table_in_a_document_is_checked_against_its_csv_and_put_right_on_demand(tmp_path):
+    path, root = document(tmp_path, "\nold\n"), tmp_path / "results"
+    before = path.read_text()
+    difference, = tables.check(path, root)
+    assert (difference.line, difference.found) == (9, "old")
+    assert str(difference).startswith(f"{path}, line 9: the table mask_ratio is not the one its CSV gives: found 'old'")
+    assert path.read_text() == before
+    tables.check(path, root, write=True)
+    text = path.read_text()
+    assert text.startswith(before.split("old")[0])
+    assert text.endswith("<!-- end -->\n\nThe end.\n")
+    assert tables.named("mask_ratio", root / "tiny").render("md") in text
+    assert tables.check(path, root) == []
+    path.write_text(text.replace("| Full | mask 0.75 |", "| Full | mask 0.76 |"))
+    difference, = tables.check(path, root)
+    assert "mask 0.76" in difference.found
+    assert "mask 0.75" in difference.expected
+    assert path.read_text().splitlines()[difference.line - 1] == difference.found
+    path.write_text(text.replace("<!-- end -->", "one line more\n<!-- end -->"))
+    assert len(tables.check(path, root)) == 1
+
+
+def test_a_number_that_changed_in_the_results_makes_the_document_wrong(tmp_path):
+    path, root = document(tmp_path), tmp_path / "results"
+    tables.check(path, root, write=True)
+    put(root / "tiny", "5", 0.45)
+    difference, = tables.check(path, root)
+    assert difference.found.startswith("| 5 | mask 0.25 |")
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("nothing here\n", "no table is marked there"),
+    ("<!-- bench table mask_ratio -->\n", "line 1: <!-- end --> is missing"),
+    ("<!-- bench table a -->\n<!-- bench table b -->\n<!-- end -->", "line 2: a mark must name a table"),
+    ("<!-- bench table -->\n<!-- end -->", "line 1: a mark must name a table"),
+    ("<!-- bench table mask_ratio --wide -->\n<!-- end -->", "line 1: '--wide' is not understood"),
+    ("<!-- bench table mask_ratio clip -->\n<!-- end -->", "line 1: 'clip' is not understood"),
+    ("\n<!-- bench table mask -->\n<!-- end -->", "line 2: no ablation 'mask'; there are"),
+    ("<!-- bench table clip --reference -->\n<!-- end -->", "line 1: no results of 'clip' in .*reference/tiny"),
+    ("<!-- bench table clip --scale micro -->\n<!-- end -->", "no results of 'clip' in .*results/micro"),
+    ("<!-- bench table 'clip -->\n<!-- end -->", "line 1: .* is not understood: No closing quotation"),
+])
+def test_a_mark_that_is_not_understood_is_one_line_with_its_place(tmp_path, text, line):
+    path = tmp_path / "page.md"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=r"page\.md[,:] ?.*" + line):
+        tables.check(path, tmp_path / "results")
+    with pytest.raises(BenchError, match="no file"):
+        tables.check(tmp_path / "none.md", tmp_path / "results")
+
+
+def test_every_published_number_names_its_source_and_how_it_was_read():
+    for path in sorted(tables.PUBLISHED.glob("*.csv")):
+        rows = pd.read_csv(path, dtype={"row": str})
+        assert {"paper", "place", "row", "metric", "value", "unit", "n_way", "dataset", "note"} <= set(rows), path.name
+        assert rows[["paper", "place", "row", "metric", "value"]].notna().all().all(), path.name
+        assert np.isfinite(rows["value"].astype(float)).all()
+        assert not rows.duplicated(["paper", "place", "row", "metric", "dataset"]).any(), path.name
+    neighbours = pd.read_csv(tables.PUBLISHED / "neighbours.csv")
+    assert set(neighbours["read_in"]) <= {"paper", "abstract", "figure", "secondary"}
+    assert len(neighbours) > 50
+
+
+def test_two_numbers_of_one_model_that_contradict_each_other_are_written_down():
+    rows = pd.read_csv(tables.PUBLISHED / "neighbours.csv")
+    ours = rows[rows["value"].isin([26.13, 28.64]) & (rows["metric"] == "retrieval_top1")]
+    assert set(ours["value"]) == {26.13, 28.64}
+    assert ours["contradicts"].notna().all()

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import items
 from bench.data import pictures, tiny
 from bench.data.pictures import CLASSES, SHOWN
-from bench.errors import BenchError
+from bench.runtime import Runtime
 from bench.scale import MICRO
-from bench.stages import Corpus, Items, Trials
+from bench.stages import Corpus, Items, Numerics, Readout, Trials
+from bench.train.readout import readout
+from bench.train.trials import trials
 
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
 
@@ -75,18 +76,13 @@ def test_a_subject_sees_every_picture_once_and_two_subjects_the_same_pictures():
 
 
 def test_without_evoked_responses_the_class_cannot_be_read_and_with_them_it_can(tmp_path):
-    from bench.runtime import Runtime
-    from bench.stages import Readout
-    from bench.train.readout import readout
-    from bench.train.trials import trials
-
     reached = {}
     for snr in (0.0, 2.0):
         stage = replace(TRIALS, world=replace(MICRO.world, snr=snr, pictures=600))
         (tmp_path / str(snr) / "trials").mkdir(parents=True)
         trials(stage, lambda upstream: tmp_path, tmp_path / str(snr) / "trials", Runtime())
-        readout(Readout(Items(stage, "train"), Items(stage, "val")), lambda upstream, snr=snr: tmp_path / str(snr)
-                / "trials", tmp_path / str(snr), Runtime())
+        stage = Readout(Items(stage, "train"), Items(stage, "val"), "ridge", None, 0, Numerics())
+        readout(stage, lambda upstream, snr=snr: tmp_path / str(snr) / "trials", tmp_path / str(snr), Runtime())
         reached[snr] = pd.read_csv(tmp_path / str(snr) / "metrics.csv")["value"].item()
     assert reached[0.0] < 0.25
     assert reached[2.0] > 0.6
@@ -99,20 +95,46 @@ def test_blocked_recording_shows_a_class_at_a_stretch_and_interleaved_does_not()
         assert low <= (label[1:] == label[:-1]).mean() <= high
 
 
-def test_shuffled_items_have_the_eeg_of_another_trial_of_their_part_and_the_same_pictures(micro):
-    folder = micro.path(TRIALS)
-    real, shuffled = (items.load(Items(TRIALS, "test", eeg), folder) for eeg in ("real", "shuffled"))
-    assert np.array_equal(real.item, shuffled.item)
-    assert np.array_equal(real.pictures, shuffled.pictures)
-    assert not (real.eeg == shuffled.eeg).all((1, 2)).any()
-    assert sorted(x.tobytes() for x in real.eeg) == sorted(x.tobytes() for x in shuffled.eeg)
+@pytest.mark.parametrize("order", ["blocked", "interleaved"])
+def test_a_split_by_block_gives_every_block_one_part_and_every_part_all_classes(order, tmp_path):
+    stage = replace(TRIALS, split="block", world=replace(MICRO.world, order=order, blocks=60))
+    trials(stage, lambda upstream: tmp_path, tmp_path, Runtime())
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert (table.groupby("block")["part"].nunique() == 1).all()
+    assert table["part"].value_counts(normalize=True).round(2).to_dict() == {"train": 0.67, "val": 0.17, "test": 0.17}
+    assert (table.groupby("block")["label"].nunique() == 1).all() == (order == "blocked")
+    if order == "blocked":
+        assert (table.groupby("part")["label"].nunique() == 10).all()
 
 
-def test_an_unknown_part_or_control_is_refused(micro):
-    with pytest.raises(BenchError, match="no part 'exam'.* there are: test, train, val"):
-        items.load(Items(TRIALS, "exam"), micro.path(TRIALS))
-    with pytest.raises(BenchError, match="no control 'noise'.* there are: real, shuffled"):
-        items.load(Items(TRIALS, "test", "noise"), micro.path(TRIALS))
+def test_a_number_of_blocks_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="a divisor of 240 pictures"):
+        tiny.paired_recording(replace(MICRO.world, blocks=7), 1)
+    with pytest.raises(ValueError, match="a multiple of 10 classes"):
+        tiny.paired_recording(replace(MICRO.world, order="blocked", blocks=24), 1)
+    world = replace(MICRO.world, order="blocked")
+    with pytest.raises(ValueError, match="three blocks of each class"):
+        tiny.block_parts(world, 1, tiny.paired_recording(world, 1))
+
+
+def test_the_interval_before_the_stimulus_holds_no_response_where_trials_lie_far_apart(tmp_path):
+    loud = replace(MICRO.world, gap=(1.2, 1.3), snr=30.0)
+    stage = Trials(loud, MICRO.subjects, MICRO.band)
+    reached = {}
+    for window in ("stimulus", "blank"):
+        trials(replace(stage, window=window), lambda upstream: tmp_path, tmp_path, Runtime())
+        run = [Items(stage, part) for part in ("train", "test")]
+        readout(Readout(*run, "ridge", None, 0, Numerics()), lambda upstream: tmp_path, tmp_path, Runtime())
+        reached[window] = pd.read_csv(tmp_path / "metrics.csv")["value"].item()
+    assert reached["stimulus"] > 0.5
+    assert reached["blank"] < 0.3
+
+
+def test_the_classes_lie_equally_far_apart_in_every_world():
+    for seed in range(3):
+        classes = tiny._anatomy(replace(MICRO.world, seed=seed)).classes
+        distance = np.linalg.norm(classes[:, None] - classes, axis=-1)[np.triu_indices(len(classes), 1)]
+        assert np.allclose(distance, distance[0])
 
 
 def test_the_corpus_comes_from_devices_with_8_to_32_channels_and_holds_recordings_out(micro):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import helmert
 
 from bench.data.pictures import BACKGROUNDS, CLASSES, COLOURS, SHOWN, TILT, Scenes, draw_scenes, stream
 
@@ -49,7 +50,8 @@ class TinyWorld:
     anatomy: float = 0.12  # head radii; how far the dipoles of two people lie apart, which changes their lead fields
     delay: float = 0.008  # s, standard deviation of each wave's latency over people
 
-    order: str = "interleaved"  # or "blocked": all pictures of a class in one block, as ImageNet-EEG was recorded
+    order: str = "interleaved"  # or "blocked": a block holds one class alone, as ImageNet-EEG was recorded
+    blocks: int = 10  # of a recording, equally long; in the blocked order a multiple of the number of classes
     block_drift: float = 0.0  # log gain of each channel in each block, standard deviation: gel dries, electrodes move
     artefacts: float = 0.0  # eye movements and muscle bursts that go with the class, over ongoing activity
 
@@ -145,8 +147,8 @@ def _anatomy(world: TinyWorld) -> _Anatomy:
     k = world.sources
     visual, ongoing = _dipoles(k, rng, (0, -0.6, 0.3)), _dipoles(14, rng)
     ongoing[0][:2] = 0.75 * np.array([[-0.35, -0.85, 0.4], [0.35, -0.85, 0.4]])  # alpha: left and right occipital
-    simplex = np.eye(SHOWN) - 1 / SHOWN  # all classes lie equally far apart
-    classes = np.linalg.svd(simplex)[0][:, :CODE] @ np.linalg.qr(rng.standard_normal((CODE, CODE)))[0] * np.sqrt(SHOWN)
+    rotation = np.linalg.qr(rng.standard_normal((CODE, CODE)))[0]
+    classes = helmert(SHOWN).T @ rotation * np.sqrt(SHOWN)  # all classes lie equally far apart
     draft = _Anatomy(
         visual=visual,
         ongoing=ongoing,
@@ -289,18 +291,42 @@ def paired_scenes(world: TinyWorld) -> tuple[Scenes, Array]:
     return scenes, parts
 
 
+def block_parts(world: TinyWorld, subject: int, recording: Recording) -> Array:
+    """The part of each block of a paired recording (index into PARTS): two thirds train, a sixth val, a sixth test.
+
+    In the blocked order that holds for the blocks of each class. ValueError where a class has fewer than three.
+    """
+    labels = paired_scenes(world)[0].label[recording.pictures]
+    groups = np.zeros(world.blocks, np.int64)
+    if world.order == "blocked":
+        groups[recording.blocks] = labels
+    rng = _generator(world, 6, subject)
+    parts = np.zeros(world.blocks, np.int64)
+    for group in np.unique(groups):
+        rows = rng.permutation(np.flatnonzero(groups == group))
+        held = max(1, round(len(rows) / 6))
+        if len(rows) < 3 * held:
+            raise ValueError(f"blocks={world.blocks}: a split by block needs three blocks of each class, better six")
+        parts[rows[:held]], parts[rows[held : 2 * held]] = 1, 2
+    return parts
+
+
 def paired_recording(world: TinyWorld, subject: int) -> Recording:
-    """One subject sees every paired picture once, in ten blocks. `onsets`, `pictures`, `blocks` are in time's order."""
+    """One subject sees every paired picture once, in blocks. `onsets`, `pictures`, `blocks` are in time's order."""
     if world.order not in ORDERS:
         raise ValueError(f"order={world.order!r}: expected one of {', '.join(ORDERS)}")
     if subject not in SUBJECTS:
         raise ValueError(f"subject {subject}: expected one of {', '.join(map(str, SUBJECTS))}")
+    if world.pictures % world.blocks or (world.order == "blocked" and world.blocks % SHOWN):
+        raise ValueError(f"blocks={world.blocks}: expected a divisor of {world.pictures} pictures, and in the blocked "
+                         f"order a multiple of {SHOWN} classes")
     scenes, _ = paired_scenes(world)
     rng = _generator(world, 1, subject)
     shown = rng.permutation(len(scenes))
     if world.order == "blocked":
-        shown = np.concatenate([shown[scenes.label[shown] == label] for label in rng.permutation(SHOWN)])
-    blocks = np.arange(len(shown)) * SHOWN // len(shown)
+        by_class = np.concatenate([shown[scenes.label[shown] == label] for label in range(SHOWN)])
+        shown = by_class.reshape(world.blocks, -1)[rng.permutation(world.blocks)].ravel()
+    blocks = np.arange(len(shown)) * world.blocks // len(shown)
     length = world.n_times / world.sfreq + rng.uniform(*world.gap, len(shown))
     onsets = np.round((2 + np.cumsum(length) - length[0]) * world.sfreq).astype(np.int64)
     n = int(onsets[-1] + 3 * world.sfreq)
@@ -309,8 +335,8 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
     if world.artefacts:
         data += _artefacts(world, electrodes, onsets, scenes.label[shown], n)
     if world.block_drift:
-        gains = np.exp(world.block_drift * rng.standard_normal((SHOWN, world.n_chans)).astype(np.float32))
-        data *= gains[np.clip(np.searchsorted(onsets, np.arange(n), "right") - 1, 0, None) * SHOWN // len(shown)].T
+        gains = np.exp(world.block_drift * rng.standard_normal((world.blocks, world.n_chans)).astype(np.float32))
+        data *= gains[blocks[np.clip(np.searchsorted(onsets, np.arange(n), "right") - 1, 0, None)]].T
     marks = tuple(
         (float(onset / world.sfreq), world.n_times / world.sfreq, CLASSES[label])
         for onset, label in zip(onsets, scenes.label[shown], strict=True)

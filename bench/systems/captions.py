@@ -1,26 +1,43 @@
-"""The ceiling: no EEG at all, the true class name as text through the untouched prior."""
+"""A caption through the untouched prior: the true class (the ceiling), none at all, or a classifier's verdict on the
+EEG (classify, then generate)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Captions, Generate, Items, Reference, Score
+from bench.stages import Captions, Generate, Items, Readout, Reference, Score, training
+
+CLASSES = ("true", "none", "ridge", "eegnet", "time")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The system has no settings."""
+    """classes: "true"; "none": the empty caption; or the classifier of the EEG that names the class: "ridge", "eegnet",
+    or "time", which sees when a trial was recorded and no EEG. Raises BenchError for another."""
 
     name: str = field(default="class name as text", compare=False)
+    classes: str = "true"
 
     system: ClassVar[str] = "captions"
+
+    def __post_init__(self) -> None:
+        if self.classes not in CLASSES:
+            raise BenchError(f"variant {self.name!r}: classes is one of {', '.join(CLASSES)}, not {self.classes!r}")
 
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """Pictures of the class name, scored as any system's."""
     judge, vae, clip, unet = (scale.weights(part) for part in ("judge", "vae", "clip", "unet"))
-    pictures = Generate(Captions(clip, unet), items, vae, scale.sampling, seed, scale.numerics)
+    classes = spec.classes if spec.classes in ("true", "none") else readout(spec.classes, items, scale, seed)
+    pictures = Generate(Captions(clip, unet, classes), items, vae, scale.sampling, seed, scale.numerics)
     reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
-    return Score(pictures, items, reference, scale.nway, scale.numerics)
+    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)
+
+
+def readout(classifier: str, items: Items, scale: Scale, seed: int) -> Readout:
+    """A classifier of the EEG of these items; one that draws nothing at random is the same under every seed."""
+    return Readout(training(items), items, classifier, None, seed if classifier == "eegnet" else 0,
+                   scale.numerics)

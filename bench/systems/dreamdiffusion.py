@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bench import encoders
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Reference, Score, Targets
+from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Reference, Score, Targets, training
 from bench.variant import Variant
 
 
@@ -23,8 +21,8 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
         Corpus(scale.world, scale.band), encoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
     targets = Targets(items.trials, clip, vae, scale.numerics)
-    model = Finetune(replace(items, part="train"), targets, unet, clip, start, variant.align, variant.sd_loss,
+    model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.sd_loss,
                      variant.tune, scale.finetune, seed, scale.numerics)
     pictures = Generate(model, items, vae, scale.sampling, seed, scale.numerics)
     reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
-    return Score(pictures, items, reference, scale.nway, scale.numerics)
+    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.data import pictures
 from bench.items import Loaded, load
 from bench.runtime import Runtime
-from bench.stages import Encoder, Finetune, Pretrain, Stage
+from bench.stages import Encoder, Finetune, Items, Pretrain, Stage
 from bench.train.encoder import build
 from bench.variant import OPENS
 from models import frozen
@@ -56,6 +56,13 @@ class Model:
     def context(self, eeg: Tensor) -> Tensor:
         """[B, C, T] -> [B, M, D], in evaluation mode."""
         return self.tau.eval()(self.encoder.eval()(eeg))
+
+    @torch.inference_mode()
+    def embedding(self, context: Tensor) -> Tensor:
+        """[B, M, D] -> what h makes of it: CLIP space [B, D'] or class logits. ValueError without alignment."""
+        if self.head is None:
+            raise ValueError("a model without alignment has no h")
+        return self.head.eval()(context)
 
 
 def prepare(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
@@ -99,13 +106,32 @@ def prepare(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], P
     return model
 
 
+LAST = "model.safetensors"
+
+
+def file(checkpoint: int | None) -> str:
+    """The file of a checkpoint, from 1 on; None: the last."""
+    return LAST if checkpoint is None else f"model.{checkpoint}.safetensors"
+
+
+def loaded(stage: Finetune, items: Items, inputs: Callable[[Stage], Path]) -> Loaded:
+    """Items as the model of that stage is to see them."""
+    return load(items, inputs(items.trials), inputs(stage.targets) / "embeddings.npy")
+
+
 def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes model.safetensors (the trained tensors alone) and finetune.json (losses, counts of parameters)."""
-    items, schedule = load(stage.items, inputs(stage.items.trials)), stage.schedule
+    """Writes model.safetensors (the trained tensors alone; checkpoints before it as model.1.safetensors, ...) and
+    finetune.json (losses, counts of parameters)."""
+    items, schedule = loaded(stage, stage.items, inputs), stage.schedule
     model = prepare(stage, items.eeg.shape[1:], inputs, runtime)
-    losses = _train(stage, model, items, inputs(stage.targets), runtime)
-    trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
-    save_file(trained, out / "model.safetensors")
+
+    def keep(name: str) -> dict[str, Tensor]:
+        trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
+        save_file(trained, out / name)
+        return trained
+
+    losses = _train(stage, model, items, inputs(stage.targets), runtime, keep)
+    trained = keep(LAST)
     summary = {
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "trained_parameters": {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
@@ -116,12 +142,14 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     (out / "finetune.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def restore(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
+def restore(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime,
+            checkpoint: int | None = None) -> Model:
     """The model after fine-tuning: what was trained from the stage's folder, the rest from where it began."""
     model = prepare(stage, shape, inputs, runtime)
-    stored, trained = load_file(inputs(stage) / "model.safetensors"), model.trained()
+    path = inputs(stage) / file(checkpoint)
+    stored, trained = load_file(path), model.trained()
     if set(stored) != set(trained):
-        raise ValueError(f"{inputs(stage) / 'model.safetensors'} does not hold the tensors that {stage.tune} trains: "
+        raise ValueError(f"{path} does not hold the tensors that {stage.tune} trains: "
                          f"{sorted(set(stored) ^ set(trained))[:5]} ...")
     with torch.no_grad():
         for name, tensor in trained.items():
@@ -131,9 +159,10 @@ def restore(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], P
     return model
 
 
-def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime: Runtime) -> dict[str, float]:
-    """Trains in place. Batches, noise, time steps and dropped conditions depend on the seed alone: all variants see
-    the same ones."""
+def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime: Runtime,
+           keep: Callable[[str], object]) -> dict[str, float]:
+    """Trains in place, and calls `keep` with a file's name at every checkpoint but the last. Batches, noise, time steps
+    and dropped conditions depend on the seed alone: all variants see the same ones."""
     schedule, device = stage.schedule, runtime.device
     eeg = torch.from_numpy(items.eeg).to(device)
     embeddings, mean, std = (
@@ -159,6 +188,7 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
     torch.manual_seed(stage.seed)  # for an encoder's dropout; nothing of ours draws from it
     generator = torch.Generator().manual_seed(stage.seed)
     history: dict[str, list[Tensor]] = {"sd": [], "align": []}
+    kept = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
     for step in range(schedule.steps):
         index = torch.randint(len(eeg), (schedule.batch,), generator=generator)
         posterior = torch.randn((schedule.batch, *mean.shape[1:]), generator=generator).to(device)
@@ -187,6 +217,8 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
         optimizer.step()
         optimizer.zero_grad()
         decay.step()
+        if step + 1 in kept:
+            keep(file(kept[step + 1]))
         if step % 10 == 9 or step + 1 == schedule.steps:
             runtime.progress(step + 1, schedule.steps, loss=loss.item())
     last = max(1, schedule.steps // 10)

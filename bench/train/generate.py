@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,20 +14,24 @@ from bench.data import pictures
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Captions, Generate, Stage
-from bench.train.finetune import restore
+from bench.train.finetune import loaded, restore
 from models import frozen
 
 
 def generate(stage: Generate, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N]."""
-    items, sampling = load(stage.items, inputs(stage.items.trials)), stage.sampling
+    """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], and embedding.npy."""
+    sampling = stage.sampling
     if isinstance(stage.model, Captions):
-        unet, context, null = _captions(stage.model, items, runtime)
+        items = load(stage.items, inputs(stage.items.trials))
+        unet, context, null = _captions(stage.model, items, inputs, runtime)
     else:
-        model = restore(stage.model, items.eeg.shape[1:], inputs, runtime)
+        items = loaded(stage.model, stage.items, inputs)
+        model = restore(stage.model, items.eeg.shape[1:], inputs, runtime, stage.checkpoint)
         context = in_batches(lambda eeg: model.context(eeg.to(runtime.device)), torch.from_numpy(items.eeg),
                              sampling.batch)
         unet, null = model.unet, model.null_context
+        if stage.model.align == "clip":
+            np.save(out / "embedding.npy", in_batches(model.embedding, context, sampling.batch).cpu().numpy())
     vae = frozen.load_vae(stage.vae.path, stage.vae.sha256).to(runtime.device)
     noise = initial_noise(items.item, sampling.samples, stage.seed, frozen.latent_shape(unet))
     done, total = 0, len(noise)
@@ -65,9 +70,17 @@ def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int) -
 
 
 @torch.inference_mode()
-def _captions(model: Captions, items: Loaded, runtime: Runtime) -> tuple[torch.nn.Module, Tensor, Tensor]:
-    """The untouched U-Net, the context [N, M, D] of each item's class name, and that of the empty caption."""
+def _captions(model: Captions, items: Loaded, inputs: Callable[[Stage], Path],
+              runtime: Runtime) -> tuple[torch.nn.Module, Tensor, Tensor]:
+    """The untouched U-Net, the context [N, M, D] of each item's caption, and that of the empty caption."""
     clip = frozen.load_clip(model.clip.path, model.clip.sha256).to(runtime.device)
     unet = frozen.load_unet(model.unet.path, model.unet.sha256).to(runtime.device)
     words = clip.text_tokens(clip.tokenize([f"a {name}" for name in pictures.CLASSES] + [""]).to(runtime.device))
-    return unet, words[torch.from_numpy(items.label)], words[-1:]
+    if model.classes == "none":
+        said = np.full(len(items.label), len(words) - 1)
+    elif model.classes == "true":
+        said = items.label
+    else:
+        verdicts = pd.read_csv(inputs(model.classes) / "verdicts.csv").set_index("item")["predicted"]
+        said = verdicts.loc[items.item].to_numpy(copy=True)
+    return unet, words[torch.from_numpy(said)], words[-1:]

@@ -1,4 +1,4 @@
-"""A linear read-out of the class from the EEG itself: what is there to be found without any network."""
+"""Classifiers of the EEG itself: what is there to be found without any picture, and what a caption could be made of."""
 
 from __future__ import annotations
 
@@ -7,35 +7,103 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
 from sklearn.linear_model import RidgeClassifierCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from bench import results
+from bench.errors import BenchError
 from bench.items import load
 from bench.runtime import Runtime
-from bench.stages import Readout, Stage
+from bench.stages import Pretrain, Readout, Stage
+from bench.train.encoder import build
+from models.classifiers import EEGNet
 
 ALPHAS = tuple(10.0**power for power in range(-1, 7))
+NEIGHBOURS = 5
+EPOCHS, BATCH, LR = 25, 64, 4e-3  # EEGNet: AdamW, weight decay 0.01, half-cosine; chosen on validation of world 1
 
 
 def readout(stage: Readout, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes metrics.csv with readout_accuracy, the share of test trials whose class a ridge classifier tells.
+    """Writes verdicts.csv (item, label, predicted) of the test items, and metrics.csv with their accuracy.
 
-    It sees all channels and times, standardised; its penalty is chosen by leave-one-out on the training trials.
+    "ridge": all channels and times, standardised; its penalty by leave-one-out on the training trials. With an
+    encoder: the same on its mean token (a linear probe). "eegnet": the last of a fixed number of epochs. "time": the
+    classes of the nearest training trials of the same recording in time, no EEG.
     """
     train, test = (load(items, inputs(items.trials)) for items in (stage.train, stage.test))
-    classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
-    with threadpool_limits(1):
-        classifier.fit(_flat(train.eeg), train.label)
-        correct = classifier.predict(_flat(test.eeg)) == test.label
-    runtime.progress(1, 1)
     classes = len(np.unique(train.label))
-    rows = pd.DataFrame([("readout_accuracy", f"{classes} classes", correct.mean(), len(correct))],
-                        columns=list(results.METRICS))
+    if stage.classifier == "time":
+        predicted = _time(stage, inputs)
+    elif stage.classifier == "eegnet":
+        predicted = _eegnet(stage, train.eeg, train.label, test.eeg, classes, runtime)
+    elif stage.classifier == "ridge":
+        seen = [_probe(stage.encoder, items.eeg, inputs, runtime) if stage.encoder else
+                items.eeg.reshape(len(items.eeg), -1) for items in (train, test)]
+        with threadpool_limits(1):
+            ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
+            predicted = ridge.fit(seen[0].astype(np.float64), train.label).predict(seen[1].astype(np.float64))
+    else:
+        raise BenchError(f"no classifier {stage.classifier!r} of EEG; there are: ridge, eegnet, time")
+    runtime.progress(1, 1)
+    verdicts = pd.DataFrame({"item": test.item, "label": test.label, "predicted": predicted})
+    verdicts.to_csv(out / "verdicts.csv", index=False, lineterminator="\n")
+    name = "linear probe" if stage.encoder else stage.classifier
+    rows = pd.DataFrame([("readout_accuracy", f"{name}, {classes} classes", (predicted == test.label).mean(),
+                          len(predicted), "", "", 1)], columns=list(results.METRICS))
     (out / "metrics.csv").write_bytes(results.csv_bytes(rows))
 
 
-def _flat(eeg: np.ndarray) -> np.ndarray:
-    return eeg.reshape(len(eeg), -1).astype(np.float64)
+@torch.inference_mode()
+def _probe(stage: Pretrain, eeg: np.ndarray, inputs: Callable[[Stage], Path], runtime: Runtime) -> np.ndarray:
+    """Mean tokens [N, width] of the encoder as pre-training left it."""
+    encoder = build(stage.encoder, *eeg.shape[1:], runtime)
+    encoder.load_state_dict(load_file(inputs(stage) / "encoder.safetensors"))
+    encoder.eval().to(runtime.device)
+    return torch.cat([encoder(part.to(runtime.device)).mean(1).cpu() for part in torch.from_numpy(eeg).split(200)]
+                     ).numpy()
+
+
+def _time(stage: Readout, inputs: Callable[[Stage], Path]) -> np.ndarray:
+    """The most frequent class among the nearest training trials in time, for each test item [N], by subject."""
+    trials = pd.read_csv(inputs(stage.train.trials) / "trials.csv")
+    test = trials[trials["part"] == stage.test.part].sort_values("item")
+    predicted = np.empty(len(test), np.int64)
+    for subject in test["subject"].unique():
+        known = trials[(trials["part"] == stage.train.part) & (trials["subject"] == subject)]
+        own = (test["subject"] == subject).to_numpy()
+        nearest = KNeighborsClassifier(NEIGHBOURS).fit(known[["position"]].to_numpy(), known["label"].to_numpy())
+        predicted[own] = nearest.predict(test.loc[own, ["position"]].to_numpy())
+    return predicted
+
+
+def _eegnet(stage: Readout, eeg: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int,
+            runtime: Runtime) -> np.ndarray:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.seed)
+        net = EEGNet(*eeg.shape[1:], stage.train.trials.world.sfreq, classes).to(runtime.device)
+        signals, target = torch.from_numpy(eeg).to(runtime.device), torch.from_numpy(label).to(runtime.device)
+        steps = EPOCHS * (len(eeg) // BATCH)
+        optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=0.01)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        generator = torch.Generator().manual_seed(stage.seed)
+        net.train()
+        for epoch in range(EPOCHS):
+            order = torch.randperm(len(eeg), generator=generator)
+            for rows in order[: len(eeg) // BATCH * BATCH].split(BATCH):
+                loss = F.cross_entropy(net(signals[rows]), target[rows])
+                loss.backward()
+                optimizer.step()
+                net.limit()
+                optimizer.zero_grad()
+                decay.step()
+            runtime.progress(epoch + 1, EPOCHS, loss=loss.item())
+        net.eval()
+        with torch.inference_mode():
+            parts = torch.from_numpy(test).to(runtime.device).split(200)
+            return torch.cat([net(part).argmax(1) for part in parts]).cpu().numpy()

@@ -10,10 +10,11 @@ import numpy as np
 
 from bench.data.pictures import render
 from bench.data.recordings import as_raw, epochs
-from bench.data.tiny import PARTS, paired_recording, paired_scenes
+from bench.data.tiny import PARTS, block_parts, paired_recording, paired_scenes
 from bench.runtime import Runtime
 from bench.stages import Stage, Trials
 
+REACH = 0.5  # s from a blank window to the stimulus: the filter is symmetric and rings before a response, too
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 
 
@@ -21,7 +22,8 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
     """Writes eeg.npy [N, C, T] float32, pictures.npy [P, 32, 32, 3] uint8 and trials.csv, a row for each of eeg's.
 
     An item is a subject who saw a picture; `picture` is the row of pictures.npy, `position` the trial's place in the
-    subject's recording, `block` the run of trials that it belongs to. Items go by subject, then by picture.
+    subject's recording, `block` the run of trials that it belongs to. Items go by subject, then by picture. With
+    split="block" a picture's part is that of its block, and may differ between subjects.
     """
     world = stage.world
     scenes, parts = paired_scenes(world)
@@ -36,9 +38,12 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
             raw = as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)
             position = np.argsort(recording.pictures)
             begin = done * len(scenes)
-            windows = epochs(raw, recording.onsets, stage.band, world.sfreq, world.n_times)
+            early = world.n_times + round(REACH * world.sfreq) if stage.window == "blank" else 0
+            windows = epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times)
             eeg[begin : begin + len(scenes)] = windows[position]
+            of_block = block_parts(world, subject, recording) if stage.split == "block" else None
             for picture, place in enumerate(position):
-                label, part, block = scenes.label[picture], PARTS[parts[picture]], recording.blocks[place]
+                label, block = scenes.label[picture], recording.blocks[place]
+                part = PARTS[parts[picture] if of_block is None else of_block[block]]
                 table.writerow([begin + picture, subject, picture, label, part, block, place])
     np.save(out / "eeg.npy", eeg)

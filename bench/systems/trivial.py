@@ -1,0 +1,35 @@
+"""Pictures that owe nothing to a generator: a training picture, the mean of a class, the stimulus through the VAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from bench.errors import BenchError
+from bench.scale import Scale
+from bench.stages import Items, Reference, Score, Trivial
+
+SOURCES = ("random", "class_mean", "vae")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """source: "random" (a training picture of any class), "class_mean" (knows the class), "vae" (knows the stimulus).
+    Raises BenchError for another."""
+
+    name: str = field(compare=False)
+    source: str = "random"
+
+    system: ClassVar[str] = "trivial"
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise BenchError(f"variant {self.name!r}: source is one of {', '.join(SOURCES)}, not {self.source!r}")
+
+
+def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
+    """The pictures, scored as any system's."""
+    judge, vae, clip = (scale.weights(part) for part in ("judge", "vae", "clip"))
+    pictures = Trivial(spec.source, items, vae, scale.sampling.samples, seed, scale.numerics)
+    reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
+    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)

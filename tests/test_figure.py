@@ -1,0 +1,239 @@
+"""Figures hold what is in the store, nothing else, and say what it is. The stages here are made up, not run."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from bench import ablation, plan, results, sheet
+from bench.data.pictures import CLASSES
+from bench.errors import BenchError
+from bench.figure import main, worst_of_each
+from bench.scale import MICRO
+from bench.stages import Score
+from bench.store import Store
+
+SHOWN, PER_CLASS, SAMPLES = 10, 4, 2
+N = SHOWN * PER_CLASS
+TWO = """
+from ablations.table2 import full, row3
+from bench.systems import captions
+variants = [row3, full, captions.Spec("no condition", "none")]
+"""
+ONE_WORLD_AND_ANOTHER = """
+from ablations.table2 import full
+from bench.variant import On
+variants = [full, On(full, "in blocks", world={"order": "blocked", "blocks": 60})]
+"""
+
+
+def scored(seed: int) -> pd.DataFrame:
+    """Every second class is always taken for the next one by sample 1, worst in the class's last item."""
+    rows = [{"item": item, "sample": sample, "label": item % SHOWN, "judged": (item + sample * (item % 2)) % SHOWN,
+             "nway_label": 1 - 0.01 * item if sample else 1.0, "judge_distance": 0.5}
+            for item in range(N) for sample in range(SAMPLES)]
+    return pd.DataFrame(rows)
+
+
+def fill(store: Store, table, but=()) -> None:
+    """Puts trials, pictures and scores of the rows into the store, every picture another one."""
+    rng = np.random.default_rng(0)
+    stimuli = rng.integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
+
+    def trials(out):
+        item = np.arange(N)
+        np.save(out / "pictures.npy", stimuli)
+        np.save(out / "eeg.npy", np.zeros((N, 2, 8), np.float32))
+        pd.DataFrame({"item": item, "subject": 4, "picture": item, "label": item % SHOWN, "part": "test", "block": 0,
+                      "position": item}).to_csv(out / "trials.csv", index=False)
+
+    def pictures(out):
+        np.save(out / "pictures.npy", rng.integers(0, 256, (N, SAMPLES, 32, 32, 3), dtype=np.uint8))
+        np.save(out / "item.npy", np.arange(N))
+
+    for row in table:
+        if isinstance(row.stage, Score) and row.variant not in but:
+            store.build(row.stage.items.trials, trials)
+            store.build(row.stage.pictures, pictures)
+            store.build(row.stage, lambda out, seed=row.seed: (out / "items.csv.gz").write_bytes(
+                results.gzipped(results.csv_bytes(scored(seed)))))
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """A folder with a store in which all rows of two.py stand, seeds 0 and 1."""
+    folder = tmp_path_factory.mktemp("figures")
+    (folder / "two.py").write_text(TWO)
+    fill(Store(folder / "store"), table(folder))
+    return folder
+
+
+def table(folder: Path, seeds=(0, 1), name="two"):
+    return plan.rows(ablation.load(str(folder / f"{name}.py")).variants, MICRO, seeds)
+
+
+def draw(folder: Path, number: int, seeds="0", out="figure.png", name="two", store="store") -> np.ndarray:
+    options = Namespace(figure=number, ablation=str(folder / f"{name}.py"), scale="micro", store=str(folder / store),
+                        seeds=seeds, out=str(folder / out), device="cpu")
+    assert main(options, Console()) == 0
+    return np.asarray(Image.open(folder / out))
+
+
+def holds(page: np.ndarray, picture: np.ndarray) -> bool:
+    """Whether the picture stands on the page, enlarged twice."""
+    corner, large = picture[0, 0], np.repeat(np.repeat(picture, 2, 0), 2, 1)
+    for top, left in np.argwhere((page == corner).all(-1)):
+        if np.array_equal(page[top : top + 64, left : left + 64], large):
+            return True
+    return False
+
+
+def of(folder: Path, variant: str, items="real", seed=0):
+    """The stimuli and the pictures of a row."""
+    store = Store(folder / "store", create=False)
+    row = next(r for r in table(folder) if (r.variant, r.items, r.seed) == (variant, items, seed))
+    return (np.load(store.path(row.stage.items.trials) / "pictures.npy"),
+            np.load(store.path(row.stage.pictures) / "pictures.npy"))
+
+
+def test_figure_3_shows_the_first_three_items_of_each_class_with_every_sample_of_full_alone(there):
+    page = draw(there, 3)
+    stimuli, full = of(there, "Full")
+    for item in (0, 9, 10, 25, 29):
+        assert holds(page, stimuli[item])
+        assert all(holds(page, full[item, sample]) for sample in range(SAMPLES))
+    assert not holds(page, full[30, 0])
+    assert not holds(page, of(there, "3")[1][0, 0])
+    assert not holds(page, of(there, "Full", seed=1)[1][0, 0])
+    assert holds(draw(there, 3, "0,1"), of(there, "Full", seed=1)[1][0, 0])
+
+
+def test_figure_4_shows_three_classes_with_other_systems_above_null_and_ceiling_below(there):
+    page = draw(there, 4)
+    stimuli, full = of(there, "Full")
+    for item in (0, 1, 2, 30, 31, 32):
+        assert holds(page, stimuli[item])
+        assert holds(page, full[item, 1])
+    assert not holds(page, stimuli[3])
+    assert holds(page, of(there, "no condition")[1][2, 0])
+    assert holds(page, of(there, "Full", "shuffled")[1][2, 0])
+    assert holds(page, of(there, "class name as text", "captions")[1][2, 0])
+    assert not holds(page, of(there, "3")[1][2, 0])
+
+
+def test_figure_5_shows_every_row_for_the_first_item_of_each_class(there):
+    page = draw(there, 5)
+    for variant, items in (("Full", "real"), ("3", "real"), ("no condition", "real"), ("Full", "shuffled")):
+        pictures = of(there, variant, items)[1]
+        assert holds(page, pictures[0, 0])
+        assert holds(page, pictures[9, 1])
+        assert not holds(page, pictures[10, 0])
+
+
+def test_figure_5_puts_rows_on_other_trials_into_a_block_of_their_own(there, tmp_path):
+    (tmp_path / "worlds.py").write_text(ONE_WORLD_AND_ANOTHER)
+    rows = table(tmp_path, (0,), "worlds")
+    fill(Store(tmp_path / "store"), rows)
+    both = draw(tmp_path, 5, name="worlds")
+    one = draw(there, 5)
+    stimulus = np.load(Store(tmp_path / "store").path(rows[1].stage.items.trials) / "pictures.npy")[0]
+    assert rows[0].stage.items.trials != rows[1].stage.items.trials
+    assert holds(both, stimulus)
+    assert (both.shape[0] - 1 > one.shape[0] - 64) and both.shape[1] >= 10 * 64
+
+
+def test_figure_6_shows_the_worst_wrong_picture_of_each_class_and_none_where_all_is_right(there):
+    page = draw(there, 6)
+    stimuli, full = of(there, "Full")
+    for label in range(1, SHOWN, 2):
+        worst = label + 30
+        assert holds(page, stimuli[worst])
+        assert holds(page, full[worst, 1])
+        assert not holds(page, full[label, 1])
+    for label in range(0, SHOWN, 2):
+        assert not any(holds(page, stimuli[item]) for item in range(label, N, SHOWN))
+
+
+def test_the_worst_of_a_class_has_the_lowest_accuracy_then_the_greatest_distance_then_comes_first():
+    rows = pd.DataFrame(
+        [(7, 0, 0, 1, 0.2, 0.1), (6, 1, 0, 2, 0.2, 0.3), (6, 0, 0, 2, 0.2, 0.3), (9, 0, 0, 3, 0.3, 0.9),
+         (1, 0, 0, 0, 0.0, 9.9), (2, 0, 1, 1, 0.1, 0.1), (3, 0, 2, 0, 0.9, 0.1)],
+        columns=["item", "sample", "label", "judged", "nway_label", "judge_distance"])
+    worst = worst_of_each(rows)
+    assert list(zip(worst["item"], worst["sample"], strict=True)) == [(6, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_equal_pictures_are_equal_files(there, number):
+    draw(there, number, out="a.png")
+    draw(there, number, out="b.png")
+    assert (there / "a.png").read_bytes() == (there / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_every_figure_says_scale_seed_variant_judge_and_that_it_is_no_paper_number(there, monkeypatch, number):
+    said = []
+    monkeypatch.setattr(sheet, "stacked", lambda title, blocks, caption: said.extend([title, *caption]) or blocks[0])
+    draw(there, number, "1")
+    text = " ".join(said)
+    assert text.startswith(f"Figure {number}. ")
+    judge = MICRO.weights("judge")
+    for part in ("Scale micro.", "Seed 1.", "Full", f"Judge {judge.name}@{judge.sha256[:12]}.",
+                 "Numerics cpu, float32, 1 thread", "micro is no paper number", f"DreamDiffusion's Fig. {number}"):
+        assert part in text
+    if number == 4:
+        assert ", ".join(CLASSES[:3]) in text
+    if number == 5:
+        assert "3: mask_ratio=None." in text
+
+
+def test_what_is_not_in_the_store_is_named_with_the_command_that_makes_it(there, tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    fill(Store(tmp_path / "store"), table(tmp_path, (0,)), but=("3",))
+    draw(tmp_path, 3)
+    with pytest.raises(BenchError, match=r"figure 5: not in the store .*: 3 \(seed 0\); make it with: bench run "
+                                         r"--ablation .*two\.py --scale micro --seeds 0 --store ") as error:
+        draw(tmp_path, 5, out="no.png")
+    assert "\n" not in str(error.value)
+    with pytest.raises(BenchError, match=r"Full \(seed 2\); make it with: .* --seeds 0,2"):
+        draw(tmp_path, 6, "0,2", out="no.png")
+    assert not (tmp_path / "no.png").exists()
+    with pytest.raises(BenchError, match="not in the store"):
+        draw(tmp_path, 3, store="nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_figure_is_a_png(there):
+    with pytest.raises(BenchError, match=r"--out .*figure\.pdf: a file name that ends in \.png"):
+        draw(there, 3, out="figure.pdf")
+
+
+def test_pictures_larger_than_the_page_allows_are_reduced_and_a_long_caption_is_wrapped():
+    large = np.zeros((2, 1, 512, 256, 3), np.uint8)
+    block = sheet.block({"Full": large}, ["panda", "airliner"], 128)
+    assert block.height == 2 * sheet.TEXT + 128 + sheet.GAP
+    page = sheet.stacked("title", [block], ["word " * 200])
+    assert page.width == max(40 * sheet.TEXT, block.width) + 2 * sheet.WIDE
+    ink = np.asarray(page.convert("L")) < 128
+    assert not ink[:, -sheet.WIDE :].any()
+    assert ink[block.height + 60 :].any(1).sum() > 40
+
+
+def test_a_matrix_is_darkest_where_the_share_is_largest():
+    shown = np.asarray(sheet.matrix(np.array([[1, 0], [0.25, 0.75]]), ["circle", "square"], ["circle", "square"]))
+    height = 2 * sheet.TEXT
+    left = shown.shape[1] // 2
+    cells = shown[height + 2 : height + 4].mean((0, 2)), shown[height + sheet.CELL + 2 :][:2].mean((0, 2))
+    margin = left - (shown.shape[1] - left) // 2
+    assert [round(row[x]) for row in cells for x in (margin, shown.shape[1] - 8)] == [73, 255, 210, 119]
+
+
+def test_drawing_imports_no_torch():
+    code = "import sys, bench.figure; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

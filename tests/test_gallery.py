@@ -1,0 +1,253 @@
+"""Folders and arrays of pictures that anybody made: how they are decoded, matched, and what is refused."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.errors import USAGE, BenchError
+from bench.gallery import decode, gallery, listed, pair, read_labels, resize
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+
+
+def folder(path, *names, picture=PICTURE):
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path / name)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def refused(match):
+    return pytest.raises(BenchError, match=match)
+
+
+def save(tmp_path, image, name="a.png", **options):
+    image.save(tmp_path / name, **options)
+    return decode(tmp_path / name)
+
+
+def test_a_picture_is_read_as_it_was_written(tmp_path):
+    assert np.array_equal(save(tmp_path, Image.fromarray(PICTURE)), PICTURE)
+    read = decode(tmp_path / "a.png")
+    assert (read.shape, read.dtype) == ((12, 10, 3), np.uint8)
+
+
+def test_grey_palette_and_bilevel_become_rgb(tmp_path):
+    grey = PICTURE[..., 0]
+    assert np.array_equal(save(tmp_path, Image.fromarray(grey)), np.repeat(grey[..., None], 3, 2))
+    bits = save(tmp_path, Image.fromarray(grey > 127))
+    assert np.array_equal(bits[..., 0], np.where(grey > 127, 255, 0))
+    palette = Image.fromarray(PICTURE).quantize(16)
+    assert np.array_equal(save(tmp_path, palette), np.asarray(palette.convert("RGB")))
+
+
+def test_cmyk_becomes_rgb_without_a_profile(tmp_path):
+    cmyk = Image.fromarray(np.full((8, 8, 4), (255, 0, 0, 0), np.uint8), "CMYK")
+    assert (save(tmp_path, cmyk, "a.tif") == (0, 255, 255)).all()
+    assert save(tmp_path, cmyk, "a.jpg").mean((0, 1)) == pytest.approx([0, 255, 255], abs=3)
+
+
+def test_sixteen_bits_are_divided_by_257(tmp_path):
+    levels = np.array([[0, 128, 129, 257 * 100, 65535]], np.uint16)
+    assert save(tmp_path, Image.fromarray(levels))[0, :, 0].tolist() == [0, 0, 1, 100, 255]
+    assert save(tmp_path, Image.fromarray(levels), "a.tif")[0, :, 2].tolist() == [0, 0, 1, 100, 255]
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    image = Image.fromarray(np.array([[[10, 20, 30, 0], [10, 20, 30, 255], [0, 0, 0, 51]]], np.uint8))
+    assert save(tmp_path, image)[0].tolist() == [[255, 255, 255], [10, 20, 30], [204, 204, 204]]
+    grey = Image.fromarray(np.array([[[7, 0], [7, 255]]], np.uint8), "LA")
+    assert save(tmp_path, grey)[0].tolist() == [[255] * 3, [7] * 3]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([1, 2, 3, 4, 5, 6])
+    assert save(tmp_path, palette, transparency=0)[0].tolist() == [[255] * 3, [4, 5, 6]]
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(save(tmp_path, Image.fromarray(PICTURE), exif=exif), PICTURE)
+
+
+def test_resizing_is_pillows_bicubic_with_antialiasing_and_leaves_equal_sizes_alone():
+    fine = np.tile(np.array([0, 255], np.uint8)[None, :, None], (64, 32, 3))
+    small = resize(fine, (16, 8))
+    assert small.shape == (16, 8, 3)
+    assert abs(small[:, 1:-1].astype(float) - 127.5).max() < 12
+    assert np.array_equal(small, np.asarray(Image.fromarray(fine).resize((8, 16), Image.Resampling.BICUBIC)))
+    assert resize(PICTURE, (12, 10)) is PICTURE
+
+
+def test_names_are_paths_below_the_folder_without_endings_and_other_files_are_left(tmp_path):
+    path = folder(tmp_path / "f", "b.JPG", "a.png", "class/c.webp")
+    (path / "notes.txt").write_text("x")
+    (path / "._a.png").write_text("x")
+    assert gallery(path).names == ("a", "b", "class/c")
+    assert gallery(path).sizes == ((12, 10),) * 3
+
+
+def test_pairs_match_by_name_whatever_the_ending_and_samples_by_their_number(tmp_path):
+    reference = gallery(folder(tmp_path / "r", "x.jpg", "y_1.png"))
+    one = gallery(folder(tmp_path / "one", "y_1.png", "x.png"))
+    assert [[one.names[i] for i in row] for row in pair(one, reference)] == [["x"], ["y_1"]]
+    many = gallery(folder(tmp_path / "many", *(f"{name}_{i}.png" for name in ("x", "y_1") for i in (0, 2, 10))))
+    assert [[many.names[i] for i in row] for row in pair(many, reference)] == [
+        ["x_0", "x_2", "x_10"], ["y_1_0", "y_1_2", "y_1_10"]]
+
+
+def test_names_without_a_partner_are_listed_on_both_sides(tmp_path):
+    made = gallery(folder(tmp_path / "g", "a.png", *(f"made{i}.png" for i in range(7))))
+    real = gallery(folder(tmp_path / "r", "a.png", "lost.png"))
+    with refused(r"7 of .*/g without a partner: made0, made1, made2, made3, made4 and 2 more; "
+                 r"1 of .*/r without a partner: lost") as error:
+        pair(made, real)
+    assert error.value.exit_code == USAGE
+    assert "\n" not in str(error.value)
+    assert listed("abcde") == "a, b, c, d, e"
+
+
+def test_unequal_numbers_of_samples_are_refused(tmp_path):
+    made = gallery(folder(tmp_path / "g", "a_0.png", "a_1.png", "b_0.png"))
+    with refused("1 to 2 samples of a picture.*fewer than 2 have: b"):
+        pair(made, gallery(folder(tmp_path / "r", "a.png", "b.png")))
+
+
+def test_a_place_without_pictures_is_refused(tmp_path):
+    with refused("is not there"):
+        gallery(tmp_path / "none")
+    with refused("holds no picture"):
+        gallery(folder(tmp_path / "empty"))
+    (tmp_path / "a.txt").write_text("x")
+    with refused("neither a folder"):
+        gallery(tmp_path / "a.txt")
+    with refused("two pictures of one name: a.jpg and a.png"):
+        gallery(folder(tmp_path / "twice", "a.png", "a.jpg"))
+
+
+def test_a_file_that_is_no_picture_is_refused_at_once(tmp_path):
+    path = folder(tmp_path / "f", "a.png")
+    (path / "b.png").write_text("this is text")
+    with refused("b.png cannot be read as a picture"):
+        gallery(path)
+    (path / "b.png").write_bytes(b"")
+    with refused("b.png cannot be read as a picture"):
+        gallery(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_truncated_file_is_refused(tmp_path, name):
+    path = folder(tmp_path / "f", name, picture=RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = (path / name).read_bytes()
+    (path / name).write_bytes(whole[:len(whole) // 2])
+    with refused(f"{name} cannot be read as a picture") as error:
+        gallery(path).read(0)
+    assert "\n" not in str(error.value)
+
+
+def test_an_animation_is_refused(tmp_path):
+    frames = [Image.fromarray(np.full((4, 4, 3), level, np.uint8)) for level in (0, 255)]
+    (tmp_path / "f").mkdir()
+    frames[0].save(tmp_path / "f" / "a.gif", save_all=True, append_images=frames[1:])
+    with refused("a.gif has several frames"):
+        gallery(tmp_path / "f")
+    frames[1].save(tmp_path / "f" / "a.gif")
+    assert (gallery(tmp_path / "f").read(0) == 255).all()
+
+
+def test_floating_point_pixels_in_a_file_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with refused("a.tif holds floating-point pixels"):
+        decode(tmp_path / "a.tif")
+
+
+def test_a_picture_too_large_to_be_one_is_refused(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+    with refused("cannot be read as a picture: Image size"):
+        gallery(tmp_path)
+
+
+def array(tmp_path, values, name="a.npy"):
+    np.save(tmp_path / name, values) if name.endswith("y") else np.savez(tmp_path / name, values)
+    return gallery(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_arrays_are_pictures_whose_names_are_row_numbers(tmp_path, name):
+    values = RNG.integers(0, 256, (3, 2, 5, 4, 3), dtype=np.uint8)
+    flat, samples = array(tmp_path, values[:, 0], name), array(tmp_path, values, f"s{name}")
+    assert flat.names == ("0", "1", "2")
+    assert samples.names == ("0_0", "0_1", "1_0", "1_1", "2_0", "2_1")
+    assert np.array_equal(samples.read(3), values[1, 1])
+    assert pair(samples, flat).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert samples.sizes[0] == (5, 4)
+
+
+def test_floating_point_arrays_are_in_0_to_1(tmp_path):
+    values = np.array([0, 0.5, 1], np.float32)[:, None, None, None] * np.ones((3, 2, 2, 3), np.float32)
+    assert [array(tmp_path, values).read(row)[0, 0, 0] for row in range(3)] == [0, 128, 255]
+
+
+GREY = np.full((2, 4, 4, 3), 0.5)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    (GREY * 255, r"values from 127\.5 to 127\.5; .*in \[0, 1\]: divide by 255"),
+    (GREY - 1, r"values from -0\.5.*\(array \+ 1\) / 2"),
+    (GREY * 1e6, "scale it"),
+    (np.where(np.arange(2)[:, None, None, None] == 1, np.nan, GREY), "NaN or infinite values, the first in row 1"),
+    (np.zeros((2, 3, 8, 8), np.uint8), r"channels come last here; save array\.transpose\(0, 2, 3, 1\)"),
+    (np.zeros((2, 5, 3, 8, 8), np.uint8), r"transpose\(0, 1, 3, 4, 2\)"),
+    (np.zeros((2, 8, 8), np.uint8), r"expected uint8, or float in \[0, 1\], \[N, H, W, 3\]"),
+    (np.zeros((2, 8, 8, 4), np.uint8), "expected uint8"),
+    (np.zeros((2, 8, 8, 3), np.int64), r"save array\.astype\('uint8'\)"),
+    (np.zeros((0, 8, 8, 3), np.uint8), "holds no picture"),
+    (np.array([{}]), "cannot be read as an array")])
+def test_arrays_of_another_layout_type_or_range_are_refused_with_the_cure(tmp_path, values, message):
+    with refused(message) as error:
+        array(tmp_path, values)
+    assert error.value.exit_code == USAGE
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_array_and_one_with_several_are_refused(tmp_path):
+    (tmp_path / "a.npy").write_text("text")
+    with refused("cannot be read as an array"):
+        gallery(tmp_path / "a.npy")
+    (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
+    with refused("cannot be read as an array"):
+        gallery(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", x=GREY, y=GREY)
+    with refused(r"holds 2 arrays \(x, y\); expected one"):
+        gallery(tmp_path / "c.npz")
+
+
+def test_labels_come_by_name_in_any_order(tmp_path):
+    (tmp_path / "labels.csv").write_text("label,name\n3,b\n0,a\n99,else\n")
+    assert read_labels(tmp_path / "labels.csv", ["a", "b"], 4).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("name,label\na,0\n", "no label of 1 pictures: b"),
+    ("name,label\na,0\nb,4\n", r"1 labels that are no class of the judge; expected 0 to 3, found b \(4\)"),
+    ("name,label\na,-1\nb,star\n", r"2 labels .* a \(-1\), b \(star\)"),
+    ("name,label\na,0\nb,1\na,1\n", "labels some pictures twice: a"),
+    ("picture,class\na,0\n", "has columns picture, class; expected name and label"),
+    ("", "cannot be read as a CSV")])
+def test_labels_that_are_missing_or_no_class_are_refused(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with refused(message):
+        read_labels(tmp_path / "labels.csv", ["a", "b"], 4)
+
+
+def test_a_file_of_labels_that_is_not_there_is_refused(tmp_path):
+    with refused("cannot be read as a CSV"):
+        read_labels(tmp_path / "labels.csv", ["a"], 4)

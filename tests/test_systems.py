@@ -1,0 +1,143 @@
+"""The systems that need no generator of their own, no EEG or no training, and the classifiers of the EEG."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bench import FULL, On, captions, encoders, plan, trivial
+from bench.build import build
+from bench.errors import BenchError
+from bench.runtime import Runtime
+from bench.scale import MICRO
+from bench.stages import Readout, training
+from bench.train.readout import readout
+from models.classifiers import EEGNet
+from models.encoders.linear import Encoder
+
+ITEMS = MICRO.items()
+
+
+def built(spec, store):
+    """The folder of a system's pictures."""
+    pictures = plan.plan(spec, ITEMS, MICRO, 0).pictures
+    if isinstance(spec, On):
+        encoders.keep(encoders.encoder(spec.of, MICRO), store.encoders)
+    for stage in plan.stages([pictures], store.has):
+        build(stage, store)
+    return store.path(pictures)
+
+
+@pytest.mark.parametrize("spec", [
+    captions.Spec("a", classes="none"), captions.Spec("b", classes="time"), trivial.Spec("c", source="random"),
+    trivial.Spec("d", source="class_mean"), trivial.Spec("e", source="vae")], ids=lambda spec: spec.name)
+def test_a_trivial_system_ends_in_pictures_of_every_item(spec, micro):
+    folder = built(spec, micro)
+    assert np.load(folder / "pictures.npy").shape == (40, MICRO.sampling.samples, 32, 32, 3)
+    assert np.array_equal(np.load(folder / "item.npy"), np.sort(np.load(folder / "item.npy")))
+
+
+def test_a_random_training_picture_is_one_and_the_class_mean_is_that_of_training_pictures(micro):
+    from bench.items import load
+
+    train, test = (load(it, micro.path(it.trials)) for it in (training(ITEMS), ITEMS))
+    known = {picture.tobytes() for picture in train.pictures}
+    drawn = np.load(built(trivial.Spec("c", source="random"), micro) / "pictures.npy")
+    assert all(picture.tobytes() in known for picture in drawn.reshape(-1, 32, 32, 3))
+    assert len({picture.tobytes() for picture in drawn[:, 0]}) > 20
+    means = np.load(built(trivial.Spec("d", source="class_mean"), micro) / "pictures.npy")
+    expected = train.pictures[train.label == test.label[0]].astype(float).mean(0)
+    assert np.abs(means[0, 1] - expected).max() <= 0.5
+
+
+def test_the_vae_gives_the_stimulus_back_nearly(micro):
+    from bench.items import load
+
+    rebuilt = np.load(built(trivial.Spec("e", source="vae"), micro) / "pictures.npy")
+    assert np.abs(rebuilt[:, 0].astype(float) - load(ITEMS, micro.path(ITEMS.trials)).pictures).mean() < 8
+
+
+def test_a_classifiers_verdict_is_the_caption(micro):
+    """With verdicts that are all true, classify-then-generate paints what the ceiling paints."""
+    classified = plan.plan(captions.Spec("b", classes="time"), ITEMS, MICRO, 0).pictures
+    verdicts = micro.path(built_readout(classified, micro)) / "verdicts.csv"
+    table, before = pd.read_csv(verdicts), verdicts.read_bytes()
+    wrong = (table["predicted"] != table["label"]).to_numpy()
+    ceiling, said = (np.load(built(captions.Spec(classes=classes), micro) / "pictures.npy") for classes in
+                     ("true", "time"))
+    assert np.array_equal(ceiling[~wrong], said[~wrong])
+    assert wrong.any()
+    assert not (ceiling[wrong] == said[wrong]).all((1, 2, 3, 4)).any()
+    assert verdicts.read_bytes() == before
+
+
+def built_readout(generate, store):
+    for stage in plan.stages([generate], store.has):
+        build(stage, store)
+    return generate.model.classes
+
+
+@pytest.mark.parametrize("eeg", ["label", "clip"])
+def test_an_oracle_goes_through_the_same_fine_tuning(eeg, micro):
+    linear = replace(FULL, mask_ratio=None, encoder="linear")
+    folder = built(On(linear, "oracle", eeg=eeg), micro)
+    assert np.load(folder / "pictures.npy").shape[0] == 40
+    assert np.load(folder / "embedding.npy").shape == (40, 64)
+
+
+def test_a_probe_and_the_ridge_classifier_write_a_verdict_for_every_item(micro):
+    start = plan.plan(FULL, ITEMS, MICRO, 0).pictures.model.start
+    for encoder in (None, start):
+        stage = Readout(training(ITEMS), ITEMS, "ridge", encoder, 0, MICRO.numerics)
+        verdicts = pd.read_csv(build(stage, micro) / "verdicts.csv")
+        assert len(verdicts) == 40
+        value = pd.read_csv(micro.path(stage) / "metrics.csv").set_index("metric").loc["readout_accuracy", "value"]
+        assert value == pytest.approx((verdicts["label"] == verdicts["predicted"]).mean())
+
+
+def test_eegnet_has_the_parameters_of_its_paper_and_keeps_its_filters_small():
+    net = EEGNet(32, 128, 250.0, 10)
+    temporal, spatial, separable, norms = 8 * 125, 16 * 32, 16 * 16 + 16 * 16, 2 * (8 + 16 + 16)
+    assert sum(p.numel() for p in net.parameters()) == temporal + spatial + separable + norms + 16 * 4 * 10 + 10
+    assert net(torch.zeros(2, 32, 128)).shape == (2, 10)
+    with torch.no_grad():
+        net.spatial.weight.mul_(100)
+    net.limit()
+    assert net.spatial.weight.flatten(1).norm(dim=1).max() <= 1 + 1e-5
+
+
+def test_eegnet_learns_what_a_ridge_classifier_cannot(tmp_path):
+    """Classes that differ by the power of a rhythm of random phase: a linear read-out sees nothing."""
+    rng = np.random.default_rng(0)
+    label = np.arange(400) % 2
+    phase = rng.uniform(0, 2 * np.pi, 400)
+    wave = np.sin(2 * np.pi * np.where(label, 8, 24)[:, None] * np.arange(128) / 250 + phase[:, None])
+    eeg = (wave[:, None] * np.ones((1, 4, 1)) + 0.5 * rng.standard_normal((400, 4, 128))).astype(np.float32)
+    np.save(tmp_path / "eeg.npy", eeg)
+    np.save(tmp_path / "pictures.npy", np.zeros((400, 4, 4, 3), np.uint8))
+    pd.DataFrame({"item": range(400), "subject": 1, "picture": range(400), "label": label, "block": 0,
+                  "part": ["train"] * 300 + ["test"] * 100, "position": range(400)}).to_csv(
+        tmp_path / "trials.csv", index=False)
+    reached = {}
+    for classifier in ("ridge", "eegnet"):
+        stage = Readout(training(ITEMS), ITEMS, classifier, None, 0, MICRO.numerics)
+        readout(stage, lambda upstream: tmp_path, tmp_path, Runtime())
+        reached[classifier] = pd.read_csv(tmp_path / "metrics.csv")["value"].item()
+    assert reached["ridge"] < 0.7
+    assert reached["eegnet"] > 0.9
+
+
+def test_the_linear_encoder_makes_one_token_of_a_trial():
+    assert Encoder(4, 10, 6, 0, 0)(torch.zeros(3, 4, 10)).shape == (3, 1, 6)
+
+
+@pytest.mark.parametrize(("spec", "said"), [
+    (lambda: captions.Spec("x", classes="svm"), "classes is one of true, none, ridge"),
+    (lambda: trivial.Spec("x", source="noise"), "source is one of random, class_mean, vae")])
+def test_a_spec_that_does_not_exist_is_refused(spec, said):
+    with pytest.raises(BenchError, match=said):
+        spec()
