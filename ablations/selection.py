@@ -12,4 +12,4 @@ from bench import On
 MANY = 5
 variants = [On(full, f"{which}/{MANY}{' on validation' * (part == 'val')}", part=part, checkpoint=(which, MANY))
             for part in ("test", "val") for which in range(1, MANY + 1)]
-selection = MANY
+contrasts = [(f"{MANY}/{MANY}", f"{which}/{MANY}") for which in range(1, MANY)]

@@ -1,4 +1,4 @@
-"""The command line: list, run, table, plan, prior."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -61,12 +62,28 @@ def parser() -> Parser:
             it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")
 
     table = command("table", "print a table from its CSV")
-    table.add_argument("ablation", metavar="NAME|FILE")
+    table.add_argument("ablation", metavar="NAME|FILE", nargs="?", help="an ablation, table1, or a CSV of `score`")
+    table.add_argument("--check", metavar="FILE.md", help="compare the tables in a document with their CSVs")
+    table.add_argument("--write", action="store_true", help="with --check: put them right")
     table.add_argument("--scale", default="tiny")
     table.add_argument("--results", default="results", metavar="DIR")
     table.add_argument("--reference", action="store_true", help="the suite's own run")
     table.add_argument("--with-controls", action="store_true", help="with the rows that the same flag of `run` adds")
-    table.add_argument("--format", choices=("text", "md", "csv"), default="text")
+    table.add_argument("--format", choices=("text", "md", "latex", "html", "csv"), default="text")
+
+    audit = command("audit", "leaks between the parts of a data set: what a decoder could use beside the stimulus")
+    audit.add_argument("--scale", default="tiny", help="its trials in the store (default: tiny)")
+    audit.add_argument("--trials", metavar="DIR", help="instead of them a folder: trials.csv, eeg.npy, pictures.npy")
+    audit.add_argument("--store", default=".bench", metavar="DIR")
+
+    figure = command("figure", "draw a counterpart of the paper's Figure 3, 4, 5 or 6 from the store")
+    figure.add_argument("figure", type=int, choices=(3, 4, 5, 6))
+    figure.add_argument("--ablation", default="figure5", metavar="NAME|FILE", help="default: figure5")
+    figure.add_argument("--scale", default="tiny")
+    figure.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
+    figure.add_argument("--device", default="auto", help="that of the run (default: auto)")
+    figure.add_argument("--store", default=".bench", metavar="DIR")
+    figure.add_argument("--out", metavar="PNG", help="default: results/SCALE/figureN.png")
 
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
     prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
@@ -120,11 +137,18 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _table(options: argparse.Namespace, console: Console) -> int:
-    from bench import report, tables
+    from bench import tables
 
-    chosen = ablation.load(options.ablation)
-    at = scale(options.scale)
-    print(tables.table(report.results_folder(options, at), chosen.name, chosen).render(options.format))
+    if (options.check is None) == (options.ablation is None) or (options.write and not options.check):
+        raise BenchError("bench table takes either a name, or --check FILE.md (with --write to put tables right)")
+    if options.check:
+        differences = tables.check(Path(options.check), Path(options.results), options.write)
+        for difference in differences:
+            print(f"{options.check}: {difference.name} written" if options.write else f"bench: {difference}",
+                  file=sys.stdout if options.write else sys.stderr)
+        return errors.USAGE if differences and not options.write else errors.OK
+    folder = Path(options.results) / ("reference" if options.reference else "") / scale(options.scale).name
+    print(tables.named(options.ablation, folder, options.with_controls).render(options.format))
     return errors.OK
 
 
@@ -134,4 +158,17 @@ def _prior(options: argparse.Namespace, console: Console) -> int:
     return report.prior(options, console)
 
 
-COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "prior": _prior}
+def _audit(options: argparse.Namespace, console: Console) -> int:
+    from bench import audit
+
+    return audit.main(options, console)
+
+
+def _figure(options: argparse.Namespace, console: Console) -> int:
+    from bench import figure
+
+    return figure.main(options, console)
+
+
+COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "audit": _audit, "figure": _figure,
+            "prior": _prior}

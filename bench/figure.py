@@ -44,6 +44,10 @@ class _Page:
     store: Store
     rows: Sequence[Row]
 
+    def name(self, row: Row) -> str:
+        """What stands beside a row's pictures; with its seed where there are several."""
+        return _line(row) if len({row.seed for row in self.rows}) == 1 else f"{_line(row)}, seed {row.seed}"
+
     def stimuli(self, row: Row) -> items.Loaded:
         """The items that a row was made for; labels and stimuli are the same whatever stood in place of the EEG."""
         shown = replace(_score(row).items, eeg="real")
@@ -93,7 +97,7 @@ Drawn = tuple[list[Image.Image], list[str]]
 def _samples(page: _Page) -> Drawn:
     """Of each class the first items: stimulus, then all samples of each seed."""
     stimuli = page.stimuli(page.rows[0])
-    lines = {f"{_line(row)}, seed {row.seed}": page.pictures(row) for row in page.rows}
+    lines = {page.name(row): page.pictures(row) for row in page.rows}
     blocks = [block for nth in range(PER_CLASS[3]) for block in _blocks(
         stimuli, lines, [rows[nth] for rows in _by_class(stimuli.label) if len(rows) > nth])]
     return blocks, [f"Of each class the first {PER_CLASS[3]} test items in the order of their ids, chosen before any "
@@ -103,17 +107,16 @@ def _samples(page: _Page) -> Drawn:
 def _compared(page: _Page) -> Drawn:
     """The first classes, a block for each: a line for each system."""
     stimuli = page.stimuli(page.rows[0])
-    lines = {_line(row) if row.seed == page.rows[0].seed else f"{_line(row)}, seed {row.seed}": page.pictures(row)
-             for row in page.rows}
+    lines = {page.name(row): page.pictures(row) for row in page.rows}
     blocks = [block for rows in _by_class(stimuli.label)[:COMPARED]
               for block in _blocks(stimuli, lines, rows[:PER_CLASS[4]])]
     names = [stimuli.names[label] for label in np.unique(stimuli.label)[:COMPARED]]
     caption = [f"The first {COMPARED} classes of the scale's list ({', '.join(names)}), and of each the first "
                f"{PER_CLASS[4]} test items in the order of their ids: chosen before any result was seen. The paper "
                "shows Airliner, Jack-o-Lantern and Panda."]
-    if not _others(page.chosen):
-        caption.append(f"No other system is a row of the ablation {page.chosen.name}, Brain2Image neither: what stands "
-                       "beside is the same method with shuffled EEG (null), and the class's name as text (ceiling).")
+    if "brain2image" not in {variant.system for variant in page.chosen.variants}:
+        caption.append(f"Brain2Image is no row of the ablation {page.chosen.name} and is not drawn. Beside the method "
+                       "stand its null (shuffled EEG) and its ceiling (the class's name as text).")
     return blocks, caption
 
 
@@ -126,7 +129,7 @@ def _variants(page: _Page) -> Drawn:
     blocks = []
     for rows in groups.values():
         stimuli = page.stimuli(rows[0])
-        lines = {_line(row): page.pictures(row) for row in rows}
+        lines = {page.name(row): page.pictures(row) for row in rows}
         blocks += _blocks(stimuli, lines, [own[0] for own in _by_class(stimuli.label)])
     settings = [f"{v.name}: {_settings(v)}." for v in page.chosen.variants if isinstance(v, Variant) and v != FULL]
     return blocks, ["Of each class the first test item in the order of ids, chosen before any result was seen; every "
@@ -149,7 +152,7 @@ def _failures(page: _Page) -> Drawn:
         heads = [f"{stimuli.names[a]} > {stimuli.names[b]}" for a, b in zip(worst["label"], worst["judged"],
                                                                             strict=True)]
         lines = {"stimulus": stimuli.pictures[which][:, None],
-                 f"{_line(row)}, seed {row.seed}": pictures[which, worst["sample"]][:, None]}
+                 page.name(row): pictures[which, worst["sample"]][:, None]}
         blocks += [_block({name: line[begin : begin + COLUMNS] for name, line in lines.items()},
                           heads[begin : begin + COLUMNS]) for begin in range(0, len(which), COLUMNS)]
     right = (every["label"] == every["judged"]).mean()

@@ -137,7 +137,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _folder(folder: Path) -> Gallery:
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder)
         if path.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in below.parts):
@@ -221,6 +221,9 @@ def _check(path: Path, array: np.ndarray) -> None:
             raise BenchError(f"{path} has NaN or infinite values, the first in row {row}")
         low, high = min(low, float(rows.min())), max(high, float(rows.max()))
     if low < 0 or high > 1:
-        cure = "divide by 255" if low >= 0 and high <= 255 else "save (array + 1) / 2" if -1 <= low and high <= 1 else \
-            "scale it"
+        cure = "scale it"
+        if low >= 0 and high <= 255:
+            cure = "divide by 255"
+        elif low >= -1 and high <= 1:
+            cure = "save (array + 1) / 2"
         raise BenchError(f"{path} has values from {low:g} to {high:g}; floating-point pictures are in [0, 1]: {cure}")

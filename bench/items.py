@@ -57,7 +57,9 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
 
 def _eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path, embeddings: Path | None) -> np.ndarray:
     """[N, C, T] float32 for the rows of `part`."""
-    rows, subject, label = part.index.to_numpy(), part["subject"].to_numpy(), part["label"].to_numpy()
+    rows: np.ndarray = part.index.to_numpy()
+    subject: np.ndarray = part["subject"].to_numpy()
+    label: np.ndarray = part["label"].to_numpy()
     if control == "label":
         return np.eye(len(trials["label"].unique()), dtype=np.float32)[label][:, None]
     if control == "clip":
@@ -104,7 +106,8 @@ def shuffled(item: np.ndarray, group: np.ndarray) -> np.ndarray:
 def _another(part: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
     """For each trial of `part` the row [N] of one of `pool` with the same subject and class."""
     rows = np.empty(len(part), np.int64)
-    for (subject, label), own in part.reset_index().groupby(["subject", "label"]).indices.items():
+    for subject, label in part[["subject", "label"]].drop_duplicates().itertuples(index=False):
+        own = np.flatnonzero((part["subject"] == subject) & (part["label"] == label))
         there = pool.index[(pool["subject"] == subject) & (pool["label"] == label)].to_numpy()
         if not len(there):
             raise BenchError(f"subject {subject} has no other trial of class {label} in the validation part")

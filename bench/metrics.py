@@ -146,9 +146,10 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """FID of features [N, D] and [M, D]: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), covariances with N - 1.
 
     0 to infinity, lower is better; its null is not 0 but what real pictures get at the same N: about D^2/4 (1/N + 1/M)
-    for standard normal features. Heusel et al. 2017, eq. 6. With S1 = A'A and S2 = B'B the trace of the root is the sum of AB''s
-    singular values, A [min(N, D), D] being the centred set or, with more than D pictures, its R of QR: neither a D x D
-    covariance nor a product of covariances is formed. ValueError for fewer than two pictures and unequal D.
+    for standard normal features. Heusel et al. 2017, eq. 6. With S1 = A'A and S2 = B'B the trace of the root is the sum
+    of the singular values of AB', where A [min(N, D), D] is the centred set or, with more than D pictures, its R of QR:
+    neither a D x D covariance nor a product of covariances is formed. ValueError for fewer than two pictures and for
+    unequal D.
     """
     x, y = _sets(x, y)
     return _frechet(_factor(x), _factor(y))

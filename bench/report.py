@@ -96,8 +96,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
 
     outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console))
     if outcome.failed:
-        results.record(folder, chosen.name, pd.DataFrame(
-            [failure(row, cause, at, chosen) for row, cause in outcome.failed.items()]), pd.DataFrame())
+        failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
+                    for row, cause in outcome.failed.items()]
+        results.record(folder, chosen.name, pd.concat(failures), pd.DataFrame())
     if built := [row for row in table if row.stage in outcome.built]:
         results.note_runs(folder, chosen.name, [note(row, store) for row in built])
     console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
@@ -132,12 +133,6 @@ def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
     return said
 
 
-def failure(row: Row, cause: str, at: Scale, chosen: Ablation) -> dict[str, Any]:
-    """The line of a row that has no numbers, with the reason."""
-    return about(row, at, chosen) | {"metric": results.FAILED, "key": "", "value": "", "n": 0,
-                                     "extractor": "", "extractor_sha256": "", "comparable": 0, "failed": cause.split(" (log: ")[0]}
-
-
 def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row's numbers, and those of its items, with what a table must say about them."""
     said = about(row, at, chosen) | {"leaky": leak(tested(row).trials, store), "versions": versions(row.stage, store)}
@@ -151,7 +146,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
         summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
         lines = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
                   "value": summary[name], "n": summary["held_out_windows"], "extractor": "", "extractor_sha256": "",
-                  "comparable": 1} for name in tables.MASKED]
+                  "comparable": 1, results.FAILED: ""} for name in tables.MASKED]
         numbers = pd.concat([numbers, pd.DataFrame([line | said for line in lines])])
     return numbers, each
 
@@ -169,8 +164,7 @@ def leak(trials: Trials, store: Store) -> str:
     """The audit's verdict on those trials and their split: "no", or "yes: ..."."""
     path = store.path(trials)
     if path.name not in _leaks:
-        _leaks[path.name] = audit.audit(pd.read_csv(path / "trials.csv"), np.load(path / "eeg.npy", mmap_mode="r"),
-                                        np.load(path / "pictures.npy", mmap_mode="r")).verdict
+        _leaks[path.name] = audit.read(path).verdict
     return _leaks[path.name]
 
 
@@ -195,14 +189,14 @@ def note(row: Row, store: Store) -> dict[str, object]:
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
     """The contact sheet of the lowest recorded seed: of each class the first test item of the first row, and what every
-    row with the same split that is in the store made of it."""
+    row with the same split and part that is in the store made of it."""
     first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
     shown_items = None
     for row in rows(chosen.variants, at, [first]):
         if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
             shown_items = shown_items or row.stage.items
-            if row.stage.items.trials.split != shown_items.trials.split:
+            if (row.stage.items.trials.split, row.stage.items.part) != (shown_items.trials.split, shown_items.part):
                 continue  # other pictures
             name = {"shuffled": "shuffled", "captions": "as text"}[row.items] if row.beside else row.variant
             drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy"))

@@ -90,7 +90,8 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
     BenchError: exit 2 for files that were changed by hand, 75 for a full disk, with the files as they were, 3 for a
     folder that cannot be written.
     """
-    new = _text(rows.assign(schema=SCHEMA, ablation=ablation)[list(COLUMNS)].reset_index(drop=True))
+    reasons = rows["failed"].fillna("") if "failed" in rows else ""
+    new = _text(rows.assign(schema=SCHEMA, ablation=ablation, failed=reasons)[list(COLUMNS)].reset_index(drop=True))
     if new.duplicated(list(KEY)).any():
         raise ValueError(f"two numbers for one of {', '.join(KEY)}")
     failed = new["metric"] == FAILED
@@ -156,7 +157,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     table = _upgraded(table, path)
     for name in (name for name in NUMBERS if name != "params"):
         numbers = pd.to_numeric(table[name], errors="coerce")
-        wrong = ~np.isfinite(numbers) & ~((table["metric"] == FAILED) & (name == "value"))
+        wrong = (numbers.isna() & (table["metric"] != FAILED)) if name == "value" else ~np.isfinite(numbers)
         if wrong.any():
             line = int(np.argmax(wrong))
             raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, a number is expected")

@@ -298,7 +298,8 @@ def _resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> 
     for start in range(0, resamples, 100):
         many = min(100, resamples - start)
         seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), many)
-        item_counts = rng.multinomial(items, np.full(items, 1 / items), many).astype(np.float64)
+        drawn = rng.integers(items, size=(many, items)) + items * np.arange(many)[:, None]
+        item_counts = np.bincount(drawn.ravel(), minlength=many * items).reshape(many, items).astype(np.float64)
         by_seed = (values.reshape(-1, items) @ item_counts.T).reshape(rows, seeds, many)
         means.append((by_seed * seed_counts.T).sum(1).T / (seeds * items))
     return np.concatenate(means)

@@ -166,11 +166,12 @@ def fid_inception(device: str = "cpu") -> Extractor:
 def open_clip_l14(device: str = "cpu") -> Extractor:
     """OpenAI's CLIP ViT-L/14 by open_clip: image embeddings of unit length, 768 dimensions at 224 pixels."""
     path, digest = weights("clip")
-    with torch.random.fork_rng(devices=[]):
-        net = open_clip.create_model(CLIP_MODEL, pretrained=None, force_quick_gelu=True)
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    net.load_state_dict({name: tensor.float() for name, tensor in state.items()
-                         if name not in ("input_resolution", "context_length", "vocab_size")})
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # OpenAI's file is TorchScript
+        net = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL), quick_gelu=True)
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+    about = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+    net.load_state_dict({name: tensor.float() for name, tensor in state.items() if name not in about})
     net = frozen.freeze(net).to(device)
     return Extractor(f"open_clip/{CLIP_MODEL}", digest, True, net.visual.image_size[0],
                      lambda images: Seen({"embedding": net.encode_image(_normalised(images, OPENAI), normalize=True)}),

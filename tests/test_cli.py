@@ -69,7 +69,7 @@ def test_list_names_ablations_encoders_and_scales_for_programs_too(capsys):
     assert {"table2", "mask_ratio", "encoder_size", "freezing", "clip", "pretraining", "figure5"} <= set(
         listed["ablations"])
     assert listed["ablations"]["mask_ratio"]["variants"] == ["Full", "5", "6", "7"]
-    assert listed["encoders"] == ["msm_vit"]
+    assert listed["encoders"] == ["linear", "msm_vit"]
     assert main(["list"]) == 0
     assert "variants: Full, 5, 6, 7" in capsys.readouterr().out
 
@@ -78,7 +78,7 @@ def test_dry_run_and_plan_count_the_stages_and_build_nothing(capsys, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--ablation", "table2"]) == 0
     planned = capsys.readouterr().out
-    for line in (["pretrain", "8", "0"], ["finetune", "15", "1"], ["generate", "15", "2"], ["score", "15", "2"]):
+    for line in (["pretrain", "8", "0"], ["finetune", "15", "0"], ["generate", "15", "2"], ["score", "15", "2"]):
         assert any(row.split()[:3] == line for row in planned.splitlines())
     assert main(["run", "--ablation", "table2", "--dry-run"]) == 0
     assert capsys.readouterr().out == planned

@@ -1,4 +1,13 @@
-"""The definitions: oracle values, closed forms, and where libraries differ."""
+"""The definitions: closed forms, what is refused, and the page that lists them.
+
+After a change of a definition: python tests/test_metrics.py writes the table of docs/metrics.md.
+"""
+
+import csv
+import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +15,10 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from bench import metrics
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "metrics.md"
+BEGIN, END = "<!-- the table of bench.metrics.DEFINITIONS: python tests/test_metrics.py -->", "<!-- end -->"
 
 
 def ranked(h: int, classes: int = 1000) -> np.ndarray:
@@ -114,3 +127,258 @@ def test_judge_distance_depends_on_directions_alone():
     east[:, 0], north[:, 1] = 5, 0.1
     assert metrics.judge_distance([east], [north]) == pytest.approx(2)
     assert metrics.judge_distance([east, east], [north, east]) == pytest.approx(1)
+
+
+# Closed forms
+
+def whitened(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """[n, d] with a sample mean of exactly 0 and a sample covariance of exactly 1."""
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    return np.linalg.qr(x - x.mean(0))[0] * np.sqrt(n - 1)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 90), (300, 12)])
+def test_frechet_distance_of_gaussians_with_known_moments_is_the_formula(n, m):
+    a, b, mean = np.linspace(0.5, 2, 10), np.linspace(3, 0.1, 10), np.linspace(-1, 1, 10)
+    x, y = whitened(n, 10) * a + 5, whitened(m, 10, 1) * b + 5 + mean
+    expected = (mean**2).sum() + ((a - b)**2).sum()
+    assert metrics.frechet_distance(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute_is_the_formula():
+    """In two dimensions tr M^1/2 = (tr M + 2 (det M)^1/2)^1/2."""
+    a, b = np.array([[2.0, 0.7], [0.7, 1.0]]), np.array([[1.0, -0.9], [-0.9, 3.0]])
+    x, y = (whitened(50, 2) @ np.linalg.cholesky(c).T for c in (a, b))
+    root = np.sqrt(np.trace(a @ b) + 2 * np.sqrt(np.linalg.det(a @ b)))
+    assert metrics.frechet_distance(x, y) == pytest.approx(np.trace(a + b) - 2 * root, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (8, 60)])
+def test_frechet_distance_of_a_set_moved_away_is_the_move_squared(n, d):
+    x = rng().standard_normal((n, d))
+    assert metrics.frechet_distance(x, x) == pytest.approx(0, abs=1e-10)
+    assert metrics.frechet_distance(x, x[::-1] + 2) == pytest.approx(4 * d, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(9, 4000), (500, 8)])
+def test_frechet_distance_looks_at_no_matrix_larger_than_the_smaller_of_pictures_and_dimensions(n, d, monkeypatch):
+    shapes, svd = [], np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda a, **options: shapes.append(a.shape) or svd(a, **options))
+    x, y = rng().standard_normal((2, n, d))
+    assert metrics.frechet_distance(x, y) > 0
+    assert shapes == [(min(n, d),) * 2]
+
+
+def test_frechet_distance_at_infinity_of_two_points_is_their_squared_distance():
+    """Where all covariances are 0 there is nothing to extrapolate."""
+    x, y = np.full((10, 3), 1.0), np.full((20, 3), 3.0)
+    assert metrics.frechet_distance_infinity(x, y, rng()) == pytest.approx(12)
+
+
+def test_kernel_distance_of_two_points_each_is_the_formula():
+    """k(x, x') = 8 within the first set, (2 + 1)^3 within the second, 1 across."""
+    x, y = np.array([[1.0, 1], [1, 1]]), np.array([[2.0, -2], [1, -1]])
+    assert metrics.kernel_distance(x, y, 2, 3, rng()) == (pytest.approx(8 + 27 - 2), 0)
+
+
+def test_inception_score_of_certain_pictures_is_the_number_of_classes_and_of_uncertain_ones_one():
+    assert metrics.inception_score(np.eye(7) * 1e4, 1, rng()) == (pytest.approx(7), 0)
+    assert metrics.inception_score(np.repeat(np.eye(7) * 50, 3, 0), 1, rng())[0] == pytest.approx(7)
+    assert metrics.inception_score(np.zeros((20, 7)), 4, rng()) == (pytest.approx(1), pytest.approx(0))
+    assert metrics.inception_score(np.tile(np.arange(7.0), (20, 1)), 4, rng())[0] == pytest.approx(1)
+
+
+def test_equal_pictures_have_the_best_of_every_metric():
+    a = noise(3, 16, 16, 3)
+    assert (metrics.psnr(a, a) == np.inf).all()
+    for metric in (metrics.ssim, metrics.ssim_released, metrics.pixcorr):
+        assert metric(a, a) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_negative_correlates_with_its_picture_at_minus_one_and_a_flat_picture_not_at_all():
+    a = noise(2, 8, 9, 3)
+    assert metrics.pixcorr(a, 255 - a) == pytest.approx(-1)
+    assert metrics.pixcorr(a, np.full_like(a, 7)).tolist() == [0, 0]
+
+
+def test_many_pictures_at_once_are_as_each_alone(monkeypatch):
+    a, b = noise(5, 12, 16, 3), noise(5, 12, 16, 3, seed=1)
+    for metric in (metrics.psnr, metrics.ssim, metrics.ssim_released, metrics.pixcorr):
+        together = metric(a, b)
+        monkeypatch.setattr(metrics, "BLOCK", 1)
+        assert metric(a, b).tolist() == together.tolist()
+        monkeypatch.undo()
+
+
+def test_a_generator_that_always_paints_the_same_is_identified_exactly_half_the_time():
+    real = rng().standard_normal((30, 8))
+    assert metrics.two_way_identification(real, np.tile(real[3], (30, 1))).mean() == pytest.approx(0.5, abs=1e-12)
+    assert metrics.two_way_identification(real, real).tolist() == [1] * 30
+    assert metrics.two_way_identification(real, np.zeros((30, 8))).tolist() == [0] * 30
+
+
+def test_real_pictures_that_are_equal_are_ties_whatever_the_rounding():
+    real = np.repeat(rng().standard_normal((1, 129)), 300, 0)
+    assert metrics.two_way_identification(real, rng().standard_normal((300, 129))).tolist() == [0] * 300
+    assert metrics.retrieval_topk(rng().standard_normal((300, 129)), real, 299).tolist() == [0] * 300
+
+
+def test_two_way_identification_and_retrieval_do_not_depend_on_how_many_are_held_at_a_time(monkeypatch):
+    a, b = rng().standard_normal((2, 40, 6))
+    whole = metrics.two_way_identification(a, a + b), metrics.retrieval_topk(a + b, a, 3)
+    monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
+    assert metrics.two_way_identification(a, a + b).tolist() == whole[0].tolist()
+    assert metrics.retrieval_topk(a + b, a, 3).tolist() == whole[1].tolist()
+
+
+def test_correlation_distance_and_cosine_have_their_ends_and_their_middle():
+    x = rng().standard_normal((4, 6))
+    assert metrics.correlation_distance(x, 3 * x + 1) == pytest.approx(0, abs=1e-12)
+    assert metrics.correlation_distance(x, -x) == pytest.approx(2)
+    flat = np.full_like(x, 0.1)  # whose mean in float64 is not 0.1
+    for other in (x, flat):
+        assert metrics.correlation_distance(other, flat).tolist() == [1] * 4
+    assert metrics.cosine_similarity(x, np.zeros_like(x)).tolist() == [0] * 4
+    assert metrics.cosine_similarity([[1.0, 0]], [[1.0, 1]]) == pytest.approx(np.sqrt(0.5))
+
+
+def test_a_query_that_is_always_the_same_retrieves_exactly_at_chance():
+    gallery = rng().standard_normal((20, 6))
+    query = np.tile(rng().standard_normal(6), (20, 1))
+    for k in (1, 5):
+        assert metrics.retrieval_topk(query, gallery, k).mean() == pytest.approx(k / 20)
+        assert metrics.retrieval_topk(query, gallery, k, 8).mean() == pytest.approx(k / 8)
+    assert metrics.retrieval_topk(gallery, gallery, 1).tolist() == [1] * 20
+
+
+def test_a_target_among_its_hard_distractors_wins_only_against_all_of_them():
+    logits = np.array([[5.0, 4, 3, 0], [1, 9, 0, 8]])
+    hard = metrics.hard_distractors(logits, np.array([0, 1]), 3)
+    assert hard.tolist() == [[1, 2], [3, 0], [-1, -1], [-1, -1]]
+    target = np.array([0, 1])
+    found, own = metrics.among(np.array([[2.0, 1, 1.5, 9], [5, 4, 9, 3]]), target,
+                               np.column_stack([target, hard[target]]))
+    assert found.tolist() == [[2, 1, 1.5], [4, 3, 5]]
+    assert metrics.top1(found, own).tolist() == [1, 0]
+
+
+# What is refused
+
+PICTURES, FEATURES, LOGITS = noise(3, 16, 16, 3), np.eye(6)[:4], np.eye(4)
+LOST, CLASSES = np.where(np.eye(6)[:4] == 1, np.nan, 0), np.arange(4)
+
+
+@pytest.mark.parametrize(("call", "match"), [
+    (lambda: metrics.top1(LOGITS[0], CLASSES), r"logits \[N, K\]"),
+    (lambda: metrics.top1(LOGITS.astype(str), CLASSES), "logits .* <U"),
+    (lambda: metrics.top1(LOGITS, CLASSES[:3]), r"each of 4 rows .* \[3\]"),
+    (lambda: metrics.top1(LOGITS, CLASSES / 1), "class .* float64"),
+    (lambda: metrics.top1(LOGITS, CLASSES - 1), "from 0 to 3, not -1 to 2"),
+    (lambda: metrics.nway_accuracy(LOGITS, CLASSES + 1, 2), "from 0 to 3, not 1 to 4"),
+    (lambda: metrics.among(LOGITS, CLASSES, np.array([0, 1, 2])), "1 of 4 targets .* class 3"),
+    (lambda: metrics.among(LOGITS, CLASSES, np.array([0, 1, 2, 2])), "stands twice"),
+    (lambda: metrics.among(LOGITS, CLASSES, np.array([0, 1, 2, 3, 4])), "not 0 to 4"),
+    (lambda: metrics.among(LOGITS, CLASSES, np.full((4, 2), -1)), "not -1 to -1"),
+    (lambda: metrics.among(LOGITS, CLASSES, np.zeros((3, 2), int)), r"\[4, S\] of whole"),
+    (lambda: metrics.hard_distractors(LOGITS, CLASSES, 5), "5-way .* 4 classes"),
+    (lambda: metrics.psnr(PICTURES, PICTURES[:2]), "uint8, not"),
+    (lambda: metrics.psnr(PICTURES[:0], PICTURES[:0]), "uint8, not"),
+    (lambda: metrics.ssim(PICTURES[..., :2], PICTURES[..., :2]), "uint8, not"),
+    (lambda: metrics.ssim_released(PICTURES[:, :6], PICTURES[:, :6]), "7x7"),
+    (lambda: metrics.pixcorr(PICTURES / 255, PICTURES), "float64"),
+    (lambda: metrics.frechet_distance(FEATURES, FEATURES[:, :5]), r"\[4, 6\] and \[4, 5\]"),
+    (lambda: metrics.frechet_distance(FEATURES, FEATURES[:1]), "2 or more"),
+    (lambda: metrics.frechet_distance(FEATURES, LOST), "finite"),
+    (lambda: metrics.frechet_distance(FEATURES, FEATURES + np.inf), "finite"),
+    (lambda: metrics.frechet_distance(FEATURES > 0, FEATURES), "bool"),
+    (lambda: metrics.frechet_distance_infinity(FEATURES[:3], FEATURES, rng()), "4 or more"),
+    (lambda: metrics.kernel_distance(FEATURES, FEATURES, 5, 1, rng()), "subsets of 5 from 4 and 4"),
+    (lambda: metrics.kernel_distance(FEATURES, FEATURES, 1, 1, rng()), "subsets of 1"),
+    (lambda: metrics.kernel_distance(FEATURES, FEATURES, 2, 0, rng()), "0 subsets"),
+    (lambda: metrics.inception_score(FEATURES, 5, rng()), "5 splits of 4"),
+    (lambda: metrics.inception_score(FEATURES, 0, rng()), "0 splits"),
+    (lambda: metrics.inception_score(LOST, 1, rng()), "logits are not all finite"),
+    (lambda: metrics.two_way_identification(FEATURES, FEATURES[:3]), "same items"),
+    (lambda: metrics.two_way_identification(FEATURES[:1], FEATURES[:1]), "2 or more items"),
+    (lambda: metrics.two_way_identification(FEATURES[:, :1], FEATURES[:, :1]), "features, not"),
+    (lambda: metrics.correlation_distance(FEATURES, FEATURES.ravel()), r"\[N, D\]"),
+    (lambda: metrics.cosine_similarity(FEATURES * 1j, FEATURES), "complex"),
+    (lambda: metrics.retrieval_topk(FEATURES, FEATURES[:3], 1), "4 or more pictures"),
+    (lambda: metrics.retrieval_topk(FEATURES, LOST, 1), "a gallery are not"),
+    (lambda: metrics.retrieval_topk(FEATURES, FEATURES, 5), "top-5 of 4"),
+    (lambda: metrics.retrieval_topk(FEATURES, FEATURES, 3, 2), "top-3 of 2"),
+    (lambda: metrics.retrieval_topk(FEATURES, FEATURES, 1, 5), "top-1 of 5"),
+])
+def test_what_makes_no_sense_is_refused_in_one_line(call, match):
+    with pytest.raises(ValueError, match=match) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# The module and its page
+
+def test_definitions_change_no_input_and_load_neither_torch_nor_scipys_slow_half():
+    x, y = rng().standard_normal((2, 12, 5))
+    a, b = noise(2, 16, 16, 3), noise(2, 16, 16, 3, seed=1)
+    before = [array.tobytes() for array in (x, y, a, b)]
+    for pair in (metrics.frechet_distance, metrics.two_way_identification, metrics.correlation_distance,
+                 metrics.cosine_similarity):
+        pair(x, y)
+    for pair in (metrics.psnr, metrics.ssim, metrics.ssim_released, metrics.pixcorr):
+        pair(a, b)
+    metrics.inception_score(x, 2, rng())
+    assert [array.tobytes() for array in (x, y, a, b)] == before
+    code = "import sys, bench.metrics; print(*{'torch', 'scipy.stats', 'pandas'} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert loaded.strip() == ""
+
+
+def test_every_metric_of_the_committed_results_is_defined():
+    found = set()
+    for path in (ROOT / "results" / "reference").rglob("*.csv"):
+        with path.open(newline="") as file:
+            found |= {row["metric"] for row in csv.DictReader(file) if "metric" in row}
+    assert found - {"failed"} <= set(metrics.DEFINITIONS)
+    assert "top1_label" in found
+
+
+def test_every_definition_is_whole():
+    for name, metric in metrics.DEFINITIONS.items():
+        assert name == metric.name
+        assert metric.better in ("higher", "lower")
+        assert metric.range[0] < metric.range[1]
+        assert all((metric.title, metric.null, metric.source))
+    assert len({metric.title for metric in metrics.DEFINITIONS.values()}) == len(metrics.DEFINITIONS)
+
+
+def test_every_public_function_says_what_it_gives():
+    public = [value for name, value in vars(metrics).items() if inspect.isfunction(value) and not name.startswith("_")
+              and value.__module__ == metrics.__name__]
+    assert metrics.frechet_distance in public
+    for function in public:
+        assert "[N" in function.__doc__ or "[K" in function.__doc__, function.__name__
+
+
+def table() -> str:
+    """DEFINITIONS in Markdown, in their order."""
+    def ends(metric: metrics.Metric) -> str:
+        return " to ".join(f"{end:g}".replace("inf", "∞").replace("-", "−") for end in metric.range)
+
+    lines = ["| metric | what it is | better | range | null | unit | source |", "|" + " :-- |" * 7]
+    lines += [f"| `{m.name}` | {m.title} | {m.better} | {ends(m)} | {m.null} | {m.unit} | {m.source} |"
+              for m in metrics.DEFINITIONS.values()]
+    return "\n".join(lines)
+
+
+def test_the_page_lists_the_definitions_as_they_are():
+    page = PAGE.read_text()
+    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "python tests/test_metrics.py writes it anew"
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text()
+    PAGE.write_text(page.split(BEGIN)[0] + BEGIN + "\n\n" + table() + "\n\n" + END + page.split(END)[1])

@@ -394,6 +394,9 @@ def test_a_csv_that_lies_anywhere_is_read_without_its_hash(tmp_path):
     record(tmp_path)
     shutil.copy(tmp_path / "mine.csv", tmp_path / "sent.csv")
     pd.testing.assert_frame_equal(results.read_csv(tmp_path / "sent.csv"), results.read(tmp_path, "mine").rows)
+    text = (tmp_path / "sent.csv").read_text()
+    (tmp_path / "sent.csv").write_text(text.replace(",0.5,", ",inf,"))  # the PSNR of equal pictures
+    assert np.isinf(results.read_csv(tmp_path / "sent.csv")["value"]).any()
 
 
 @pytest.mark.parametrize(("change", "line"), [
@@ -410,3 +413,10 @@ def test_a_csv_that_is_none_of_ours_is_refused_in_one_line(tmp_path, change, lin
         results.read_csv(tmp_path / "sent.csv")
     with pytest.raises(BenchError, match="no file"):
         results.read_csv(tmp_path / "missing.csv")
+
+
+def test_numbers_that_say_nothing_of_a_failure_did_not_fail(tmp_path):
+    record(tmp_path / "a")
+    results.record(tmp_path / "b", "mine", pd.concat([rows(fid="N=2, reference=10").iloc[:1], rows(
+        fid="N=2, reference=10").iloc[1:].drop(columns="failed")]), item_rows())
+    assert contents(tmp_path / "a")["mine.csv"] == contents(tmp_path / "b")["mine.csv"]

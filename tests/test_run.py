@@ -166,7 +166,11 @@ def test_a_row_that_fails_does_not_lose_the_others(there, capsys, tmp_path):
     assert "failed: mine (seed 0, real): finetune: ArithmeticError: no roots (log: " in captured.err
     rows = pd.read_csv(tmp_path / "r/micro/bad.csv", dtype={"variant": str})
     assert "3" in set(rows["variant"])
-    assert "mine" not in set(rows["variant"])
+    failed = rows[rows["variant"] == "mine"]
+    assert failed["metric"].tolist() == ["failed"]
+    assert failed["value"].isna().all()
+    assert failed["failed"].item() == "finetune: ArithmeticError: no roots"
+    assert "mine" in captured.out
     assert "not run" in captured.out
 
 

@@ -113,15 +113,16 @@ def test_metrics_are_the_means_of_the_item_rows_and_name_what_qualifies_them(tmp
     assert metrics["key"].to_dict() == {
         "clip_similarity": "64 dimensions", "correlation_judge": "96 dimensions",
         "fid": "N=40, reference=130, averaged over 2 samples",
-        "fid_infinity": "N=40, reference=130, averaged over 2 samples",
         "fid_torchmetrics": "N=40, reference=130, averaged over 2 samples",
         "is": "N=40, 1 split, averaged over 2 samples", "is_torchmetrics": "N=40, 1 split, averaged over 2 samples",
         "judge_distance": "5 layers", "kid": "N=40, reference=130, 100 subsets of 40, averaged over 2 samples",
-        "nway_judge": "10 of 16", "nway_label": "10 of 16", "nway_shown_label": "10 of 10 shown classes",
+        "nway_judge": "10 of 16", "nway_label": "10 of 16", "nway_shown_judge": "10 of 10 shown classes",
+        "nway_shown_label": "10 of 10 shown classes",
         "nway_top5_judge": "top 5, 10 of 16", "nway_top5_label": "top 5, 10 of 16", "pixcorr": "RGB",
         "psnr": "range 255", "ssim": "Gaussian 11x11, sigma 1.5", "ssim_released": "uniform 7x7, sample covariance",
         "top1_judge": "16 classes", "top1_label": "16 classes", "top1_real": "16 classes",
-        "top1_shown_label": "10 shown classes", "two_way_clip_tiny": "64 dimensions, among 20 pictures",
+        "top1_shown_judge": "10 shown classes", "top1_shown_label": "10 shown classes",
+        "two_way_clip_tiny": "64 dimensions, among 20 pictures",
         "two_way_judge_features": "96 dimensions, among 20 pictures",
         "two_way_judge_layer2": "768 dimensions, among 20 pictures",
         "two_way_judge_layer4": "384 dimensions, among 20 pictures"}
@@ -207,12 +208,34 @@ def test_scoring_does_not_look_at_the_eeg(tmp_path, judge):
     assert (plain / "metrics.csv").read_bytes() == (scored / "metrics.csv").read_bytes()
 
 
+def pairs_of(real, made):
+    every = np.arange(len(real))
+    return measuring.Pairs(every, every, every, None, 1, real.__getitem__, lambda row, sample: made[row])
+
+
+def test_fid_at_infinite_n_is_there_where_there_are_pictures_enough_for_it():
+    real, made = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), dtype=np.uint8)
+
+    def look(images):
+        few = images.float().flatten(1)[:, :2]
+        return extractors.Seen({"features": few, "logits": few, "features64": few[:, :1]})
+
+    networks = measuring.Networks(sets=extractors.Extractor("x", "", True, 16, look))
+    found = measuring.measure(pairs_of(real, made), networks, 2).summary.set_index("metric")
+    assert {"fid", "fid_64", "fid_infinity", "kid", "is"} < set(found.index)
+    fewer = measuring.measure(pairs_of(real[:4], made[:4]), networks, 2).summary.set_index("metric")
+    assert set(found.index) - set(fewer.index) == {"fid_infinity"}
+    features = [pictures[:, 0, :2, 0].astype(float) for pictures in (made, real)]  # [N, 2], red of the first two pixels
+    assert found.loc["fid", "value"] == pytest.approx(measuring.fid_torchmetrics(*features), rel=1e-6)
+    assert found.loc["fid_64", "value"] == pytest.approx(
+        measuring.fid_torchmetrics(*(x[:, :1] for x in features)), rel=1e-6)
+
+
 def test_only_what_is_wanted_is_measured(judge):
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     looked = extractors.judge(judge.path, judge.sha256, "judge")
-    every = np.arange(6)
-    pairs = measuring.Pairs(every, every, every, None, 1, pictures.__getitem__, lambda row, sample: 255 - pictures[row])
-    found = measuring.measure(pairs, measuring.Networks(looked, looked), 10, ["psnr", "kid", "top1_judge"])
+    networks = measuring.Networks(looked, looked)
+    found = measuring.measure(pairs_of(pictures, 255 - pictures), networks, 10, ["psnr", "kid", "top1_judge"])
     assert found.summary["metric"].tolist() == ["kid", "psnr", "top1_judge"]
     assert list(found.rows)[-2:] == ["top1_judge", "psnr"]
     assert "label" not in found.rows
@@ -222,6 +245,10 @@ def test_accuracy_against_the_label_is_counted_from_what_the_judge_saw(tmp_path,
     rows = items_of(build(tmp_path, judge))
     assert ((rows["judged"] == rows["label"]) == (rows["top1_label"] == 1)).all()
     assert ((rows["judged"] == rows["judged_real"]) == (rows["top1_judge"] == 1)).all()
+    assert (rows["top1_shown_label"] >= rows["top1_label"]).all()
+    assert (rows["nway_top5_label"] >= rows["nway_label"]).all()
+    shown = rows[rows["judged"].isin(rows["label"])]
+    assert (shown["top1_shown_label"] == shown["top1_label"]).all()
     assert (rows["nway_label"] >= rows["top1_label"]).all()
 
 

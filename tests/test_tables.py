@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from bench import formats, results, tables
+from bench.ablation import Ablation, with_controls
 from bench.errors import BenchError
 from bench.key import digest
 from bench.sheet import first_of_each, sheet
@@ -70,6 +71,11 @@ def made(folder, ablation=ABLATION):
 
 def changed(**what):
     return SimpleNamespace(**vars(ABLATION) | what)
+
+
+def changed_ablation():
+    return Ablation("mask_ratio", ABLATION.title, tuple(ABLATION.variants), tuple(ABLATION.contrasts),
+                    ABLATION.published)
 
 
 def cell(printed, header, first, block=0):
@@ -300,10 +306,10 @@ def test_the_gain_over_shuffled_is_paired_and_a_share_of_the_ceilings(tmp_path):
     assert (full.gain.mean, five.gain.mean, ceiling.gain.mean) == pytest.approx((0.5, 0.3, 0.85))
     assert (full.way, ceiling.way) == pytest.approx((0.5 / 0.85, 1))
     assert null.gain is None
-    put(tmp_path, "5", 0.3, items="shuffled")
+    put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
     again = {row.name: row for row in made(tmp_path).rows}
     assert again["5"].gain.mean == pytest.approx(0.1), "a row's own null comes before Full's"
-    assert again["5, shuffled EEG"].top1.mean == pytest.approx(0.3)
+    assert again["6"].gain.mean == pytest.approx(0.4)
 
 
 def test_fulls_null_by_permutation_stands_beside_the_measured_one(tmp_path):
@@ -377,12 +383,17 @@ def test_rows_that_cannot_know_the_stimulus_are_tested_against_permuted_labels_a
                for line in table.caption)
 
 
-def test_a_control_that_was_run_beside_the_rows_has_a_row_of_its_own(tmp_path):
+def test_controls_that_were_run_beside_the_rows_are_rows_where_they_are_asked_for(tmp_path):
     put_all(tmp_path)
-    put(tmp_path, "Full", 0.05, items="zero")
-    row, = [row for row in made(tmp_path).rows if row.name == "Full, zero EEG"]
+    put(tmp_path, "5 / EEG zero", 0.05, items="zero")
+    assert made(tmp_path).caption[-2] == (
+        "Recorded beside these rows (bench table mask_ratio --with-controls): 5 / EEG zero.")
+    with_them = made(tmp_path, with_controls(changed_ablation()))
+    row, = [row for row in with_them.rows if row.name == "5 / EEG zero"]
+    assert row.settings == ("mask 0.25", "yes", "E+A", "297M")
     assert row.top1.mean == pytest.approx(0.05)
     assert row.exceeds > 0.05
+    assert tables.named("mask_ratio", tmp_path, controls=True).blocks[0][0].cells.count("5 / EEG zero") == 1
 
 
 def test_the_order_of_the_rows_is_compared_with_the_papers_where_there_are_four(tmp_path):
@@ -587,7 +598,7 @@ def test_every_published_number_names_its_source_and_how_it_was_read():
         assert np.isfinite(rows["value"].astype(float)).all()
         assert not rows.duplicated(["paper", "place", "row", "metric", "dataset"]).any(), path.name
     neighbours = pd.read_csv(tables.PUBLISHED / "neighbours.csv")
-    assert set(neighbours["read_in"]) <= {"paper", "abstract", "figure", "secondary"}
+    assert set(neighbours["read_in"]) <= {"paper", "abstract", "figure", "secondary", "not noted"}
     assert len(neighbours) > 50
 
 

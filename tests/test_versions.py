@@ -29,9 +29,10 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
                       "models/frozen.py", *MODEL],
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
                        "models/frozen.py"],
-    stages.Score: ["bench/train/score.py", "bench/train/targets.py", "bench/metrics.py", "bench/items.py",
-                   "models/frozen.py"],
-    stages.Readout: ["bench/train/readout.py", "bench/items.py"],
+    stages.Score: ["bench/train/score.py", "bench/train/measure.py", "bench/train/targets.py", "bench/metrics.py",
+                   "bench/gallery.py", "bench/items.py", "models/extractors.py", "models/frozen.py"],
+    stages.Readout: ["bench/train/readout.py", "bench/items.py", "models/classifiers.py", *MODEL],
+    stages.Trivial: ["bench/train/trivial.py", "bench/train/targets.py", "bench/items.py", "models/frozen.py"],
     prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
 }
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import helmert
 
 from bench.data.pictures import BACKGROUNDS, CLASSES, COLOURS, SHOWN, TILT, Scenes, draw_scenes, stream
 
@@ -143,6 +142,8 @@ def _lead_field(electrodes: Array, dipoles: tuple[Array, Array]) -> Array:
 
 
 def _anatomy(world: TinyWorld) -> _Anatomy:
+    from scipy.linalg import helmert  # here, because whoever prints a table imports this module and not that one
+
     rng = _generator(world, 0)
     k = world.sources
     visual, ongoing = _dipoles(k, rng, (0, -0.6, 0.3)), _dipoles(14, rng)

@@ -16,10 +16,11 @@ CLASSES = ("true", "none", "ridge", "eegnet", "time")
 @dataclass(frozen=True)
 class Spec:
     """classes: "true"; "none": the empty caption; or the classifier of the EEG that names the class: "ridge", "eegnet",
-    or "time", which sees when a trial was recorded and no EEG. Raises BenchError for another."""
+    or "time", which sees when a trial was recorded and no EEG. eeg_free: as of On. Raises BenchError for another."""
 
     name: str = field(default="class name as text", compare=False)
     classes: str = "true"
+    eeg_free: bool = field(default=False, compare=False)
 
     system: ClassVar[str] = "captions"
 

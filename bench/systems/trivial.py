@@ -15,10 +15,11 @@ SOURCES = ("random", "class_mean", "vae")
 @dataclass(frozen=True)
 class Spec:
     """source: "random" (a training picture of any class), "class_mean" (knows the class), "vae" (knows the stimulus).
-    Raises BenchError for another."""
+    eeg_free: as of On. Raises BenchError for another."""
 
     name: str = field(compare=False)
     source: str = "random"
+    eeg_free: bool = field(default=False, compare=False)
 
     system: ClassVar[str] = "trivial"
 

@@ -304,7 +304,8 @@ def _keys(pairs: Pairs, networks: Networks, seen: _Seen, nway: int) -> dict[str,
     for extractor in networks.all():
         for name, vector in extractor.metrics.items():
             dimensions = _count(seen.real[extractor.name, vector].shape[1], "dimension")
-            keys[name] = f"{dimensions}, among {_count(pictures, 'picture')}" if name.startswith("two_way_") else dimensions
+            among = f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
+            keys[name] = dimensions + among
     return keys | {name: f"top {min(k, pictures)} of {_count(pictures, 'picture')}" for name, k in RETRIEVAL.items()}
 
 
@@ -484,15 +485,20 @@ def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
         if name not in metrics.DEFINITIONS:
             raise BenchError(f"no metric {name!r}; there are: {', '.join(sorted(metrics.DEFINITIONS))}")
         if name not in offered and name not in pinned and name != "lpips":
-            needs = {**dict.fromkeys(BY_LABEL, "--labels and a judge"), "fid_64": "--judge none"}.get(name, "--judge tiny")
-            known = {*BY_LABEL, *BY_JUDGE, "fid_64", "judge_distance", "correlation_judge"} | {
-                m for m in metrics.DEFINITIONS if m.startswith("two_way_")}
-            raise BenchError(f"metric {name} needs {needs}" if name in known else
-                             f"metric {name} is measured by `bench run` only")
+            raise BenchError(f"metric {name} {_unmet(name)}")
     made = {make: make(device) for make in dict.fromkeys(pinned[n] for n in wanted if n in pinned and n not in offered)}
     sets = own or made.pop(extractors.fid_inception, None)
     lpips = extractors.perceptual("alex", device) if "lpips" in wanted else None
     return Networks(own, sets, [*others, *made.values()], lpips), wanted
+
+
+def _unmet(name: str) -> str:
+    if name in BY_LABEL:
+        return "needs a judge and --labels"
+    if name == "fid_64":
+        return "is of Inception-v3: it needs --judge none"
+    of_the_judge = name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE))
+    return "needs --judge tiny" if of_the_judge else "cannot be measured from pictures alone"
 
 
 def _digest(path: Path) -> str:
