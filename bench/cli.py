@@ -85,6 +85,16 @@ def parser() -> Parser:
     figure.add_argument("--store", default=".bench", metavar="DIR")
     figure.add_argument("--out", metavar="PNG", help="default: results/SCALE/figureN.png")
 
+    scoring = command("score", "score a folder of pictures, made by anybody, against the real ones")
+    scoring.add_argument("generated", metavar="GENERATED", help="a folder of pictures, or an .npy or .npz file")
+    scoring.add_argument("reference", metavar="REFERENCE", help="the real ones, by the same names (docs/score.md)")
+    scoring.add_argument("--labels", metavar="CSV", help="columns name and label, the judge's number of the class")
+    scoring.add_argument("--metrics", metavar="A,B", help="these alone (default: all that the judge allows)")
+    scoring.add_argument("--judge", default="tiny", metavar="tiny|FILE|none", help="default: tiny")
+    scoring.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    scoring.add_argument("--csv", metavar="FILE", help="rows that `bench table FILE` reads")
+    scoring.add_argument("--json", metavar="FILE", help="for programs")
+
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
     prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
     prior.add_argument("--device", default="auto")
@@ -170,5 +180,25 @@ def _figure(options: argparse.Namespace, console: Console) -> int:
     return figure.main(options, console)
 
 
+def _score(options: argparse.Namespace, console: Console) -> int:
+    from bench.results import replace_file, writing
+    from bench.run import device
+    from bench.train.measure import compare
+
+    files = {kind: Path(name) for kind, name in (("csv", options.csv), ("json", options.json)) if name}
+    for path in files.values():
+        if not path.absolute().parent.is_dir():
+            raise BenchError(f"no folder {path.parent} to write {path.name} into")
+    watched = sys.stderr.isatty()
+    found = compare(Path(options.generated), Path(options.reference), options.labels and Path(options.labels),
+                    options.metrics.split(",") if options.metrics else None, options.judge, device(options.device),
+                    lambda step, total: print(f"\r{step} of {total}", end="", file=sys.stderr) if watched else None)
+    print("\r" * watched + found.text())
+    for kind, path in files.items():
+        with writing(path):
+            replace_file(path, getattr(found, kind)())
+    return errors.OK
+
+
 COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "audit": _audit, "figure": _figure,
-            "prior": _prior}
+            "score": _score, "prior": _prior}

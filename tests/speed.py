@@ -55,14 +55,17 @@ def by_eigenvalues(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def measure(sides: dict[str, tuple[Callable[[], object], float]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each side times its scale; the sides take turns, after a round that does not count."""
+    """Median seconds of each side times its scale; the sides take turns, after a round that does not count. In a turn a
+    side runs as often as fits into a tenth of a second, and at least once."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, (run, scale) in sides.items():
-            start = time.perf_counter()
-            run()
+            start, runs = time.perf_counter(), 0
+            while not runs or time.perf_counter() - start < 0.1:
+                run()
+                runs += 1
             if turn:
-                seconds[name].append((time.perf_counter() - start) * scale)
+                seconds[name].append((time.perf_counter() - start) / runs * scale)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

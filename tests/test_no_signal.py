@@ -23,7 +23,7 @@ SCALE = replace(MICRO, pretrain_seeds="each")
 
 
 def pairs():
-    """Two variants that differ in a knob, twenty times; the world has no stimulus signal and another noise each time."""
+    """Two variants that differ in a knob, twenty times; each world has no response to the stimuli and its own noise."""
     base = replace(FULL, mask_ratio=None)
     knobs = [dict(align=None), dict(align="label"), dict(tune="A"), dict(tune="E"), dict(size="18.3M")]
     for number in range(PAIRS):

@@ -270,7 +270,8 @@ def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, 
             key = f"{key}, {fit.format(source.size)}"
         if not source and seen.resized:
             key = f"{key}, {RESIZED} to the reference's size"
-        of = (source.name, source.sha256, int(source.comparable)) if source else ("", "", 1)
+        literal = source and source.comparable and not (seen.fitted and name in (*SETS, "fid_64"))
+        of = (source.name, source.sha256, int(literal)) if source else ("", "", 1)  # FID's own resize is another
         if name == "lpips":
             of = ("lpips/alex", networks.lpips[1], 1)
         lines.append((name, key, value, n, *of))
