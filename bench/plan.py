@@ -70,7 +70,7 @@ def _probes(table: Iterable[Row], items: Items) -> list[Row]:
     for row in table:
         finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
         if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
-            probe = Readout(training(items), items, "ridge", finetune.start, 0, finetune.numerics)
+            probe = Readout(training(items), items, "probe", finetune.start, 0, finetune.numerics)
             found.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
     return list(found.values())
 

@@ -179,8 +179,8 @@ class Finetune(Stage):
 class Readout(Stage):
     """A classifier of the EEG: what is there to be found without any picture.
 
-    classifier: "ridge", "eegnet", or "time" (the place of a trial in its recording, no EEG). encoder: the classifier
-    sees the mean token of this pre-trained encoder instead of the EEG.
+    classifier: "ridge"; "probe" (ridge on the tokens of a pre-trained encoder); "eegnet"; or "time" (the place of a
+    trial in its recording, no EEG).
     """
 
     version: ClassVar[int] = 2

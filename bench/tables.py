@@ -652,10 +652,10 @@ def _selected(scores: _Scores, ablation: Any) -> Iterable[str]:
     any_sample = scores.of[_whose(headline)].groupby(["seed", "item"])["top1_label"].max().mean()
     best, named = test.max(axis=1).mean(), test[last].mean()
     yield (f"Choosing, top-1 in %, mean over {_count(len(test), 'seed')}: the last of "
-           f"{_count(len(test.columns), 'checkpoint')} {100 * named:.1f}, which is the headline; the best on validation "
+           f"{_count(len(test.columns), 'checkpoint')} {100 * named:.1f}, the headline; the best on validation "
            f"{100 * chosen.mean():.1f}. Only to show the inflation: the best on test {100 * best:.1f} "
-           f"({100 * (best - named):+.1f}), an item counted as right if any of its samples is {100 * any_sample:.1f} "
-           f"({100 * (any_sample - named):+.1f}).")
+           f"({100 * (best - named):+.1f}), an item counted as right if any of its samples is "
+           f"{100 * any_sample:.1f} ({100 * (any_sample - named):+.1f}).")
 
 
 def _order(scores: _Scores, ablation: Any, paper: Mapping[str, float]) -> Iterable[str]:
@@ -682,11 +682,12 @@ def _classifiers(scores: _Scores) -> Iterable[str]:
     accuracy = scores.rows[scores.rows["metric"] == "readout_accuracy"]
     for items, title in (("readout", "The class from the test EEG itself, without a picture"),
                          ("probe", "The class from pre-trained encoders, by a linear probe")):
-        those = accuracy[accuracy["items"] == items]
-        if len(those):
-            means = those.groupby(["variant", "key", "n"], sort=False)["value"].mean().reset_index()
-            yield f"{title}: " + "; ".join(f"{variant} {100 * value:.1f} % ({key}, n = {n})" for variant, key, n, value
-                                           in means.itertuples(index=False, name=None)) + "."
+        means = accuracy[accuracy["items"] == items].groupby(["key", "n", "variant"], sort=False)["value"].mean()
+        said: dict[str, list[str]] = {}
+        for (key, n, variant), value in means.items():
+            said.setdefault(f"({key}, n = {n})", []).append(f"{variant} {100 * value:.1f} %")
+        if said:
+            yield f"{title}: " + "; ".join(f"{', '.join(each)} {what}" for what, each in said.items()) + "."
 
 
 def _masked(scores: _Scores, ablation: Any) -> str:

@@ -91,8 +91,8 @@ def test_an_oracle_goes_through_the_same_fine_tuning(eeg, micro):
 
 def test_a_probe_and_the_ridge_classifier_write_a_verdict_for_every_item(micro):
     start = plan.plan(FULL, ITEMS, MICRO, 0).pictures.model.start
-    for encoder in (None, start):
-        stage = Readout(training(ITEMS), ITEMS, "ridge", encoder, 0, MICRO.numerics)
+    for classifier, encoder in (("ridge", None), ("probe", start)):
+        stage = Readout(training(ITEMS), ITEMS, classifier, encoder, 0, MICRO.numerics)
         verdicts = pd.read_csv(build(stage, micro) / "verdicts.csv")
         assert len(verdicts) == 40
         value = pd.read_csv(micro.path(stage) / "metrics.csv").set_index("metric").loc["readout_accuracy", "value"]

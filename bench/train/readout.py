@@ -32,9 +32,9 @@ EPOCHS, BATCH, LR = 25, 64, 4e-3  # EEGNet: AdamW, weight decay 0.01, half-cosin
 def readout(stage: Readout, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes verdicts.csv (item, label, predicted) of the test items, and metrics.csv with their accuracy.
 
-    "ridge": all channels and times, standardised; its penalty by leave-one-out on the training trials. With an
-    encoder: the same on its mean token (a linear probe). "eegnet": the last of a fixed number of epochs. "time": the
-    classes of the nearest training trials of the same recording in time, no EEG.
+    "ridge": all channels and times, standardised; its penalty by leave-one-out on the training trials. "probe": the
+    same on all tokens of an encoder as pre-training left it. "eegnet": the last of a fixed number of epochs. "time":
+    the classes of the nearest training trials of the same recording in time, no EEG.
     """
     train, test = (load(items, inputs(items.trials)) for items in (stage.train, stage.test))
     classes = len(np.unique(train.label))
@@ -42,30 +42,30 @@ def readout(stage: Readout, inputs: Callable[[Stage], Path], out: Path, runtime:
         predicted = _time(stage, inputs)
     elif stage.classifier == "eegnet":
         predicted = _eegnet(stage, train.eeg, train.label, test.eeg, classes, runtime)
-    elif stage.classifier == "ridge":
-        seen = [_probe(stage.encoder, items.eeg, inputs, runtime) if stage.encoder else
-                items.eeg.reshape(len(items.eeg), -1) for items in (train, test)]
+    elif stage.classifier in ("ridge", "probe"):
+        seen = [(_tokens(stage.encoder, items.eeg, inputs, runtime) if stage.classifier == "probe" else items.eeg)
+                .reshape(len(items.item), -1) for items in (train, test)]
         with threadpool_limits(1):
             ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
             predicted = ridge.fit(seen[0].astype(np.float64), train.label).predict(seen[1].astype(np.float64))
     else:
-        raise BenchError(f"no classifier {stage.classifier!r} of EEG; there are: ridge, eegnet, time")
+        raise BenchError(f"no classifier {stage.classifier!r} of EEG; there are: ridge, probe, eegnet, time")
     runtime.progress(1, 1)
     verdicts = pd.DataFrame({"item": test.item, "label": test.label, "predicted": predicted})
     verdicts.to_csv(out / "verdicts.csv", index=False, lineterminator="\n")
-    name = "linear probe" if stage.encoder else stage.classifier
-    rows = pd.DataFrame([("readout_accuracy", f"{name}, {classes} classes", (predicted == test.label).mean(),
-                          len(predicted), "", "", 1)], columns=list(results.METRICS))
+    accuracy, how = (predicted == test.label).mean(), f"{stage.classifier}, {classes} classes"
+    rows = pd.DataFrame([("readout_accuracy", how, accuracy, len(predicted), "", "", 1)],
+                        columns=list(results.METRICS))
     (out / "metrics.csv").write_bytes(results.csv_bytes(rows))
 
 
 @torch.inference_mode()
-def _probe(stage: Pretrain, eeg: np.ndarray, inputs: Callable[[Stage], Path], runtime: Runtime) -> np.ndarray:
-    """Mean tokens [N, width] of the encoder as pre-training left it."""
+def _tokens(stage: Pretrain, eeg: np.ndarray, inputs: Callable[[Stage], Path], runtime: Runtime) -> np.ndarray:
+    """Tokens [N, L, width] of the encoder as pre-training left it."""
     encoder = build(stage.encoder, *eeg.shape[1:], runtime)
     encoder.load_state_dict(load_file(inputs(stage) / "encoder.safetensors"))
     encoder.eval().to(runtime.device)
-    return torch.cat([encoder(part.to(runtime.device)).mean(1).cpu() for part in torch.from_numpy(eeg).split(200)]
+    return torch.cat([encoder(part.to(runtime.device)).cpu() for part in torch.from_numpy(eeg).split(200)]
                      ).numpy()
 
 
