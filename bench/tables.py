@@ -803,10 +803,10 @@ def _count(n: int, noun: str) -> str:
 
 
 def _percent(interval: Interval | None, within: bool = True) -> str:
-    """"45.1 [40.2, 50.0]" in per cent; an accuracy's interval ends at 0 and 100."""
+    """"45.1 [40.2, 50.0]" in per cent; an accuracy's interval ends at 0 and 100, a difference's at -100 and 100."""
     if interval is None:
         return NOT_RUN
-    low, high = (max(interval.low, 0), min(interval.high, 1)) if within else (interval.low, interval.high)
+    low, high = max(interval.low, 0.0 if within else -1.0), min(interval.high, 1.0)
     sign = "" if within else "+"
     return f"{100 * interval.mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 

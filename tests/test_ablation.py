@@ -96,3 +96,30 @@ def test_an_unknown_ablation_or_variant_is_refused_naming_those_that_exist():
         ablation.load("table2").chosen(["15"])
     with pytest.raises(BenchError, match=r"no file none\.py"):
         ablation.load("none.py")
+
+
+def test_controls_beside_an_ablation_take_the_eeg_of_every_variant_away():
+    plain = ablation.load("mask_ratio")
+    controlled = ablation.with_controls(plain)
+    assert controlled.variants[:4] == plain.variants
+    added = controlled.variants[4:]
+    assert [v.name for v in added[:3]] == ["Full / EEG shuffled", "Full / EEG surrogate", "Full / EEG zero"]
+    assert len(added) == 12
+    assert all(v.eeg_free and v.of in plain.variants for v in added)
+
+
+def test_a_name_with_a_comma_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from bench import FULL, replace\nvariants = [replace(FULL, name='a, b')]\n")
+    with pytest.raises(BenchError, match="'a, b' has a comma"):
+        ablation.load(str(path))
+
+
+def test_rows_that_cannot_know_the_stimulus_say_so():
+    free = {v.name for v in ablation.load("controls").variants if getattr(v, "eeg_free", False)}
+    assert {"EEG shuffled", "EEG zero", "no condition", "random training picture", "time of recording only"} <= free
+    assert not free & {"Full", "oracle: label", "mean picture of the class", "caption by EEGNet", "3"}
+    blocks = ablation.load("block_design").variants
+    confounded = {v.name: v.eeg_free for v in blocks if v.name.startswith("drift alone")}
+    assert confounded == {"drift alone / blocked / by item": False, "drift alone / blocked / by block": True,
+                          "drift alone / interleaved / by item": True, "drift alone / interleaved / by block": True}

@@ -335,7 +335,7 @@ def test_fid_by_its_own_inception_is_what_torchmetrics_makes_of_that_file(checkp
         large = np.stack([resize(picture, (299, 299)) for picture in pictures])
         theirs.update(torch.from_numpy(large).permute(0, 3, 1, 2), real=real)
     assert found.loc["fid_64", "value"] == pytest.approx(theirs.compute().item(), rel=1e-3, abs=1e-4)
-    assert found.loc["fid_64", "comparable"] == 1
+    assert found.loc["fid_64", "comparable"] == 0  # the pictures were resized, and other tools do that otherwise
     assert found.loc["fid_64", "extractor"] == "torch-fidelity/inception-v3-compat"
 
 
