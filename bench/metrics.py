@@ -396,7 +396,8 @@ def _standard(x: np.ndarray) -> np.ndarray:
     constant = x.max(1) == x.min(1)
     centred = x - x.mean(1, keepdims=True)
     centred[constant] = 0
-    return _unit(centred)
+    length = np.sqrt(np.square(centred).sum(1, keepdims=True))
+    return np.divide(centred, length, out=centred, where=length > 0)  # in place: features may be many
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
