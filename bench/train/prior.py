@@ -176,6 +176,7 @@ def check(folder: Path, runtime: Runtime) -> list[Gate]:
     except (OSError, ValueError, KeyError) as error:
         message = f"{folder / 'provenance.json'} is no readable provenance ({error!r}); restore it, or: bench prior"
         raise BenchError(message, ENVIRONMENT) from error
+    torch.set_num_threads(1)  # networks so small lose time on several
     return measure(runtime, **_load(folder, hashes))
 
 
