@@ -684,7 +684,7 @@ def _classifiers(scores: _Scores) -> Iterable[str]:
                          ("probe", "The class from pre-trained encoders, by a linear probe")):
         means = accuracy[accuracy["items"] == items].groupby(["key", "n", "variant"], sort=False)["value"].mean()
         said: dict[str, list[str]] = {}
-        for (key, n, variant), value in means.items():
+        for key, n, variant, value in means.reset_index().itertuples(index=False, name=None):
             said.setdefault(f"({key}, n = {n})", []).append(f"{variant} {100 * value:.1f} %")
         if said:
             yield f"{title}: " + "; ".join(f"{', '.join(each)} {what}" for what, each in said.items()) + "."
