@@ -38,9 +38,12 @@ class Row:
 
 
 def shown(row: Row) -> list[Stage]:
-    """What a report reads of a row: its scores, its pictures, and what its model says about its training."""
+    """What a report reads of a row: scores, trials, pictures, and what its model says about its training."""
     found = [row.stage]
+    if isinstance(row.stage, Readout):
+        found.append(row.stage.test.trials)
     if isinstance(row.stage, Score):
+        found.append(row.stage.items.trials)
         found.append(row.stage.pictures)
         if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
             found.append(row.stage.pictures.model)

@@ -13,8 +13,11 @@ from bench.stages import (
     FinetuneSchedule,
     Items,
     Numerics,
+    Reference,
     Sampling,
     Schedule,
+    Score,
+    Stage,
     Trials,
     Weights,
     World,
@@ -68,6 +71,11 @@ class Scale:
     def items(self, eeg: str = "real", part: str = "test") -> Items:
         """The items that a table is about."""
         return Items(Trials(self.world, self.subjects, self.band), part, eeg)
+
+    def score(self, pictures: Stage, items: Items) -> Score:
+        """The Score of a system's pictures: the same judge, reference and CLIP for every system."""
+        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.numerics)
+        return Score(pictures, items, reference, self.weights("clip"), self.nway, self.numerics)
 
     def weights(self, part: str) -> Weights:
         """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is not there."""

@@ -253,8 +253,7 @@ def check(path: Path, results_root: Path, write: bool = False) -> list[Differenc
             raise BenchError(f"{path}, line {first + 1}: {error}", error.exit_code) from error
         found = lines[first + 1:end]
         if found != expected:
-            at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]),
-                      min(len(found), len(expected)))
+            at = next((i for i, line in enumerate(expected) if found[i:i + 1] != [line]), len(expected))
             differences.append(Difference(path, first + 2 + at, name, (found[at:] or ["<!-- end -->"])[0],
                                           (expected[at:] or ["<!-- end -->"])[0]))
         kept += [*lines[last:first + 1], *expected]

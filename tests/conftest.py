@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("gpu") and device("auto") == "cpu":
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
         if item.get_closest_marker("hub"):
-            from bench.train.score import backbone
+            from bench.train.measure import backbone
 
             try:
                 backbone("alex")

@@ -303,7 +303,7 @@ def test_open_clip_reads_openais_file_and_gives_unit_vectors(checkpoints, monkey
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(net, (images.float(), torch.zeros(2, 8, dtype=torch.long)), strict=False)
+        traced = torch.jit.trace(net, (images.float(), torch.zeros(2, 8, dtype=torch.long)))
         torch.jit.save(traced, checkpoints / "ViT-L-14.pt")
     monkeypatch.setitem(extractors.FILES, "clip", replace(extractors.FILES["clip"], sha256=""))
     network = extractors.open_clip_l14()

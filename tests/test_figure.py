@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from argparse import Namespace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ def test_a_matrix_is_darkest_where_the_share_is_largest():
     shown = np.asarray(sheet.matrix(np.array([[1, 0], [0.25, 0.75]]), ["circle", "square"], ["circle", "square"]))
     for line, cells in enumerate(([73], [209, 119])):  # 255 + share * (the full shade's mean - 255); white is 255
         row = shown[2 * sheet.TEXT + line * sheet.CELL + 2].mean(1)
-        seen = [round(shade) for shade, before in zip(row[1:], row, strict=False) if shade != before]
+        seen = [round(shade) for before, shade in pairwise(row) if shade != before]
         assert [shade for shade in seen if shade != 255] == cells
 
 

@@ -30,7 +30,7 @@ def test_a_row_is_built_on_a_gpu_and_twice_the_same(tmp_path):
 
 @pytest.mark.hub
 def test_lpips_with_its_own_backbone_is_zero_for_equal_pictures_and_not_for_others():
-    from bench.train.score import lpips_distance
+    from bench.train.measure import lpips_distance
 
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)

@@ -17,6 +17,7 @@ from bench.items import load
 from bench.runtime import Runtime
 from bench.scale import TINY
 from bench.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
+from bench.train import measure
 from bench.train import measure as measuring
 from bench.train import score as scoring
 from bench.train.readout import readout
@@ -319,12 +320,12 @@ def test_lpips_refuses_to_run_without_its_backbone_and_says_where_it_must_lie(tm
     a = np.zeros((1, 64, 64, 3), np.uint8)
     where = r"no alexnet-owt-7be5be79\.pth in .*hub/checkpoints: download https://"
     with pytest.raises(BenchError, match=where) as error:
-        scoring.lpips_distance(a, a)
+        measure.lpips_distance(a, a)
     assert error.value.exit_code == 3
     assert str(tmp_path) in str(error.value)
     assert not any(tmp_path.iterdir())
     with pytest.raises(BenchError, match="there are: alex, vgg, squeeze"):
-        scoring.lpips_distance(a, a, net="inception")
+        measure.lpips_distance(a, a, net="inception")
 
 
 def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_through_lpips_else(tmp_path, monkeypatch):
@@ -336,11 +337,11 @@ def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_throu
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     a, b = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BenchError, match=r"has SHA-256 .*, not b8a52dc0\.\.\.") as error:
-        scoring.lpips_distance(a, b, net="squeeze")
+        measure.lpips_distance(a, b, net="squeeze")
     assert error.value.exit_code == 3
     monkeypatch.setitem(extractors.FILES, "squeeze", replace(extractors.FILES["squeeze"], sha256=""))
-    assert (scoring.lpips_distance(a, a, net="squeeze") == 0).all()
-    assert (scoring.lpips_distance(a, b, net="squeeze") > 0).all()
+    assert (measure.lpips_distance(a, a, net="squeeze") == 0).all()
+    assert (measure.lpips_distance(a, b, net="squeeze") > 0).all()
 
 
 def test_items_come_in_ascending_order_whatever_the_order_on_disk(tmp_path):

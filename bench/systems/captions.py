@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Captions, Generate, Items, Readout, Reference, Score, training
+from bench.stages import Captions, Generate, Items, Readout, Score, training
 
 CLASSES = ("true", "none", "ridge", "eegnet", "time")
 
@@ -31,11 +31,10 @@ class Spec:
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """Pictures of the class name, scored as any system's."""
-    judge, vae, clip, unet = (scale.weights(part) for part in ("judge", "vae", "clip", "unet"))
+    vae, clip, unet = (scale.weights(part) for part in ("vae", "clip", "unet"))
     classes = spec.classes if spec.classes in ("true", "none") else readout(spec.classes, items, scale, seed)
     pictures = Generate(Captions(clip, unet, classes), items, vae, scale.sampling, seed, scale.numerics)
-    reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
-    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)
+    return scale.score(pictures, items)
 
 
 def readout(classifier: str, items: Items, scale: Scale, seed: int) -> Readout:

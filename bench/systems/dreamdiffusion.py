@@ -5,13 +5,13 @@ from __future__ import annotations
 from bench import encoders
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Reference, Score, Targets, training
+from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Score, Targets, training
 from bench.variant import Variant
 
 
 def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     """The whole of a row, in the method's order (Fig. 2): nothing is run here."""
-    judge, vae, clip, unet = (scale.weights(part) for part in ("judge", "vae", "clip", "unet"))
+    vae, clip, unet = (scale.weights(part) for part in ("vae", "clip", "unet"))
     encoder = encoders.encoder(variant, scale)
     tokens = scale.world.n_times // encoder.patch
     if variant.mask_ratio is not None and not encoder.code and not 0 < int(tokens * variant.mask_ratio) < tokens:
@@ -24,5 +24,4 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.sd_loss,
                      variant.tune, scale.finetune, seed, scale.numerics)
     pictures = Generate(model, items, vae, scale.sampling, seed, scale.numerics)
-    reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
-    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)
+    return scale.score(pictures, items)

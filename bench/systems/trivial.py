@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Items, Reference, Score, Trivial
+from bench.stages import Items, Score, Trivial
 
 SOURCES = ("random", "class_mean", "vae")
 
@@ -30,7 +30,5 @@ class Spec:
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """The pictures, scored as any system's."""
-    judge, vae, clip = (scale.weights(part) for part in ("judge", "vae", "clip"))
-    pictures = Trivial(spec.source, items, vae, scale.sampling.samples, seed, scale.numerics)
-    reference = Reference(scale.world, judge, scale.reference_pictures, scale.numerics)
-    return Score(pictures, items, reference, clip, scale.nway, scale.numerics)
+    pictures = Trivial(spec.source, items, scale.weights("vae"), scale.sampling.samples, seed, scale.numerics)
+    return scale.score(pictures, items)

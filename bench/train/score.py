@@ -13,10 +13,8 @@ from bench.errors import BenchError
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Score, Stage
-from bench.train.measure import Networks, Pairs, backbone, lpips_distance, measure
+from bench.train.measure import Networks, Pairs, measure
 from models import extractors
-
-__all__ = ["backbone", "lpips_distance", "score"]
 
 
 def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
