@@ -251,7 +251,9 @@ class Trivial(Stage):
 
 @dataclass(frozen=True)
 class Reference(Stage):
-    """The judge's features of fresh real pictures of the shown classes, once for the whole suite."""
+    """What the judge makes of fresh real pictures of the shown classes, once for the whole suite."""
+
+    version: ClassVar[int] = 2
 
     world: World
     judge: Weights
@@ -261,13 +263,17 @@ class Reference(Stage):
 
 @dataclass(frozen=True)
 class Score(Stage):
-    """Metrics of a folder of pictures, and one row per item and sample. Does not know who made the pictures."""
+    """Metrics of a folder of pictures, and one row per item and sample. Does not know who made the pictures.
 
-    version: ClassVar[int] = 2
+    fixed: the classes of the paper's 50-way accuracy as its text has it (Sec. 4.3): those shown, and more.
+    """
+
+    version: ClassVar[int] = 3
 
     pictures: Stage
     items: Items
     reference: Reference
     clip: Weights
     nway: int
+    fixed: tuple[int, ...]
     numerics: Numerics

@@ -77,7 +77,8 @@ def build(tmp_path, judge, name="out", order=None, change=lambda pictures, item:
     if embedding is not None:
         np.save(folders["pictures"] / "embedding.npy", embedding)
     made = Reference(TRIALS.world, judge, 130, Numerics())
-    stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), items, made, TINY.weights("clip"), 10, Numerics())
+    stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), items, made, TINY.weights("clip"), 10, tuple(range(12)),
+                  Numerics())
     inputs = {TRIALS: folders["trials"], stage.pictures: folders["pictures"], made: folders["reference"]}.__getitem__
     reference(made, inputs, folders["reference"], Runtime())
     scoring.score(stage, inputs, folders["score"], Runtime())
@@ -117,10 +118,12 @@ def test_metrics_are_the_means_of_the_item_rows_and_name_what_qualifies_them(tmp
         "fid_torchmetrics": "N=40, reference=130, averaged over 2 samples",
         "is": "N=40, 1 split, averaged over 2 samples", "is_torchmetrics": "N=40, 1 split, averaged over 2 samples",
         "judge_distance": "5 layers", "kid": "N=40, reference=130, 100 subsets of 40, averaged over 2 samples",
-        "nway_judge": "10 of 16", "nway_label": "10 of 16", "nway_shown_judge": "10 of 10 shown classes",
+        "nway_hard_judge": "10 of 16, the hardest",
+        "nway_hard_label": "10 of 16, the hardest", "nway_judge": "10 of 16", "nway_label": "10 of 16", "nway_shown_judge": "10 of 10 shown classes",
         "nway_shown_label": "10 of 10 shown classes",
         "nway_top5_judge": "top 5, 10 of 16", "nway_top5_label": "top 5, 10 of 16", "pixcorr": "RGB",
         "psnr": "range 255", "ssim": "Gaussian 11x11, sigma 1.5", "ssim_released": "uniform 7x7, sample covariance",
+        "top1_fixed_judge": "12 fixed classes", "top1_fixed_label": "12 fixed classes",
         "top1_judge": "16 classes", "top1_label": "16 classes", "top1_real": "16 classes",
         "top1_shown_judge": "10 shown classes", "top1_shown_label": "10 shown classes",
         "two_way_clip_tiny": "64 dimensions, among 20 pictures",
@@ -222,9 +225,9 @@ def test_fid_at_infinite_n_is_there_where_there_are_pictures_enough_for_it():
         return extractors.Seen({"features": few, "logits": few, "features64": few[:, :1]})
 
     networks = measuring.Networks(sets=extractors.Extractor("x", "", True, 16, look))
-    found = measuring.measure(pairs_of(real, made), networks, 2).summary.set_index("metric")
+    found = measuring.measure(pairs_of(real, made), networks, measuring.Classes(2)).summary.set_index("metric")
     assert {"fid", "fid_64", "fid_infinity", "kid", "is"} < set(found.index)
-    fewer = measuring.measure(pairs_of(real[:4], made[:4]), networks, 2).summary.set_index("metric")
+    fewer = measuring.measure(pairs_of(real[:4], made[:4]), networks, measuring.Classes(2)).summary.set_index("metric")
     assert set(found.index) - set(fewer.index) == {"fid_infinity"}
     features = [pictures[:, 0, :2, 0].astype(float) for pictures in (made, real)]  # [N, 2], red of the first two pixels
     assert found.loc["fid", "value"] == pytest.approx(measuring.fid_torchmetrics(*features), rel=1e-6)
@@ -236,7 +239,8 @@ def test_only_what_is_wanted_is_measured(judge):
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     looked = extractors.judge(judge.path, judge.sha256, "judge")
     networks = measuring.Networks(looked, looked)
-    found = measuring.measure(pairs_of(pictures, 255 - pictures), networks, 10, ["psnr", "kid", "top1_judge"])
+    wanted = ["psnr", "kid", "top1_judge"]
+    found = measuring.measure(pairs_of(pictures, 255 - pictures), networks, measuring.Classes(10), wanted)
     assert found.summary["metric"].tolist() == ["kid", "psnr", "top1_judge"]
     assert list(found.rows)[-2:] == ["top1_judge", "psnr"]
     assert "label" not in found.rows
@@ -288,6 +292,33 @@ def test_the_reference_is_the_judges_features_of_fresh_pictures(tmp_path, judge)
     assert features.dtype == np.float32
     assert len(features) == 130
     assert features[:3] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    hard = np.load(tmp_path / "hard.npy")
+    assert [sorted([own, *others]) for own, others in enumerate(hard[:10])] == [list(range(16))] * 10
+    assert (hard[10:] == -1).all()
+
+
+def test_accuracy_among_fixed_and_hard_classes_is_counted_from_logits(judge):
+    scenes = draw_scenes(40, 10, np.random.default_rng(5))
+    real, made = render(scenes), np.random.default_rng(6).integers(0, 256, (40, 1, 32, 32, 3), dtype=np.uint8)
+    extractor = extractors.judge(judge.path, judge.sha256, judge.name)
+    hard = np.array([np.roll(np.delete(np.arange(16), own), own) for own in range(16)])
+    every = np.arange(40)
+    pairs = measuring.Pairs(every, 0 * every, every, scenes.label, 1, lambda row: real[row],
+                            lambda row, sample: made[row, sample])
+    rows = measuring.measure(pairs, measuring.Networks(extractor), measuring.Classes(4, range(13), hard)).rows
+
+    def seen(pictures):
+        return extractor.look(torch.from_numpy(pictures).permute(0, 3, 1, 2)).vectors["logits"].numpy()
+
+    with torch.inference_mode():
+        logits, opinions = seen(made[:, 0]), seen(real)
+    for metric, sets in {"top1_fixed": [range(13)] * 40,
+                         "nway_hard": [[own, *hard[own][:3]] for own in scenes.label]}.items():
+        best = [max(few, key=lambda c: row[c]) for few, row in zip(sets, logits, strict=True)]
+        opinion = [max(few, key=lambda c: row[c]) for few, row in zip(sets, opinions, strict=True)]
+        assert (rows[f"{metric}_label"] == (best == scenes.label)).all()
+        assert (rows[f"{metric}_judge"] == (np.array(best) == opinion)).all()
+    assert 0 < rows["nway_hard_judge"].mean() < 1
 
 
 def test_torchmetrics_fid_of_features_with_known_moments_is_exact():

@@ -46,6 +46,7 @@ PIXELS = {  # metric: function, key, the smallest side that it is defined for
 BY_JUDGE = ("top1_judge", "nway_judge", "nway_top5_judge")
 BY_LABEL = ("top1_label", "nway_label", "nway_top5_label", "top1_shown_label", "nway_shown_label", "top1_shown_judge",
             "nway_shown_judge", "top1_real")  # what labels are needed for: they tell which classes were shown
+BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # of Classes
 SETS = ("fid", "fid_torchmetrics", "fid_infinity", "kid", "is", "is_torchmetrics")
 RETRIEVAL = {"retrieval_top1": 1, "retrieval_top5": 5}
 
@@ -64,6 +65,28 @@ class Pairs:
     samples: int
     real: Callable[[int], np.ndarray]
     generated: Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """What competes with a target among the judge's K classes: any `nway` - 1, or the sets that are known.
+
+    fixed: the classes of the accuracy among fixed ones. hard [K, K - 1]: `metrics.hard_distractors`.
+    """
+
+    nway: int
+    fixed: Sequence[int] = ()
+    hard: np.ndarray | None = None
+
+    def sets(self, label: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:
+        """Metrics' names, the classes of each, [S] or [N, S], and their keys; labels [N]."""
+        shown, found = np.unique(label), {}
+        if len(self.fixed):
+            found["top1_fixed"] = np.asarray(self.fixed), f"{len(self.fixed)} fixed classes"
+        if self.hard is not None:
+            found["nway_hard"] = np.column_stack([label, self.hard[label][:, :self.nway - 1]]), \
+                f"{self.nway} of {len(self.hard)}, the hardest"
+        return {"top1_shown": (shown, f"{len(shown)} shown classes"), **found}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +114,7 @@ class Measured:
     summary: pd.DataFrame
 
 
-def measure(pairs: Pairs, networks: Networks, nway: int, wanted: Sequence[str] | None = None,
+def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
             reference: np.ndarray | None = None, embedding: np.ndarray | None = None, device: str = "cpu",
             progress: Callable[..., None] = silent) -> Measured:
     """All that the networks allow, or the metrics that are `wanted`.
@@ -102,8 +125,8 @@ def measure(pairs: Pairs, networks: Networks, nway: int, wanted: Sequence[str] |
     """
     seen = _look(pairs, networks, wanted, device, progress)
     with threadpool_limits(1):
-        rows = _rows(pairs, networks, seen, nway, embedding, wanted)
-        return Measured(rows, _summary(pairs, networks, seen, rows, reference, nway, wanted))
+        rows = _rows(pairs, networks, seen, classes, embedding, wanted)
+        return Measured(rows, _summary(pairs, networks, seen, rows, reference, classes, wanted))
 
 
 @dataclass(eq=False)
@@ -175,7 +198,7 @@ def _want(name: str, wanted: Sequence[str] | None) -> bool:
     return wanted is None or name in wanted
 
 
-def _rows(pairs: Pairs, networks: Networks, seen: _Seen, nway: int, embedding: np.ndarray | None,
+def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embedding: np.ndarray | None,
           wanted: Sequence[str] | None) -> pd.DataFrame:
     """A row for each item and sample. `judged` is the class that the judge sees, `judged_real` in the real picture."""
     once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": pairs.picture}
@@ -195,7 +218,7 @@ def _rows(pairs: Pairs, networks: Networks, seen: _Seen, nway: int, embedding: n
         if networks.judge:
             logits = seen.generated[networks.judge.name, "logits"][:, sample]
             real = seen.real[networks.judge.name, "logits"]
-            row |= {"judged": logits.argmax(1), **_accuracies(logits, real, pairs.label, nway)}
+            row |= {"judged": logits.argmax(1), **_accuracies(logits, real, pairs.label, classes)}
         row |= {name: values[:, sample] for name, values in seen.pairs.items()}
         for extractor in networks.all():
             for name, vector in extractor.metrics.items():
@@ -209,20 +232,24 @@ def _rows(pairs: Pairs, networks: Networks, seen: _Seen, nway: int, embedding: n
     return rows[[name for name in about if name in rows] + values]
 
 
-def _accuracies(logits: np.ndarray, real: np.ndarray, label: np.ndarray | None, nway: int) -> dict[str, np.ndarray]:
+def _accuracies(logits: np.ndarray, real: np.ndarray, label: np.ndarray | None,
+                classes: Classes) -> dict[str, np.ndarray]:
     """Accuracies [N] of logits [N, K], against the label and against the judge's opinion of the real picture, too."""
     targets = {"judge": real.argmax(1)} | ({"label": label} if label is not None else {})
-    found = {}
+    found, nway = {}, classes.nway
     for name, target in targets.items():
         found |= {f"top1_{name}": metrics.top1(logits, target),
                   f"nway_{name}": metrics.nway_accuracy(logits, target, nway),
                   f"nway_top5_{name}": metrics.nway_accuracy(logits, target, nway, min(5, nway))}
     if label is not None:
-        shown = np.unique(label)
-        for name, target in {"label": label, "judge": shown[real[:, shown].argmax(1)]}.items():
-            few, own = metrics.among(logits, target, shown)
-            found |= {f"top1_shown_{name}": metrics.top1(few, own),
-                      f"nway_shown_{name}": metrics.nway_accuracy(few, own, min(nway, len(shown)))}
+        for metric, (few, _) in classes.sets(label).items():
+            opinion = metrics.among(real, label, few)[0].argmax(1)
+            logits_few, own = metrics.among(logits, label, few)
+            for name, target in {"label": own, "judge": opinion}.items():
+                found[f"{metric}_{name}"] = metrics.top1(logits_few, target)
+                if metric == "top1_shown":
+                    found[f"nway_shown_{name}"] = metrics.nway_accuracy(logits_few, target,
+                                                                        min(nway, logits_few.shape[1]))
     return found
 
 
@@ -253,10 +280,10 @@ def _among(picture: np.ndarray, real: np.ndarray, other: np.ndarray,
 
 
 def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, reference: np.ndarray | None,
-             nway: int, wanted: Sequence[str] | None) -> pd.DataFrame:
+             classes: Classes, wanted: Sequence[str] | None) -> pd.DataFrame:
     """The rows of metrics.csv. `key` holds what a number cannot be read without."""
     n, sources = len(pairs.item), _sources(networks)
-    keys = _keys(pairs, networks, seen, nway)
+    keys = _keys(pairs, networks, seen, classes)
     table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
     if pairs.label is not None and networks.judge and _want("top1_real", wanted):
         table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
@@ -282,25 +309,25 @@ def _sources(networks: Networks) -> dict[str, Extractor]:
     """The network that each metric is of."""
     found = {name: e for e in networks.all() for name in e.metrics}
     if networks.judge:
-        found |= dict.fromkeys((*BY_LABEL, *BY_JUDGE, "judge_distance"), networks.judge)
+        found |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), networks.judge)
     if networks.sets:
         found |= dict.fromkeys((*SETS, "fid_64"), networks.sets)
     return found | {name: e for e in networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
 
 
-def _keys(pairs: Pairs, networks: Networks, seen: _Seen, nway: int) -> dict[str, str]:
-    pictures = len(np.unique(pairs.picture))
+def _keys(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes) -> dict[str, str]:
+    pictures, nway = len(np.unique(pairs.picture)), classes.nway
     keys = {name: key for name, (_, key, _) in PIXELS.items()} | {"lpips": "v0.1"}
     if networks.judge:
-        classes = seen.real[networks.judge.name, "logits"].shape[1]
+        total = seen.real[networks.judge.name, "logits"].shape[1]
         for target in ("label", "judge"):
-            keys |= {f"top1_{target}": f"{classes} classes", f"nway_{target}": f"{nway} of {classes}",
-                     f"nway_top5_{target}": f"top {min(5, nway)}, {nway} of {classes}"}
+            keys |= {f"top1_{target}": f"{total} classes", f"nway_{target}": f"{nway} of {total}",
+                     f"nway_top5_{target}": f"top {min(5, nway)}, {nway} of {total}"}
         if pairs.label is not None:
             shown = len(np.unique(pairs.label))
             for target in ("label", "judge"):
-                keys |= {f"top1_shown_{target}": f"{shown} shown classes",
-                         f"nway_shown_{target}": f"{min(nway, shown)} of {shown} shown classes"}
+                keys |= {f"{name}_{target}": key for name, (_, key) in classes.sets(pairs.label).items()}
+                keys[f"nway_shown_{target}"] = f"{min(nway, shown)} of {shown} shown classes"
         keys["judge_distance"] = _count(seen.maps, "layer")
     for extractor in networks.all():
         for name, vector in extractor.metrics.items():
@@ -454,7 +481,7 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     pairs = Pairs(every, np.zeros_like(every), every, label, rows.shape[1], real.read,
                   lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
-    measured = measure(pairs, networks, nway, wanted, device=device, progress=progress)
+    measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
     name = networks.judge and f"{networks.judge.name}@{networks.judge.sha256[:12]}"
     path = Path(generated).resolve()
     about = dict.fromkeys(results.ABOUT, "") | {
@@ -496,6 +523,8 @@ def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
 def _unmet(name: str) -> str:
     if name in BY_LABEL:
         return "needs a judge and --labels"
+    if name in BY_SETS:
+        return "needs sets of classes that only a data set of the suite has"
     if name == "fid_64":
         return "is of Inception-v3: it needs --judge none"
     of_the_judge = name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE))

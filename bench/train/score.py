@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Score, Stage
-from bench.train.measure import Networks, Pairs, measure
+from bench.train.measure import Classes, Networks, Pairs, measure
 from models import extractors
 
 
@@ -27,14 +27,15 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
     items = load(replace(stage.items, eeg="real"), inputs(stage.items.trials))  # no metric looks at the EEG
     folder = inputs(stage.pictures)
     pictures = _pictures(folder, items)
-    reference = np.load(inputs(stage.reference) / "features.npy")
+    reference, hard = (np.load(inputs(stage.reference) / f"{name}.npy") for name in ("features", "hard"))
     weights = stage.reference.judge
     judge = extractors.judge(weights.path, weights.sha256, weights.name, runtime.device)
     clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, runtime.device)
     pairs = Pairs(items.item, items.subject, items.picture, items.label, pictures.shape[1],
                   lambda row: items.pictures[row], lambda row, sample: pictures[row, sample])
-    measured = measure(pairs, Networks(judge, judge, [clip]), stage.nway, reference=reference,
-                       embedding=_embedding(folder, items), device=runtime.device, progress=runtime.progress)
+    measured = measure(pairs, Networks(judge, judge, [clip]), Classes(stage.nway, stage.fixed, hard),
+                       reference=reference, embedding=_embedding(folder, items), device=runtime.device,
+                       progress=runtime.progress)
     (out / "metrics.csv").write_bytes(results.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(measured.rows)))
 
