@@ -16,7 +16,6 @@ from bench import errors
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
 from bench.scale import scale
-from bench.stages import Corpus
 from bench.store import Store
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
@@ -109,7 +108,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         corpus = folder / "corpus.npy"
     else:
         at, store = scale(options.scale), Store(Path(options.store), create=False)
-        stage, windows = at.items().trials, Corpus(at.world, at.band)
+        stage, windows = at.items().trials, at.windows()
         if not store.sound(stage):
             raise BenchError(f"no trials of scale {at.name} in the store {options.store}; a run makes them, such as: "
                              f"bench run --ablation clip --scale {at.name} --store {options.store}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.key import Stage
-from bench.stages import Corpus, Finetune, Generate, Pretrain, Reference, Targets, Trials
+from bench.stages import Corpus, Finetune, Generate, Pretrain, Reference, Targets, Trials, World
 
 STARTUP = 8.0  # s until a worker has imported its libraries
 
@@ -19,7 +19,7 @@ def seconds(stage: Stage) -> float:
         return stage.schedule.steps * stage.schedule.batch * (5e-3 if stage.sd_loss else 1.5e-3)
     if isinstance(stage, Generate):
         return 3 + stage.sampling.samples * stage.sampling.steps * 0.6
-    if isinstance(stage, Corpus):
+    if isinstance(stage, Corpus) and isinstance(stage.world, World):
         return 3 + 1.2e-3 * stage.world.recordings * stage.world.seconds
     return 5.0 if isinstance(stage, (Trials, Targets, Reference)) else 2.0
 

@@ -32,7 +32,7 @@ def encoder(variant: Variant, scale: Scale) -> Encoder:
     """The encoder of a variant at a scale. Raises BenchError for an unknown name or a file that holds no Encoder."""
     size = scale.size(variant.size)
     if variant.encoder == OWN:
-        return Encoder(OWN, size.width, size.depth, size.heads)
+        return Encoder(OWN, size.width, size.depth, size.heads, size.mlp_ratio)
     if variant.encoder.endswith(".py"):
         path = Path(variant.encoder).resolve()
     elif variant.encoder in names():
@@ -48,7 +48,7 @@ def encoder(variant: Variant, scale: Scale) -> Encoder:
                          f"Encoder in {path} cannot take part; set mask_ratio=None, or give it tokenize(eeg) and "
                          "encode(tokens, keep)")
     try:
-        return Encoder(path.stem, size.width, size.depth, size.heads, code=code(path), path=str(path))
+        return Encoder(path.stem, size.width, size.depth, size.heads, size.mlp_ratio, code=code(path), path=str(path))
     except SyntaxError as error:
         raise BenchError(f"variant {variant.name!r}: {error.filename}, line {error.lineno}, which {path} imports, is "
                          f"no Python: {error.msg}") from error

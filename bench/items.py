@@ -9,28 +9,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.data.pictures import CLASSES
 from bench.errors import BenchError
 from bench.stages import CONTROLS, Items
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """N trials in ascending order of `item`, so that the order on disk never matters. `names`: what labels mean."""
+    """N trials in ascending order of `item`, so that the order on disk never matters.
+
+    names: what labels mean; shown: how many of them, the first, stand for pictures that were shown.
+    """
 
     item: np.ndarray  # [N] int64
     picture: np.ndarray  # [N] int64, row of the folder's pictures.npy, and of the Targets
     subject: np.ndarray  # [N] int64
     label: np.ndarray  # [N] int64
+    judge_label: np.ndarray  # [N] int64, the same class by the judge's numbers
     eeg: np.ndarray  # [N, C, T] float32; what an oracle knows, [N, 1, K]
     pictures: np.ndarray  # [N, H, W, 3] uint8, the stimulus of each trial
     names: tuple[str, ...]
+    shown: int
 
 
 def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
     """The trials of one part, with their own EEG or a control's. Raises BenchError for an unknown part or control.
 
-    The folder: trials.csv has a row for each of eeg.npy's; its `picture` is a row of pictures.npy, and of the file
+    The folder: trials.csv has a row for each of eeg.npy's; its `label` is one of classes.csv (label, name, judge: the
+    class's number for the judge, shown: 1 or 0), its `picture` is a row of pictures.npy, and of the file
     `embeddings` [P, D'], which the oracle "clip" needs. What a control draws comes from a generator that is seeded by
     the ids of the trials alone, so that every row and seed sees the same.
     """
@@ -44,14 +49,18 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
         raise BenchError(f"{folder / 'trials.csv'}: an item stands there twice; every trial has an id of its own")
     part = trials[trials["part"] == items.part].sort_values("item")
     item, subject, picture = (part[name].to_numpy(np.int64, copy=True) for name in ("item", "subject", "picture"))
+    classes = pd.read_csv(folder / "classes.csv").sort_values("label")
+    label = part["label"].to_numpy(np.int64, copy=True)
     return Loaded(
         item=item,
         picture=picture,
         subject=subject,
-        label=part["label"].to_numpy(np.int64, copy=True),
+        label=label,
+        judge_label=classes.set_index("label")["judge"].loc[label].to_numpy(np.int64, copy=True),
         eeg=_eeg(items.eeg, trials, part, folder, embeddings),
         pictures=_rows(folder / "pictures.npy", picture),
-        names=CLASSES,
+        names=tuple(classes["name"]),
+        shown=int(classes["shown"].sum()),
     )
 
 
@@ -127,4 +136,4 @@ def _rows(path: Path, rows: np.ndarray) -> np.ndarray:
     if rows.max() >= len(array):
         raise BenchError(f"{path} has {len(array)} rows, trials.csv asks for row {rows.max()}; remove its folder from "
                          "the store and run again")
-    return np.ascontiguousarray(array[rows])
+    return np.ascontiguousarray(array[rows], np.float32 if array.dtype == np.float16 else array.dtype)

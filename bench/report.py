@@ -25,7 +25,7 @@ from bench.plan import Row, counts, rows, shown, stages
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, scale
-from bench.stages import Finetune, Generate, Items, Numerics, Pretrain, Readout, Score, Trials
+from bench.stages import Finetune, Generate, Items, Numerics, Pretrain, Readout, Score, Trials, World
 from bench.store import Store
 from bench.variant import On, Spec, Variant
 
@@ -121,7 +121,7 @@ def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
     """What stands in every line of a row, as far as its settings tell."""
     said: dict[str, Any] = {name: "" for name in results.ABOUT if name != results.FAILED} | {
         "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
-        "world": f"tiny, seed {at.world.seed}",
+        "world": f"tiny, seed {at.world.seed}" if isinstance(at.world, World) else at.world.name,
         "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
         "config": digest(at), "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
     if isinstance(row.stage, Score):

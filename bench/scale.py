@@ -10,13 +10,17 @@ from pathlib import Path
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.stages import (
+    Corpus,
+    Decoder,
     FinetuneSchedule,
     Items,
     Numerics,
+    Prepared,
     Reference,
     Sampling,
     Schedule,
     Score,
+    Shards,
     Stage,
     Trials,
     Weights,
@@ -28,19 +32,27 @@ PRIOR = Path(__file__).parent / "prior"  # the frozen parts that are shipped
 
 @dataclass(frozen=True)
 class Size:
-    """An encoder's dimensions at this scale under its label in the paper (Table 2, Params)."""
+    """An encoder's dimensions at this scale under its label in the paper (Table 2, Params).
+
+    inferred: at the paper's scale, that the paper does not state them.
+    """
 
     label: str
     width: int
     depth: int
     heads: int
+    mlp_ratio: float = 1.0
+    inferred: bool = False
 
 
 @dataclass(frozen=True)
 class Scale:
     """Everything that a row's number depends on beside the row itself.
 
+    corpus          what pre-training sees; None: the world's own
     prior           folder of the frozen parts in bench/prior/
+    views           of each picture to the VAE (Targets)
+    networks        of the literature, by their names in models.extractors.FILES
     pretrain_seeds  "each": every seed has its own pre-training; "one": all share that of seed 0, so that a table
                     says nothing about the spread of pre-training
     nway            n of the n-way accuracy (the paper: 50 of 1,000)
@@ -48,10 +60,11 @@ class Scale:
     """
 
     name: str = field(compare=False)
-    world: World
+    world: World | Prepared
     subjects: tuple[int, ...]
     band: tuple[float, float]
     sizes: tuple[Size, ...]
+    decoder: Decoder
     prior: str
     pretrain: Schedule
     pretrain_seeds: str
@@ -60,6 +73,9 @@ class Scale:
     reference_pictures: int
     nway: int
     fixed: tuple[int, ...]
+    corpus: Shards | None = None
+    views: int = 1
+    networks: tuple[str, ...] = ()
     numerics: Numerics = Numerics()
 
     def size(self, label: str) -> Size:
@@ -74,10 +90,19 @@ class Scale:
         """The items that a table is about."""
         return Items(Trials(self.world, self.subjects, self.band), part, eeg)
 
+    def windows(self) -> Corpus:
+        """What pre-training sees. Raises BenchError for a data set without a corpus beside it."""
+        if isinstance(self.world, Prepared):
+            if self.corpus is None:
+                raise BenchError(f"scale {self.name} has no corpus for pre-training")
+            return Corpus(self.corpus, self.band)
+        return Corpus(self.corpus or self.world, self.band)
+
     def score(self, pictures: Stage, items: Items) -> Score:
         """The Score of a system's pictures: the same judge, reference and CLIP for every system."""
         reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.numerics)
-        return Score(pictures, items, reference, self.weights("clip"), self.nway, self.fixed, self.numerics)
+        return Score(pictures, items, reference, self.weights("clip"), self.nway, self.fixed,
+                     tuple(self.weights(name) for name in self.networks), self.numerics)
 
     def weights(self, part: str) -> Weights:
         """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is not there."""
@@ -115,6 +140,7 @@ TINY = Scale(
         Size("74M", 64, 4, 4),
         Size("18.3M", 48, 2, 4),
     ),
+    decoder=Decoder(64, 1, 4, 1.0),
     prior="tiny",
     pretrain=Schedule(steps=2200, batch=64, lr=3e-3, warmup=100),
     pretrain_seeds="each",
@@ -133,6 +159,35 @@ MICRO = replace(
     finetune=replace(TINY.finetune, steps=6, batch=8, warmup=2),
     sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
     reference_pictures=300,
+)
+# Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
+# 500 epochs of 120,000 windows; 300 epochs of 1,600 pictures. Widths and depths but for the first size's are inferred.
+PAPER = Scale(
+    name="paper",
+    world=Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440),
+    corpus=Shards("moabb_v046", "", n_chans=128, n_times=512),
+    subjects=(4,),
+    band=(5.0, 95.0),
+    sizes=(
+        Size("297M", 1024, 24, 16, 4.0),
+        Size("458M", 1024, 36, 16, 4.0, inferred=True),
+        Size("162M", 768, 23, 12, 4.0, inferred=True),
+        Size("74M", 640, 15, 10, 4.0, inferred=True),
+        Size("18.3M", 864, 2, 12, 4.0, inferred=True),
+    ),
+    decoder=Decoder(512, 8, 16, 4.0),
+    prior="",
+    pretrain=Schedule(steps=600_000, batch=100, lr=2.5e-4, warmup=48_000, clip_norm=0.8),
+    pretrain_seeds="one",
+    finetune=FinetuneSchedule(steps=19_200, batch=25, lr_encoder=5.3e-5, lr_attention=5.3e-5, lr_projection=5.3e-5,
+                              warmup=0, weight_decay=0.01, clip_norm=0.5, condition_dropout=0.0, decay="constant"),
+    sampling=Sampling(steps=25, guidance=1.0, samples=5, batch=32),
+    reference_pictures=10_000,
+    nway=50,
+    fixed=(),
+    views=16,
+    networks=("inception", "alexnet", "lpips"),
+    numerics=Numerics(device_class="cuda", dtype="bfloat16"),
 )
 SCALES = {scale.name: scale for scale in (TINY, MICRO)}
 

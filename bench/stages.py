@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from bench.data.prepared import Prepared, Shards
 from bench.data.tiny import TinyWorld
 from bench.key import Stage
 
-__all__ = ["CONTROLS", "Captions", "Corpus", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items",
-           "Numerics", "Pretrain", "Readout", "Reference", "Sampling", "Schedule", "Score", "Stage", "Targets",
-           "Trials", "Trivial", "Weights", "World", "training"]
+__all__ = ["CONTROLS", "Captions", "Corpus", "Decoder", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items",
+           "Numerics", "Prepared", "Pretrain", "Readout", "Reference", "Sampling", "Schedule", "Score", "Shards",
+           "Stage", "Targets", "Trials", "Trivial", "Weights", "World", "training"]
 
 World = TinyWorld
 
@@ -49,6 +50,16 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """The masked autoencoder's decoder (Sec. 3.1), which is thrown away."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+
+
+@dataclass(frozen=True)
 class Schedule:
     """AdamW with linear warm-up and half-cosine decay; `steps` and `warmup` in optimiser steps."""
 
@@ -65,12 +76,13 @@ class Trials(Stage):
     """The paired recordings of some subjects: EEG after band and window, pictures, labels, parts.
 
     window: "stimulus" begins at the stimulus, "blank" ends half a second before it. split: what a part is made of,
-    "item" (pictures, by class) or "block" (whole blocks of the recording, in the blocked order by class).
+    "item" (pictures, by class), "block" (whole blocks of the recording, in the blocked order by class), "subject"
+    (whole subjects, and no picture of another part), "single" (ImageNet-EEG's file of that name, as it was released).
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
-    world: World
+    world: World | Prepared
     subjects: tuple[int, ...]
     band: tuple[float, float]  # Hz; Sec. 4.1: 5-95
     window: str = "stimulus"
@@ -81,7 +93,7 @@ class Trials(Stage):
 class Corpus(Stage):
     """Unlabelled EEG windows of many devices, filtered, resampled, cut, channels replicated (Sec. 4.1)."""
 
-    world: World
+    world: World | Shards
     band: tuple[float, float]  # Hz
 
 
@@ -91,6 +103,7 @@ class Pretrain(Stage):
 
     corpus: Corpus
     encoder: Encoder
+    decoder: Decoder
     mask_ratio: float
     schedule: Schedule
     seed: int
@@ -133,17 +146,25 @@ def training(items: Items) -> Items:
 
 @dataclass(frozen=True)
 class Targets(Stage):
-    """What fine-tuning aims at, computed once: CLIP image embeddings and VAE moments of every paired picture."""
+    """What fine-tuning aims at, computed once: CLIP image embeddings and VAE moments of every paired picture.
+
+    views: of each picture to the VAE, the whole and views - 1 fixed crops; 0: crops are drawn in training, nothing of
+    the VAE is kept. CLIP sees the whole picture.
+    """
 
     trials: Trials
     clip: Weights
     vae: Weights
+    views: int
     numerics: Numerics
 
 
 @dataclass(frozen=True)
 class FinetuneSchedule:
-    """Fine-tuning (Sec. 3.2, 3.3): a learning rate for each of E, A and the projections tau and h."""
+    """Fine-tuning (Sec. 3.2, 3.3): a learning rate for each of E, A and the projections tau and h.
+
+    decay: "cosine" (half of one, after a linear warm-up) or "constant".
+    """
 
     steps: int
     batch: int
@@ -155,11 +176,16 @@ class FinetuneSchedule:
     clip_norm: float = 1.0
     clip_weight: float = 1.0  # of L_clip (Eq. 3) beside L_SD (Eq. 2)
     condition_dropout: float = 0.1  # share of a batch that is trained with the empty caption
+    decay: str = "cosine"
 
 
 @dataclass(frozen=True)
 class Finetune(Stage):
-    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; the folder holds only what changed."""
+    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; the folder holds only what changed.
+
+    aligned: what h sees, "context" (Eq. 3) or "latent" (the encoder's tokens, as the released code). time_condition:
+    the condition enters through the time step, too (released code).
+    """
 
     items: Items
     targets: Targets
@@ -167,8 +193,10 @@ class Finetune(Stage):
     clip: Weights
     start: Pretrain | Encoder
     align: str | None
+    aligned: str
     sd_loss: bool
     tune: str
+    time_condition: bool
     schedule: FinetuneSchedule
     seed: int
     numerics: Numerics
@@ -207,12 +235,14 @@ class Captions:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn: DPM-Solver++ steps, classifier-free guidance, samples of each item, batch."""
+    """How pictures are drawn: steps of a sampler ("dpmsolver++" or "plms"), classifier-free guidance (1: none), samples
+    of each item, batch."""
 
     steps: int
     guidance: float
     samples: int
     batch: int
+    sampler: str = "dpmsolver++"
 
 
 @dataclass(frozen=True)
@@ -251,11 +281,12 @@ class Trivial(Stage):
 
 @dataclass(frozen=True)
 class Reference(Stage):
-    """What the judge makes of fresh real pictures of the shown classes, once for the whole suite."""
+    """What the judge makes of real pictures of the shown classes that are not scored, once for the whole suite: fresh
+    ones, or of a prepared data set the training pictures, `pictures` at most."""
 
     version: ClassVar[int] = 2
 
-    world: World
+    world: World | Prepared
     judge: Weights
     pictures: int
     numerics: Numerics
@@ -265,7 +296,8 @@ class Reference(Stage):
 class Score(Stage):
     """Metrics of a folder of pictures, and one row per item and sample. Does not know who made the pictures.
 
-    fixed: the classes of the paper's 50-way accuracy as its text has it (Sec. 4.3): those shown, and more.
+    fixed: the classes of the paper's 50-way accuracy as its text has it (Sec. 4.3): those shown, and more. networks:
+    those of the literature that measure beside the judge (models.extractors.FILES).
     """
 
     version: ClassVar[int] = 3
@@ -276,4 +308,5 @@ class Score(Stage):
     clip: Weights
     nway: int
     fixed: tuple[int, ...]
+    networks: tuple[Weights, ...]
     numerics: Numerics

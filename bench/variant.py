@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 from bench.errors import BenchError
 from bench.stages import CONTROLS, Finetune, Generate, Items, Score, World
 
-WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block")
-ALIGN = ("clip", "label", None)
+WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single")
+ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
 OPENS = {  # what each choice of `tune` trains
     "E+A": {"E", "A", "tau"},
     "E": {"E", "tau"},
@@ -36,10 +36,12 @@ class Variant:
 
     mask_ratio  share of masked tokens in pre-training (Sec. 3.1); None: no pre-training
     align       "clip": L_clip (Eq. 3); "label": class labels in CLIP's place (Sec. 4.4); None: neither
+    aligned     what h sees: "context", tau's output (Eq. 3); "latent", the encoder's tokens (the released code)
     sd_loss     L_SD (Eq. 2); False: fine-tuning by alignment alone (Fig. 5)
     tune        what fine-tuning opens. E: the encoder; A: q, k, v, out of the U-Net's cross-attention; tau, and h
                 where there is alignment, train in every row but "A-tau". "tau": nothing else trains; "E+A+norm2": the
                 LayerNorm before each cross-attention counts as A; "A-tau": tau counts as E, and rests with it
+    time_condition  the condition enters the U-Net through the time step, too (the released code; not in the paper)
     size        the encoder's label in the paper; the real count stands beside it
     encoder     a file of models/encoders/, or the path of one's own .py file with a class Encoder
     """
@@ -51,6 +53,8 @@ class Variant:
     tune: str = "E+A"
     size: str = "297M"
     encoder: str = "msm_vit"
+    aligned: str = "context"
+    time_condition: bool = False
 
     system: ClassVar[str] = "dreamdiffusion"
 
@@ -69,6 +73,10 @@ class Variant:
             refuse(f"mask_ratio lies between 0 and 1, or is None for no pre-training, not {self.mask_ratio!r}")
         if self.align not in ALIGN:
             refuse(f"align is one of {', '.join(map(repr, ALIGN))}, not {self.align!r}")
+        if self.aligned not in ALIGNED:
+            refuse(f"aligned is one of {', '.join(map(repr, ALIGNED))}, not {self.aligned!r}")
+        if not isinstance(self.time_condition, bool):
+            refuse(f"time_condition is True or False, not {self.time_condition!r}")
         if self.tune not in OPENS:
             refuse(f"tune is one of {', '.join(map(repr, OPENS))}, not {self.tune!r}")
         if not self.sd_loss and self.align is None:
@@ -85,7 +93,8 @@ class On:
     of          the system's settings
     eeg         what the items have in place of their EEG (bench.stages.CONTROLS)
     window      "stimulus", or "blank": an interval that ends half a second before it
-    split       "item": a part is made of pictures; "block": of whole blocks of the recording
+    split       what a part is made of: "item" (pictures), "block" (whole blocks of the recording), "subject", "single"
+                (bench.stages.Trials)
     band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
     world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
     part        "test"; or "val", whose pictures decide which checkpoint is taken

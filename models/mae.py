@@ -27,6 +27,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_width: int = 64,
         decoder_depth: int = 1,
         heads: int = 4,
+        mlp_ratio: float = 1.0,
     ):
         super().__init__()
         if times % tokens:
@@ -35,7 +36,7 @@ class MaskedAutoencoder(nn.Module):
         self.embed = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width))
         self.register_buffer("positions", positions(tokens, decoder_width), persistent=False)
-        self.blocks = nn.ModuleList(Block(decoder_width, heads, 1.0, qkv_bias=True) for _ in range(decoder_depth))
+        self.blocks = nn.ModuleList(Block(decoder_width, heads, mlp_ratio, qkv_bias=True) for _ in range(decoder_depth))
         self.norm = nn.LayerNorm(decoder_width)
         self.head = nn.Linear(decoder_width, channels * times // tokens)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -103,7 +103,7 @@ def test_a_stage_and_bench_score_give_the_same_numbers_for_the_same_pictures(tmp
     np.save(tmp_path / "pictures" / "item.npy", table["item"])
     against = Reference(trials.world, TINY.weights("judge"), 120, Numerics())
     stage = Score(replace(trials, world=World(seed=8)), Items(trials), against, TINY.weights("clip"), 10,
-                  tuple(range(12)), Numerics())
+                  tuple(range(12)), (), Numerics())
     inputs = {trials: tmp_path / "trials", stage.pictures: tmp_path / "pictures",
               against: tmp_path / "reference"}.__getitem__
     reference(against, inputs, tmp_path / "reference", Runtime())

@@ -19,6 +19,7 @@ from bench.figure import main, worst_of_each
 from bench.scale import MICRO
 from bench.stages import Score
 from bench.store import Store
+from bench.train.trials import write_classes
 
 SHOWN, PER_CLASS, SAMPLES = 10, 4, 2
 N = SHOWN * PER_CLASS
@@ -47,6 +48,7 @@ def fill(store: Store, table, but=()) -> None:
     rng = np.random.default_rng(0)
 
     def trials(out):
+        write_classes(out)
         item = np.arange(N)
         np.save(out / "pictures.npy", rng.integers(0, 256, (N, 32, 32, 3), dtype=np.uint8))
         np.save(out / "eeg.npy", np.zeros((N, 2, 8), np.float32))

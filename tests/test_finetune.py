@@ -15,10 +15,9 @@ from bench.build import build
 from bench.runtime import Runtime
 from bench.scale import MICRO
 from bench.train import finetune as training
-from bench.train.finetune import prepare, restore
+from bench.train.finetune import loaded, prepare, restore
 from bench.train.generate import generate, in_batches, initial_noise
-
-SHAPE = (MICRO.world.n_chans, MICRO.world.n_times)
+from bench.train.trials import write_classes
 
 
 def stage(**changes):
@@ -57,9 +56,9 @@ def test_a_row_trains_what_it_names_and_every_other_tensor_stays_bit_equal(micro
         return part in opened
 
     it = stage(**row)
-    before = tensors(prepare(it, SHAPE, micro.path, Runtime()))
+    before = tensors(prepare(it, loaded(it, it.items, micro.path), micro.path, Runtime()))
     build(it, micro)
-    after = tensors(restore(it, SHAPE, micro.path, Runtime()))
+    after = tensors(restore(it, loaded(it, it.items, micro.path), micro.path, Runtime()))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if trained(name)}
@@ -110,6 +109,7 @@ def test_the_order_of_trials_on_disk_changes_nothing(micro, tmp_path):
     shuffled.mkdir()
     order = np.random.default_rng(0).permutation(len(pd.read_csv(trials / "trials.csv")))
     pd.read_csv(trials / "trials.csv").iloc[order].to_csv(shuffled / "trials.csv", index=False)
+    write_classes(shuffled)
     np.save(shuffled / "eeg.npy", np.load(trials / "eeg.npy")[order])
     np.save(shuffled / "pictures.npy", np.load(trials / "pictures.npy"))
     outs = []
@@ -190,7 +190,8 @@ class Encoder(nn.Module):
         training.finetune(it, micro.path, folder, Runtime())
     first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)
     assert first == second
-    model = restore(it, SHAPE, lambda upstream: folders[0] if upstream == it else micro.path(upstream), Runtime())
+    items = loaded(it, it.items, micro.path)
+    model = restore(it, items, lambda upstream: folders[0] if upstream == it else micro.path(upstream), Runtime())
     assert model.encoder.layers[1].num_batches_tracked == MICRO.finetune.steps
 
 
@@ -198,5 +199,5 @@ def test_a_folder_that_holds_other_tensors_than_the_row_trains_is_refused(micro)
     it = stage()
     build(it, micro)
     with pytest.raises(ValueError, match="does not hold the tensors that E trains"):
-        restore(replace(it, tune="E"), SHAPE, lambda upstream: micro.path(
+        restore(replace(it, tune="E"), loaded(it, it.items, micro.path), lambda upstream: micro.path(
             it if upstream == replace(it, tune="E") else upstream), Runtime())

@@ -10,6 +10,7 @@ from bench import items
 from bench.errors import BenchError
 from bench.scale import MICRO
 from bench.stages import CONTROLS, Items, Trials, training
+from bench.train.trials import write_classes
 
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
 
@@ -102,5 +103,6 @@ def test_an_item_that_is_alone_cannot_be_shuffled(folder, tmp_path):
     trials = pd.read_csv(folder / "trials.csv")
     trials = trials[(trials["part"] != "test") | (trials["item"] == trials.loc[trials["part"] == "test", "item"].min())]
     trials.to_csv(tmp_path / "trials.csv", index=False)
+    write_classes(tmp_path)
     with pytest.raises(BenchError, match="alone among its like"):
         items.load(Items(TRIALS, "test", "shuffled"), tmp_path)

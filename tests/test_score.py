@@ -22,6 +22,7 @@ from bench.train import measure as measuring
 from bench.train import score as scoring
 from bench.train.readout import readout
 from bench.train.reference import reference
+from bench.train.trials import write_classes
 from models import extractors, frozen
 
 TRIALS = Trials(World(seed=7), (1, 4), (5.0, 95.0))
@@ -49,6 +50,7 @@ def judge(tmp_path_factory) -> Weights:
 def write_trials(folder, order=None):
     """60 pictures (every third a test picture) that two subjects see, on disk in the given order."""
     folder.mkdir()
+    write_classes(folder)
     scenes = draw_scenes(PICTURES, 10, np.random.default_rng(5))
     trials = pd.DataFrame({"item": np.arange(2 * PICTURES), "subject": np.repeat([1, 4], PICTURES),
                            "picture": np.tile(np.arange(PICTURES), 2), "label": np.tile(scenes.label, 2)})
@@ -78,7 +80,7 @@ def build(tmp_path, judge, name="out", order=None, change=lambda pictures, item:
         np.save(folders["pictures"] / "embedding.npy", embedding)
     made = Reference(TRIALS.world, judge, 130, Numerics())
     stage = Score(Trials(World(seed=8), (1,), (5.0, 95.0)), items, made, TINY.weights("clip"), 10, tuple(range(12)),
-                  Numerics())
+                  (), Numerics())
     inputs = {TRIALS: folders["trials"], stage.pictures: folders["pictures"], made: folders["reference"]}.__getitem__
     reference(made, inputs, folders["reference"], Runtime())
     scoring.score(stage, inputs, folders["score"], Runtime())

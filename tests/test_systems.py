@@ -16,6 +16,7 @@ from bench.runtime import Runtime
 from bench.scale import MICRO
 from bench.stages import Readout, training
 from bench.train.readout import readout
+from bench.train.trials import write_classes
 from models.classifiers import EEGNet
 from models.encoders.linear import Encoder
 
@@ -117,6 +118,7 @@ def test_eegnet_learns_what_a_ridge_classifier_cannot(tmp_path):
     phase = rng.uniform(0, 2 * np.pi, 400)
     wave = np.sin(2 * np.pi * np.where(label, 8, 24)[:, None] * np.arange(128) / 250 + phase[:, None])
     eeg = (wave[:, None] * np.ones((1, 4, 1)) + 0.5 * rng.standard_normal((400, 4, 128))).astype(np.float32)
+    write_classes(tmp_path)
     np.save(tmp_path / "eeg.npy", eeg)
     np.save(tmp_path / "pictures.npy", np.zeros((400, 4, 4, 3), np.uint8))
     pd.DataFrame({"item": range(400), "subject": 1, "picture": range(400), "label": label, "block": 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench import encoders
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.stages import Corpus, Finetune, Generate, Items, Pretrain, Score, Targets, training
+from bench.stages import Finetune, Generate, Items, Pretrain, Score, Targets, training
 from bench.variant import Variant
 
 
@@ -18,10 +18,10 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
         raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} masks "
                          f"{int(tokens * variant.mask_ratio)} of {tokens} tokens: at least one must be, and not all")
     start = encoder if variant.mask_ratio is None else Pretrain(
-        Corpus(scale.world, scale.band), encoder, variant.mask_ratio, scale.pretrain,
+        scale.windows(), encoder, scale.decoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
-    targets = Targets(items.trials, clip, vae, scale.numerics)
-    model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.sd_loss,
-                     variant.tune, scale.finetune, seed, scale.numerics)
+    targets = Targets(items.trials, clip, vae, scale.views, scale.numerics)
+    model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.aligned,
+                     variant.sd_loss, variant.tune, variant.time_condition, scale.finetune, seed, scale.numerics)
     pictures = Generate(model, items, vae, scale.sampling, seed, scale.numerics)
     return scale.score(pictures, items)

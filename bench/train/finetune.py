@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.data import pictures
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Encoder, Finetune, Items, Pretrain, Stage
@@ -65,11 +64,12 @@ class Model:
         return self.head.eval()(context)
 
 
-def prepare(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
-    """The model as it is before the first step; shape: (channels, times) of the EEG.
+def prepare(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
+    """The model as it is before the first step, for EEG such as those items'.
 
     Parameters that fine-tuning trains require gradients, all others do not; the set is asserted by name.
     """
+    shape = items.eeg.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         value = stage.start.encoder if isinstance(stage.start, Pretrain) else stage.start
@@ -81,13 +81,13 @@ def prepare(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], P
             length, width = encoder.eval()(torch.zeros(1, *shape)).shape[1:]
         torch.manual_seed(stage.seed)
         clip = frozen.load_clip(stage.clip.path, stage.clip.sha256)
-        classes = [f"a {name}" for name in pictures.CLASSES[:pictures.SHOWN]]
+        classes = [f"a {name}" for name in items.names[:items.shown]]
         with torch.no_grad():
             text = clip.text_tokens(clip.tokenize(classes)).mean(0)
             null = clip.text_tokens(clip.tokenize([""]))
         tau = Tau(length, width, text, clip.ln_final)
         head = {"clip": lambda: Head(text.shape[1], clip.text_projection.shape[1], clip.text_projection),
-                "label": lambda: Head(text.shape[1], pictures.SHOWN), None: lambda: None}[stage.align]()
+                "label": lambda: Head(text.shape[1], items.shown), None: lambda: None}[stage.align]()
     unet = frozen.load_unet(stage.unet.path, stage.unet.sha256)
     model = Model(encoder, tau, head, unet, null, [])
     opens = OPENS[stage.tune]
@@ -123,7 +123,7 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     """Writes model.safetensors (the trained tensors alone; checkpoints before it as model.1.safetensors, ...) and
     finetune.json (losses, counts of parameters)."""
     items, schedule = loaded(stage, stage.items, inputs), stage.schedule
-    model = prepare(stage, items.eeg.shape[1:], inputs, runtime)
+    model = prepare(stage, items, inputs, runtime)
 
     def keep(name: str) -> dict[str, Tensor]:
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
@@ -142,10 +142,10 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     (out / "finetune.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def restore(stage: Finetune, shape: tuple[int, int], inputs: Callable[[Stage], Path], runtime: Runtime,
+def restore(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], runtime: Runtime,
             checkpoint: int | None = None) -> Model:
     """The model after fine-tuning: what was trained from the stage's folder, the rest from where it began."""
-    model = prepare(stage, shape, inputs, runtime)
+    model = prepare(stage, items, inputs, runtime)
     path = inputs(stage) / file(checkpoint)
     stored, trained = load_file(path), model.trained()
     if set(stored) != set(trained):

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.data import pictures
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Captions, Generate, Stage
@@ -26,7 +25,7 @@ def generate(stage: Generate, inputs: Callable[[Stage], Path], out: Path, runtim
         unet, context, null = _captions(stage.model, items, inputs, runtime)
     else:
         items = loaded(stage.model, stage.items, inputs)
-        model = restore(stage.model, items.eeg.shape[1:], inputs, runtime, stage.checkpoint)
+        model = restore(stage.model, items, inputs, runtime, stage.checkpoint)
         context = in_batches(lambda eeg: model.context(eeg.to(runtime.device)), torch.from_numpy(items.eeg),
                              sampling.batch)
         unet, null = model.unet, model.null_context
@@ -75,7 +74,7 @@ def _captions(model: Captions, items: Loaded, inputs: Callable[[Stage], Path],
     """The untouched U-Net, the context [N, M, D] of each item's caption, and that of the empty caption."""
     clip = frozen.load_clip(model.clip.path, model.clip.sha256).to(runtime.device)
     unet = frozen.load_unet(model.unet.path, model.unet.sha256).to(runtime.device)
-    words = clip.text_tokens(clip.tokenize([f"a {name}" for name in pictures.CLASSES] + [""]).to(runtime.device))
+    words = clip.text_tokens(clip.tokenize([f"a {name}" for name in items.names] + [""]).to(runtime.device))
     if model.classes == "none":
         said = np.full(len(items.label), len(words) - 1)
     elif model.classes == "true":

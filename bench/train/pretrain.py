@@ -37,7 +37,9 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
         encoder = build(stage.encoder, channels, times, runtime)
         with torch.no_grad():
             _, tokens, width = encoder.eval().tokenize(held_out[:1]).shape
-        model = MaskedAutoencoder(encoder, channels, times, width, tokens).to(runtime.device)
+        decoder = stage.decoder
+        model = MaskedAutoencoder(encoder, channels, times, width, tokens, decoder.width, decoder.depth, decoder.heads,
+                                  decoder.mlp_ratio).to(runtime.device)
     test = _evaluation_masks(len(held_out), tokens, stage.mask_ratio)
     train, held_out = train.to(runtime.device), held_out.to(runtime.device)
     torch.manual_seed(stage.seed)  # for an encoder's dropout; nothing of ours draws from it

@@ -31,7 +31,7 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
     weights = stage.reference.judge
     judge = extractors.judge(weights.path, weights.sha256, weights.name, runtime.device)
     clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, runtime.device)
-    pairs = Pairs(items.item, items.subject, items.picture, items.label, pictures.shape[1],
+    pairs = Pairs(items.item, items.subject, items.picture, items.judge_label, pictures.shape[1],
                   lambda row: items.pictures[row], lambda row, sample: pictures[row, sample])
     measured = measure(pairs, Networks(judge, judge, [clip]), Classes(stage.nway, stage.fixed, hard),
                        reference=reference, embedding=_embedding(folder, items), device=runtime.device,
