@@ -24,7 +24,7 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     torch.set_num_threads(numerics.threads if numerics else 1)
     module = "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
     function = getattr(importlib.import_module(f"bench.train.{module}"), kind(stage))
-    runtime = Runtime(device, progress, store.encoders)
+    runtime = Runtime(device, progress, store.encoders, store.checkpoints(stage))
     return store.build(stage, lambda out: function(stage, store.path, out, runtime),
                        packages={name: importlib.metadata.version(name) for name in PACKAGES},
                        python=platform.python_version(), device=device)

@@ -16,8 +16,10 @@ class Runtime:
     """device: "cpu" or "cuda". progress(step, total, **scalars): called now and then by a stage at work.
 
     encoders: folder of the kept copies of users' encoders; None: a user's encoder is loaded from where it lies.
+    work: folder of one stage's checkpoints and log, which outlives a process that is killed; None: none are kept.
     """
 
     device: str = "cpu"
     progress: Callable[..., None] = silent
     encoders: Path | None = None
+    work: Path | None = None

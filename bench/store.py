@@ -24,8 +24,8 @@ LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 class Store:
     """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
 
-    work/ holds attempts, one folder each, moved into objects/ when complete; encoders/ the copies of users' encoders;
-    logs/ what failed. create=False: an absent store is an empty one, and is not made. Raises BenchError (exit 3) when
+    work/ holds attempts, one folder each, moved into objects/ when complete; checkpoints/ what a killed stage resumes
+    from; encoders/ the copies of users' encoders; logs/ what failed. create=False: an absent store is an empty one, and is not made. Raises BenchError (exit 3) when
     the folder cannot be written.
     """
 
@@ -48,6 +48,10 @@ class Store:
     @property
     def encoders(self) -> Path:
         return self.root / "encoders"
+
+    def checkpoints(self, stage: Stage) -> Path:
+        """Where an unfinished stage keeps what it can be resumed from; gone when the stage is complete."""
+        return self.root / "checkpoints" / key(stage)
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's folder is, or would be."""
@@ -108,6 +112,7 @@ class Store:
             raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
         self._sound.add(path.name)
         return path
 
