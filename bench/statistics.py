@@ -7,7 +7,7 @@ averaged here), so that what is said holds for new pictures and new trainings, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,20 +110,55 @@ class Anova:
 
         1 where the mean is 0; 0 where it is not and nothing varies.
         """
-        size, one = np.abs(self.mean), np.ones_like(self.mean)
-        low, high = np.log(LEAST) * one, 0 * one
-        for _ in range(60):
-            middle = (low + high) / 2
-            inside = self.half(np.exp(middle)) >= size
-            low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-        p = np.where(self.half(LEAST) < size, 0.0, np.exp(low))
-        return np.where(size == 0, 1.0, p)
+        return _reached(self.mean, self.half)
 
     def interval(self, alpha: float) -> Interval:
         """Of one table, values [S, N]."""
         mean, half = float(self.mean), float(self.half(alpha))
         df = float(stdtridf(1 - alpha / 2, half / np.sqrt(self.variance()))) if half > 0 else np.inf
         return Interval(mean, mean - half, mean + half, self.seeds, self.items, df)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The difference of two means over other items each, under the same number of seeds or another: nothing is paired.
+
+    Half the width of its interval is the root of the sum of squares of both halves. Where both share what a seed
+    decides, that is cautious.
+    """
+
+    one: Anova
+    other: Anova
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.one.mean - self.other.mean
+
+    def half(self, alpha: float | np.ndarray) -> np.ndarray:
+        """As of Anova."""
+        return np.hypot(self.one.half(alpha), self.other.half(alpha))
+
+    def p(self) -> np.ndarray:
+        """As of Anova."""
+        return _reached(self.mean, self.half)
+
+    def interval(self, alpha: float) -> Interval:
+        """Seeds and items: the fewer of both sides. `df`: infinite, as no single Student's t is as wide."""
+        mean, half = float(self.mean), float(self.half(alpha))
+        return Interval(mean, mean - half, mean + half, min(self.one.seeds, self.other.seeds),
+                        min(self.one.items, self.other.items), np.inf)
+
+
+def _reached(mean: np.ndarray, half: Callable[[float | np.ndarray], np.ndarray]) -> np.ndarray:
+    """The alpha whose interval, of half the width half(alpha), ends at 0."""
+    size, one = np.abs(mean), np.ones_like(mean)
+    low, high = np.log(LEAST) * one, 0 * one
+    for _ in range(60):
+        middle = (low + high) / 2
+        inside = half(np.exp(middle)) >= size
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    p = np.where(half(LEAST) < size, 0.0, np.exp(low))
+    return np.where(size == 0, 1.0, p)
 
 
 def _t(df: float | np.ndarray, alpha: float | np.ndarray) -> np.ndarray:
@@ -188,8 +223,10 @@ def holm_last(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 0.05) -> dict[str, Verdict]:
-    """The verdict of each contrast (a, b) of a family, a and b [S, N] each; negate both where lower is better.
+def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 0.05,
+             apart: Collection[str] = ()) -> dict[str, Verdict]:
+    """The verdict of each contrast (a, b) of a family, a and b [S, N] each; negate both where lower is better. Those
+    named in `apart` were measured on other items each (`Apart`), all others on the same.
 
     "better": a exceeds b; "worse"; "not resolved" where Holm's adjusted p exceeds alpha. The intervals are
     Bonferroni's, each of confidence 1 - alpha / contrasts; where Holm resolves a contrast whose interval still reaches
@@ -198,16 +235,19 @@ def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 
     these seeds, or seeds at these items, would resolve a true difference of the observed size with 80 % power, at the
     level that Holm sets the contrasts still open. With one seed all this holds for these trained models.
     """
-    differences = {name: _table(_difference(a, b)) for name, (a, b) in pairs.items()}
-    anovas = {name: Anova.of(values) for name, values in differences.items()}
+    differences = {name: _table(_difference(a, b)) for name, (a, b) in pairs.items() if name not in apart}
+    anovas = {name: Apart(Anova.of(_table(a)), Anova.of(_table(b))) if name in apart else Anova.of(differences[name])
+              for name, (a, b) in pairs.items()}
     adjusted = dict(zip(pairs, holm([float(anova.p()) for anova in anovas.values()]), strict=True))
     unresolved = sum(p > alpha for p in adjusted.values())
     found = {}
-    for name, values in differences.items():
-        interval = crossed_interval(values, 1 - alpha / len(pairs))
+    for name, anova in anovas.items():
+        values = differences.get(name)
+        level = alpha / len(pairs)
+        interval = anova.interval(level) if values is None else crossed_interval(values, 1 - level)
         low, high, p = interval.low, interval.high, adjusted[name]
         if p > alpha:
-            word, needs = "not resolved", _needs(values, alpha / unresolved)
+            word, needs = "not resolved", "" if values is None else _needs(values, alpha / unresolved)
         elif interval.mean > 0:
             word, needs, low = "better", "", max(low, 0.0)
         else:

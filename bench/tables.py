@@ -382,6 +382,13 @@ class _Scores:
             return None
         return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
 
+    def apart(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both [S, N] over the seeds that both have, each on its own test pictures; None where a row or seed lacks."""
+        one, other = self.top1(a), self.top1(b)
+        if one is None or other is None or not len(seeds := one.index.intersection(other.index)):
+            return None
+        return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
+
     def contrast(self, a: Whose, b: Whose) -> Interval | None:
         """95 % interval of the paired difference."""
         pair = self.paired(a, b)
@@ -498,20 +505,21 @@ def _contrasts(scores: _Scores, ablation: Any, paper: Mapping[str, float]) -> li
     one_pretraining = "one" in scores.values("pretrain_seeds")
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     said: dict[str, str] = {}
+    apart = set()
     for a, b in ablation.contrasts:
         name, whose = f"{a} - {b}", (_whose(specs[a]), _whose(specs[b]))
         pair = scores.paired(*whose)
+        if pair is None and (pair := scores.apart(*whose)) is not None:
+            apart.add(name)
         if pair is None:
             ran = [scores.top1(one) is not None for one in whose]
             lost = any(scores.failed(one) for one, there in zip(whose, ran, strict=True) if not there)
-            said[name] = "failed" if lost else NOT_RUN if not all(ran) else (
-                "no verdict: other test pictures" if set(scores.seeds(whose[0])) & set(scores.seeds(whose[1]))
-                else "no verdict: other seeds")
+            said[name] = "failed" if lost else NOT_RUN if not all(ran) else "no verdict: other seeds"
         elif one_pretraining and _about_pretraining(specs[a], specs[b]):
             said[name] = "no verdict: one pre-training"
         else:
             pairs[name] = pair
-    found = verdicts(pairs, ALPHA) if pairs else {}
+    found = verdicts(pairs, ALPHA, apart) if pairs else {}
     contrasts = []
     for a, b in ablation.contrasts:
         name, whose = f"{a} - {b}", (_whose(specs[a]), _whose(specs[b]))
@@ -521,7 +529,9 @@ def _contrasts(scores: _Scores, ablation: Any, paper: Mapping[str, float]) -> li
         word = said.get(name, "")
         if verdict:
             word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
-        contrasts.append(Contrast(name, mean, verdict, word, scores.mcnemar(*whose) if verdict else {},
+            word += ", not paired: other test pictures" if name in apart else ""
+        contrasts.append(Contrast(name, mean, verdict, word,
+                                  scores.mcnemar(*whose) if verdict and name not in apart else {},
                                   paper[a] - paper[b] if a in paper and b in paper else None))
     return contrasts
 

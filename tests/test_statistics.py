@@ -11,6 +11,7 @@ from scipy import stats
 
 from bench.statistics import (
     Anova,
+    Apart,
     _power,
     crossed_bootstrap,
     crossed_interval,
@@ -381,3 +382,38 @@ def test_fifteen_verdicts_take_a_small_part_of_a_second():
     start = time.process_time()
     verdicts(rows)
     assert time.process_time() - start < 1
+
+
+def test_two_rows_on_other_items_each_get_an_interval_that_is_no_narrower_than_welchs():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.6, 0.3, (1, 80)), rng.normal(0.4, 0.2, (1, 120))
+    apart = Apart(Anova.of(a), Anova.of(b))
+    welch = stats.ttest_ind(a[0], b[0], equal_var=False)
+    low, high = welch.confidence_interval(0.95)
+    found = apart.interval(0.05)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert found.low <= low
+    assert found.high >= high
+    assert found.high - found.low < 1.02 * (high - low)
+    assert float(apart.p()) == pytest.approx(welch.pvalue, rel=0.3)
+    assert float(apart.half(float(apart.p()))) == pytest.approx(abs(found.mean), rel=1e-6)
+
+
+def test_rows_on_other_items_differ_falsely_in_no_more_than_one_table_of_twenty():
+    rng = np.random.default_rng(4)
+
+    def tables():
+        seed, item = rng.normal(0, 0.03, (4000, 3, 1)), rng.normal(0, 0.3, (4000, 1, 60))
+        return Anova.of(0.5 + seed + item + rng.normal(0, 0.2, (4000, 3, 60)))
+
+    false = (Apart(tables(), tables()).p() < 0.05).mean()
+    assert 0.005 < false < 0.06
+
+
+def test_a_verdict_on_other_items_is_not_paired_and_names_no_cure():
+    rng = np.random.default_rng(5)
+    pairs = {"apart": (rng.normal(0.6, 0.1, (3, 90)), rng.normal(0.3, 0.1, (3, 70))),
+             "close": (rng.normal(0.5, 0.3, (3, 90)), rng.normal(0.5, 0.3, (3, 70)))}
+    found = verdicts(pairs, apart=set(pairs))
+    assert found["apart"].word == "better"
+    assert (found["close"].word, found["close"].needs) == ("not resolved", "")

@@ -289,12 +289,13 @@ def test_one_shared_pretraining_gives_no_verdict_where_it_matters_and_one_where_
     assert cell(made(tmp_path, two).printed(), "top-1", "Full - 5", 1) == "+20.0"
 
 
-def test_a_contrast_of_rows_with_other_test_pictures_gets_no_verdict(tmp_path):
+def test_a_contrast_of_rows_with_other_test_pictures_is_said_not_to_be_paired(tmp_path):
     put_all(tmp_path)
     put(tmp_path, "6", 0.5, pictures=30)
     first, second = made(tmp_path).contrasts
     assert first.verdict is not None
-    assert second.said == "no verdict: other test pictures"
+    assert second.said.endswith("not paired: other test pictures")
+    assert not second.mcnemar
     put(tmp_path, "6", 0.5, seed=7)
     put_all(tmp_path)
     assert made(tmp_path).contrasts[1].verdict is not None

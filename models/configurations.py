@@ -1,0 +1,87 @@
+"""The real configurations of the paper's frozen parts, without weights: what they cost can be counted before any is there.
+
+Every function builds its module on whatever device is active: `with torch.device("meta"):` costs neither memory nor
+time. Values of a fresh module are random; they are for counting and timing, and no stage ever reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import open_clip
+import timm
+import torchvision
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+
+PIXELS = 512  # side of the pictures that Stable Diffusion 1.5 makes
+TOKENS = 77  # M, of a caption and of a condition
+WIDTH = 768  # D, channels of a condition's token
+EMBEDDING = 768  # D', dimensions of CLIP space
+
+STABLE_DIFFUSION_UNET: dict[str, Any] = {  # unet/config.json of Stable Diffusion 1.5
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_scale_factor": 1,
+}
+STABLE_DIFFUSION_VAE: dict[str, Any] = {  # vae/config.json of Stable Diffusion 1.5
+    "sample_size": PIXELS,
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "act_fn": "silu",
+    "scaling_factor": 0.18215,
+}
+CLIP = "ViT-L-14"  # open_clip's name; OpenAI's weights want quick_gelu
+JUDGE = "vit_large_patch16_224"  # timm's name
+
+
+def stable_diffusion_unet() -> UNet2DConditionModel:
+    """The U-Net of Stable Diffusion 1.5: latents [B, 4, 64, 64], condition [B, 77, 768]."""
+    return UNet2DConditionModel(**STABLE_DIFFUSION_UNET)
+
+
+def stable_diffusion_vae() -> AutoencoderKL:
+    """The VAE of Stable Diffusion 1.5: pictures [B, 3, 512, 512], latents [B, 4, 64, 64]."""
+    return AutoencoderKL(**STABLE_DIFFUSION_VAE)
+
+
+def clip() -> open_clip.CLIP:
+    """CLIP ViT-L/14: pictures [B, 3, 224, 224] and captions [B, 77] to 768 dimensions."""
+    return open_clip.CLIP(**open_clip.get_model_config(CLIP), quick_gelu=True)
+
+
+def judge() -> nn.Module:
+    """The ImageNet classifier: pictures [B, 3, 224, 224] to 1,000 logits."""
+    return timm.create_model(JUDGE, pretrained=False)
+
+
+def inception() -> nn.Module:
+    """Inception-v3 without its auxiliary classifier: pictures [B, 3, 299, 299] (FID) or [B, 3, 342, 342]."""
+    return torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+
+
+def alexnet() -> nn.Module:
+    """AlexNet: pictures [B, 3, 256, 256]."""
+    return torchvision.models.alexnet(weights=None)
