@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
+from bench import modules
 from bench.errors import BenchError
+from bench.scale import Scale
 from bench.variant import FULL, On, Spec, Variant
 
 FOLDER = Path(__file__).parent.parent / "ablations"
@@ -49,13 +50,8 @@ def load(name: str) -> Ablation:
     if path.resolve().parent != FOLDER and path.stem in names():
         raise BenchError(f"{path}: the suite has an ablation {path.stem!r} of its own, whose results lie under that "
                          "name; give the file another")
-    spec = importlib.util.spec_from_file_location(f"ablation_{path.stem}", path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
     try:
-        spec.loader.exec_module(module)
+        module = modules.from_file(path.resolve(), f"ablation_{path.stem}")
     except BenchError:
         raise
     except (Exception, SystemExit) as error:
@@ -64,16 +60,57 @@ def load(name: str) -> Ablation:
         where = f"{path}, line {line}" if line else str(path)
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise BenchError(f"{where}: does not import: {what}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     return _checked(module, path)
+
+
+def asked(name: str, subjects: Sequence[int] = (), controls: bool = False) -> Ablation:
+    """`load`, once for each subject where any is given, and with the rows of `with_controls`."""
+    ablation = load(name)
+    if subjects:
+        ablation = by_subject(ablation, subjects)
+    return with_controls(ablation) if controls else ablation
+
+
+def subjects(text: str | None, at: Scale) -> list[int]:
+    """"1,2" -> [1, 2], "all" -> the data set's, None -> []. Raises BenchError for a subject that it does not have."""
+    if not text:
+        return []
+    if text == "all":
+        return list(at.people)
+    numbers = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    if len(numbers) != len(text.split(",")) or not set(numbers) <= set(at.people) or len(set(numbers)) < len(numbers):
+        raise BenchError(f"--subjects {text}: all, or some of {', '.join(map(str, at.people))}, separated by "
+                                "commas, are expected")
+    return numbers
 
 
 def with_controls(ablation: Ablation) -> Ablation:
     """The ablation with rows beside every variant: its EEG shuffled, replaced by a surrogate, and set to zero."""
-    controls = [On(v, f"{v.name} / EEG {eeg}", eeg=eeg, eeg_free=True) for v in ablation.variants
-                if isinstance(v, Variant) for eeg in ("shuffled", "surrogate", "zero")]
+    controls: list[Spec] = []
+    for v in ablation.variants:
+        for eeg in ("shuffled", "surrogate", "zero"):
+            name = f"{v.name} / EEG {eeg}"
+            if isinstance(v, Variant):
+                controls.append(On(v, name, eeg=eeg, eeg_free=True))
+            elif isinstance(v, On) and v.eeg == "real" and isinstance(v.of, Variant):
+                controls.append(replace(v, name=name, eeg=eeg, eeg_free=True))
     return replace(ablation, variants=(*ablation.variants, *controls))
+
+
+def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
+    """The ablation once for each subject alone: rows and contrasts are named after them."""
+    def name(of: str, subject: int) -> str:
+        return f"{of} / subject {subject}"
+
+    def one(v: Spec, subject: int) -> Spec:
+        if isinstance(v, On):
+            return replace(v, name=name(v.name, subject), subjects=(subject,))
+        return On(v, name(v.name, subject), subjects=(subject,), eeg_free=getattr(v, "eeg_free", False))
+
+    return replace(ablation, published=None,
+                   variants=tuple(one(v, subject) for subject in subjects for v in ablation.variants),
+                   contrasts=tuple((name(a, subject), name(b, subject)) for subject in subjects
+                                   for a, b in ablation.contrasts))
 
 
 def _is_spec(value: object) -> bool:

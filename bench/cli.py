@@ -50,6 +50,7 @@ def parser() -> Parser:
         it.add_argument("--ablation", required=True, metavar="NAME|FILE")
         it.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
         it.add_argument("--variants", metavar="A,B", help="these rows alone (default: all)")
+        it.add_argument("--subjects", metavar="1,2|all", help="every row once for each of these subjects alone")
         it.add_argument("--with-controls", action="store_true",
                         help="beside every variant also its EEG shuffled, replaced by a surrogate, and set to zero")
         it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
@@ -68,6 +69,7 @@ def parser() -> Parser:
     table.add_argument("--scale", default="tiny")
     table.add_argument("--results", default="results", metavar="DIR")
     table.add_argument("--reference", action="store_true", help="the suite's own run")
+    table.add_argument("--subjects", metavar="1,2|all", help="the rows that the same option of `run` makes")
     table.add_argument("--with-controls", action="store_true", help="with the rows that the same flag of `run` adds")
     table.add_argument("--format", choices=("text", "md", "latex", "html", "csv"), default="text")
 
@@ -159,9 +161,11 @@ def _table(options: argparse.Namespace, console: Console) -> int:
             print(f"{options.check}: {difference.name} written" if options.write else f"bench: {difference}",
                   file=sys.stdout if options.write else sys.stderr)
         return errors.USAGE if differences and not options.write else errors.OK
-    folder = Path(options.results) / ("reference" if options.reference else "") / scale(options.scale).name
+    at = scale(options.scale)
+    folder = Path(options.results) / ("reference" if options.reference else "") / at.name
     with threadpool_limits(1):  # so small a product takes 50 times as long on two threads
-        printed = tables.named(options.ablation, folder, options.with_controls)
+        printed = tables.named(options.ablation, folder, options.with_controls,
+                               ablation.subjects(options.subjects, at))
     print(printed.render(options.format))
     return errors.OK
 

@@ -34,9 +34,7 @@ def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Spec], Scale, l
     """What the options of `run` and `plan` mean. Raises BenchError for what does not exist."""
     at = scale(options.scale)
     at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
-    chosen = ablation.load(options.ablation)
-    if options.with_controls:
-        chosen = ablation.with_controls(chosen)
+    chosen = ablation.asked(options.ablation, ablation.subjects(options.subjects, at), options.with_controls)
     names = [name.strip() for name in options.variants.split(",")] if options.variants else None
     variants = chosen.chosen(names) if names else list(chosen.variants)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
@@ -79,7 +77,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
         results.read(folder, chosen.name)
     workers = run.workers(options.workers, at.numerics.device_class)
     store = Store(Path(options.store))
-    for variant in (v.of if isinstance(v, On) else v for v in variants):
+    for variant in variants:
+        while isinstance(variant, On):
+            variant = variant.of
         if isinstance(variant, Variant):
             encoders.keep(encoders.encoder(variant, at), store.encoders)
     every = stages(row.stage for row in table)

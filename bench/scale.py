@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.data.tiny import SUBJECTS
 from bench.errors import ENVIRONMENT, BenchError
 from bench.stages import (
     Corpus,
@@ -49,6 +50,7 @@ class Size:
 class Scale:
     """Everything that a row's number depends on beside the row itself.
 
+    people          the subjects that the data set has
     corpus          what pre-training sees; None: the world's own
     prior           folder of the frozen parts in bench/prior/
     views           of each picture to the VAE (Targets)
@@ -73,6 +75,7 @@ class Scale:
     reference_pictures: int
     nway: int
     fixed: tuple[int, ...]
+    people: tuple[int, ...] = SUBJECTS
     corpus: Shards | None = None
     views: int = 1
     networks: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ TINY = Scale(
         Size("162M", 72, 6, 4),
         Size("74M", 64, 4, 4),
         Size("18.3M", 48, 2, 4),
+        Size("released", 96, 6, 4),
     ),
     decoder=Decoder(64, 1, 4, 1.0),
     prior="tiny",
@@ -174,6 +178,7 @@ PAPER = Scale(
         Size("162M", 768, 23, 12, 4.0, inferred=True),
         Size("74M", 640, 15, 10, 4.0, inferred=True),
         Size("18.3M", 864, 2, 12, 4.0, inferred=True),
+        Size("released", 1024, 24, 16, 1.0),
     ),
     decoder=Decoder(512, 8, 16, 4.0),
     prior="",

@@ -25,8 +25,8 @@ class Store:
     """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
 
     work/ holds attempts, one folder each, moved into objects/ when complete; checkpoints/ what a killed stage resumes
-    from; encoders/ the copies of users' encoders; logs/ what failed. create=False: an absent store is an empty one, and is not made. Raises BenchError (exit 3) when
-    the folder cannot be written.
+    from; encoders/ the copies of users' encoders; logs/ what failed. create=False: an absent store is an empty one, and
+    is not made. Raises BenchError (exit 3) when the folder cannot be written.
     """
 
     def __init__(self, root: Path, create: bool = True):

@@ -99,14 +99,14 @@ class Table:
         return self.printed().render(format)
 
 
-def named(name: str, folder: Path, controls: bool = False) -> Printed:
-    """What `bench table NAME` prints from the results in a folder: an ablation by its name or its file (with the rows
-    of `ablation.with_controls`), "table1", or one CSV by its path. Raises BenchError for what does not exist."""
+def named(name: str, folder: Path, controls: bool = False, subjects: Sequence[int] = ()) -> Printed:
+    """What `bench table NAME` prints from the results in a folder: an ablation by its name or file
+    (`ablation.asked`), "table1", or one CSV by its path. Raises BenchError for what does not exist."""
     if name.endswith(".csv"):
         return external(Path(name))
     if name == "table1":
         return table1(folder)
-    chosen = ablations.with_controls(ablations.load(name)) if controls else ablations.load(name)
+    chosen = ablations.asked(name, subjects, controls)
     return table(folder, chosen.name, chosen).printed()
 
 

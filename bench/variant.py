@@ -1,15 +1,17 @@
-"""A variant of DreamDiffusion: one row of a table."""
+"""A variant of DreamDiffusion: one row of a table; and a row on other items or under other settings of the scale."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
 from bench.errors import BenchError
-from bench.stages import CONTROLS, Finetune, Generate, Items, Score, World
+from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, World
 
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single")
 ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
+EPOCHS = 300  # of fine-tuning in the paper (Sec. 4.1)
 OPENS = {  # what each choice of `tune` trains
     "E+A": {"E", "A", "tau"},
     "E": {"E", "tau"},
@@ -88,7 +90,7 @@ FULL = Variant("Full")
 
 @dataclass(frozen=True)
 class On:
-    """A system on other items than the scale's: a control, another recording of the world, another split.
+    """A system on other items than the scale's, or under other settings: a control, another recording, longer training.
 
     of          the system's settings
     eeg         what the items have in place of their EEG (bench.stages.CONTROLS)
@@ -96,6 +98,9 @@ class On:
     split       what a part is made of: "item" (pictures), "block" (whole blocks of the recording), "subject", "single"
                 (bench.stages.Trials)
     band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
+    subjects    whose trials; None: the scale's
+    epochs      of fine-tuning; None: the scale's schedule, which stands for the paper's 300
+    sampling    fields of the scale's Sampling and their values, such as {"sampler": "plms", "steps": 250}
     world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
     part        "test"; or "val", whose pictures decide which checkpoint is taken
     checkpoint  (2, 5): the second of five checkpoints, evenly over fine-tuning; None: the last state
@@ -109,19 +114,27 @@ class On:
     window: str = "stimulus"
     split: str = "item"
     band: tuple[float, float] | None = None
+    subjects: tuple[int, ...] | None = None
+    epochs: int | None = None
+    sampling: Any = ()
     world: Any = ()
     part: str = "test"
     checkpoint: tuple[int, int] | None = None
     eeg_free: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        changes = dict(self.world)
+        changes, drawn = dict(self.world), dict(self.sampling)
         object.__setattr__(self, "world", tuple(sorted(changes.items())))
+        object.__setattr__(self, "sampling", tuple(sorted(drawn.items())))
         if self.eeg not in CONTROLS:
             raise BenchError(f"variant {self.name!r}: eeg is one of {', '.join(CONTROLS)}, not {self.eeg!r}")
-        if unknown := set(changes) - {f.name for f in fields(World)}:
-            raise BenchError(f"variant {self.name!r}: the world has no {', '.join(sorted(unknown))}; it has: "
-                             f"{', '.join(f.name for f in fields(World))}")
+        for what, given, kind in (("the world", changes, World), ("sampling", drawn, Sampling)):
+            there = [f.name for f in fields(kind)]
+            if unknown := set(given) - set(there):
+                raise BenchError(f"variant {self.name!r}: {what} has no {', '.join(sorted(unknown))}; it has: "
+                                 f"{', '.join(there)}")
+        if self.epochs is not None and (not isinstance(self.epochs, int) or self.epochs < 1):
+            raise BenchError(f"variant {self.name!r}: epochs is a whole number from 1 on, not {self.epochs!r}")
         for name, value, known in (("window", self.window, WINDOWS), ("split", self.split, SPLITS),
                                    ("part", self.part, ("val", "test"))):
             if value not in known:
@@ -137,9 +150,19 @@ class On:
 
     def items(self, items: Items) -> Items:
         """Those items, changed so."""
-        trials = replace(items.trials, world=replace(items.trials.world, **dict(self.world)), window=self.window,
-                         split=self.split, band=self.band or items.trials.band)
+        world = items.trials.world
+        if self.world and not isinstance(world, World):
+            raise BenchError(f"variant {self.name!r}: {world.name} was recorded as it was; fields of the world are for "
+                             "the tiny one")
+        trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
+                         band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
+
+    def scale(self, scale: Any) -> Any:
+        """That scale, with these epochs and this sampling."""
+        longer = Fraction(self.epochs or EPOCHS, EPOCHS)
+        finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
+        return replace(scale, finetune=finetune, sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Score) -> Score:
         """That score, of the pictures of the chosen checkpoint. Raises BenchError where nothing is fine-tuned."""
