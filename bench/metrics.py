@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 MARGIN = 5  # pixels: half of SSIM's 11x11 window
 RELEASED_WINDOW = 7  # pixels along each side: SSIM's in the released code
 TIE = 1e-12  # similarities that differ by less are tied: rounding must not decide between equal pictures
-BLOCK = 2**22  # numbers held at a time, as float64, of pictures or similarities: 32 MiB
+BLOCK = 2**20  # numbers held at a time, as float64, of pictures, features or similarities: 8 MiB
 SIZES = 8  # of subsets, for FID at infinite N
 
 
@@ -231,10 +231,10 @@ def two_way_identification(real: np.ndarray, generated: np.ndarray) -> np.ndarra
     differ: where several items show one picture, call it once for each set of distinct ones. ValueError for unequal
     shapes, fewer than two items, or one feature.
     """
-    real, generated = _paired(real, generated)
+    real, generated = _alike(real, generated)
     if len(real) < 2 or real.shape[1] < 2:
         raise ValueError(f"two-way identification needs 2 or more items and features, not {list(real.shape)}")
-    return 1 - _rivals(_standard(generated), _standard(real)) / (len(real) - 1)
+    return 1 - _rivals(generated, _standard(real), _standard) / (len(real) - 1)
 
 
 def correlation_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
@@ -242,7 +242,7 @@ def correlation_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
     As scipy's `correlation`; features that are all equal correlate with none: 1. ValueError for unequal shapes.
     """
-    real, generated = _paired(real, generated)
+    real, generated = _alike(real, generated)
     return 1 - _dot(_standard(real), _standard(generated))
 
 
@@ -251,8 +251,8 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Neither cut off at 0 nor times 100, as CLIPScore (Hessel et al. 2021) is. ValueError for unequal shapes.
     """
-    a, b = _paired(a, b)
-    return _dot(_unit(a), _unit(b))
+    a, b = _alike(a, b)
+    return _dot(_unit(a.astype(np.float64)), _unit(b.astype(np.float64)))
 
 
 def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None = None) -> np.ndarray:
@@ -269,7 +269,7 @@ def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None
     candidates = len(gallery) if n is None else n
     if not 1 <= k <= candidates <= len(gallery):
         raise ValueError(f"top-{k} of {candidates} from a gallery of {len(gallery)}: expected 1 <= k <= n <= pictures")
-    ahead = _rivals(_unit(query), _unit(gallery))
+    ahead = _rivals(query, _unit(gallery), _unit)
     return _drawn(ahead, len(gallery) - 1, candidates, k)
 
 
@@ -337,20 +337,24 @@ def _ssim(a: np.ndarray, b: np.ndarray, margin: int, smooth: Callable[[np.ndarra
     return _by_picture(likeness, a, b)
 
 
-def _features(x: np.ndarray, name: str = "features") -> np.ndarray:
-    """[N, D] in float64, finite and not empty; or ValueError."""
+def _numbers(x: np.ndarray, name: str = "features") -> np.ndarray:
+    """[N, D], finite and not empty; or ValueError."""
     x = np.asarray(x)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or not x.size:
         raise ValueError(f"expected {name} [N, D] of numbers, not {_said(x)}")
-    x = x.astype(np.float64, copy=False)
     if not np.isfinite(x).all():
         raise ValueError(f"{name} are not all finite numbers")
     return x
 
 
-def _paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two [N, D]; or ValueError."""
-    a, b = _features(a), _features(b)
+def _features(x: np.ndarray, name: str = "features") -> np.ndarray:
+    """[N, D] in float64, finite and not empty; or ValueError."""
+    return _numbers(x, name).astype(np.float64, copy=False)
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two [N, D] as they are; or ValueError."""
+    a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"expected features of the same items, not {list(a.shape)} and {list(b.shape)}")
     return a, b
@@ -392,24 +396,29 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
-    """Rows of mean 0 and unit length; a row of one value is zeros."""
-    constant = x.max(1) == x.min(1)
-    centred = x - x.mean(1, keepdims=True)
-    centred[constant] = 0
-    length = np.sqrt(np.square(centred).sum(1, keepdims=True))
-    return np.divide(centred, length, out=centred, where=length > 0)  # in place: features may be many
+    """Rows of mean 0 and unit length, in float64; a row of one value is zeros."""
+    standard = np.empty(x.shape)
+    step = max(1, BLOCK // x.shape[1])
+    for start in range(0, len(x), step):
+        part = x[start:start + step].astype(np.float64, copy=False)
+        centred = part - part.mean(1, keepdims=True)
+        centred[part.max(1) == part.min(1)] = 0
+        length = np.sqrt(np.square(centred).sum(1, keepdims=True))
+        standard[start:start + step] = np.divide(centred, length, out=centred, where=length > 0)
+    return standard
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(np.einsum("nd,nd->n", a, b), -1, 1)
 
 
-def _rivals(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """How many other rows of gallery [M, D] are at least as like each row of query [N, D] as that of its index: [N]."""
-    step = max(1, BLOCK // len(gallery))
+def _rivals(query: np.ndarray, gallery: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """How many other rows of gallery [M, D] are at least as like each row of query [N, D], once it is scaled as the
+    gallery is, as that of its index: [N]."""
+    step = max(1, BLOCK // max(gallery.shape))
     ahead = []
     for start in range(0, len(query), step):
-        likeness = query[start:start + step] @ gallery.T
+        likeness = scaled(query[start:start + step]) @ gallery.T
         rows = np.arange(len(likeness))
         own = likeness[rows, start + rows]
         ahead.append(np.count_nonzero(likeness >= own[:, None] - TIE, 1) - 1)
