@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import errors
+from bench import errors, places
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
-from bench.scale import scale
 from bench.store import Store
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
@@ -107,7 +106,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         folder, name = Path(options.trials), options.trials
         corpus = folder / "corpus.npy"
     else:
-        at, store = scale(options.scale), Store(Path(options.store), create=False)
+        at, store = places.asked(options, needed=False), Store(Path(options.store), create=False)
         stage, windows = at.items().trials, at.windows()
         if not store.sound(stage):
             raise BenchError(f"no trials of scale {at.name} in the store {options.store}; a run makes them, such as: "

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import ablation, encoders, errors
+from bench import ablation, doctor, encoders, errors, fetch, prepare
 from bench.errors import BenchError
 from bench.scale import SCALES, scale
 
@@ -55,7 +55,9 @@ def parser() -> Parser:
                         help="beside every variant also its EEG shuffled, replaced by a surrogate, and set to zero")
         it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
         it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        it.add_argument("--processes", type=int, metavar="N", help="data parallel over N processes (default: 1)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
+        _places(it)
         if name == "run":
             it.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core; on a GPU one)")
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")
@@ -77,6 +79,7 @@ def parser() -> Parser:
     audit.add_argument("--scale", default="tiny", help="its trials in the store (default: tiny)")
     audit.add_argument("--trials", metavar="DIR", help="instead of them a folder: trials.csv, eeg.npy, pictures.npy")
     audit.add_argument("--store", default=".bench", metavar="DIR")
+    _places(audit)
 
     figure = command("figure", "draw a counterpart of the paper's Figure 3, 4, 5 or 6 from the store")
     figure.add_argument("figure", type=int, choices=(3, 4, 5, 6))
@@ -85,6 +88,7 @@ def parser() -> Parser:
     figure.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
     figure.add_argument("--device", default="auto", help="that of the run (default: auto)")
     figure.add_argument("--store", default=".bench", metavar="DIR")
+    _places(figure)
     figure.add_argument("--out", metavar="PNG", help="default: results/SCALE/figureN.png")
 
     scoring = command("score", "score a folder of pictures, made by anybody, against the real ones")
@@ -97,11 +101,23 @@ def parser() -> Parser:
     scoring.add_argument("--csv", metavar="FILE", help="rows that `bench table FILE` reads")
     scoring.add_argument("--json", metavar="FILE", help="for programs")
 
+    data = command("data", "prepare data sets and corpora for the paper's scale, and say what is prepared")
+    prepare.add_options(data)
+    fetching = command("fetch", "download the pinned weights of the paper's scale")
+    fetch.add_options(fetching)
+    examining = command("doctor", "whether a scale can run here: Python, packages, GPU, disk, weights, data")
+    doctor.add_options(examining)
+
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
     prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
     prior.add_argument("--device", default="auto")
     prior.add_argument("--store", default=".bench", metavar="DIR")
     return top
+
+
+def _places(it: argparse.ArgumentParser) -> None:
+    it.add_argument("--data", metavar="DIR", help="where prepared data lie (default: .bench-data)")
+    it.add_argument("--weights", metavar="DIR", help="where weights lie, before the libraries' own caches")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,4 +225,4 @@ def _score(options: argparse.Namespace, console: Console) -> int:
 
 
 COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "audit": _audit, "figure": _figure,
-            "score": _score, "prior": _prior}
+            "score": _score, "data": prepare.main, "fetch": fetch.main, "doctor": doctor.main, "prior": _prior}

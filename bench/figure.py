@@ -14,11 +14,11 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from bench import ablation, errors, items, plan, report, run, sheet
+from bench import ablation, errors, items, places, plan, report, sheet
 from bench.ablation import Ablation
 from bench.errors import BenchError
 from bench.plan import Row
-from bench.scale import Scale, scale
+from bench.scale import Scale
 from bench.stages import Score, Stage, Trials
 from bench.store import Store
 from bench.variant import FULL, Variant
@@ -68,11 +68,11 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
     Raises BenchError naming the command that makes what is not in the store.
     """
-    number, chosen, at = options.figure, ablation.load(options.ablation), scale(options.scale)
+    number, chosen, at = options.figure, ablation.load(options.ablation), places.asked(options, needed=False)
     out = Path(options.out) if options.out else Path("results") / at.name / f"figure{number}.png"
     if out.suffix.lower() != ".png":
         raise BenchError(f"--out {out}: a file name that ends in .png is expected")
-    at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
+    at = report.numbered(at, options, needed=False)
     store = Store(Path(options.store), create=False)
     rows = _wanted(number, chosen, plan.rows(chosen.variants, at, report.seeds(options.seeds)))
     lacking = [row for row in rows if not all(map(store.sound, _stages(number, row)))]

@@ -18,26 +18,39 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import ablation, audit, cost, encoders, errors, items, prior_parts, results, run, sheet, tables
+from bench import ablation, audit, cost, encoders, errors, items, places, prior_parts, results, run, sheet, tables
 from bench.ablation import Ablation
 from bench.key import Stage, digest, key
 from bench.plan import Row, counts, rows, shown, stages
 from bench.progress import Display
 from bench.runtime import Runtime
-from bench.scale import PRIOR, Scale, scale
+from bench.scale import PRIOR, Scale
 from bench.stages import Finetune, Generate, Items, Numerics, Pretrain, Readout, Score, Trials, World
 from bench.store import Store
 from bench.variant import On, Spec, Variant
 
 
-def prepare(options: argparse.Namespace) -> tuple[Ablation, list[Spec], Scale, list[Row]]:
-    """What the options of `run` and `plan` mean. Raises BenchError for what does not exist."""
-    at = scale(options.scale)
-    at = replace(at, numerics=replace(at.numerics, device_class=run.device(options.device)))
+def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation, list[Spec], Scale, list[Row]]:
+    """What the options of `run` and `plan` mean. Raises BenchError for what does not exist; needed: also for data,
+    weights and devices that are absent."""
+    at = places.asked(options, needed)
+    at = numbered(at, options, needed)
     chosen = ablation.asked(options.ablation, ablation.subjects(options.subjects, at), options.with_controls)
     names = [name.strip() for name in options.variants.split(",")] if options.variants else None
     variants = chosen.chosen(names) if names else list(chosen.variants)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
+
+
+def numbered(at: Scale, options: argparse.Namespace, needed: bool = True) -> Scale:
+    """The scale with the device and the number of processes that the options ask for. Raises BenchError (exit 3) where
+    there is no GPU and one is needed."""
+    device = at.numerics.device_class
+    if device == "cpu" or needed or options.device != "auto":
+        device = run.device(device if options.device == "auto" and device == "cuda" else options.device)
+    processes = getattr(options, "processes", None) or 1
+    if processes < 1:
+        raise errors.BenchError(f"--processes {processes}: at least 1 is needed")
+    return replace(at, numerics=replace(at.numerics, device_class=device, world_size=processes))
 
 
 def seeds(text: str) -> list[int]:
@@ -53,7 +66,7 @@ def seeds(text: str) -> list[int]:
 
 def plan(options: argparse.Namespace, console: Console) -> int:
     """Prints what would be built and what is stored, by kind of stage."""
-    chosen, variants, at, table = prepare(options)
+    chosen, variants, at, table = prepare(options, needed=False)
     store = Store(Path(options.store), create=False)
     print(f"{chosen.name} at scale {at.name}: {len(variants)} variants, seeds {options.seeds}; store {options.store}")
     print(f"{'stage':12s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")

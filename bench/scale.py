@@ -27,6 +27,7 @@ from bench.stages import (
     Weights,
     World,
 )
+from bench.weights import part as pinned
 
 PRIOR = Path(__file__).parent / "prior"  # the frozen parts that are shipped
 
@@ -52,7 +53,8 @@ class Scale:
 
     people          the subjects that the data set has
     corpus          what pre-training sees; None: the world's own
-    prior           folder of the frozen parts in bench/prior/
+    prior           folder of the frozen parts in bench/prior/; "" where they are pinned (bench.weights)
+    parts           the frozen parts, where it is known where they lie (bench.places)
     views           of each picture to the VAE (Targets)
     networks        of the literature, by their names in models.extractors.FILES
     pretrain_seeds  "each": every seed has its own pre-training; "one": all share that of seed 0, so that a table
@@ -79,6 +81,7 @@ class Scale:
     corpus: Shards | None = None
     views: int = 1
     networks: tuple[str, ...] = ()
+    parts: tuple[Weights, ...] = field(default=(), compare=False)
     numerics: Numerics = Numerics()
 
     def size(self, label: str) -> Size:
@@ -108,7 +111,13 @@ class Scale:
                      tuple(self.weights(name) for name in self.networks), self.numerics)
 
     def weights(self, part: str) -> Weights:
-        """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is not there."""
+        """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is shipped and not
+        there; a pinned one that was not looked for has no path."""
+        for one in self.parts:
+            if one.name.rsplit("/", 1)[-1] == part:
+                return one
+        if not self.prior:
+            return pinned(part)
         return shipped(PRIOR / self.prior, part)
 
 
@@ -164,11 +173,12 @@ MICRO = replace(
     sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
     reference_pictures=300,
 )
+IMAGENET_EEG = Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440)
 # Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
 # 500 epochs of 120,000 windows; 300 epochs of 1,600 pictures. Widths and depths but for the first size's are inferred.
 PAPER = Scale(
     name="paper",
-    world=Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440),
+    world=IMAGENET_EEG,
     corpus=Shards("moabb_v046", "", n_chans=128, n_times=512),
     subjects=(4,),
     band=(5.0, 95.0),
@@ -191,10 +201,29 @@ PAPER = Scale(
     nway=50,
     fixed=(),
     views=16,
-    networks=("inception", "alexnet", "lpips"),
+    networks=("inception", "inception_v3", "alexnet", "lpips"),
     numerics=Numerics(device_class="cuda", dtype="bfloat16"),
 )
-SCALES = {scale.name: scale for scale in (TINY, MICRO)}
+# The paper's code on small files in the real formats, made where it runs (bench.rehearsal): its numbers mean nothing.
+REHEARSAL = replace(
+    PAPER,
+    name="rehearsal",
+    world=replace(IMAGENET_EEG, name="rehearsal of imagenet_eeg"),
+    people=(1, 4, 6),
+    corpus=Shards("fake", "", n_chans=128, n_times=512),
+    sizes=tuple(Size(size.label, width, depth, 4, size.mlp_ratio) for size, (width, depth) in zip(
+        PAPER.sizes, ((32, 3), (32, 4), (24, 3), (16, 2), (16, 1), (32, 3)), strict=True)),
+    decoder=Decoder(16, 1, 4, 4.0),
+    prior="rehearsal",
+    pretrain=replace(PAPER.pretrain, steps=6, batch=8, warmup=2),
+    finetune=replace(PAPER.finetune, steps=6, batch=4),
+    sampling=Sampling(steps=4, guidance=1.0, samples=1, batch=8),
+    reference_pictures=100,
+    views=3,
+    networks=(),
+    numerics=Numerics(),
+)
+SCALES = {scale.name: scale for scale in (TINY, MICRO, REHEARSAL, PAPER)}
 
 
 def scale(name: str) -> Scale:

@@ -1,7 +1,7 @@
 """The networks that look at pictures to measure them: the shipped judge and CLIP, and those of the literature.
 
-The literature's are loaded from files that lie in torch's folder of checkpoints already; nothing is downloaded and
-nothing is ever random. A picture comes as uint8 at the size that the network wants.
+The literature's are loaded from files that lie in torch's folder of checkpoints already, or where the caller says;
+nothing is downloaded and nothing is ever random. A picture comes as uint8 at the size that the network wants.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchmetrics.image.fid import NoTrainInceptionV3
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from models import frozen
+from models import frozen, pins
 from models.frozen import BadWeights, MissingWeights
+from models.pins import FILES, Pinned
+
+__all__ = ["FILES", "LITERATURE", "NETWORKS", "Extractor", "Pinned", "Seen"]
 
 PLACES = 4  # along each side: a judge's map is averaged to that many, so that a picture's features stay small
-JUDGE_SIZE = 32  # pixels along each side of the pictures that the shipped parts were trained on
 CLIP_MODEL = "ViT-L-14"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -55,106 +57,87 @@ class Extractor:
     metrics: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """A file of weights: where it comes from, and the first digits of its SHA-256 where they are published."""
+def weights(name: str, path: str | Path = "") -> tuple[Path, str]:
+    """Where a file of FILES lies, and its SHA-256; "": in torch's folder of checkpoints.
 
-    url: str
-    sha256: str = ""
-
-    @property
-    def file(self) -> str:
-        """Its name."""
-        return self.url.rsplit("/", 1)[1]
-
-
-def _pinned(url: str) -> Pinned:
-    """A file whose name ends in the first digits of its SHA-256, as torchvision's do."""
-    return Pinned(url, url.rsplit("-", 1)[1].split(".")[0])
-
-
-FILES = {
-    "alex": _pinned(torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url),
-    "vgg": _pinned(torchvision.models.VGG16_Weights.IMAGENET1K_V1.url),
-    "squeeze": _pinned(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url),
-    "inception": _pinned(torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.url),
-    "fid": _pinned("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-                   "weights-inception-2015-12-05-6726825d.pth"),
-    "efficientnet": _pinned(torchvision.models.EfficientNet_B1_Weights.IMAGENET1K_V2.url),
-    "swav": Pinned("https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"),
-    "clip": Pinned("https://openaipublic.azureedge.net/clip/models/"
-                   "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-                   "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
-}
-
-
-def weights(name: str) -> tuple[Path, str]:
-    """Where a file of FILES lies, and its SHA-256. Raises MissingWeights, or BadWeights where it is another file."""
+    Raises MissingWeights, or BadWeights where it is another file than the pinned one.
+    """
     pinned = FILES[name]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / pinned.file
-    if not path.is_file():
-        raise MissingWeights(f"no {path.name} in {path.parent}: download {pinned.url} to it, or set TORCH_HOME to the "
-                             "folder above hub/")
-    with path.open("rb") as file:
+    place = Path(path) if path else Path(torch.hub.get_dir()) / "checkpoints" / pinned.file
+    if not place.is_file():
+        raise MissingWeights(f"no {place.name} in {place.parent}: download {pinned.url} to it, or set TORCH_HOME to "
+                             "the folder above hub/")
+    with place.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(pinned.sha256):
-        raise BadWeights(f"{path} has SHA-256 {digest[:8]}..., not {pinned.sha256[:8]}...: download {pinned.url} again")
-    return path, digest
+        raise BadWeights(f"{place} has SHA-256 {digest[:8]}..., not {pinned.sha256[:8]}...: download {pinned.url} "
+                         "again")
+    return place, digest
 
 
 def judge(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extractor:
-    """The shipped classifier, or another of its kind. Errors as `frozen.load_judge`."""
+    """The classifier: the shipped one, or a folder of timm's. Errors as `frozen.load_judge`."""
     part = frozen.load_judge(path, sha256).to(device)
 
     def look(images: Tensor) -> Seen:
-        final, maps = part.net.forward_intermediates(images.float() / 127.5 - 1)
-        features = part.net.forward_head(final, pre_logits=True)
-        layers = {f"layer{i}": adaptive_avg_pool2d(maps[i], PLACES).flatten(1) if maps[i].shape[-1] > PLACES
-                  else maps[i].flatten(1) for i in (2, 4)}
-        return Seen({"logits": part.net.get_classifier()(features), "features": features, **layers}, tuple(maps))
+        logits, features, maps = part.look(images.float() / 127.5 - 1)
+        _, second, _, fourth = maps[-4:]  # a stem comes before a convolutional network's stages
+        layers = {name: adaptive_avg_pool2d(layer, PLACES).flatten(1) if layer.shape[-1] > PLACES
+                  else layer.flatten(1) for name, layer in (("layer2", second), ("layer4", fourth))}
+        return Seen({"logits": logits, "features": features, **layers}, tuple(maps))
 
-    return Extractor(name, sha256, False, JUDGE_SIZE, look, {
+    return Extractor(name, sha256, False, part.size, look, {
         "two_way_judge_layer2": "layer2", "two_way_judge_layer4": "layer4", "two_way_judge_features": "features",
         "correlation_judge": "features"})
 
 
 def clip(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extractor:
-    """The shipped CLIP's image tower. Errors as `frozen.load_clip`."""
+    """CLIP's image tower: the shipped one, or a folder of open_clip's. Errors as `frozen.load_clip`.
+
+    The literature's is OpenAI's ViT-L/14, told by its hash.
+    """
     part = frozen.load_clip(path, sha256).to(device)
-    return Extractor(name, sha256, False, JUDGE_SIZE,
+    own = not isinstance(part, frozen.OpenClip)
+    literal = sha256 == pins.PARTS["clip"].identity
+    return Extractor(f"open_clip/{CLIP_MODEL}" if literal else name, sha256, literal, part.size,
                      lambda images: Seen({"embedding": part.embed_image(images.float() / 127.5 - 1)}),
-                     {"two_way_clip_tiny": "embedding", "clip_similarity": "embedding"})
+                     {"two_way_clip_tiny" if own else "two_way_clip": "embedding", "clip_similarity": "embedding"})
 
 
-def alexnet(device: str = "cpu") -> Extractor:
+def alexnet(device: str = "cpu", path: str | Path = "") -> Extractor:
     """AlexNet of ImageNet after the ReLU of its second and its fifth convolution, at 256 pixels."""
-    return _torchvision("alex", "torchvision/alexnet", torchvision.models.alexnet, 256, device,
+    return _torchvision("alex", "torchvision/alexnet", torchvision.models.alexnet, 256, device, path,
                         {"two_way_alexnet2": "features.4", "two_way_alexnet5": "features.11"})
 
 
-def inception(device: str = "cpu") -> Extractor:
+def inception(device: str = "cpu", path: str | Path = "") -> Extractor:
     """torchvision's Inception-v3, 2048 features at 342 pixels: that of two-way identification, not that of FID."""
     make = functools.partial(torchvision.models.inception_v3, transform_input=True, init_weights=False)
-    return _torchvision("inception", "torchvision/inception_v3", make, 342, device, {"two_way_inception": "avgpool"})
+    return _torchvision("inception", "torchvision/inception_v3", make, 342, device, path,
+                        {"two_way_inception": "avgpool"})
 
 
-def efficientnet(device: str = "cpu") -> Extractor:
+def efficientnet(device: str = "cpu", path: str | Path = "") -> Extractor:
     """EfficientNet-B1 of ImageNet, 1280 features at 255 pixels."""
     return _torchvision("efficientnet", "torchvision/efficientnet_b1", torchvision.models.efficientnet_b1, 255,
-                        device, {"correlation_efficientnet": "avgpool"})
+                        device, path, {"correlation_efficientnet": "avgpool"})
 
 
-def swav(device: str = "cpu") -> Extractor:
+def swav(device: str = "cpu", path: str | Path = "") -> Extractor:
     """ResNet-50 trained by SwAV, 2048 features at 224 pixels."""
-    return _torchvision("swav", "swav/resnet50", torchvision.models.resnet50, 224, device,
+    return _torchvision("swav", "swav/resnet50", torchvision.models.resnet50, 224, device, path,
                         {"correlation_swav": "avgpool"})
 
 
-def fid_inception(device: str = "cpu") -> Extractor:
+def fid_inception(device: str = "cpu", path: str | Path = "") -> Extractor:
     """The Inception-v3 of FID (TensorFlow's weights): 2048 and 64 features and the logits, at 299 pixels."""
-    path, digest = weights("fid")
+    place, digest = weights("fid", path)
     outputs = ["64", "2048", "logits_unbiased"]
-    net = NoTrainInceptionV3("inception-v3-compat", outputs, str(path)).to(device)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            net = NoTrainInceptionV3("inception-v3-compat", outputs, str(place)).to(device)
+    except RuntimeError as error:
+        raise BadWeights(f"{place} does not fit FID's Inception-v3: {' '.join(str(error).split())[:200]}") from error
 
     def look(images: Tensor) -> Seen:
         few, features, logits = net._torch_fidelity_forward(images)
@@ -185,25 +168,39 @@ LITERATURE = {  # which network a metric wants
 }
 
 
-def perceptual(net: str = "alex", device: str = "cpu") -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+NETWORKS = {  # by the names of Score.networks; lpips is `perceptual`
+    "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet,
+    "swav": swav,
+}
+
+
+def perceptual(net: str = "alex", device: str = "cpu",
+               path: str | Path = "") -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """LPIPS v0.1: a function of two batches [B, 3, H, W] in [-1, 1] -> [B], and its backbone's SHA-256.
 
     The linear heads lie in the package itself. Errors as `weights`.
     """
-    _, digest = weights(net)
+    place, digest = weights(net, path)
+    state = torch.load(place, map_location="cpu", weights_only=True)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        distance = lpips.LPIPS(net=net, verbose=False).to(device)
+        distance = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    backbone = {name: f"features.{name.split('.', 1)[1]}" for name in distance.net.state_dict()}  # slice1.0.weight
+    try:
+        distance.net.load_state_dict({name: state[layer] for name, layer in backbone.items()})
+    except (KeyError, RuntimeError) as error:
+        raise BadWeights(f"{place} does not fit LPIPS's {net}: {' '.join(str(error).split())[:200]}") from error
+    distance = distance.to(device)
     return lambda a, b: distance(a, b).flatten(), digest
 
 
-def _torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int, device: str,
+def _torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int, device: str, path: str | Path,
                  metrics: dict[str, str]) -> Extractor:
     """A classifier of torchvision's with the weights of FILES[file]; `metrics`: the node that each is of."""
-    path, digest = weights(file)
+    place, digest = weights(file, path)
     with torch.random.fork_rng(devices=[]):
         net = make()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(place, map_location="cpu", weights_only=True)
     if file == "swav":  # trained without torchvision's classifier, with heads of its own
         state = {key.removeprefix("module."): value for key, value in state.items()}
         state = {key: value for key, value in state.items() if not key.startswith(("projection_head.", "prototypes."))}
@@ -211,7 +208,7 @@ def _torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int,
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise BadWeights(f"{path} does not fit {name}: {' '.join(str(error).split())[:200]}") from error
+        raise BadWeights(f"{place} does not fit {name}: {' '.join(str(error).split())[:200]}") from error
     nodes = {node: node for node in metrics.values()}
     features = create_feature_extractor(frozen.freeze(net), nodes).to(device)
 

@@ -1,16 +1,22 @@
 """The pre-trained parts: judge, VAE, CLIP and U-Net. They are loaded, held without gradients and opened only here.
 
-Each part is a small configuration of a real library. A part's file is safetensors; what its constructor needs to know
-(the words of the vocabulary, the number of classes) stands in the file's metadata.
+A part is a file or a folder. The file (scale tiny) is safetensors of a small configuration of a real library; what its
+constructor needs to know (the words of the vocabulary, the number of classes) stands in the file's metadata. The folder
+is in the library's own format: diffusers' (config.json, diffusion_pytorch_model.safetensors, the schedule beside it in
+../scheduler), open_clip's (open_clip_config.json, open_clip_model.safetensors) or timm's (config.json,
+model.safetensors). Either is loaded completely or not at all, and nothing is ever random.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import open_clip
 import timm
@@ -20,13 +26,25 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from models import pins
 
 CONTEXT = 8  # M, tokens of a caption and of a condition
 WIDTH = 64  # D, channels of a condition's token
 EMBEDDING = 64  # D', dimensions of CLIP space
+SIZE = 32  # pixels along each side of the pictures that tiny's parts were trained on
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+TIMM_WEIGHTS = "model.safetensors"
+SCHEDULE = "scheduler_config.json"
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # in files before 2023
+
 
 class MissingWeights(Exception):
     """The file of a frozen part is not there."""
@@ -42,6 +60,7 @@ class Judge(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         self.arguments = {"classes": classes}
+        self.size = SIZE
         self.net = timm.create_model("test_resnet", num_classes=classes)
         self.net.maxpool = nn.Identity()
 
@@ -57,14 +76,67 @@ class Judge(nn.Module):
         """Feature maps [B, C, h, w] after the stem and after each of the four stages."""
         return self.net.forward_intermediates(images, intermediates_only=True)
 
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits [B, classes], features [B, F] and the maps of `layers`, all of one pass."""
+        final, maps = self.net.forward_intermediates(images)
+        features = self.net.forward_head(final, pre_logits=True)
+        return self.net.get_classifier()(features), features, maps
+
+
+class TimmJudge(Judge):
+    """A classifier of timm's, with the size and the normalisation that its config states.
+
+    `interpolation`: the filter that the config wants pictures to be resized with. The suite resizes the whole picture,
+    where timm's own evaluation crops the centre.
+    """
+
+    def __init__(self, net: nn.Module):
+        nn.Module.__init__(self)
+        self.net, about = net, net.pretrained_cfg
+        self.arguments = {"classes": net.num_classes}
+        self.size, self.interpolation = about["input_size"][-1], about["interpolation"]
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(about[name])[:, None, None], persistent=False)
+        depth = len(getattr(net, "blocks", ()))  # of a transformer
+        self.indices = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)] if depth else None
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits [B, classes] of images [B, 3, size, size] in [-1, 1]. ValueError for another size."""
+        return self.net(self._normalised(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer sees: [B, F]."""
+        return self.net.forward_head(self.net.forward_features(self._normalised(images)), pre_logits=True)
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Feature maps [B, C, h, w] after each quarter of a transformer's blocks, or after each stage."""
+        return self.look(images)[2]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits [B, classes], features [B, F] and the maps of `layers`, all of one pass."""
+        final, maps = self.net.forward_intermediates(self._normalised(images), indices=self.indices)
+        features = self.net.forward_head(final, pre_logits=True)
+        return self.net.get_classifier()(features), features, maps
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (self.size, self.size):
+            raise ValueError(f"pictures are {images.shape[-2]}x{images.shape[-1]}, the judge looks at "
+                             f"{self.size}x{self.size}")
+        weight = next(self.net.parameters())
+        return (((images.float() + 1) / 2 - self.mean) / self.std).to(weight.dtype)
+
 
 class Vae(nn.Module):
-    """diffusers' AutoencoderKL, f4 with 8 channels; its latents have mean 0 and variance 1 in every channel."""
+    """diffusers' AutoencoderKL; its latents are (what the encoder gives - mean) / std, as the U-Net sees them.
 
-    def __init__(self, channels: int = 8):
+    tiny's is f4 with 8 channels, and its latents have mean 0 and variance 1 in every channel; of another `net`, std is
+    1 / scaling_factor (Stable Diffusion: 0.18215).
+    """
+
+    def __init__(self, channels: int = 8, net: AutoencoderKL | None = None):
         super().__init__()
         self.arguments = {"channels": channels}
-        self.net = AutoencoderKL(
+        self.net = net or AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
             block_out_channels=(16, 32, 64),
@@ -76,19 +148,22 @@ class Vae(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
+        if net is not None:
+            self.mean.fill_(net.config.shift_factor or 0)
+            self.std.fill_(1 / net.config.scaling_factor)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The posterior's mode, latents [B, 8, H/4, W/4], of images [B, 3, H, W] in [-1, 1]."""
+        """The posterior's mode, latents [B, C, H/f, W/f], of images [B, 3, H, W] in [-1, 1]."""
         return self.moments(images)[0]
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the posterior, each [B, 8, H/4, W/4], in units of the latents."""
-        posterior = self.net.encode(images).latent_dist
-        return (posterior.mean - self.mean) / self.std, posterior.logvar - 2 * self.std.log()
+        """Mean and logarithm of the variance of the posterior, each [B, C, H/f, W/f], in units of the latents."""
+        posterior = self.net.encode(images.to(self.net.dtype)).latent_dist
+        return (posterior.mean.float() - self.mean) / self.std, posterior.logvar.float() - 2 * self.std.log()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1]."""
-        return self.net.decode(latents * self.std + self.mean).sample.clamp(-1, 1)
+        return self.net.decode((latents * self.std + self.mean).to(self.net.dtype)).sample.float().clamp(-1, 1)
 
 
 class Clip(nn.Module):
@@ -97,6 +172,7 @@ class Clip(nn.Module):
     def __init__(self, words: list[str]):
         super().__init__()
         self.arguments = {"words": list(words)}
+        self.size = SIZE
         self.vocabulary = {word: index for index, word in enumerate(("<pad>", "<start>", *words, "<end>"))}
         vision = {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
         text = {
@@ -146,8 +222,50 @@ class Clip(nn.Module):
         return self.net.encode_image(images, normalize=True)
 
 
+class OpenClip(Clip):
+    """A CLIP of open_clip's whose text tower is the model's own (OpenAI's ViT-L/14 is such), with its tokenizer."""
+
+    def __init__(self, net: open_clip.CLIP, tokenizer: Callable[..., Tensor], preprocess: dict[str, Any]):
+        nn.Module.__init__(self)
+        self.net, self.tokenizer = net, tokenizer
+        side = net.visual.image_size
+        self.size = side if isinstance(side, int) else side[0]
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(preprocess[name])[:, None, None], persistent=False)
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """Indices [B, M] int64, filled up with the end's as Stable Diffusion does. ValueError for one too long.
+
+        open_clip fills up with zeros; the U-Net sees what follows the end, CLIP's own embedding does not.
+        """
+        length = self.net.context_length
+        tokens = self.tokenizer(captions, context_length=length + 1)
+        if (long := tokens[:, length] != 0).any():
+            caption = captions[int(long.nonzero()[0])]
+            raise ValueError(f"caption {caption!r} is too long; at most {length - 2} tokens fit")
+        end = tokens.argmax(1, keepdim=True)  # open_clip pools there: the end has the highest index
+        return torch.where(torch.arange(length) > end, tokens.gather(1, end), tokens[:, :length])
+
+    def text_tokens(self, tokens: Tensor) -> Tensor:
+        """The U-Net's condition: all text tokens after `ln_final`, [B, M, D], as Stable Diffusion 1.5 takes them."""
+        return super().text_tokens(tokens).float()
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Unit vectors [B, D'] of captions [B, M]."""
+        return super().embed_text(tokens).float()
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, D'] of images [B, 3, H, W] in [-1, 1]; others than of its size are resized as a whole."""
+        images = (images.float() + 1) / 2
+        if images.shape[-2:] != (self.size, self.size):
+            images = interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        images = ((images - self.mean) / self.std).to(self.net.token_embedding.weight.dtype)
+        return self.net.encode_image(images, normalize=True).float()
+
+
 Part = Judge | Vae | Clip | UNet2DConditionModel
 AnyPart = TypeVar("AnyPart", bound=Part)
+AnyNet = TypeVar("AnyNet", bound=nn.Module)
 
 
 def make_unet(channels: int = 8, widths: tuple[int, int] = (32, 64)) -> UNet2DConditionModel:
@@ -180,27 +298,29 @@ def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
     path.write_bytes(serialise(tensors, metadata={"arguments": json.dumps(arguments)}))
 
 
-def load_judge(path: str | Path, sha256: str | None = None) -> Judge:
-    """The judge, frozen. Raises MissingWeights, and BadWeights where the file is not the one with this hash."""
-    return _load(Judge, path, sha256)
+def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Judge:
+    """The judge, frozen, held as `dtype`. Raises MissingWeights, and BadWeights where the file is not the one with this
+    hash (of a folder: the weights in it; a text that is no hash is not compared)."""
+    return _load_folder(_timm, path, sha256, dtype) if Path(path).is_dir() else _load(Judge, path, sha256, dtype)
 
 
-def load_vae(path: str | Path, sha256: str | None = None) -> Vae:
-    """The VAE, frozen; errors as `load_judge`."""
-    return _load(Vae, path, sha256)
+def load_vae(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Vae:
+    """The VAE, frozen; errors as `load_judge`. Of a folder only what encodes and decodes is held as `dtype`."""
+    return _load_folder(_vae, path, sha256, dtype) if Path(path).is_dir() else _load(Vae, path, sha256, dtype)
 
 
-def load_clip(path: str | Path, sha256: str | None = None) -> Clip:
+def load_clip(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Clip:
     """CLIP, frozen; errors as `load_judge`."""
-    return _load(Clip, path, sha256)
+    return _load_folder(_open_clip, path, sha256, dtype) if Path(path).is_dir() else _load(Clip, path, sha256, dtype)
 
 
-def load_unet(path: str | Path, sha256: str | None = None) -> UNet2DConditionModel:
+def load_unet(path: str | Path, sha256: str | None = None,
+              dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The U-Net, frozen; errors as `load_judge`. `open_for_tuning` opens part of it."""
-    return _load(make_unet, path, sha256)
+    return _load_folder(_unet, path, sha256, dtype) if Path(path).is_dir() else _load(make_unet, path, sha256, dtype)
 
 
-def _load(make: Callable[..., AnyPart], path: str | Path, sha256: str | None) -> AnyPart:
+def _load(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dtype: torch.dtype) -> AnyPart:
     path = Path(path)
     if not path.is_file():
         raise MissingWeights(f"no weights at {path}; restore the file, or run `bench prior`")
@@ -216,10 +336,118 @@ def _load(make: Callable[..., AnyPart], path: str | Path, sha256: str | None) ->
         with torch.random.fork_rng(devices=[]):
             part = make(**arguments)
         part.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        part.to(dtype)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadWeights(f"{path} is no such part ({reason}); restore it, or run `bench prior`") from error
     return freeze(part)
+
+
+def _load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | Path, sha256: str | None,
+                 dtype: torch.dtype) -> AnyPart:
+    path = Path(path)
+    cure = "get the part again with: bench fetch"
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet():
+            part = make(path, sha256 or "", dtype)
+    except FileNotFoundError as error:
+        raise MissingWeights(f"no {error.filename}; {cure}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadWeights(f"{path} is no such part ({reason}); {cure}") from error
+    return freeze(part)
+
+
+def _unet(folder: Path, sha256: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        net = UNet2DConditionModel.from_config(_config(folder / "config.json"))
+    return _filled(net, _tensors(folder / DIFFUSERS_WEIGHTS, sha256), dtype)
+
+
+def _vae(folder: Path, sha256: str, dtype: torch.dtype) -> Vae:
+    with torch.device("meta"):
+        net = AutoencoderKL.from_config(_config(folder / "config.json"))
+    tensors = {}
+    for name, tensor in _tensors(folder / DIFFUSERS_WEIGHTS, sha256).items():
+        parts = name.split(".")
+        if ".mid_block.attentions." in name and parts[-2] in OLD_ATTENTION:
+            parts[-2] = OLD_ATTENTION[parts[-2]]
+        tensors[".".join(parts)] = tensor
+    return Vae(net.config.latent_channels, _filled(net, tensors, dtype))
+
+
+def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
+    config = _config(folder / "open_clip_config.json")
+    if sha256 == pins.PARTS["clip"].files[0].sha256 and not config["model_cfg"].get("quick_gelu"):
+        raise ValueError("open_clip_config.json has no quick_gelu, with which OpenAI's weights were trained")
+    if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
+        _file(folder / "tokenizer_config.json")  # or its library would ask the hub
+    tensors = _tensors(folder / OPEN_CLIP_WEIGHTS, sha256)
+    net = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False,
+                                 pretrained_text=False)
+    if not isinstance(net, open_clip.CLIP):
+        raise ValueError(f"a {type(net).__name__}; expected a CLIP whose text tower is the model's own")
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    preprocess |= {name: value for name, value in config.get("preprocess_cfg", {}).items() if name in preprocess}
+    _filled(net, tensors, dtype)
+    net.attn_mask = net.attn_mask.to(dtype)
+    return OpenClip(net, open_clip.get_tokenizer(f"local-dir:{folder}"), preprocess)
+
+
+def _timm(folder: Path, sha256: str, dtype: torch.dtype) -> TimmJudge:
+    config = _config(folder / "config.json")
+    tensors = _tensors(folder / TIMM_WEIGHTS, sha256)
+    classes = config["num_classes"] if "num_classes" in config else config["pretrained_cfg"]["num_classes"]
+    return TimmJudge(_filled(timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes), tensors,
+                             dtype))
+
+
+def _file(path: Path) -> Path:
+    """The path. Raises FileNotFoundError, which names it."""
+    os.stat(path)
+    return path
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return json.loads(_file(path).read_text(encoding="utf-8"))
+
+
+def _tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """A file's tensors. Raises ValueError where it has another hash than these (first) digits."""
+    _file(path)
+    if sha256 and set(sha256) <= set("0123456789abcdef"):
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(sha256):
+            raise ValueError(f"{path.name} has SHA-256 {found[:12]}, not {sha256[:12]}")
+    return load_file(path)
+
+
+def _filled(net: AnyNet, tensors: dict[str, Tensor], dtype: torch.dtype) -> AnyNet:
+    """The network with exactly these tensors, as `dtype`. ValueError where names or shapes differ."""
+    wanted = net.state_dict()
+    for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
+        if names:
+            raise ValueError(f"the file {what} {', '.join(sorted(names)[:3])}" + ", ..." * (len(names) > 3))
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
+    net.load_state_dict({name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()},
+                        assign=True)
+    if left := [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]:
+        raise ValueError(f"no file fills {', '.join(left[:3])}")
+    return net
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' remarks on the building of a network that is filled afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def freeze(part: AnyPart) -> AnyPart:
@@ -232,8 +460,19 @@ def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
     return unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
 
 
-def noise_schedule() -> DDPMScheduler:
-    """Stable Diffusion's schedule, rescaled to zero terminal signal-to-noise; the U-Net predicts v."""
+def noise_schedule(path: str | Path = "") -> DDPMScheduler:
+    """The schedule that a U-Net was trained with.
+
+    For "" or a file that of tiny: Stable Diffusion's, rescaled to zero terminal signal-to-noise, with a U-Net that
+    predicts v. For a folder that of ../scheduler. Raises MissingWeights where it is not there.
+    """
+    if path and Path(path).is_dir():
+        file = Path(path).parent / "scheduler" / SCHEDULE
+        if not file.is_file():
+            raise MissingWeights(f"no {file}, the schedule of the U-Net beside it; get the part again with: "
+                                 "bench fetch --what unet")
+        with _quiet():
+            return DDPMScheduler.from_config(json.loads(file.read_text(encoding="utf-8")))
     return DDPMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -247,27 +486,50 @@ def noise_schedule() -> DDPMScheduler:
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel, context: Tensor, null_context: Tensor, noise: Tensor, steps: int, guidance: float
+    unet: UNet2DConditionModel,
+    context: Tensor,
+    null_context: Tensor,
+    noise: Tensor,
+    steps: int,
+    guidance: float,
+    sampler: str = "dpmsolver++",
+    schedule: DDPMScheduler | None = None,
 ) -> Tensor:
-    """Latents [B, 8, 8, 8] for conditions [B, M, D], by DPM-Solver++ of second order from `noise` [B, 8, 8, 8].
+    """Latents [B, C, h, w] float32 for conditions [B, M, D], from `noise` [B, C, h, w].
 
-    With guidance other than 1 each step is one call of the U-Net with 2B rows, the second half under `context`, the
-    first under `null_context` [1, M, D].
+    sampler: "dpmsolver++" (DPM-Solver++ of second order) or "plms" (Liu et al. 2022 without Runge-Kutta steps, one
+    call of the U-Net more than steps). schedule: the U-Net's; None: tiny's. With guidance other than 1 each step is one
+    call of the U-Net with 2B rows, the second half under `context`, the first under `null_context` [1, M, D].
+    ValueError for an unknown sampler, and for PLMS on a schedule that ends without any signal.
     """
-    solver = DPMSolverMultistepScheduler.from_config(
-        noise_schedule().config, algorithm_type="dpmsolver++", solver_order=2
-    )
+    solver = _solver(sampler, schedule or noise_schedule())
     solver.set_timesteps(steps, device=noise.device)
     latents, guided = noise, guidance != 1
     if guided:
         context = torch.cat([null_context.expand_as(context), context])
+    dtype = unet.conv_in.weight.dtype
+    context = context.to(dtype)
     for time in solver.timesteps:
-        v = unet(torch.cat([latents, latents]) if guided else latents, time, context).sample
+        seen = latents.to(dtype)
+        predicted = unet(torch.cat([seen, seen]) if guided else seen, time, context).sample.float()
         if guided:
-            without, given = v.chunk(2)
-            v = without + guidance * (given - without)
-        latents = solver.step(v, time, latents).prev_sample
+            without, given = predicted.chunk(2)
+            predicted = without + guidance * (given - without)
+        latents = solver.step(predicted, time, latents).prev_sample
     return latents
+
+
+def _solver(sampler: str, schedule: DDPMScheduler) -> DPMSolverMultistepScheduler | PNDMScheduler:
+    with _quiet():
+        if sampler == "dpmsolver++":
+            return DPMSolverMultistepScheduler.from_config(schedule.config, algorithm_type="dpmsolver++",
+                                                           solver_order=2)
+        if sampler != "plms":
+            raise ValueError(f"no sampler {sampler!r}; there are: dpmsolver++, plms")
+        if schedule.config.rescale_betas_zero_snr:
+            raise ValueError("PLMS cannot begin where no signal is left: this schedule has zero terminal "
+                             "signal-to-noise")
+        return PNDMScheduler.from_config(schedule.config, skip_prk_steps=True)
 
 
 def open_for_tuning(unet: UNet2DConditionModel, norm2: bool = False) -> list[tuple[str, nn.Parameter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 
 from torch import nn
@@ -25,4 +26,6 @@ def build(value: Encoder, channels: int, times: int, runtime: Runtime) -> nn.Mod
     path = runtime.encoders / value.code / f"{value.name}.py" if runtime.encoders else Path(value.path)
     if encoders.code(path) != value.code:
         raise BenchError(f"{path} is not the source that this stage was planned with; run again")
-    return modules.from_file(path, f"encoder_{value.code}").Encoder(channels, times, value.width, value.depth, value.heads)
+    own = modules.from_file(path, f"encoder_{value.code}").Encoder
+    ratio = {"mlp_ratio": value.mlp_ratio} if "mlp_ratio" in inspect.signature(own).parameters else {}
+    return own(channels, times, value.width, value.depth, value.heads, **ratio)

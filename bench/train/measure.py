@@ -30,7 +30,7 @@ from bench.scale import TINY
 from bench.train.targets import as_images
 from models import extractors
 from models.extractors import Extractor
-from models.frozen import BadWeights, MissingWeights
+from models.frozen import TIMM_WEIGHTS, BadWeights, MissingWeights
 
 BATCH = 50
 SPLITS = 1  # of the inception score: ten, as is usual for 50,000 pictures, would leave a few dozen in each
@@ -138,7 +138,7 @@ class _Seen:
     pairs: dict[str, np.ndarray] = field(default_factory=dict)
     maps: int = 0  # that the judge's distance is over
     resized: bool = False  # to the real picture's size
-    fitted: bool = False  # to a network's
+    fitted: set[str] = field(default_factory=set)  # the networks to whose size
 
 
 @torch.inference_mode()
@@ -158,7 +158,8 @@ def _look(pairs: Pairs, networks: Networks, wanted: Sequence[str] | None, device
             for extractor, columns in zip(looking, fitted, strict=True):
                 for column, picture in zip(columns, shown, strict=True):
                     column.append(gallery.resize(picture, (extractor.size, extractor.size)))
-                    seen.fitted |= column[-1] is not picture
+                    if column[-1] is not picture:
+                        seen.fitted.add(extractor.name)
             if pixels:
                 same = np.stack([gallery.resize(picture, shown[0].shape[:2]) for picture in shown[1:]])
                 seen.resized |= any(picture.shape != shown[0].shape for picture in shown)
@@ -293,11 +294,12 @@ def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, 
     lines = []
     for name, key, value in table:
         source = sources.get(name)
-        if source and seen.fitted:
+        fitted = source is not None and source.name in seen.fitted
+        if fitted:
             key = f"{key}, {fit.format(source.size)}"
         if not source and seen.resized:
             key = f"{key}, {RESIZED} to the reference's size"
-        literal = source and source.comparable and not (seen.fitted and name in (*SETS, "fid_64"))
+        literal = source and source.comparable and not (fitted and name in (*SETS, "fid_64"))
         of = (source.name, source.sha256, int(literal)) if source else ("", "", 1)  # FID's own resize is another
         if name == "lpips":
             of = ("lpips/alex", networks.lpips[1], 1)
@@ -462,8 +464,9 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
             judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = silent) -> Comparison:
     """Scores two folders (or arrays) of pictures that match by name (`gallery.pair`), with one thread.
 
-    judge: "tiny" (the shipped one, and the shipped CLIP), "none", or a file of the same kind. labels: a CSV with
-    columns name and label. Raises BenchError: exit 2 for bad input, 3 for weights that are not there.
+    judge: "tiny" (the shipped one, and the shipped CLIP), "none", a file of the same kind, or a folder of timm's.
+    labels: a CSV with columns name and label. Raises BenchError: exit 2 for bad input, 3 for weights that are not
+    there.
     """
     torch.set_num_threads(1)
     made, real = gallery.gallery(Path(generated)), gallery.gallery(Path(reference))
@@ -500,9 +503,11 @@ def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
         own = extractors.judge(part.path, part.sha256, part.name, device)
         others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
     elif judge != "none":
-        if not Path(judge).is_file():
-            raise BenchError(f"no judge {judge!r}; expected tiny, none, or the file of a judge")
-        own = extractors.judge(judge, _digest(Path(judge)), Path(judge).stem, device)
+        weights = Path(judge) / TIMM_WEIGHTS if Path(judge).is_dir() else Path(judge)
+        if not weights.is_file():
+            raise BenchError(f"no judge {judge!r}; expected tiny, none, or the file of a judge, or a folder of timm's "
+                             f"(config.json, {TIMM_WEIGHTS})")
+        own = extractors.judge(judge, _digest(weights), Path(judge).stem, device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if own:
         offered |= {*own.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if labelled else ())}

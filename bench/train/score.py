@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Score, Stage
-from bench.train.measure import Classes, Networks, Pairs, measure
+from bench.train.measure import Classes, Networks, Pairs, measure, weights_present
 from models import extractors
 
 
@@ -21,23 +21,38 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
     """Writes metrics.csv (results.METRICS) and items.csv.gz, which hold the same numbers summed up and singly.
 
     Accuracies are against the label (`_label`) and against the judge's opinion of the real picture (`_judge`, as the
-    paper's, Sec. 4.3). Retrieval is there where the pictures' folder holds the EEG's embedding. Raises BenchError
-    where pictures do not fit the items.
+    paper's, Sec. 4.3). Retrieval is there where the pictures' folder holds the EEG's embedding. FID and its like are of
+    the judge and against the stage's reference; of Inception-v3, where that is among the stage's networks, and then
+    against the items' own pictures. Raises BenchError where pictures do not fit the items or weights are not there.
     """
     items = load(replace(stage.items, eeg="real"), inputs(stage.items.trials))  # no metric looks at the EEG
     folder = inputs(stage.pictures)
     pictures = _pictures(folder, items)
     reference, hard = (np.load(inputs(stage.reference) / f"{name}.npy") for name in ("features", "hard"))
-    weights = stage.reference.judge
-    judge = extractors.judge(weights.path, weights.sha256, weights.name, runtime.device)
-    clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, runtime.device)
-    pairs = Pairs(items.item, items.subject, items.picture, items.judge_label, pictures.shape[1],
+    networks = _networks(stage, runtime.device)
+    label = items.judge_label if (items.judge_label >= 0).all() else None  # -1: a class that the judge does not know
+    pairs = Pairs(items.item, items.subject, items.picture, label, pictures.shape[1],
                   lambda row: items.pictures[row], lambda row, sample: pictures[row, sample])
-    measured = measure(pairs, Networks(judge, judge, [clip]), Classes(stage.nway, stage.fixed, hard),
-                       reference=reference, embedding=_embedding(folder, items), device=runtime.device,
-                       progress=runtime.progress)
+    measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
+                       reference=reference if networks.sets is networks.judge else None,
+                       embedding=_embedding(folder, items), device=runtime.device, progress=runtime.progress)
     (out / "metrics.csv").write_bytes(results.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(measured.rows)))
+
+
+def _networks(stage: Score, device: str) -> Networks:
+    """The judge, CLIP and the literature's networks that the stage names, each from its own file."""
+    judge, chosen = stage.reference.judge, {weights.name: weights for weights in stage.networks}
+    if unknown := set(chosen) - {*extractors.NETWORKS, "lpips"}:
+        raise BenchError(f"no network {sorted(unknown)[0]!r} to measure with; there are: "
+                         f"{', '.join((*extractors.NETWORKS, 'lpips'))}")
+    with weights_present():
+        own = extractors.judge(judge.path, judge.sha256, judge.name, device)
+        clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, device)
+        made = {name: extractors.NETWORKS[name](device, weights.path) for name, weights in chosen.items()
+                if name != "lpips"}
+        lpips = extractors.perceptual("alex", device, chosen["lpips"].path) if "lpips" in chosen else None
+    return Networks(own, made.pop("inception", own), [clip, *made.values()], lpips)
 
 
 def _pictures(folder: Path, items: Loaded) -> np.ndarray:

@@ -1,0 +1,179 @@
+"""`bench doctor`: whether a scale can run on this machine, and what to do where it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import FULL, errors, plan, run, weights
+from bench.data.prepared import Prepared
+from bench.errors import BenchError
+from bench.key import kind
+from bench.scale import REHEARSAL, SCALES, Scale, scale
+
+PARTS = ("vae", "unet", "clip", "judge")
+DATA = ".bench-data"  # folder of prepared data where none is named
+ROOM = 2e9  # bytes that a run of a scale without a price may leave in the store
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at: `said` is what was found, or what to do where it is not `ok`."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--scale, --weights, --data, --store."""
+    parser.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
+    parser.add_argument("--weights", metavar="DIR", help="pre-trained weights, before the libraries' caches")
+    parser.add_argument("--data", default=DATA, metavar="DIR", help=f"prepared data (default: {DATA})")
+    parser.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
+
+
+def main(options: argparse.Namespace, console: Console) -> int:
+    """Prints a line for everything that was looked at; returns 0, or 3 where the scale cannot run."""
+    at, sound = scale(options.scale), True
+    folder = Path(options.weights) if options.weights else None
+    for line in examine(at, folder, Path(options.data), Path(options.store)):
+        sound &= line.ok
+        console.print(f"{'ok' if line.ok else 'NO':4s}{line.what:14s}{line.said}", highlight=False, markup=False)
+    console.print(f"scale {at.name} can{'' if sound else 'not'} run here", highlight=False, markup=False)
+    return errors.OK if sound else errors.ENVIRONMENT
+
+
+def examine(at: Scale, folder: Path | None, data: Path, store: Path) -> Iterator[Line]:
+    """Python, packages, GPU, weights, data, room: a Line for each, as it is found. Builds, loads and writes nothing."""
+    yield _python()
+    yield _packages()
+    yield from _gpu(at)
+    if at.name == REHEARSAL.name:
+        yield Line("weights", True, "made where they are used: random, in the real formats")
+        yield Line("data", True, "made where they are used, in the real formats")
+        yield _room(at, store)
+        return
+    for part in (*PARTS, *at.networks):
+        yield _tried(part, lambda part=part: _weights(at, part, folder))  # type: ignore[misc]
+    if isinstance(world := at.world, Prepared):
+        from bench.data import prepared, shards
+
+        yield _tried("data", lambda: prepared.find(world.name, data).path)
+        if (corpus := at.corpus) is not None:
+            yield _tried("corpus", lambda: shards.find(corpus.name, data).path)
+    else:
+        yield Line("data", True, "drawn by the suite itself")
+    yield _room(at, store)
+
+
+def _tried(what: str, look: Callable[[], str]) -> Line:
+    """A BenchError says what is missing and what to do."""
+    try:
+        return Line(what, True, look())
+    except BenchError as error:
+        return Line(what, False, str(error))
+
+
+def _python() -> Line:
+    needed = importlib.metadata.metadata(weights.NAME)["Requires-Python"].removeprefix(">=")
+    ok = sys.version_info[:2] >= _number(needed)
+    return Line("Python", ok, platform.python_version() if ok else
+                f"{platform.python_version()}: make an environment with Python {needed} or newer")
+
+
+def _packages() -> Line:
+    """Those that the project depends on, with the versions that it asks for at least."""
+    said, missing = [], []
+    for requirement in importlib.metadata.requires(weights.NAME) or []:
+        found = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
+        if not found:  # an extra's
+            continue
+        name, least = found.groups()
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(f"{name} is missing")
+            continue
+        said.append(f"{name} {version}")
+        if _number(version) < _number(least):
+            missing.append(f"{name} is {version}, not {least} or newer")
+    if missing:
+        return Line("packages", False, f"{', '.join(missing)}: python -m pip install -e .")
+    return Line("packages", True, ", ".join(said))
+
+
+def _gpu(at: Scale) -> Iterator[Line]:
+    if at.numerics.device_class != "cuda":
+        yield Line("GPU", True, f"none needed at scale {at.name}; {os.cpu_count()} cores")
+        return
+    if run.device("auto") != "cuda":
+        yield Line("GPU", False, f"the driver shows none, and scale {at.name} needs one; tiny runs on a CPU")
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Line("GPU", False, f"the driver shows one, torch {torch.__version__} finds none: install a build of "
+                                 "torch for this driver's CUDA")
+        return
+    free, total = torch.cuda.mem_get_info(0)
+    name = torch.cuda.get_device_name(0)
+    yield Line("GPU", True, f"{torch.cuda.device_count()} x {name}, {total / 1e9:.0f} GB, {free / 1e9:.0f} GB free; "
+                            f"torch {torch.__version__}, CUDA {torch.version.cuda}")
+    yield _tried("fits", lambda: _fits(at, name, total))
+
+
+def _fits(at: Scale, name: str, total: int) -> str:
+    """The largest micro-batches of Full's stages. Raises BenchError where not one sample fits."""
+    from bench import price
+
+    gpu, said = price.Gpu(name, 0, total / 1e9, 0, "this machine"), []
+    for stage in plan.stages([plan.plan(FULL, at.items(), at, 0)]):
+        memory = price.memory(stage)
+        if memory is None:
+            continue
+        if not memory.micro(gpu):
+            raise BenchError(f"{kind(stage)} needs {(memory.fixed + memory.sample) / 1e9:.0f} GB for a single sample, "
+                             f"{name} has {total / 1e9:.0f}: use a larger GPU")
+        said.append(f"{kind(stage)} {memory.micro(gpu)} of {memory.batch}")
+    return f"micro-batches, estimated: {', '.join(said)}"
+
+
+def _weights(at: Scale, part: str, folder: Path | None) -> str:
+    return at.weights(part).path if at.prior else weights.check([part], folder)[part].path
+
+
+def _room(at: Scale, store: Path) -> Line:
+    """Free room where the store is, or will be, beside what Full's stages leave there."""
+    needed, place = ROOM, store.absolute()
+    while not place.exists():
+        place = place.parent
+    if isinstance(at.world, Prepared) and at.name != REHEARSAL.name:
+        from bench import price
+
+        try:
+            needed = sum(price.disk(stage) for stage in plan.stages([plan.plan(FULL, at.items(), at, 0)]))
+        except BenchError as error:
+            return Line("disk", False, f"{error}; until then nobody knows how much room is needed")
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return Line("disk", False, f"{place} cannot be written: name another folder with --store DIR")
+    ok = free >= needed
+    return Line("disk", ok, f"{free / 1e9:.0f} GB free in {place}; Full alone leaves about {needed / 1e9:.0f} GB"
+                            + ("" if ok else ": free some, or name another folder with --store DIR"))
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: 2.15.0+cu130 -> (2, 15, 0)."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()

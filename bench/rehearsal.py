@@ -1,0 +1,63 @@
+"""What the scale rehearsal runs on: a data set, a corpus and weights, small and made up, in their real formats."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bench.data.prepared import MANIFEST, Prepared
+from bench.rehearsal_weights import FOLDERS, PROVENANCE, SIDE, rehearsal, write_rehearsal
+from bench.scale import Scale
+
+SEED = 0
+PER_CLASS = 12  # pictures
+BANDS = ((5, 95), (14, 70), (55, 95))  # Hz, in which it was published
+PAIRS, SOURCE, WEIGHTS = "imagenet_eeg", "source", "weights"
+
+
+def make(at: Scale, folder: Path) -> None:
+    """Makes what is not there yet, through the code that prepares the real ones. Downloads nothing."""
+    from bench.data import corpora, imagenet_eeg, rehearsal_files, shards
+
+    source = folder / SOURCE
+    if not source.is_dir():
+        _whole(source, lambda out: rehearsal_files.write_imagenet_eeg(out, at.people, per_class=PER_CLASS, seed=SEED, bands=BANDS))
+    if not (folder / PAIRS / MANIFEST).is_file():
+        imagenet_eeg.prepare(source, folder / PAIRS, pictures=source / "images", size=SIDE)
+    if not (folder / shards.CORPORA / "fake" / MANIFEST).is_file():
+        corpora.prepare("fake", folder, corpora.FAKE)
+    if not (folder / WEIGHTS).is_dir():
+        _whole(folder / WEIGHTS, lambda out: write_rehearsal(out, SEED))
+
+
+def there(folder: Path) -> bool:
+    """Whether all of it is made."""
+    from bench.data.shards import CORPORA
+
+    return all(path.is_file() for path in (folder / PAIRS / MANIFEST, folder / CORPORA / "fake" / MANIFEST,
+                                           folder / WEIGHTS / PROVENANCE))
+
+
+def placed(at: Scale, folder: Path) -> Scale:
+    """The scale with what `make` made."""
+    from bench.data import prepared, shards
+
+    assert isinstance(at.world, Prepared)
+    return replace(at, world=replace(prepared.find(PAIRS, folder), name=at.world.name),
+                   corpus=shards.find("fake", folder),
+                   parts=tuple(rehearsal(folder / WEIGHTS, name) for name in FOLDERS))
+
+
+def _whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """A folder that is complete or absent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        write(work)
+        os.rename(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""Which weights the suite measures and trains with: repositories, revisions, files, sizes, hashes, licences. No torch.
+
+A hash is stated where it is published: of HuggingFace's large files by the hub itself, of torchvision's as the first
+digits in the file's name. `bytes` None: no size is published to the byte.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A single file of weights: where it comes from, and the first digits of its SHA-256 where they are published."""
+
+    url: str
+    sha256: str = ""
+    licence: str = ""
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a part. path: in its repository; sha256: as published, or its first digits, or "" (unpublished)."""
+
+    path: str
+    bytes: int | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that make up one network, the weights first.
+
+    repository: of the hub, with its revision; or "" and `url` is the folder of the one file. folder: of the
+    repository, in which a library finds the part.
+    """
+
+    files: tuple[File, ...]
+    licence: str
+    repository: str = ""
+    revision: str = ""
+    url: str = ""
+    folder: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells these weights from others: the published hash, or else where they come from."""
+        main = self.files[0]
+        place = f"{self.repository}@{self.revision}" if self.repository else self.url
+        return main.sha256 or f"{place}/{main.path}"
+
+    def address(self, file: File) -> str:
+        """Where a file is downloaded from; HF_ENDPOINT names a mirror of the hub, as for its own library."""
+        hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        return f"{hub}/{self.repository}/resolve/{self.revision}/{file.path}" if self.repository \
+            else f"{self.url}/{file.path}"
+
+
+def _named(url: str, licence: str) -> Pinned:
+    """A file whose name ends in the first digits of its SHA-256, as torchvision's do."""
+    return Pinned(url, url.rsplit("-", 1)[1].split(".")[0], licence)
+
+
+TORCHVISION = "https://download.pytorch.org/models"
+FILES = {
+    "alex": _named(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause"),
+    "vgg": _named(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause"),
+    "squeeze": _named(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause"),
+    "inception": _named(f"{TORCHVISION}/inception_v3_google-0cc3c7bd.pth", "BSD-3-Clause"),
+    "fid": _named("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+                  "weights-inception-2015-12-05-6726825d.pth", "Apache-2.0"),
+    "efficientnet": _named(f"{TORCHVISION}/efficientnet_b1-c27df63c.pth", "BSD-3-Clause"),
+    "swav": Pinned("https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar", "", "CC-BY-NC-4.0"),
+    "clip": Pinned("https://openaipublic.azureedge.net/clip/models/"
+                   "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+                   "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", "MIT"),
+}
+NETWORKS = {  # networks that measure, by the names of Score.networks: the entry of FILES that each is loaded from
+    "inception": "fid",
+    "inception_v3": "inception",
+    "alexnet": "alex",
+    "lpips": "alex",
+    "efficientnet": "efficientnet",
+    "swav": "swav",
+}
+
+_SD = {"repository": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+       "revision": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "licence": "CreativeML-OpenRAIL-M"}
+PARTS = {  # folders in the libraries' own formats
+    "vae": Part(files=(
+        File("vae/diffusion_pytorch_model.safetensors", 334_643_276,
+             "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c"),
+        File("vae/config.json", 547)), folder="vae", **_SD),
+    "unet": Part(files=(
+        File("unet/diffusion_pytorch_model.safetensors", 3_438_167_540,
+             "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1"),
+        File("unet/config.json", 743),
+        File("scheduler/scheduler_config.json", 308)), folder="unet", **_SD),
+    "clip": Part(files=(
+        File("open_clip_model.safetensors", 1_710_517_724,
+             "9ce2e8a8ebfff3793d7d375ad6d3c35cb9aebf3de7ace0fc7308accab7cd207e"),
+        File("open_clip_config.json")),
+        repository="timm/vit_large_patch14_clip_224.openai", revision="18d0535469bb561bf468d76c1d73aa35156c922b",
+        licence="Apache-2.0"),
+    "judge": Part(files=(
+        File("model.safetensors", None, "109390825a5bada2864f1b74445a63d29c51ef079c349644bc98996c452f6cf1"),
+        File("config.json", 588)),
+        repository="timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
+        revision="0930ab3308b84cb2ae091a4a80703c459412a4c7", licence="Apache-2.0"),
+}
+
+
+def part(name: str) -> Part:
+    """A part or a measuring network. Raises KeyError for a name that is neither."""
+    if name in PARTS:
+        return PARTS[name]
+    pinned = FILES[NETWORKS[name]]
+    return Part((File(pinned.file, None, pinned.sha256),), pinned.licence, url=pinned.url.rsplit("/", 1)[0])
+
+
+def names() -> list[str]:
+    """All parts and measuring networks."""
+    return [*PARTS, *NETWORKS]

@@ -1,0 +1,112 @@
+"""`bench doctor`: a line for everything a scale needs, and what to do where it is not there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import doctor, run
+from bench.errors import ENVIRONMENT, OK
+from bench.scale import PAPER, REHEARSAL, TINY
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """No network, and empty caches."""
+    def refuse(*_):
+        raise AssertionError("a network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def lines(scale, tmp_path, store="store"):
+    found = doctor.examine(scale, None, tmp_path / "data", tmp_path / store)
+    return {line.what: line for line in found}
+
+
+def test_tiny_can_run_here_and_nothing_is_written(tmp_path):
+    parser = argparse.ArgumentParser()
+    doctor.add_options(parser)
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    options = parser.parse_args(["--store", str(tmp_path / "store"), "--data", str(tmp_path / "data")])
+    assert doctor.main(options, console) == OK
+    said = console.file.getvalue().splitlines()
+    assert [line.split()[:2] for line in said[:-1]] == [["ok", what] for what in (
+        "Python", "packages", "GPU", "vae", "unet", "clip", "judge", "data", "disk")]
+    assert said[-1] == "scale tiny can run here"
+    assert re.search(rf"torch {re.escape(importlib.metadata.version('torch'))}\b", said[1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(run.device("auto") == "cuda", reason="a GPU is there, and its lines are others")
+def test_what_the_papers_scale_lacks_is_said_part_by_part_with_what_to_do(tmp_path):
+    found = lines(PAPER, tmp_path)
+    assert not found["GPU"].ok
+    assert "the driver shows none, and scale paper needs one" in found["GPU"].said
+    for part in ("vae", "unet", "clip", "judge", *PAPER.networks):
+        assert not found[part].ok
+        assert found[part].said.endswith(f"bench fetch --what {part}")
+    assert not found["data"].ok
+    assert "bench data prepare imagenet_eeg" in found["data"].said
+    assert not found["corpus"].ok
+    assert "bench data prepare moabb_v046" in found["corpus"].said
+    assert found["Python"].ok
+    assert found["packages"].ok
+
+
+def test_the_rehearsal_makes_what_it_needs_itself(tmp_path):
+    found = lines(REHEARSAL, tmp_path)
+    assert all(line.ok for line in found.values())
+    assert set(found) == {"Python", "packages", "GPU", "weights", "data", "disk"}
+
+
+def test_a_scale_that_cannot_run_exits_with_3(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "scale", lambda name: replace(TINY, prior="", networks=("alexnet",)))
+    parser = argparse.ArgumentParser()
+    doctor.add_options(parser)
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    assert doctor.main(parser.parse_args(["--store", str(tmp_path)]), console) == ENVIRONMENT
+    said = console.file.getvalue().splitlines()
+    assert said[-1] == "scale tiny cannot run here"
+    assert [line.split()[1] for line in said if line.startswith("NO")] == ["vae", "unet", "clip", "judge", "alexnet"]
+
+
+def test_an_old_or_missing_package_is_named_with_what_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [
+        "numpy>=99.1", "rich>=13", "no-such-package>=1", 'pytest>=99; extra == "test"'])
+    line = lines(TINY, tmp_path)["packages"]
+    assert not line.ok
+    assert line.said == (f"numpy is {importlib.metadata.version('numpy')}, not 99.1 or newer, no-such-package is "
+                         "missing: python -m pip install -e .")
+
+
+def test_a_full_disk_is_said_with_what_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOM", 1e18)
+    line = lines(TINY, tmp_path, "not/yet/there")["disk"]
+    assert not line.ok
+    assert line.said.startswith(f"{doctor.shutil.disk_usage(tmp_path).free / 1e9:.0f} GB free in {tmp_path}; ")
+    assert line.said.endswith("free some, or name another folder with --store DIR")
+
+
+@pytest.mark.parametrize(("older", "newer"), [("2.9", "2.11"), ("2.15.0", "2.15.1+cu130"), ("3.11", "3.12.1")])
+def test_versions_are_compared_as_numbers(older, newer):
+    assert doctor._number(older) < doctor._number(newer)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_its_memory_and_what_fits_are_said(tmp_path):
+    found = lines(PAPER, tmp_path)
+    assert found["GPU"].ok
+    assert re.search(r"\d+ GB, \d+ GB free", found["GPU"].said)
+    assert Path(tmp_path).exists()
