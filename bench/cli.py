@@ -58,6 +58,9 @@ def parser() -> Parser:
         it.add_argument("--processes", type=int, metavar="N", help="data parallel over N processes (default: 1)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
         _places(it)
+        if name == "plan":
+            it.add_argument("--gpu", metavar="NAME", help="what it would cost on an h200, h100, a100 or 4090")
+            it.add_argument("--gpus", type=int, default=1, metavar="N", help="on so many (default: 1)")
         if name == "run":
             it.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core; on a GPU one)")
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")

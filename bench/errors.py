@@ -14,3 +14,7 @@ class BenchError(Exception):
 
     def __reduce__(self) -> tuple[type, tuple[str, int]]:
         return type(self), (str(self), self.exit_code)
+
+
+class NotHere(BenchError):
+    """A row that a scale's data set cannot have."""

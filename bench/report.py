@@ -22,6 +22,7 @@ from bench import ablation, audit, cost, encoders, errors, items, places, prior_
 from bench.ablation import Ablation
 from bench.key import Stage, digest, key
 from bench.plan import Row, counts, rows, shown, stages
+from bench.plan import plan as planned
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale
@@ -37,8 +38,22 @@ def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation,
     at = numbered(at, options, needed)
     chosen = ablation.asked(options.ablation, ablation.subjects(options.subjects, at), options.with_controls)
     names = [name.strip() for name in options.variants.split(",")] if options.variants else None
-    variants = chosen.chosen(names) if names else list(chosen.variants)
+    variants = chosen.chosen(names) if names else _possible(chosen, at)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
+
+
+def _possible(chosen: Ablation, at: Scale) -> list[Spec]:
+    """The variants that the scale can have; of the others a line is said."""
+    found = []
+    for variant in chosen.variants:
+        try:
+            planned(variant, at.items(), at, 0)
+            found.append(variant)
+        except errors.NotHere as error:
+            print(f"bench: left out at scale {at.name}: {error}", file=sys.stderr)
+    if not found:
+        raise errors.NotHere(f"ablation {chosen.name}: scale {at.name} can have none of its variants")
+    return found
 
 
 def numbered(at: Scale, options: argparse.Namespace, needed: bool = True) -> Scale:
@@ -74,7 +89,12 @@ def plan(options: argparse.Namespace, console: Console) -> int:
         print(f"{name:12s}{own:6d}{extra:10d}{stored:8d}{own + extra - stored:10d}")
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     workers = run.workers(getattr(options, "workers", None), at.numerics.device_class)
-    print(f"a run now builds {len(todo)} stages: {cost.said(todo, workers)}")
+    known = isinstance(at.world, World)  # only there does `cost` know how long it takes
+    print(f"a run now builds {len(todo)} stages" + (f": {cost.said(todo, workers)}" if known else ""))
+    if getattr(options, "gpu", None):
+        from bench import price
+
+        print("\n" + price.price(table, at, options.gpu, options.gpus, store.has).render())
     return errors.OK
 
 
@@ -99,7 +119,7 @@ def go(options: argparse.Namespace, console: Console) -> int:
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
                   f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
-                  + (f", {cost.said(todo, workers)}" if todo else ""), highlight=False)
+                  + (f", {cost.said(todo, workers)}" if todo and isinstance(at.world, World) else ""), highlight=False)
 
     def record(done: Sequence[Row]) -> None:
         gathered = [gather(row, store, at, chosen) for row in done]

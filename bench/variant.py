@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
-from bench.errors import BenchError
+from bench.errors import BenchError, NotHere
 from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, World
 
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single")
@@ -151,9 +151,9 @@ class On:
     def items(self, items: Items) -> Items:
         """Those items, changed so."""
         world = items.trials.world
-        if self.world and not isinstance(world, World):
-            raise BenchError(f"variant {self.name!r}: {world.name} was recorded as it was; fields of the world are for "
-                             "the tiny one")
+        if (self.world or self.window == "blank") and not isinstance(world, World):
+            raise NotHere(f"variant {self.name!r}: {world.name} holds what was recorded and published; another world, "
+                          "or another interval, can be had of the tiny one alone")
         trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
                          band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)

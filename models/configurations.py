@@ -1,4 +1,4 @@
-"""The real configurations of the paper's frozen parts, without weights: what they cost can be counted before any is there.
+"""The real configurations of the paper's frozen parts, without weights: for counting and timing before any is there.
 
 Every function builds its module on whatever device is active: `with torch.device("meta"):` costs neither memory nor
 time. Values of a fresh module are random; they are for counting and timing, and no stage ever reads them.
@@ -78,10 +78,15 @@ def judge() -> nn.Module:
 
 
 def inception() -> nn.Module:
-    """Inception-v3 without its auxiliary classifier: pictures [B, 3, 299, 299] (FID) or [B, 3, 342, 342]."""
+    """Inception-v3 without its auxiliary classifier: pictures [B, 3, 299, 299]."""
     return torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
 
 
 def alexnet() -> nn.Module:
-    """AlexNet: pictures [B, 3, 256, 256]."""
-    return torchvision.models.alexnet(weights=None)
+    """AlexNet's convolutions, which two-way identification looks at with 256 pixels, LPIPS with all of a picture."""
+    return torchvision.models.alexnet(weights=None).features
+
+
+def released_judge() -> nn.Module:
+    """The classifier of DreamDiffusion's released code: torchvision's ViT-H/14, pictures [B, 3, 518, 518]."""
+    return torchvision.models.vit_h_14(weights=None, image_size=518)

@@ -1,0 +1,254 @@
+"""`bench plan --gpu`: what a plan costs, what sharing saves, and what cannot be priced.
+
+After a change of a price: python tests/test_price.py writes the tables of docs/performance.md that are no counts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from bench import ablation, price, weights
+from bench.errors import ENVIRONMENT, USAGE, BenchError
+from bench.key import kind
+from bench.plan import counts, rows, stages
+from bench.scale import PAPER, TINY, Scale
+from bench.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- {}: python tests/test_price.py -->", "<!-- end -->"
+
+
+class Planned(Scale):
+    """A scale whose frozen parts are known by their pins alone."""
+
+    def weights(self, part):
+        return weights.part(part)
+
+
+PLANNED = Planned(**{field.name: getattr(PAPER, field.name) for field in fields(PAPER)})
+PLANNED = replace(PLANNED, numerics=Numerics("cuda", "bfloat16"))
+
+
+def table(names=None, scale=PLANNED, seeds=(0,)):
+    table2 = ablation.load("table2")
+    return rows(table2.chosen(names) if names else table2.variants, scale, list(seeds))
+
+
+@pytest.fixture(scope="module")
+def table2():
+    return price.price(table(), PLANNED, "h200")
+
+
+def of(table, cls):
+    return next(stage for stage in stages(row.stage for row in table) if isinstance(stage, cls))
+
+
+def test_table2_is_8_pretrainings_15_finetunings_15_generations_and_15_scorings_at_scale_paper(table2):
+    counted = {name: own for name, own, _, _ in counts(table(), lambda stage: False)}
+    assert [counted[name] for name in ("pretrain", "finetune", "generate", "score")] == [8, 15, 15, 15]
+    assert {line.kind: (line.asked, line.built) for line in table2.kinds} == {
+        "trials": (15, 1), "targets": (15, 1), "corpus": (11, 1), "reference": (15, 1), "pretrain": (11, 8),
+        "finetune": (15, 15), "generate": (15, 15), "score": (15, 15)}
+
+
+def test_table2_takes_at_most_56_eflop_where_a_naive_plan_takes_94(table2):
+    assert PAPER.pretrain.steps * PAPER.pretrain.batch == 500 * 120_000
+    assert PAPER.finetune.steps * PAPER.finetune.batch == 300 * 1600
+    assert (PAPER.sampling.sampler, PAPER.sampling.steps, PAPER.sampling.guidance) == ("dpmsolver++", 25, 1)
+    assert 50 * price.EXA < table2.flops <= 56 * price.EXA
+    assert table2.naive >= 94 * price.EXA
+    assert table2.flops < table2.unshared < table2.naive
+
+
+def test_rows_and_kinds_add_up_to_the_same_total(table2):
+    assert sum(row.added for row in table2.rows) == sum(line.flops for line in table2.kinds) == table2.flops
+    assert sum(row.hours for row in table2.rows) == pytest.approx(table2.hours)
+    assert len(table2.rows) == 15
+
+
+def test_rows_that_share_a_pretraining_pay_for_it_once(table2):
+    first, *_, _, thirteenth, _ = table2.rows
+    pretraining = price.flops(of(table(["Full"]), Pretrain))
+    assert thirteenth.variant == "13"
+    assert first.added - thirteenth.added > pretraining
+    assert thirteenth.alone - thirteenth.added > pretraining
+
+
+def test_a_pretraining_costs_its_steps_times_its_batch():
+    stage = of(table(["11"]), Pretrain)
+    longer = replace(stage, schedule=replace(stage.schedule, steps=2 * stage.schedule.steps))
+    assert price.flops(longer) == 2 * price.flops(stage)
+    assert price.flops(replace(stage, seed=7)) == price.flops(stage)
+
+
+def test_what_is_stored_costs_nothing_more(table2):
+    done = set(stages(row.stage for row in table() if not row.beside))
+    again = price.price(table(), PLANNED, "h200", stored=done.__contains__)
+    assert (again.flops, again.hours) == (0, 0)
+    assert again.unshared == table2.unshared
+    assert all(line.stored == line.built for line in again.kinds)
+    one = of(table(["8"]), Pretrain)
+    less = price.price(table(), PLANNED, "h200", stored=lambda stage: stage == one)
+    assert table2.flops - less.flops == price.flops(one)
+
+
+def test_plms_takes_one_pass_more_than_steps_and_guidance_doubles_them():
+    stage = of(table(["Full"]), Generate)
+
+    def passes(**changes):
+        return price.evaluations(replace(stage, sampling=replace(stage.sampling, **changes)))
+
+    assert passes() == 25
+    assert passes(guidance=2.0) == 50
+    assert passes(sampler="plms", steps=250) == 251
+
+
+def test_crops_drawn_in_training_cost_an_encoding_in_every_step_and_none_before():
+    rows = table(["Full"])
+    stored, finetune = of(rows, Targets), of(rows, Finetune)
+    online = replace(stored, views=0)
+    assert price.flops(stored) - price.flops(online) == 2000 * 16 * price.vae_flops("encode")
+    more = price.flops(replace(finetune, targets=online)) - price.flops(finetune)
+    assert more == 300 * 1600 * price.vae_flops("encode")
+
+
+def test_a_frozen_encoder_sees_every_trial_once():
+    rows = table(["13", "14"])
+    thirteenth, fourteenth = (row.stage.pictures.model for row in rows[:2])
+    once = price.flops(replace(fourteenth, schedule=replace(fourteenth.schedule, steps=0)))
+    encoder = price.encoder_flops(fourteenth.start.encoder, 128, 512)
+    assert once == 1600 * encoder[0]
+    assert price.flops(thirteenth) - price.flops(fourteenth) > 300 * 1600 * encoder[1] - 2 * once
+
+
+def test_a_network_of_unknown_size_is_named_and_not_priced():
+    rows = table(["1"], replace(PLANNED, networks=("swav",)))
+    text = price.price(rows, PLANNED, "h100").render()
+    assert "swav" in next(line for line in text.splitlines() if "not counted" in line)
+    assert price.flops(of(rows, Score)) > 0
+
+
+def test_hours_are_flops_over_the_stated_rate(table2):
+    line = next(line for line in table2.kinds if line.kind == "finetune")
+    assert line.hours == pytest.approx(line.flops / (989e12 * 0.8 * 0.3) / 3600)
+    assert table2.energy(10) == 7.0
+
+
+def test_more_gpus_change_the_time_and_not_the_price(table2):
+    four = price.price(table(), PLANNED, "h200", 4)
+    assert (four.flops, four.hours) == (table2.flops, table2.hours)
+    assert table2.longest < table2.hours
+    assert f"{max((four.hours + four.beside.hours) / 4, four.longest):.1f} hours on 4 GPUs at best" in four.render()
+
+
+def test_a_small_gpu_gets_smaller_micro_batches_that_fit():
+    memory = price.memory(of(table(["Full"]), Finetune))
+    large, small = price.GPUS["h200"], price.GPUS["4090"]
+    assert memory.micro(large) == memory.batch == 25
+    assert 1 <= memory.micro(small) < 25
+    assert memory.peak(small) <= price.HEADROOM * small.gigabytes * 1e9 < memory.peak(large)
+    assert price.Memory(10**12, 1, 4).micro(large) == 0
+
+
+def test_the_released_codes_second_way_for_the_condition_has_its_price():
+    plain = of(table(["2"]), Finetune)
+    through_time = replace(plain, time_condition=True)
+    assert price.flops(through_time) > price.flops(plain)
+    assert price.memory(through_time).peak(price.GPUS["h200"]) > price.memory(plain).peak(price.GPUS["h200"])
+    assert price.trained_parameters(through_time)["tau"] - price.trained_parameters(plain)["tau"] == 987_323
+
+
+def test_bytes_on_disk_are_those_of_the_arrays_that_are_written():
+    rows = table(["Full"])
+    assert price.disk(of(rows, Generate)) == 200 * 5 * 512 * 512 * 3
+    assert price.disk(of(rows, Pretrain)) == 4 * 302_836_736
+    assert price.disk(of(rows, Targets)) == 2000 * (16 * 2 * 4 * 64 * 64 * 2 + 768 * 4)
+    assert price.trained_parameters(of(rows, Finetune))["unet"] == 43_962_560
+
+
+def test_the_text_says_what_is_a_goal_and_that_nothing_was_measured(table2):
+    text = table2.render()
+    assert "40% (goal)" in text
+    assert "nothing of this was measured on a GPU" in text
+    assert "items: as published" in text
+    assert "NVIDIA H200 Tensor Core GPU data sheet" in text
+    assert all(f"\n{line.kind} " in text for line in table2.kinds)
+    assert max(map(len, text.split("\n\n")[1].splitlines())) <= 120
+
+
+def test_what_cannot_be_priced_is_refused_in_one_line():
+    rows = table(["Full"])
+    for call, code, words in (
+            (lambda: price.price(rows, PLANNED, "v100"), USAGE, "there are: h200, h100, a100, 4090"),
+            (lambda: price.price(rows, PLANNED, "h200", 0), USAGE, "expected 1 or more"),
+            (lambda: price.price(rows, replace(PLANNED, numerics=Numerics()), "h200"), USAGE, "bfloat16"),
+            (lambda: price.flops(of(table(["1"], TINY), Generate)), USAGE, "tiny/"),
+            (lambda: price.size(TINY.world, (4,)), USAGE, "prepared"),
+            (lambda: price.size(Prepared("unheard_of", "", 63, 250, 250.0), (1,)), ENVIRONMENT,
+             "bench data prepare unheard_of")):
+        with pytest.raises(BenchError, match=words) as refused:
+            call()
+        assert refused.value.exit_code == code
+        assert "\n" not in str(refused.value)
+
+
+def test_items_are_counted_in_a_data_set_that_is_prepared(tmp_path):
+    lines = ["item,subject,picture,label,block,position,part_item,part_single,part_subject"]
+    lines += [f"{i},{4 if i < 6 else 1},{i % 4},{i % 2},-1,-1,{'train' if i % 3 else 'test'},"
+              f"{'test' if i == 1 else ''}," for i in range(8)]
+    (tmp_path / "trials.csv").write_text("\n".join(lines) + "\n")
+    world = Prepared("own", "0" * 64, 128, 512, 1000.0, str(tmp_path))
+    assert price.size(world, (4,)) == price.Size(4, {"train": 4, "test": 2}, 2, True)
+    assert price.size(world, (1, 4)).trials == {"train": 5, "test": 3}
+    assert price.size(world, (4,), "single") == price.Size(1, {"test": 1}, 1, True)
+    trials = Trials(world, (4,), (5.0, 95.0))
+    assert price.disk(trials) == 6 * 128 * 512 * 2 + 4 * 512 * 512 * 3
+    assert kind(trials) == "trials"
+
+
+def test_the_module_of_prices_loads_no_torch_until_it_counts():
+    code = "import sys, bench.price; print(*{'torch', 'diffusers', 'timm'} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert loaded.strip() == ""
+
+
+def tables(table2):
+    """The page's tables that are no counts, in Markdown, by their marks."""
+    naive = Counter()
+    for row in table():
+        if not row.beside:
+            naive.update({kind(stage): price.naive(stage) for stage in stages([row.stage])})
+    plan = ["| stage | asked for | distinct | EFLOP | EFLOP, naive |", "| :-- | --: | --: | --: | --: |"]
+    plan += [f"| {line.kind} | {line.asked} | {line.built} | {line.flops / price.EXA:,.3f} | "
+             f"{naive[line.kind] / price.EXA:,.3f} |" for line in table2.kinds if line.flops]
+    plan.append(f"| in all | | | {table2.flops / price.EXA:,.1f} | {table2.naive / price.EXA:,.1f} |")
+    rates = ["| | share | of what | what it is |", "| :-- | --: | :-- | :-- |",
+             f"| large matrix products | {price.MATMUL.share:.0%} | peak | {price.MATMUL.source} |"]
+    rates += [f"| {name} | {rate.share:.0%} | large matrix products | {rate.source} |"
+              for name, rate in price.RATES.items()]
+    gpus = ["| `--gpu` | TFLOP/s | GB | W | source |", "| :-- | --: | --: | --: | :-- |"]
+    gpus += [f"| `{name}` | {gpu.tflops:g} | {gpu.gigabytes:g} | {gpu.watts:g} | {gpu.source} |"
+             for name, gpu in price.GPUS.items()]
+    return {"the plan of Table 2": plan, "the rates": rates, "the GPUs": gpus}
+
+
+def test_the_page_lists_the_prices_as_they_are(table2):
+    page = PAGE.read_text()
+    for mark, lines in tables(table2).items():
+        shown = page.split(BEGIN.format(mark))[1].split(END)[0].strip()
+        assert shown == "\n".join(lines), "python tests/test_price.py writes it anew"
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text()
+    for mark, lines in tables(price.price(table(), PLANNED, "h200")).items():
+        before, after = page.split(BEGIN.format(mark))
+        page = "\n\n".join([before + BEGIN.format(mark), "\n".join(lines), END + after.split(END, 1)[1]])
+    PAGE.write_text(page)
