@@ -13,6 +13,8 @@ import pandas as pd
 from rich.console import Console
 
 from bench import errors, places
+from bench.data.prepared import Shards
+from bench.data.shards import first_channels
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
 from bench.store import Store
@@ -86,13 +88,13 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
                         for f in found))
 
 
-def read(folder: Path, corpus: Path | None = None) -> Report:
-    """Audits a folder with trials.csv and, where they are there, eeg.npy and pictures.npy; corpus: a file .npy.
+def read(folder: Path, corpus: Path | Array | None = None) -> Report:
+    """Audits a folder with trials.csv and, where they are there, eeg.npy and pictures.npy; corpus: also as a file .npy.
 
     Raises BenchError for files that cannot be read.
     """
     return audit(_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
-                 _array(corpus, 3) if corpus else None)
+                 _array(corpus, 3) if isinstance(corpus, Path) else corpus)
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -101,7 +103,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
     Prints findings and verdict; returns 0 without a leak, else 1. Raises BenchError for what is not there.
     """
-    corpus: Path | None
+    corpus: Path | Array | None
     if options.trials:
         folder, name = Path(options.trials), options.trials
         corpus = folder / "corpus.npy"
@@ -112,7 +114,10 @@ def main(options: argparse.Namespace, console: Console) -> int:
             raise BenchError(f"no trials of scale {at.name} in the store {options.store}; a run makes them, such as: "
                              f"bench run --ablation clip --scale {at.name} --store {options.store}")
         folder, name = store.path(stage), f"scale {at.name}, store {options.store}"
-        corpus = store.path(windows) / "windows.npy" if store.sound(windows) else None
+        corpus = None
+        if store.sound(windows):
+            corpus = first_channels(store.path(windows)) if isinstance(windows.world, Shards) else \
+                store.path(windows) / "windows.npy"
     parts = _table(folder / "trials.csv").get("part", pd.Series(dtype=object)).value_counts()
     report = read(folder, corpus)
     print(f"{name}: " + ", ".join(f"{parts[part]} {part}" for part in PARTS if part in parts) + " trials\n")

@@ -14,6 +14,7 @@ from bench.key import Stage, kind
 from bench.prior_parts import Clip, Judge, Unet, Vae
 from bench.runtime import Runtime, silent
 from bench.store import Store
+from bench.train import parallel
 
 PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
 
@@ -25,6 +26,6 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     module = "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
     function = getattr(importlib.import_module(f"bench.train.{module}"), kind(stage))
     runtime = Runtime(device, progress, store.encoders, store.checkpoints(stage))
-    return store.build(stage, lambda out: function(stage, store.path, out, runtime),
+    return store.build(stage, lambda out: parallel.launch(function, stage, store.path, out, runtime),
                        packages={name: importlib.metadata.version(name) for name in PACKAGES},
                        python=platform.python_version(), device=device)

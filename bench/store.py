@@ -18,6 +18,7 @@ from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, document, key, kind
 
 MANIFEST = "MANIFEST.json"
+LOG = "log.jsonl"  # of a training, among its checkpoints
 LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 
 
@@ -112,9 +113,16 @@ class Store:
             raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        self._put_away(stage)
         self._sound.add(path.name)
         return path
+
+    def _put_away(self, stage: Stage) -> None:
+        """Keeps the log of a complete stage in logs/, and nothing else of what it could have been resumed from."""
+        folder = self.checkpoints(stage)
+        if (log := folder / LOG).is_file():
+            os.replace(log, self.root / "logs" / f"{kind(stage)}-{key(stage)[:16]}.jsonl")
+        shutil.rmtree(folder, ignore_errors=True)
 
     def full(self, error: BaseException | None = None) -> bool:
         """Whether an error came of a full disk, by its errno or because there is next to no room left."""

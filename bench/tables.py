@@ -564,6 +564,8 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
     yield (f"Scale {said('scale')}, world {said('world')}. Seeds {_listed(seeds)}. {_listed(counts)} test pictures x "
            f"{_listed(sorted(set(samples)))} samples. Judge {said('judge')}. Numerics {said('numerics')}.")
     yield from _provenance(scores)
+    if said("scale") == "rehearsal":
+        yield "A rehearsal: data are made up and the frozen parts have random weights. No number here means anything."
     if said("scale") != "paper":
         yield (f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
                "not compare. The encoder's label is the paper's, the count of its parameters is real.")
@@ -701,13 +703,14 @@ def _classifiers(scores: _Scores) -> Iterable[str]:
 
 def _masked(scores: _Scores, ablation: Any) -> str:
     """"Full, 12: 0.61 (mean 1.00, interpolation 1.40, Wiener 0.70); ...": means over seeds; equal ones are one."""
-    names: dict[tuple[float, ...], list[str]] = {}
+    names: dict[tuple[float | None, ...], list[str]] = {}
     for variant in ablation.variants:
         means = scores.means(_whose(variant))
-        if set(MASKED) <= set(means):
-            names.setdefault(tuple(means[metric] for metric in MASKED), []).append(variant.name)
-    return "; ".join(f"{', '.join(those)}: {model:.3f} (mean {mean:.3f}, interpolation {line:.3f}, Wiener {wiener:.3f})"
-                     for (model, mean, line, wiener), those in names.items())
+        if MASKED[0] in means:
+            names.setdefault(tuple(means.get(metric) for metric in MASKED), []).append(variant.name)
+    return "; ".join(f"{', '.join(those)}: {model:.3f} (" + ", ".join(
+        f"{name} {error:.3f}" for name, error in zip(("mean", "interpolation", "Wiener"), errors, strict=True)
+        if error is not None) + ")" for (model, *errors), those in names.items())
 
 
 def _row_columns(t: Table) -> tuple[Column, ...]:

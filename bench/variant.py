@@ -83,6 +83,8 @@ class Variant:
             refuse(f"tune is one of {', '.join(map(repr, OPENS))}, not {self.tune!r}")
         if not self.sd_loss and self.align is None:
             refuse("with sd_loss=False and align=None there is nothing to train on; set one of them")
+        if not self.sd_loss and self.aligned == "latent":
+            refuse("with sd_loss=False and aligned='latent' nothing trains tau; set one of them")
 
 
 FULL = Variant("Full")

@@ -1,4 +1,5 @@
-"""From EEG tokens to the U-Net's condition and to CLIP space: tau (Sec. 3.2) and h (Eq. 3)."""
+"""From EEG tokens to the U-Net's condition and to CLIP space: tau (Sec. 3.2) and h (Eq. 3), and what the released code
+of DreamDiffusion has beside them."""
 
 from __future__ import annotations
 
@@ -44,3 +45,39 @@ class Head(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         return self.linear(context.mean(1))
+
+
+class LatentHead(nn.Module):
+    """h of the released code: EEG tokens [B, L, width] -> CLIP space, or class logits, [B, out]. It does not pass
+    through tau: one token is mixed from L, and mapped linearly."""
+
+    def __init__(self, tokens: int, width: int, out: int):
+        super().__init__()
+        self.mix = nn.Conv1d(tokens, 1, 1)
+        self.linear = nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear(self.mix(tokens)[:, 0])
+
+
+class TimeCondition(nn.Module):
+    """The released code's second way for the condition: context [B, M, D] -> what is added to the embedded time step,
+    [B, out]. M tokens are mixed into half as many, those into one, which is mapped linearly."""
+
+    def __init__(self, context: int, dim: int, out: int):
+        super().__init__()
+        self.mix = nn.Sequential(nn.Conv1d(context, context // 2, 1), nn.Conv1d(context // 2, 1, 1))
+        self.linear = nn.Linear(dim, out)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.linear(self.mix(context)[:, 0])
+
+    def attach(self, unet: nn.Module) -> None:
+        """From now on adds itself to the embedded time step in every call unet(latents, time, context)."""
+        seen: list[Tensor] = []
+
+        def before(module: nn.Module, arguments: tuple, named: dict) -> None:
+            seen[:] = [named["encoder_hidden_states"] if "encoder_hidden_states" in named else arguments[2]]
+
+        unet.register_forward_pre_hook(before, with_kwargs=True)
+        unet.time_embedding.register_forward_hook(lambda module, arguments, embedded: embedded + self(seen.pop()))

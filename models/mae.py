@@ -6,7 +6,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from models.encoders.msm_vit import initialise, positions
+from models.encoders.msm_vit import Encoder, initialise, positions
 from models.masking import Masking, gather_tokens
 
 
@@ -30,7 +30,7 @@ class MaskedAutoencoder(nn.Module):
         mlp_ratio: float = 1.0,
     ):
         super().__init__()
-        if times % tokens:
+        if times % tokens and not hasattr(encoder, "patchify"):
             raise ValueError(f"{times} time steps are no whole number of {tokens} tokens")
         self.encoder, self.tokens = encoder, tokens
         self.embed = nn.Linear(width, decoder_width)
@@ -44,18 +44,30 @@ class MaskedAutoencoder(nn.Module):
             module.apply(initialise)
 
     def targets(self, eeg: Tensor, masking: Masking) -> Tensor:
-        """The masked patches of EEG [B, C, T] as they are: [B, m, patch * C]."""
-        return gather_tokens(eeg.transpose(1, 2).reshape(len(eeg), self.tokens, -1), masking.remove)
+        """What the masked tokens of EEG [B, C, T] stand for, as it is: [B, m, C * T / tokens].
+
+        An encoder may say it by `patchify(eeg)` [B, tokens, C * T / tokens]; else equal stretches of time.
+        """
+        patchify = getattr(self.encoder, "patchify", lambda it: it.transpose(1, 2).reshape(len(it), self.tokens, -1))
+        return gather_tokens(patchify(eeg), masking.remove)
 
     def predict(self, eeg: Tensor, masking: Masking) -> Tensor:
-        """What the masked patches are thought to be: [B, m, patch * C]."""
-        visible = gather_tokens(self.encoder.tokenize(eeg), masking.keep)
+        """What the masked patches are thought to be, as `targets`."""
+        visible = self._visible(eeg, masking.keep)
         seen = self.embed(self.encoder.encode(visible, masking.keep)) + self.positions[masking.keep]
         hidden = self.mask_token + self.positions[masking.remove]
         tokens = torch.cat([seen, hidden], 1)
         for block in self.blocks:
             tokens = block(tokens)
         return self.head(self.norm(tokens[:, seen.shape[1] :]))
+
+    def _visible(self, eeg: Tensor, keep: Tensor) -> Tensor:
+        """The visible tokens with their positions, [B, n, width]. What is narrower is gathered: wide encoders of ours
+        never embed what is masked."""
+        encoder = self.encoder
+        if type(encoder) is Encoder and encoder.embed.in_features < encoder.embed.out_features:
+            return encoder.embed(gather_tokens(encoder.patchify(eeg), keep)) + encoder.positions[keep]
+        return gather_tokens(encoder.tokenize(eeg), keep)
 
     def forward(self, eeg: Tensor, masking: Masking) -> Tensor:
         """Mean squared error on the masked patches, a scalar."""

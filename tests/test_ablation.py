@@ -123,3 +123,28 @@ def test_rows_that_cannot_know_the_stimulus_say_so():
     confounded = {v.name: v.eeg_free for v in blocks if v.name.startswith("drift alone")}
     assert confounded == {"drift alone / blocked / by item": False, "drift alone / blocked / by block": False,
                           "drift alone / interleaved / by item": True, "drift alone / interleaved / by block": True}
+
+
+def test_every_row_is_there_once_for_each_subject_with_its_contrasts_and_its_controls():
+    chosen = ablation.asked("mask_ratio", [1, 4], controls=True)
+    names = [variant.name for variant in chosen.variants]
+    assert len(names) == 4 * 2 * (1 + 3)
+    rows = {variant.name: variant for variant in chosen.variants}
+    assert rows["5 / subject 1"].subjects == (1,)
+    assert rows["5 / subject 1"].of.mask_ratio == 0.25
+    shuffled = rows["Full / subject 4 / EEG shuffled"]
+    assert (shuffled.subjects, shuffled.eeg, shuffled.eeg_free) == ((4,), "shuffled", True)
+    assert ("Full / subject 1", "5 / subject 1") in chosen.contrasts
+    assert chosen.published is None  # the paper's numbers are of one subject
+    block = ablation.asked("block_design", [2]).variants[0]
+    assert (block.subjects, dict(block.world)["order"]) == ((2,), "blocked")
+
+
+@pytest.mark.parametrize("text", ["9", "1,1", "four", "1,", "-1"])
+def test_subjects_that_the_data_set_does_not_have_are_refused_with_those_it_has(text):
+    from bench.scale import TINY
+
+    assert ablation.subjects("all", TINY) == [1, 2, 3, 4, 5, 6]
+    assert ablation.subjects("4,1", TINY) == [4, 1]
+    with pytest.raises(BenchError, match="some of 1, 2, 3, 4, 5, 6"):
+        ablation.subjects(text, TINY)

@@ -249,7 +249,8 @@ def test_arrays_that_do_not_fit_the_table_are_refused():
 
 
 def command(trials=None, store="none", scale="micro"):
-    return main(Namespace(trials=trials and str(trials), store=str(store), scale=scale), Console())
+    return main(Namespace(trials=trials and str(trials), store=str(store), scale=scale, weights=None,
+                          data=None), Console())
 
 
 def test_the_command_audits_a_folder_and_ends_with_0_or_1(tmp_path, capsys):

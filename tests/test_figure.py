@@ -81,7 +81,8 @@ def table(folder: Path, seeds=(0, 1), name="two"):
 
 
 def draw(folder: Path, number: int, seeds="0", out="figure.png", name="two", store="store") -> np.ndarray:
-    options = Namespace(figure=number, ablation=str(folder / f"{name}.py"), scale="micro", store=str(folder / store),
+    options = Namespace(figure=number, ablation=str(folder / f"{name}.py"), scale="micro", weights=None,
+                        data=None, store=str(folder / store),
                         seeds=seeds, out=str(folder / out), device="cpu")
     assert main(options, Console()) == 0
     return np.asarray(Image.open(folder / out))

@@ -95,7 +95,7 @@ def test_pretraining_learns_says_what_it_reached_and_is_the_same_when_repeated(m
 
 def test_the_sizes_of_table_2_are_in_the_papers_order():
     counts = {size.label: sum(p.numel() for p in Encoder(32, 128, size.width, size.depth, size.heads).parameters())
-              for size in TINY.sizes}
+              for size in TINY.sizes if size.label != "released"}
     assert sorted(counts, key=counts.get) == ["18.3M", "74M", "162M", "297M", "458M"]
 
 

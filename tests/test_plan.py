@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from bench import FULL, On, ablation, plan
-from bench.errors import BenchError
+from bench.errors import BenchError, NotHere
 from bench.key import key, kind
-from bench.scale import TINY
+from bench.scale import PAPER, TINY
 from bench.stages import Pretrain, Readout
 from bench.systems import captions
 from bench.variant import Variant
@@ -146,3 +146,42 @@ def test_an_unknown_encoder_or_size_is_refused_naming_those_that_exist():
         planned(replace(FULL, encoder="msm"))
     with pytest.raises(BenchError, match="there are: .*297M"):
         planned(replace(FULL, size="1B"))
+
+
+def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_it():
+    whole = planned()
+    longer = plan.plan(On(FULL, "longer", epochs=600), TINY.items(), TINY, 0).pictures.model
+    assert longer.schedule == replace(TINY.finetune, steps=2 * TINY.finetune.steps)
+    plms = planned(On(FULL, "plms", sampling={"sampler": "plms", "steps": 50}))
+    assert plms["finetune"] == whole["finetune"]
+    assert plms["generate"] != whole["generate"]
+    assert planned(On(FULL, "the same", epochs=300, sampling={"steps": TINY.sampling.steps})) == whole
+    for wrong in ({"epochs": 0}, {"epochs": 2.5}, {"sampling": {"eta": 1.0}}):
+        with pytest.raises(BenchError):
+            On(FULL, "wrong", **wrong)
+
+
+def test_table2_at_the_papers_scale_is_8_15_15_15_before_any_data_or_weights_are_there():
+    table = plan.rows(ablation.load("table2").variants, PAPER, [0])
+    counted = {name: own for name, own, _, _ in plan.counts(table, lambda stage: False)}
+    assert [counted[name] for name in ("pretrain", "finetune", "generate", "score")] == [8, 15, 15, 15]
+
+
+def test_a_recorded_data_set_has_no_other_world_and_no_blank_interval():
+    for wrong in ({"world": {"order": "blocked"}}, {"window": "blank"}):
+        with pytest.raises(NotHere, match="imagenet_eeg holds what was recorded"):
+            plan.plan(On(FULL, "other", **wrong), PAPER.items(), PAPER, 0)
+    moved = plan.plan(On(FULL, "other", band=(14.0, 70.0), split="subject"), PAPER.items(), PAPER, 0).items.trials
+    assert (moved.band, moved.split) == ((14.0, 70.0), "subject")
+
+
+def test_at_the_papers_scale_the_released_codes_row_differs_in_every_field_that_its_parts_differ_in():
+    rows = {v.name: plan.plan(v, PAPER.items(), PAPER, 0).pictures for v in ablation.load("released_code").variants}
+    every = rows["all of them"]
+    assert every.model.start.mask_ratio == 0.1
+    assert every.model.start.encoder.mlp_ratio == 1.0
+    assert every.model.aligned == "latent"
+    assert every.model.time_condition
+    assert every.model.schedule.steps == 32_000
+    assert (every.sampling.sampler, every.sampling.steps) == ("plms", 250)
+    assert len(set(rows.values())) == 8

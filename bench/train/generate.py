@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +14,45 @@ from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Captions, Generate, Stage
 from bench.train.finetune import loaded, restore
+from bench.train.loop import frozen_dtype, precision
 from models import frozen
 
 
 def generate(stage: Generate, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], and embedding.npy."""
     sampling = stage.sampling
+    autocast, dtype = precision(stage.numerics, runtime.device), frozen_dtype(stage.numerics, runtime.device)
     if isinstance(stage.model, Captions):
         items = load(stage.items, inputs(stage.items.trials))
-        unet, context, null = _captions(stage.model, items, inputs, runtime)
+        unet, context, null = _captions(stage.model, items, inputs, runtime, dtype)
     else:
         items = loaded(stage.model, stage.items, inputs)
         model = restore(stage.model, items, inputs, runtime, stage.checkpoint)
-        context = in_batches(lambda eeg: model.context(eeg.to(runtime.device)), torch.from_numpy(items.eeg),
-                             sampling.batch)
+        eeg = torch.from_numpy(items.eeg)
+        with autocast():
+            context = in_batches(lambda eeg: model.context(eeg.to(runtime.device)), eeg, sampling.batch).float()
+            if stage.model.align == "clip":
+                seen = in_batches(lambda eeg: model.embedding(eeg.to(runtime.device)), eeg, sampling.batch)
+                np.save(out / "embedding.npy", seen.float().cpu().numpy())
         unet, null = model.unet, model.null_context
-        if stage.model.align == "clip":
-            np.save(out / "embedding.npy", in_batches(model.embedding, context, sampling.batch).cpu().numpy())
-    vae = frozen.load_vae(stage.vae.path, stage.vae.sha256).to(runtime.device)
+    vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype).to(runtime.device)
+    schedule = frozen.noise_schedule(stage.model.unet.path)
     noise = initial_noise(items.item, sampling.samples, stage.seed, frozen.latent_shape(unet))
-    done, total = 0, len(noise)
-
-    @torch.inference_mode()
-    def draw(batch: Tensor) -> Tensor:
-        nonlocal done
-        latents = frozen.sample(unet, context[batch // sampling.samples], null, noise[batch].to(runtime.device),
-                                sampling.steps, sampling.guidance)
-        images = (vae.decode(latents).clamp(-1, 1) + 1) * 127.5
-        done = min(done + len(batch), total)
-        runtime.progress(done, total)
-        return images.round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-
-    drawn = in_batches(draw, torch.arange(total), sampling.batch)
-    np.save(out / "pictures.npy", drawn.reshape(len(items.item), sampling.samples, *drawn.shape[1:]).numpy())
+    pictures: np.memmap | None = None
+    done = 0
+    for rows, padded in batches(torch.arange(len(noise)), sampling.batch):
+        with torch.inference_mode(), autocast():
+            latents = frozen.sample(unet, context[padded // sampling.samples], null, noise[padded].to(runtime.device),
+                                    sampling.steps, sampling.guidance, sampling.sampler, schedule)
+            images = (vae.decode(latents).float().clamp(-1, 1) + 1) * 127.5
+        drawn = images.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()[:len(rows)]
+        if pictures is None:
+            shape = (len(items.item), sampling.samples, *drawn.shape[1:])
+            pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, shape)
+        pictures.reshape(-1, *drawn.shape[1:])[done:done + len(rows)] = drawn
+        done += len(rows)
+        runtime.progress(done, len(noise))
+    pictures.flush()
     np.save(out / "item.npy", items.item)
 
 
@@ -58,22 +64,24 @@ def initial_noise(item: np.ndarray, samples: int, seed: int, shape: tuple[int, .
     return torch.from_numpy(np.stack([draw(i, sample) for i in item for sample in range(samples)]))
 
 
-def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
-    """function over rows in batches of one size: the last is padded with its first row, since floating point depends
+def batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows in batches, and those made of one size: the last is padded with its first row, since floating point depends
     on the batch size."""
-    done = []
     for part in rows.split(batch):
-        padded = torch.cat([part, part[:1].expand(batch - len(part), *part.shape[1:])])
-        done.append(function(padded)[:len(part)])
-    return torch.cat(done)
+        yield part, torch.cat([part, part[:1].expand(batch - len(part), *part.shape[1:])])
+
+
+def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
+    """function over rows in batches of one size."""
+    return torch.cat([function(padded)[:len(part)] for part, padded in batches(rows, batch)])
 
 
 @torch.inference_mode()
-def _captions(model: Captions, items: Loaded, inputs: Callable[[Stage], Path],
-              runtime: Runtime) -> tuple[torch.nn.Module, Tensor, Tensor]:
+def _captions(model: Captions, items: Loaded, inputs: Callable[[Stage], Path], runtime: Runtime,
+              dtype: torch.dtype) -> tuple[torch.nn.Module, Tensor, Tensor]:
     """The untouched U-Net, the context [N, M, D] of each item's caption, and that of the empty caption."""
     clip = frozen.load_clip(model.clip.path, model.clip.sha256).to(runtime.device)
-    unet = frozen.load_unet(model.unet.path, model.unet.sha256).to(runtime.device)
+    unet = frozen.load_unet(model.unet.path, model.unet.sha256, dtype).to(runtime.device)
     words = clip.text_tokens(clip.tokenize([f"a {name}" for name in items.names] + [""]).to(runtime.device))
     if model.classes == "none":
         said = np.full(len(items.label), len(words) - 1)

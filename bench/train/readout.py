@@ -73,6 +73,8 @@ def _time(stage: Readout, inputs: Callable[[Stage], Path]) -> np.ndarray:
     """The most frequent class among the nearest training trials in time, for each test item [N], by subject."""
     trials = pd.read_csv(inputs(stage.train.trials) / "trials.csv")
     test = trials[trials["part"] == stage.test.part].sort_values("item")
+    if (trials["position"] < 0).any():
+        raise BenchError("the data set does not say when its trials were recorded: no classifier 'time'")
     predicted = np.empty(len(test), np.int64)
     for subject in test["subject"].unique():
         known = trials[(trials["part"] == stage.train.part) & (trials["subject"] == subject)]
@@ -88,14 +90,15 @@ def _eegnet(stage: Readout, eeg: np.ndarray, label: np.ndarray, test: np.ndarray
         torch.manual_seed(stage.seed)
         net = EEGNet(*eeg.shape[1:], stage.train.trials.world.sfreq, classes).to(runtime.device)
         signals, target = torch.from_numpy(eeg).to(runtime.device), torch.from_numpy(label).to(runtime.device)
-        steps = EPOCHS * (len(eeg) // BATCH)
+        batch = min(BATCH, len(eeg))
+        steps = EPOCHS * (len(eeg) // batch)
         optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=0.01)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(stage.seed)
         net.train()
         for epoch in range(EPOCHS):
             order = torch.randperm(len(eeg), generator=generator)
-            for rows in order[: len(eeg) // BATCH * BATCH].split(BATCH):
+            for rows in order[: len(eeg) // batch * batch].split(batch):
                 loss = F.cross_entropy(net(signals[rows]), target[rows])
                 loss.backward()
                 optimizer.step()

@@ -7,32 +7,81 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
+from bench.errors import BenchError
 from bench.runtime import Runtime
 from bench.stages import Stage, Targets
+from bench.train.loop import frozen_dtype, precision
 from models import frozen
 
-BATCH = 100
+BATCH, PIXELS = 100, 1 << 22  # pictures at a time, and pixels of them, at most
+CROP = 0.8  # side of a crop, as a share of the picture's (released code)
 
 
-def as_images(pictures: np.ndarray, device: str) -> torch.Tensor:
+def as_images(pictures: np.ndarray, device: str) -> Tensor:
     """[N, H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1]."""
     return torch.tensor(np.asarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def room(pictures: np.ndarray) -> int:
+    """By how many pixels a crop of pictures [N, H, H, 3] can be moved. Raises BenchError where they are no squares."""
+    height, width = pictures.shape[1:3]
+    if height != width:
+        raise BenchError(f"crops are of square pictures, and these are {height} x {width}: prepare the data set with "
+                         "square ones")
+    return width - round(CROP * width)
+
+
+def cropped(images: Tensor, corners: np.ndarray) -> Tensor:
+    """A square of CROP of each image [B, 3, H, H] from its upper left corner [B, 2] on, resized to the whole's size."""
+    side = images.shape[-1]
+    own = round(CROP * side)
+    squares = [image[:, top:top + own, left:left + own] for image, (top, left) in zip(images, corners, strict=True)]
+    return interpolate(torch.stack(squares), (side, side), mode="bilinear", antialias=False)
+
+
+def corners(picture: int, crops: int, free: int) -> np.ndarray:
+    """Upper left corners [crops, 2], 0 to `free`, of the fixed crops of a picture; drawn for its number alone."""
+    return np.random.default_rng([picture]).integers(0, free + 1, (crops, 2))
+
+
 @torch.inference_mode()
 def targets(stage: Targets, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes embeddings.npy [N, D] (unit norm, Eq. 3), mean.npy and std.npy [N, 8, h, w] of the VAE's posterior."""
+    """Writes embeddings.npy [P, D'] (unit norm, Eq. 3), mean.npy and std.npy of the VAE's posterior.
+
+    Those are [P, C, h, w] float32 of the whole pictures with one view, [P, views, C, h, w] float16 with the whole
+    picture first and then fixed crops with several, and absent with views=0.
+    """
     pictures = np.load(inputs(stage.trials) / "pictures.npy", mmap_mode="r")
-    clip = frozen.load_clip(stage.clip.path, stage.clip.sha256).to(runtime.device)
-    vae = frozen.load_vae(stage.vae.path, stage.vae.sha256).to(runtime.device)
-    embeddings, means, stds = [], [], []
-    for start in range(0, len(pictures), BATCH):
-        images = as_images(pictures[start:start + BATCH], runtime.device)
-        mean, logvar = vae.moments(images)
-        embeddings.append(clip.embed_image(images).cpu())
-        means.append(mean.cpu())
-        stds.append(torch.exp(0.5 * logvar).cpu())
-        runtime.progress(start + len(images), len(pictures))
-    for name, parts in (("embeddings", embeddings), ("mean", means), ("std", stds)):
-        np.save(out / f"{name}.npy", torch.cat(parts).numpy())
+    total, crops = len(pictures), max(0, stage.views - 1)
+    free = room(pictures) if crops else 0
+    batch = min(BATCH, max(1, PIXELS // (pictures.shape[1] * pictures.shape[2])))
+    autocast, dtype = precision(stage.numerics, runtime.device), frozen_dtype(stage.numerics, runtime.device)
+    clip = frozen.load_clip(stage.clip.path, stage.clip.sha256, dtype).to(runtime.device)
+    vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype).to(runtime.device) if stage.views else None
+    arrays: dict[str, np.memmap] = {}
+
+    def put(name: str, rows: range, values: list[Tensor]) -> None:
+        """Writes one value for each view."""
+        whole = values[0] if len(values) == 1 else torch.stack(values, 1).half()
+        whole = whole.cpu().numpy()
+        if name not in arrays:
+            arrays[name] = np.lib.format.open_memmap(out / f"{name}.npy", "w+", whole.dtype, (total, *whole.shape[1:]))
+        arrays[name][rows.start:rows.stop] = whole
+
+    for start in range(0, total, batch):
+        rows = range(start, min(start + batch, total))
+        images = as_images(pictures[rows.start:rows.stop], runtime.device)
+        with autocast():
+            put("embeddings", rows, [clip.embed_image(images).float()])
+            if vae is not None:
+                moments = [vae.moments(images)]
+                at = np.array([corners(picture, crops, free) for picture in rows])
+                moments += [vae.moments(cropped(images, at[:, crop])) for crop in range(crops)]
+                put("mean", rows, [mean.float() for mean, _ in moments])
+                put("std", rows, [torch.exp(0.5 * logvar.float()) for _, logvar in moments])
+        runtime.progress(rows.stop, total)
+    for array in arrays.values():
+        array.flush()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.pictures import CLASSES, SHOWN, render
+from bench.data.prepared import Prepared, write
 from bench.data.recordings import as_raw, epochs
 from bench.data.tiny import PARTS, block_parts, paired_recording, paired_scenes
 from bench.runtime import Runtime
@@ -25,8 +26,12 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
 
     An item is a subject who saw a picture; `picture` is the row of pictures.npy, `position` the trial's place in the
     subject's recording, `block` the run of trials that it belongs to. Items go by subject, then by picture. With
-    split="block" a picture's part is that of its block, and may differ between subjects.
+    split="block" a picture's part is that of its block, and may differ between subjects. Of a prepared data set:
+    `prepared.write`.
     """
+    if isinstance(stage.world, Prepared):
+        write(stage, out, runtime.progress)
+        return
     world = stage.world
     scenes, parts = paired_scenes(world)
     np.save(out / "pictures.npy", render(scenes))

@@ -14,6 +14,8 @@ class Encoder(msm_vit.Encoder):
     are as many parameters. `patch` is not used.
     """
 
+    in_time = False
+
     def __init__(self, channels: int, times: int, width: int, depth: int, heads: int, mlp_ratio: float = 1.0,
                  patch: int = 4):
         super().__init__(times, channels, width, depth, heads, mlp_ratio, patch=1)

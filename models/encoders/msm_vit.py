@@ -27,6 +27,8 @@ class Encoder(nn.Module):
     The original's class token is seen in pre-training only and by no loss; it is left out.
     """
 
+    in_time = True  # tokens are stretches of time, so that predictors in time can be compared with
+
     def __init__(
         self,
         channels: int,

@@ -1,0 +1,290 @@
+"""Prepared data sets as values and as stages: found by their manifest, read by subject, band and split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from formats import save, write_imagenet_eeg
+
+from bench import items
+from bench.build import build
+from bench.data import imagenet_eeg, prepared
+from bench.data.prepared import Prepared
+from bench.data.rehearsal_files import WNIDS
+from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
+from bench.gallery import resize
+from bench.rehearsal_weights import write_rehearsal
+from bench.stages import Items, Numerics, Reference, Trials
+from bench.store import Store
+from bench.train import reference
+
+SUBJECTS, CLASSES, PER_CLASS = (2, 4, 5, 6), 2, 6
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of data with a prepared ImageNet-EEG of two bands."""
+    folder = tmp_path_factory.mktemp("published")
+    content = write_imagenet_eeg(folder, SUBJECTS, WNIDS[:CLASSES], PER_CLASS, serialisation="zip")
+    for trial in content["dataset"]:
+        trial["eeg"] = 2 * trial["eeg"]
+    save(folder / "eeg_14_70_std.pth", content, "zip")
+    data = tmp_path_factory.mktemp("data")
+    imagenet_eeg.prepare(folder, data / "imagenet_eeg", folder / "images", size=32)
+    return data
+
+
+@pytest.fixture(scope="module")
+def world(root):
+    return prepared.find("imagenet_eeg", root)
+
+
+def trials(world, **fields):
+    return Trials(**{"world": world, "subjects": (4,), "band": (5.0, 95.0)} | fields)
+
+
+def written(stage, out):
+    out.mkdir()
+    prepared.write(stage, out)
+    return pd.read_csv(out / "trials.csv"), np.load(out / "eeg.npy")
+
+
+def refused(stage, out, *said, exit_code=USAGE):
+    with pytest.raises(BenchError) as caught:
+        written(stage, out)
+    assert caught.value.exit_code == exit_code
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+    assert list(out.iterdir()) == []
+
+
+def copied(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    return tmp_path / "data" / "imagenet_eeg", prepared.find("imagenet_eeg", tmp_path / "data")
+
+
+def test_a_data_set_is_found_by_the_hash_of_its_manifest(root, world):
+    manifest = root / "imagenet_eeg" / "manifest.json"
+    assert world == Prepared("imagenet_eeg", prepared.digest(manifest)["sha256"], 128, 512, 1000 * 512 / 440)
+    assert world.path == str(manifest.parent.resolve())
+
+
+def test_an_absent_data_set_names_the_command(tmp_path):
+    with pytest.raises(BenchError, match="bench data prepare imagenet_eeg --from DIR") as caught:
+        prepared.find("imagenet_eeg", tmp_path)
+    assert caught.value.exit_code == ENVIRONMENT
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "corpus", "schema": 1}', '{"kind": "pairs", "schema": 2}'])
+def test_a_manifest_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "manifest.json").write_text(text)
+    with pytest.raises(BenchError, match=r"manifest\.json") as caught:
+        prepared.find("some", tmp_path)
+    assert caught.value.exit_code == ENVIRONMENT
+
+
+def test_a_stage_holds_the_chosen_subjects_in_ascending_order_of_item(world, root, tmp_path):
+    rows, eeg = written(trials(world, subjects=(5, 2)), tmp_path / "out")
+    everything = pd.read_csv(root / "imagenet_eeg" / "trials.csv", keep_default_na=False)
+    own = everything[everything["subject"].isin((2, 5))]
+    assert rows.columns.tolist() == ["item", "subject", "picture", "label", "part", "block", "position"]
+    for name in ("item", "subject", "picture", "label", "block", "position"):
+        assert rows[name].tolist() == own[name].tolist()
+    assert rows["part"].tolist() == own["part_item"].tolist()
+    source = np.load(root / "imagenet_eeg" / "eeg_5-95.npy")
+    assert eeg.dtype == np.float16
+    assert np.array_equal(eeg, source[own.index])
+
+
+def test_the_band_chooses_the_eeg(world, tmp_path):
+    _, first = written(trials(world), tmp_path / "first")
+    _, second = written(trials(world, band=(14, 70)), tmp_path / "second")
+    assert np.allclose(2 * first, second, rtol=1e-3, atol=1e-6)
+
+
+def test_pictures_keep_their_numbers_in_every_stage(world, root, tmp_path):
+    written(trials(world, split="single"), tmp_path / "out")
+    for name in ("pictures.npy", "classes.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (root / "imagenet_eeg" / name).read_bytes()
+
+
+def test_only_trials_with_a_part_in_the_split_are_written(world, root, tmp_path):
+    everything = pd.read_csv(root / "imagenet_eeg" / "trials.csv", keep_default_na=False)
+    rows, eeg = written(trials(world, split="single"), tmp_path / "single")
+    single = everything[everything["part_single"] != ""]
+    assert 0 < len(single) < (everything["subject"] == 4).sum()
+    assert rows["item"].tolist() == single["item"].tolist()
+    assert len(eeg) == len(rows)
+    rows, _ = written(trials(world, split="subject", subjects=SUBJECTS), tmp_path / "subject")
+    assert {part: set(own["subject"]) for part, own in rows.groupby("part")} == {
+        "train": {2, 4}, "val": {5}, "test": {6}}
+
+
+def test_columns_that_an_audit_reads_are_kept(root, tmp_path):
+    folder, _ = copied(root, tmp_path)
+    table = pd.read_csv(folder / "trials.csv", keep_default_na=False)
+    table.assign(session=1, exemplar=table["picture"]).to_csv(folder / "trials.csv", index=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    prepared.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    rows, _ = written(trials(prepared.find("imagenet_eeg", tmp_path / "data")), tmp_path / "out")
+    assert rows.columns.tolist()[-2:] == ["session", "exemplar"]
+
+
+def test_the_trials_stage_of_a_prepared_world_is_built_and_read_as_items(world, tmp_path):
+    stage = trials(world, subjects=(4, 6))
+    folder = build(stage, Store(tmp_path / "store"))
+    for part, n in (("train", 16), ("val", 4), ("test", 3)):
+        loaded = items.load(Items(stage, part), folder)
+        assert loaded.eeg.shape == (n, 128, 512)
+        assert loaded.eeg.dtype == np.float32
+        assert loaded.names == ("canoe", "grand piano")
+        assert set(loaded.judge_label) == {472, 579}
+        assert loaded.pictures.shape == (n, 32, 32, 3)
+    shuffled = items.load(Items(stage, "train", "shuffled"), folder)
+    assert not np.array_equal(shuffled.eeg, items.load(Items(stage, "train"), folder).eeg)
+
+
+def test_what_the_data_set_does_not_have_is_refused_with_what_there_is(world, tmp_path):
+    for number, (fields, said) in enumerate([
+        ({"subjects": (4, 1, 9)}, "no subject 1, 9; there are: 2, 4, 5, 6"),
+        ({"band": (55.0, 95.0)}, "no band 55-95 Hz; there are: 5-95, 14-70"),
+        ({"split": "block"}, "no split 'block'; there are: item, single, subject"),
+        ({"window": "blank"}, "no window 'blank'"),
+        ({"split": "single", "subjects": (2,)}, "gives subjects 2 no train trials; those of train: 4"),
+        ({"split": "subject"}, "gives subjects 4 no test trials; those of test: 6"),
+    ]):
+        refused(trials(world, **fields), tmp_path / str(number), said)
+
+
+def test_a_data_set_that_was_not_prepared_cannot_be_read(world, tmp_path):
+    refused(trials(Prepared("imagenet_eeg", "", 128, 512, 1000.0)), tmp_path / "out", "is not prepared",
+            exit_code=ENVIRONMENT)
+
+
+def test_a_data_set_that_was_prepared_anew_is_another(root, tmp_path):
+    folder, world = copied(root, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"options": {"size": 33}}))
+    refused(trials(world), tmp_path / "out", f"not {world.sha256[:12]}", "prepared anew", exit_code=ENVIRONMENT)
+    assert prepared.find("imagenet_eeg", tmp_path / "data") != world
+
+
+def test_a_file_that_is_missing_or_of_another_size_is_named(root, tmp_path):
+    folder, world = copied(root, tmp_path)
+    content = (folder / "pictures.npy").read_bytes()
+    (folder / "pictures.npy").write_bytes(content[:-1])
+    refused(trials(world), tmp_path / "short", f"pictures.npy: {len(content) - 1:,} bytes, {len(content):,} bytes are",
+            exit_code=ENVIRONMENT)
+    (folder / "pictures.npy").unlink()
+    refused(trials(world), tmp_path / "absent", "pictures.npy: missing", exit_code=ENVIRONMENT)
+
+
+def test_verify_reads_every_file(root, tmp_path):
+    folder, _ = copied(root, tmp_path)
+    assert prepared.verify(folder) == []
+    with (folder / "eeg_5-95.npy").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\x00\x01\x02")
+    (folder / "classes.csv").unlink()
+    (folder / "notes.txt").write_text("mine")
+    damage = prepared.verify(folder)
+    assert [line.split(": ")[0].rsplit("/")[-1] for line in damage] == ["classes.csv", "eeg_5-95.npy", "notes.txt"]
+
+
+def test_every_split_says_whether_it_leaks(world):
+    assert prepared.leaky(world, "item").startswith("yes: ")
+    assert prepared.leaky(world, "subject").startswith("no: ")
+
+
+def filled(out, text, error=None):
+    with prepared.preparing(out) as work:
+        (work / "file").write_text(text)
+        assert not out.exists() or (out / "file").read_text() != text
+        if error:
+            raise error
+
+
+def test_a_folder_appears_only_when_it_is_complete(tmp_path):
+    out, other = tmp_path / "data" / "some", tmp_path / "other"
+    other.mkdir()
+    filled(out, "first")
+    assert (out / "file").read_text() == "first"
+    with pytest.raises(KeyboardInterrupt):
+        filled(out, "second", KeyboardInterrupt())
+    assert [path.name for path in out.parent.iterdir()] == ["some"]
+    assert (out / "file").read_text() == "first"
+    filled(out, "third")
+    assert (out / "file").read_text() == "third"
+    assert [path.name for path in out.parent.iterdir()] == ["some"]
+    assert out.stat().st_mode == other.stat().st_mode
+
+
+def test_a_full_disk_leaves_what_was_there_and_can_be_resumed(tmp_path):
+    out = tmp_path / "data" / "some"
+    filled(out, "first")
+    with pytest.raises(BenchError, match="no room left") as caught:
+        filled(out, "second", OSError(28, "No space left on device"))
+    assert caught.value.exit_code == RESUMABLE
+    assert (out / "file").read_text() == "first"
+    assert [path.name for path in out.parent.iterdir()] == ["some"]
+
+
+def test_a_folder_of_data_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(BenchError, match="a folder that can be written is needed") as caught:
+        filled(tmp_path / "data" / "some", "first")
+    assert caught.value.exit_code == ENVIRONMENT
+
+
+def test_the_references_pictures_are_training_pictures_that_no_split_tests_on(world, root):
+    everything = pd.read_csv(root / "imagenet_eeg" / "trials.csv", keep_default_na=False)
+    tested = set(everything["picture"][(everything.filter(like="part_") == "test").any(axis=1)])
+    trained = set(everything["picture"][everything["part_item"] == "train"])
+    assert trained & tested  # the split "single" tests on some
+    pictures, rows, labels = reference.training_pictures(world, 10_000)
+    assert len(pictures) == CLASSES * PER_CLASS
+    assert rows.tolist() == sorted(trained - tested)
+    of_picture = dict(zip(everything["picture"], everything["label"], strict=True))
+    assert labels.tolist() == [(472, 579)[of_picture[row]] for row in rows]
+    _, fewer, _ = reference.training_pictures(world, 3)
+    assert fewer.tolist() == [rows[0], rows[len(rows) // 3], rows[2 * len(rows) // 3]]
+
+
+def test_the_reference_of_a_prepared_world_is_what_the_judge_sees(world, tmp_path):
+    import torch
+
+    from bench.train.targets import as_images
+    from models import frozen
+
+    judge = write_rehearsal(tmp_path / "weights", seed=0)["judge"]
+    folder = build(Reference(world, judge, 10_000, Numerics()), Store(tmp_path / "store"))
+    features, hard = np.load(folder / "features.npy"), np.load(folder / "hard.npy")
+    pictures, rows, _ = reference.training_pictures(world, 10_000)
+    network = frozen.load_judge(judge.path, judge.sha256)
+    with torch.inference_mode():
+        own = as_images(resize(pictures[rows[1]], (network.size, network.size))[None], "cpu")
+        assert np.allclose(features[1], network.features(own)[0], atol=1e-4)
+    assert len(features) == len(rows)
+    assert hard.shape == (1000, 999)
+    assert sorted(np.flatnonzero((hard >= 0).any(1))) == [472, 579]
+    assert 472 not in hard[472]
+
+
+def test_a_data_set_without_known_classes_has_a_reference_without_distractors(root, tmp_path):
+    folder, _ = copied(root, tmp_path)
+    classes = pd.read_csv(folder / "classes.csv").assign(judge=-1)
+    classes.to_csv(folder / "classes.csv", index=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    prepared.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    world = prepared.find("imagenet_eeg", tmp_path / "data")
+    judge = write_rehearsal(tmp_path / "weights", seed=0)["judge"]
+    built = build(replace(Reference(world, judge, 2, Numerics())), Store(tmp_path / "store"))
+    assert (np.load(built / "hard.npy") == -1).all()
+    assert len(np.load(built / "features.npy")) == 2

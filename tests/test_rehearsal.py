@@ -1,0 +1,69 @@
+"""The paper's code path on small files in the real formats, end to end and without a network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from bench.places import placed
+from bench.scale import REHEARSAL
+
+RUN = """
+import socket, sys
+
+def refuse(*_):
+    raise AssertionError("something tried the network")
+
+socket.socket.connect = socket.create_connection = refuse
+from bench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A folder in which `mask_ratio` was rehearsed; sockets do not connect."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    (folder / "offline.py").write_text(RUN)
+    ran = subprocess.run([sys.executable, "offline.py", "run", "--ablation", "mask_ratio", "--scale", "rehearsal",
+                          "--workers", "2"], cwd=folder, capture_output=True, text=True, check=False,
+                         env=os.environ | {"HOME": str(folder), "MNE_DATA": str(folder)})
+    return folder, ran
+
+
+def test_mask_ratio_is_rehearsed_end_to_end(done):
+    folder, ran = done
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows = pd.read_csv(folder / "results/rehearsal/mask_ratio.csv", dtype={"variant": str})
+    assert set(rows["variant"]) >= {"Full", "5", "6", "7"}
+    assert rows.loc[rows["metric"] != "failed", "value"].notna().all()
+    assert set(rows["world"]) == {"rehearsal of imagenet_eeg"}
+    assert rows.loc[rows["metric"] == "top1_label", "key"].unique().tolist() == ["1000 classes"]
+    assert rows["leaky"].str.startswith("yes").all()  # each subject saw each class in one block
+    assert "No number here means anything." in ran.stdout
+    assert (folder / "results/rehearsal/mask_ratio.png").is_file()
+
+
+def test_a_second_rehearsal_builds_nothing(done):
+    folder, _ = done
+    said = subprocess.run([sys.executable, "offline.py", "plan", "--ablation", "mask_ratio", "--scale", "rehearsal"],
+                          cwd=folder, capture_output=True, text=True, check=False)
+    assert "a run now builds 0 stages" in said.stdout
+
+
+def test_every_part_of_the_rehearsal_is_a_file_in_the_format_of_its_library(done):
+    folder, _ = done
+    at = placed(REHEARSAL, folder / ".bench")
+    parts = {part.name.split("/")[1]: part.path for part in at.parts}
+    for part, files in {"vae": ["config.json", "diffusion_pytorch_model.safetensors"],
+                        "unet": ["config.json", "diffusion_pytorch_model.safetensors",
+                                 "../scheduler/scheduler_config.json"],
+                        "clip": ["open_clip_config.json", "open_clip_model.safetensors"],
+                        "judge": ["config.json", "model.safetensors"]}.items():
+        assert all(os.path.isfile(os.path.join(parts[part], file)) for file in files), part

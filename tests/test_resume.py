@@ -1,0 +1,114 @@
+"""Checkpoints of a training: one that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench import FULL, plan
+from bench.key import key
+from bench.runtime import Runtime
+from bench.scale import MICRO
+from bench.train import loop
+from bench.train.finetune import finetune
+from bench.train.pretrain import pretrain
+
+
+def trainings():
+    """Both trainings of Full with steps enough to be interrupted, and the step at which they are."""
+    tuned = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
+    first = replace(tuned.start, schedule=replace(tuned.start.schedule, steps=50))
+    return {"pretrain": (pretrain, first, 40),
+            "finetune": (finetune, replace(tuned, schedule=replace(tuned.schedule, steps=32), checkpoints=3), 32)}
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(micro, tmp_path, monkeypatch, name):
+    function, stage, last = trainings()[name]
+    for folder in ("whole", "killed", "resumed"):
+        (tmp_path / folder).mkdir()
+    function(stage, micro.path, tmp_path / "whole", Runtime())
+    work = tmp_path / "work"
+
+    def killed():
+        def progress(step, total, **scalars):
+            if step >= last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        function(stage, micro.path, tmp_path / "killed", Runtime(progress=progress, work=work))
+
+    monkeypatch.setattr(loop, "EVERY", 0)
+    process = multiprocessing.get_context("fork").Process(target=killed)  # libraries take seconds to import
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert not list((tmp_path / "killed").glob("*.json"))
+    steps = []
+    function(stage, micro.path, tmp_path / "resumed",
+             Runtime(progress=lambda step, total, **scalars: steps.append(step), work=work))
+    assert steps[0] >= 30  # not from the beginning
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "resumed").iterdir())
+    for file in files:
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes(), file
+    lines = [json.loads(line) for line in (work / loop.LOG).read_text().splitlines()]
+    assert {"resumed", "step"} in [set(line) for line in lines]
+    assert {"step", "loss", "lr", "items_per_s", "parts"} <= set(lines[0])
+
+
+def small(work, seed=0):
+    """A training of one matrix, one step in."""
+    stage = replace(trainings()["pretrain"][1], seed=seed)
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = torch.optim.AdamW([weight])
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    training = loop.Training(stage, {"weight": weight}, [weight], optimizer, rate, Runtime(work=work))
+    training.update(lambda rows: {"loss": weight.square().mean()})
+    return stage, weight, training
+
+
+def test_a_checkpoint_that_is_damaged_or_anothers_is_refused_and_training_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "EVERY", 0)
+    stage, weight, training = small(tmp_path)
+    training.save_when_due(lambda: {"curve": [1.5]})
+    file, = tmp_path.glob("checkpoint.*")
+    after = weight.detach().clone()
+    step, state = loop.read(tmp_path, key(stage))
+    assert (step, state["extra"]) == (1, {"curve": [1.5]})
+    with pytest.warns(UserWarning, match="belongs to stage .* training begins anew"):
+        assert loop.read(tmp_path, key(replace(stage, seed=1))) is None
+    training.update(lambda rows: {"loss": weight.square().mean()})
+    assert not torch.equal(weight, after)
+    assert training.resume() == {"curve": [1.5]}
+    assert torch.equal(weight, after)
+    assert training.step == 1
+    sound = file.read_bytes()
+    for damaged in (sound[:-100], sound[:500] + bytes([sound[500] ^ 1]) + sound[501:], b""):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="not those that were written.* training begins anew"):
+            assert training.resume() is None
+
+
+def test_a_checkpoint_that_was_being_written_when_the_process_died_counts_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "EVERY", 0)
+    stage, _, training = small(tmp_path)
+    (tmp_path / "checkpoint.7.part").write_bytes(b"half")
+    assert loop.read(tmp_path, key(stage)) is None
+    training.save_when_due(dict)
+    training.update(lambda rows: {"loss": training._parameters[0].sum()})
+    training.save_when_due(dict)
+    assert [path.name.split(".")[1] for path in tmp_path.glob("checkpoint.*.pt")] == ["000000002"]
+
+
+def test_nothing_is_kept_before_it_is_due_or_without_a_folder(tmp_path):
+    small(tmp_path)[2].save_when_due(dict)
+    assert not list(tmp_path.glob("checkpoint.*"))
+    training = small(None)[2]
+    training.save_when_due(dict)
+    assert training.resume() is None

@@ -1,0 +1,283 @@
+"""THINGS-EEG2 from its preprocessed files: both variants, what becomes of repetitions, what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from formats import Bomb, dump, write_things
+
+from bench.data import prepared, things
+from bench.data.unpickle import load_pickled_arrays
+from bench.errors import USAGE, BenchError
+
+VARIANTS = ("gifford", "nice")
+TRAIN, TEST = things.FILES["train"], things.FILES["test"]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def published(request, tmp_path_factory):
+    """A folder of files as published, in each variant."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_things(folder, request.param)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(published, tmp_path_factory):
+    """The same, prepared."""
+    return things.prepare(published, tmp_path_factory.mktemp("data") / "things_eeg2", published / "images",
+                          val_concepts=2, size=16)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder of one's own as Gifford et al. published it, to be spoiled."""
+    write_things(tmp_path / "source", "gifford", subjects=(1, 2))
+    return tmp_path / "source"
+
+
+def run(source, **options):
+    return things.prepare(source, source.parent / "data" / "things_eeg2", options.pop("pictures", source / "images"),
+                          **{"val_concepts": 2, "size": 16} | options)
+
+
+def refused(source, *said, **options):
+    """Preparing says all that in one line with exit code 2, and what was prepared before is untouched."""
+    out = source.parent / "data" / "things_eeg2"
+    out.mkdir(parents=True)
+    (out / "manifest.json").write_text("before")
+    with pytest.raises(BenchError) as caught:
+        run(source, **options)
+    assert caught.value.exit_code == USAGE
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+    assert [path.name for path in out.parent.iterdir()] == ["things_eeg2"]
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+
+
+def spoilt(file, **changes):
+    content = load_pickled_arrays(file)
+    dump(file, content | {name: change(content[name]) for name, change in changes.items()}, "gifford")
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def table(folder):
+    return pd.read_csv(folder / "trials.csv", keep_default_na=False)
+
+
+def test_both_variants_are_read_as_numpy_reads_them(published):
+    file = published / "sub-01" / TRAIN
+    loaded = np.load(file, allow_pickle=True)
+    expected = loaded.item() if isinstance(loaded, np.ndarray) else loaded
+    found = load_pickled_arrays(file)
+    assert np.array_equal(found["preprocessed_eeg_data"], expected["preprocessed_eeg_data"])
+    assert list(found["ch_names"]) == list(expected["ch_names"])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_of_every_protocol_are_read(tmp_path, protocol):
+    content = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.float32(2), "c": np.array(["x", "yy"]), "d": b"\xff"}
+    (tmp_path / "a.npy").write_bytes(pickle.dumps(content, protocol=protocol))
+    found = load_pickled_arrays(tmp_path / "a.npy")
+    assert np.array_equal(found["a"], content["a"])
+    assert (found["b"], found["c"].tolist(), found["d"]) == (2, ["x", "yy"], b"\xff")
+
+
+def test_names_of_older_numpy_are_known(tmp_path):
+    text = pickle.dumps({"a": np.arange(3)}, protocol=2).replace(b"numpy._core.", b"numpy.core.")
+    (tmp_path / "a.npy").write_bytes(text)
+    assert load_pickled_arrays(tmp_path / "a.npy")["a"].tolist() == [0, 1, 2]
+
+
+def test_eeg_begins_at_the_stimulus(published, done):
+    channels, samples, begin, rate = {"gifford": (17, 80, 20, 100), "nice": (63, 248, 0, 250)}[
+        published.name.rstrip("0123456789")]
+    eeg = np.load(done / "eeg_0.1-100.npy", mmap_mode="r")
+    assert eeg.shape == (170, channels, samples)
+    assert manifest(done)["sfreq"] == rate
+    assert manifest(done)["n_times"] == samples
+    recorded = load_pickled_arrays(published / "sub-02" / TRAIN)["preprocessed_eeg_data"]
+    row = table(done).query("subject == 2 and picture == 7 and repetition == 3").index.item()
+    assert np.array_equal(eeg[row], recorded[7, 3, :, begin : begin + samples].astype(np.float16))
+
+
+def test_test_trials_are_means_over_repetitions(published, done):
+    recorded = load_pickled_arrays(published / "sub-01" / TEST)["preprocessed_eeg_data"]
+    rows = table(done)
+    test = rows[rows["part_item"] == "test"]
+    assert len(test) == 2 * 5
+    eeg = np.load(done / "eeg_0.1-100.npy", mmap_mode="r")[test.index[3]]
+    mean = recorded[3].mean(0)
+    begin = 20 if len(mean) == 17 else 0
+    assert np.array_equal(eeg, mean[:, begin : begin + eeg.shape[1]].astype(np.float16))
+
+
+def test_training_keeps_repetitions_and_holds_the_last_concepts_out(done):
+    rows = table(done)
+    assert rows.groupby("part_item").size().to_dict() == {"test": 10, "train": 128, "val": 32}
+    assert sorted(set(rows["label"][rows["part_item"] == "val"])) == [8, 9]
+    assert sorted(set(rows["label"][rows["part_item"] == "test"])) == [10, 11, 12, 13, 14]
+    assert rows["item"].is_unique
+    assert rows["item"].is_monotonic_increasing
+    classes = pd.read_csv(done / "classes.csv")
+    assert classes["name"].tolist()[:2] == ["thing a", "thing b"]
+    assert set(classes["judge"]) == {-1}
+    assert len(np.load(done / "pictures.npy")) == 25
+
+
+def test_every_test_repetition_is_an_item_where_that_is_asked_for(source):
+    rows = table(run(source, average_test="no"))
+    test = rows[rows["part_item"] == "test"]
+    assert len(test) == 2 * 5 * 8
+    assert sorted(set(test["repetition"])) == list(range(8))
+
+
+def test_ids_do_not_depend_on_which_subjects_are_chosen(source):
+    everyone = table(run(source))
+    own = table(run(source, subjects="2"))
+    assert set(own["subject"]) == {2}
+    assert own["item"].tolist() == everyone["item"][everyone["subject"] == 2].tolist()
+
+
+def test_a_repetition_that_is_not_finite_is_left_out_of_its_mean(source):
+    def change(eeg):
+        eeg[0, 2, 3, 50] = np.nan
+        eeg[1] = np.inf
+        return eeg
+
+    spoilt(source / "sub-01" / TEST, preprocessed_eeg_data=change)
+    out = run(source)
+    assert manifest(out)["repaired"] == {"repetition left out of a mean": 9}
+    assert manifest(out)["rejected"] == {"not finite": 1}
+    rows = table(out)
+    first = rows.query("subject == 1 and part_item == 'test'")
+    assert first["picture"].tolist() == [20, 22, 23, 24]
+    recorded = load_pickled_arrays(source / "sub-01" / TEST)["preprocessed_eeg_data"][0, :, :, 20:]
+    mean = np.delete(recorded, 2, 0).mean(0).astype(np.float16)
+    assert np.array_equal(np.load(out / "eeg_0.1-100.npy")[first.index[0]], mean)
+
+
+def test_the_manifest_is_the_same_each_time(source):
+    first = (run(source) / "manifest.json").read_bytes()
+    assert (run(source) / "manifest.json").read_bytes() == first
+    assert prepared.verify(source.parent / "data" / "things_eeg2") == []
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"preprocessed_eeg_data": lambda eeg: eeg[:19]}, "has the EEG of 19 pictures; image_metadata.npy lists 20"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[:, :, :16]}, "16 channels and 17 different names"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[0]}, "[pictures, repetitions, channels, samples]"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg.astype(object)}, "[pictures, repetitions, channels, samples]"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[:, :3]}, "3 repetitions of a training picture"),
+    ({"ch_names": lambda names: [*names[:-1], "stim"]}, "channel stim holds triggers"),
+    ({"ch_names": lambda names: [*names[:-1], names[0]]}, "17 channels and 16 different names"),
+    ({"times": lambda times: times * 2}, "its times are of 50 Hz; 100 Hz is expected of 17 channels"),
+    ({"times": lambda times: times[:-1]}, "99 times for 100 samples"),
+    ({"times": lambda times: times - 5}, "no EEG after the stimulus"),
+])
+def test_spoilt_files_are_refused(source, changes, said):
+    spoilt(source / "sub-02" / TRAIN, **changes)
+    refused(source, said)
+
+
+def test_another_unit_is_refused(source):
+    for file in source.glob("sub-*/*.npy"):
+        spoilt(file, preprocessed_eeg_data=lambda eeg: eeg * 1e-6)
+    refused(source, "is it in another unit?")
+
+
+def test_a_leak_of_eeg_is_refused(source):
+    test = load_pickled_arrays(source / "sub-01" / TEST)["preprocessed_eeg_data"]
+    spoilt(source / "sub-01" / TRAIN, preprocessed_eeg_data=lambda eeg: np.concatenate([eeg[:1] * 0 + test[:1, :4],
+                                                                                     eeg[1:]]))
+    refused(source, "hold the same EEG", average_test="no")
+
+
+def test_subjects_of_two_variants_are_not_mixed(source, tmp_path):
+    write_things(tmp_path / "other", "nice", subjects=(2,))
+    shutil.rmtree(source / "sub-02")
+    (tmp_path / "other" / "sub-02").rename(source / "sub-02")
+    refused(source, "all must be of one variant")
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"train_img_concepts": lambda names: ["../../etc", *names[1:]]}, "'../../etc' is no plain name"),
+    ({"test_img_files": lambda names: ["..", *names[1:]]}, "'..' is no plain name"),
+    ({"test_img_files": lambda names: names[1:]}, "4 files and 5 concepts of test"),
+    ({"test_img_concepts": lambda names: ["00001_thing_a", *names[1:]]}, "concepts of training and of test: thing a"),
+])
+def test_spoilt_metadata_is_refused(source, changes, said):
+    spoilt(source / "image_metadata.npy", **changes)
+    refused(source, "image_metadata.npy", said)
+
+
+def test_missing_files_are_named(source):
+    (source / "images" / "test_images" / "00001_thing_k" / "thing_k_01b.jpg").unlink()
+    refused(source, "1 of 25 pictures are missing: test_images/00001_thing_k/thing_k_01b.jpg")
+    (source / "sub-02" / TEST).unlink()
+    with pytest.raises(BenchError, match=f"sub-02/{TEST} is not there"):
+        run(source)
+    with pytest.raises(BenchError, match="no subject 3; there are: 1, 2"):
+        run(source, subjects="1,3")
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"average_test": "perhaps"}, "average_test=perhaps: yes or no"),
+    ({"val_concepts": "10"}, "val_concepts=10: fewer than the 10 training concepts"),
+    ({"val_concepts": "few"}, "val_concepts=few"),
+    ({"subjects": "one"}, "subjects=one: numbers are expected"),
+    ({"pictures": None}, "--set pictures=DIR"),
+])
+def test_options_that_mean_nothing_are_refused(source, options, said):
+    refused(source, said, **options)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_named_with_its_size(tmp_path, variant, share):
+    file = tmp_path / "preprocessed_eeg_test.npy"
+    dump(file, {"preprocessed_eeg_data": np.zeros((5, 100))}, variant)
+    kept = file.read_bytes()[: int(share * file.stat().st_size)]
+    file.write_bytes(kept)
+    with pytest.raises(BenchError, match="cut short or something else") as caught:
+        load_pickled_arrays(file)
+    assert caught.value.exit_code == USAGE
+    assert f"{file} ({len(kept):,} bytes)" in str(caught.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_pickle_bomb_never_runs(source, tmp_path, variant):
+    dump(source / "sub-01" / TRAIN, {"preprocessed_eeg_data": Bomb(tmp_path / "ran")}, variant)
+    refused(source, "asks for builtins.exec, which could run code, and is not read")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("code", [
+    b"cnumpy\nload\n.", b"cnumpy.testing._private.utils\nrunstring\n.", b"cos\nsystem\n(S'true'\ntR.",
+    b"c_codecs\nencode\n(VYQ==\nVbase64\ntR.", b"cnumpy._core.multiarray\nfromfile\n.", b"cbuiltins\ngetattr\n.",
+])
+def test_no_other_name_is_let_through(tmp_path, code):
+    (tmp_path / "a.npy").write_bytes(code)
+    with pytest.raises(BenchError, match="could run code, and is not read"):
+        load_pickled_arrays(tmp_path / "a.npy")
+
+
+def test_an_array_that_claims_to_be_enormous_is_no_crash(tmp_path):
+    text = pickle.dumps(np.zeros(3), protocol=2).replace(b"K\x03\x85", b"\x8a\x06\xff\xff\xff\xff\xff\x7f\x85")
+    (tmp_path / "a.npy").write_bytes(text)
+    with pytest.raises(BenchError):
+        load_pickled_arrays(tmp_path / "a.npy")
+
+
+def test_a_plain_array_is_refused(source):
+    np.save(source / "sub-01" / TRAIN, np.zeros(5))
+    refused(source, "is a plain array; a pickled dict of arrays is expected")
