@@ -13,7 +13,8 @@ import pandas as pd
 from rich.console import Console
 
 from bench import errors, places
-from bench.data.prepared import Shards
+from bench.data import prepared
+from bench.data.prepared import Prepared, Shards
 from bench.data.shards import first_channels
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
@@ -69,32 +70,34 @@ class Report:
 
 
 def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None = None,
-          corpus: Array | None = None) -> Report:
+          corpus: Array | None = None, known: str = "no") -> Report:
     """What the split of a data set leaks from training into testing, and what is worth knowing about it.
 
     trials: a row for each trial with COLUMNS and, where there are any, `session` and `exemplar` (the object or photo
     that several pictures show). `part` is train, val or test; `position` is the trial's place in time in the recording
     of its subject (and session). eeg [N, C, T], a row for each of trials'; pictures [P, H, W, 3], which `picture`
-    points into; corpus [M, C, T'], the windows of pre-training. What is not given is not checked, and said so.
+    points into; corpus [M, C, T'], the windows of pre-training. What is not given is not checked, and said so; so
+    is a block or a position of -1, which stands for unknown. known: what is known of the data set beside that, "no" or
+    "yes: ...".
 
     Raises BenchError for a table that is not like that.
     """
     trials = _checked(trials, eeg, pictures)
     told = _told(trials)
     found = [_pictures(trials), _bytes(trials, pictures), _exemplars(trials), _eeg(trials, eeg),
-             _inside(trials, eeg, corpus), *told, *_facts(trials)]
+             _inside(trials, eeg, corpus), *_known(known, trials), *told, *_facts(trials)]
     strongest = max((f for f in told if f.severity == LEAK), key=lambda f: f.count, default=None)
     return Report(tuple(f if f not in told or f is strongest else Finding(f.name, f.severity, f.count, f.example)
                         for f in found))
 
 
-def read(folder: Path, corpus: Path | Array | None = None) -> Report:
+def read(folder: Path, corpus: Path | Array | None = None, known: str = "no") -> Report:
     """Audits a folder with trials.csv and, where they are there, eeg.npy and pictures.npy; corpus: also as a file .npy.
 
     Raises BenchError for files that cannot be read.
     """
     return audit(_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
-                 _array(corpus, 3) if isinstance(corpus, Path) else corpus)
+                 _array(corpus, 3) if isinstance(corpus, Path) else corpus, known)
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -104,6 +107,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     Prints findings and verdict; returns 0 without a leak, else 1. Raises BenchError for what is not there.
     """
     corpus: Path | Array | None
+    known = "no"
     if options.trials:
         folder, name = Path(options.trials), options.trials
         corpus = folder / "corpus.npy"
@@ -114,12 +118,14 @@ def main(options: argparse.Namespace, console: Console) -> int:
             raise BenchError(f"no trials of scale {at.name} in the store {options.store}; a run makes them, such as: "
                              f"bench run --ablation clip --scale {at.name} --store {options.store}")
         folder, name = store.path(stage), f"scale {at.name}, store {options.store}"
+        if isinstance(stage.world, Prepared):
+            known = prepared.leaky(stage.world, stage.split)
         corpus = None
         if store.sound(windows):
             corpus = first_channels(store.path(windows)) if isinstance(windows.world, Shards) else \
                 store.path(windows) / "windows.npy"
     parts = _table(folder / "trials.csv").get("part", pd.Series(dtype=object)).value_counts()
-    report = read(folder, corpus)
+    report = read(folder, corpus, known)
     print(f"{name}: " + ", ".join(f"{parts[part]} {part}" for part in PARTS if part in parts) + " trials\n")
     print(report.render())
     return errors.SOME_FAILED if report.leaky else errors.OK
@@ -252,6 +258,18 @@ def _inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Fi
                    f"{len(there)} test trial{'s' * (len(there) > 1)} inside the pre-training corpus")
 
 
+def _known(known: str, trials: pd.DataFrame) -> list[Finding]:
+    """What the data set's own description says of this split."""
+    if not known.startswith("yes: "):
+        return []
+    return [Finding("known of the data set", LEAK, int((trials["part"] == "test").sum()), "", known[len("yes: "):])]
+
+
+def _unknown(trials: pd.DataFrame) -> set[str]:
+    """Of block and position, what the data set does not say."""
+    return {name for name in ("block", "position") if (trials[name] == -1).all()}
+
+
 def _recording(trials: pd.DataFrame) -> Array:
     """Which recording [N] a trial stands in: `position` and `block` have a meaning only there."""
     return trials.groupby(["subject", "session"] if "session" in trials else ["subject"]).ngroup().to_numpy()
@@ -296,6 +314,9 @@ def _told(trials: pd.DataFrame) -> list[Finding]:
     chance, n, found = float(prior[label[test]].mean()), int(test.sum()), []
     for name, share in shares.items():
         title, p = f"the {name} tells the class", (1 + passed[name]) / (1 + PERMUTATIONS)
+        if {"time": "position"}.get(name, name) in _unknown(trials):
+            found.append(Finding(title, UNKNOWN, 0, f"the data set does not say the {name} of a trial"))
+            continue
         numbers = f"{_percent(share)} against {_percent(chance)}"
         example = f"{numbers}, p = {p:.3f}, {n} test trials"
         if name in groups and len(np.unique(groups[name])) == 1:
@@ -389,6 +410,9 @@ def _facts(trials: pd.DataFrame) -> list[Finding]:
     for name, (shared, said) in shares.items():
         if name.startswith("session") and "session" not in trials:
             found.append(Finding(name, UNKNOWN, 0, "no column session"))
+            continue
+        if any(word in name for word, what in (("block", "block"), ("time", "position")) if what in _unknown(trials)):
+            found.append(Finding(name, UNKNOWN, 0, "the data set does not say"))
             continue
         rows = np.flatnonzero(shared & test)
         example = f"{said}; item {trials['item'][rows[0]]}" if len(rows) else ""

@@ -70,7 +70,7 @@ def _eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path, e
     subject: np.ndarray = part["subject"].to_numpy()
     label: np.ndarray = part["label"].to_numpy()
     if control == "label":
-        return np.eye(len(trials["label"].unique()), dtype=np.float32)[label][:, None]
+        return np.eye(trials["label"].max() + 1, dtype=np.float32)[label][:, None]
     if control == "clip":
         if embeddings is None:
             raise BenchError("the control 'clip' puts the stimulus's CLIP embedding in the place of the EEG; it has a "

@@ -25,7 +25,8 @@ def make(at: Scale, folder: Path) -> None:
 
     source = folder / SOURCE
     if not source.is_dir():
-        _whole(source, lambda out: rehearsal_files.write_imagenet_eeg(out, at.people, per_class=PER_CLASS, seed=SEED, bands=BANDS))
+        _whole(source, lambda out: rehearsal_files.write_imagenet_eeg(
+            out, at.people, per_class=PER_CLASS, seed=SEED, serialisation="zip", bands=BANDS))
     if not (folder / PAIRS / MANIFEST).is_file():
         imagenet_eeg.prepare(source, folder / PAIRS, pictures=source / "images", size=SIDE)
     if not (folder / shards.CORPORA / "fake" / MANIFEST).is_file():

@@ -39,12 +39,14 @@ def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation,
     at = numbered(at, options, needed)
     chosen = ablation.asked(options.ablation, ablation.subjects(options.subjects, at), options.with_controls)
     names = [name.strip() for name in options.variants.split(",")] if options.variants else None
-    variants = chosen.chosen(names) if names else _possible(chosen, at)
+    if not names:
+        chosen = _possible(chosen, at)
+    variants = chosen.chosen(names) if names else list(chosen.variants)
     return chosen, variants, at, rows(variants, at, seeds(options.seeds))
 
 
-def _possible(chosen: Ablation, at: Scale) -> list[Spec]:
-    """The variants that the scale can have; of the others a line is said."""
+def _possible(chosen: Ablation, at: Scale) -> Ablation:
+    """The ablation with the variants that the scale can have; of the others a line is said."""
     found = []
     for variant in chosen.variants:
         try:
@@ -54,7 +56,9 @@ def _possible(chosen: Ablation, at: Scale) -> list[Spec]:
             print(f"bench: left out at scale {at.name}: {error}", file=sys.stderr)
     if not found:
         raise errors.NotHere(f"ablation {chosen.name}: scale {at.name} can have none of its variants")
-    return found
+    there = {variant.name for variant in found}
+    contrasts = tuple(pair for pair in chosen.contrasts if there.issuperset(pair))
+    return replace(chosen, variants=tuple(found), contrasts=contrasts)
 
 
 def numbered(at: Scale, options: argparse.Namespace, needed: bool = True) -> Scale:
@@ -199,7 +203,7 @@ def leak(trials: Trials, store: Store) -> str:
     path = store.path(trials)
     if path.name not in _leaks:
         known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
-        _leaks[path.name] = known if known.startswith("yes") else audit.read(path).verdict
+        _leaks[path.name] = audit.read(path, known=known).verdict
     return _leaks[path.name]
 
 
@@ -231,7 +235,7 @@ def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | 
     for row in rows(chosen.variants, at, [first]):
         if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
             shown_items = shown_items or row.stage.items
-            if (row.stage.items.trials.split, row.stage.items.part) != (shown_items.trials.split, shown_items.part):
+            if _stimuli(row.stage.items) != _stimuli(shown_items):
                 continue  # other pictures
             name = {"shuffled": "shuffled", "captions": "as text"}[row.items] if row.beside else row.variant
             drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy"))
@@ -241,6 +245,11 @@ def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | 
     path = folder / f"{chosen.name}.png"
     sheet.sheet(path, stimuli.pictures, stimuli.label, drawn, stimuli.names)
     return path
+
+
+def _stimuli(items: Items) -> tuple[Any, ...]:
+    """What decides which pictures are shown."""
+    return items.trials.split, items.trials.subjects, items.part
 
 
 def prior(options: argparse.Namespace, console: Console) -> int:

@@ -173,6 +173,14 @@ MICRO = replace(
     sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
     reference_pictures=300,
 )
+# The 40 classes that ImageNet-EEG shows, by their ImageNet-1k numbers, in the order of its labels.
+SHOWN = (
+    339, 701, 606, 393, 550, 504, 671, 763, 388, 985, 472, 326, 235, 770, 607, 487, 574, 527, 462, 963,
+    657, 378, 736, 636, 511, 559, 697, 658, 546, 759, 579, 672, 954, 997, 531, 386, 404, 547, 755, 285,
+)
+# Ten more, to make the paper's 50, of which it names none: tench, goldfish, great white shark, tiger shark, hammerhead,
+# electric ray, stingray, cock, hen, ostrich, the first ten of ImageNet-1k.
+MORE = tuple(range(10))
 IMAGENET_EEG = Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440)
 # Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
 # 500 epochs of 120,000 windows; 300 epochs of 1,600 pictures. Widths and depths but for the first size's are inferred.
@@ -199,7 +207,7 @@ PAPER = Scale(
     sampling=Sampling(steps=25, guidance=1.0, samples=5, batch=32),
     reference_pictures=10_000,
     nway=50,
-    fixed=(),
+    fixed=SHOWN + MORE,
     views=16,
     networks=("inception", "inception_v3", "alexnet", "lpips"),
     numerics=Numerics(device_class="cuda", dtype="bfloat16"),

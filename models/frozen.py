@@ -336,7 +336,8 @@ def _load(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dt
         with torch.random.fork_rng(devices=[]):
             part = make(**arguments)
         part.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-        part.to(dtype)
+        if dtype != torch.float32:
+            part.to(dtype)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadWeights(f"{path} is no such part ({reason}); restore it, or run `bench prior`") from error

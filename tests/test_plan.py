@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from timm.data import ImageNetInfo
 
 from bench import FULL, On, ablation, plan
 from bench.errors import BenchError, NotHere
@@ -185,3 +186,10 @@ def test_at_the_papers_scale_the_released_codes_row_differs_in_every_field_that_
     assert every.model.schedule.steps == 32_000
     assert (every.sampling.sampler, every.sampling.steps) == ("plms", 250)
     assert len(set(rows.values())) == 8
+
+
+def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
+    assert len(set(PAPER.fixed)) == 50
+    names = [ImageNetInfo().index_to_description(number).split(",")[0] for number in PAPER.fixed]
+    assert [names[0], names[8], names[36], names[39]] == ["sorrel", "giant panda", "airliner", "Egyptian cat"]
+    assert (names[40], names[49]) == ("tench", "ostrich")

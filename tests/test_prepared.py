@@ -288,3 +288,18 @@ def test_a_data_set_without_known_classes_has_a_reference_without_distractors(ro
     built = build(replace(Reference(world, judge, 2, Numerics())), Store(tmp_path / "store"))
     assert (np.load(built / "hard.npy") == -1).all()
     assert len(np.load(built / "features.npy")) == 2
+
+
+def test_the_rehearsals_files_are_the_same_for_a_seed_and_hold_a_weak_signal(tmp_path):
+    def write(folder, seed=0):
+        content = write_imagenet_eeg(folder, (4,), WNIDS, 12, seed, "zip", missing=0)
+        return content, {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+    content, first = write(tmp_path / "first")
+    assert write(tmp_path / "again")[1] == first
+    assert write(tmp_path / "other", seed=1)[1] != first
+    eeg = np.stack([trial["eeg"].numpy()[:, 20:460].reshape(128, 55, 8).mean(-1) for trial in content["dataset"]])
+    label, held = np.array([trial["label"] for trial in content["dataset"]]), np.arange(len(eeg)) >= len(eeg) * 2 // 3
+    means = np.stack([eeg[~held & (label == one)].mean(0) for one in range(len(WNIDS))])
+    nearest = np.square(eeg[held][:, None] - means).sum((2, 3)).argmin(1)
+    assert 2 / len(WNIDS) < (nearest == label[held]).mean() < 1

@@ -20,7 +20,7 @@ WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
 SOURCES = {  # what a stage's output is made by, beside the libraries
-    stages.Trials: ["bench/train/trials.py", *WORLD],
+    stages.Trials: ["bench/train/trials.py", "bench/data/prepared.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                       "bench/data/shards.py", "models/mae.py", "models/masking.py", *MODEL],
@@ -30,7 +30,7 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/train/loop.py", "bench/items.py",
                       "models/condition.py", "models/frozen.py", *MODEL],
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
-                       "models/frozen.py"],
+                       "bench/data/prepared.py", "models/frozen.py"],
     stages.Score: ["bench/train/score.py", "bench/train/measure.py", "bench/train/targets.py", "bench/metrics.py",
                    "bench/gallery.py", "bench/items.py", "models/extractors.py", "models/frozen.py"],
     stages.Readout: ["bench/train/readout.py", "bench/items.py", "models/classifiers.py", *MODEL],

@@ -115,5 +115,5 @@ def _trial(subject: int, image: int, label: int, responses: Array, rng: np.rando
     length = int(rng.choice(LENGTHS))
     noise = rng.standard_normal((128, length + 8), np.float32)
     smooth = np.cumsum(noise, 1)
-    eeg = (smooth[:, 8:] - smooth[:, :-8]) / np.sqrt(8) + 0.3 * responses[label][:, :length]
+    eeg = (smooth[:, 8:] - smooth[:, :-8]) / np.sqrt(8) + 0.15 * responses[label][:, :length]
     return {"eeg": torch.tensor(eeg, dtype=torch.float32), "image": image, "label": label, "subject": subject}
