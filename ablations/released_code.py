@@ -4,8 +4,9 @@ too, h on the encoder's own tokens, 500 epochs of fine-tuning instead of 300, PL
 
     bench run --ablation released_code
 
-At scale tiny every encoder has such MLPs, so that this row is Full's. At scale paper neither sampler is guided. The
-defects of the released code are not among its settings: none is built here.
+At scale tiny every encoder has such MLPs, so that this row is Full's, and PLMS cannot begin, so that its rows are left
+out. At scale paper neither sampler is guided. The defects of the released code are not among its settings: none is
+built here.
 """
 
 from ablations.table2 import full

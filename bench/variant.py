@@ -161,10 +161,13 @@ class On:
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
 
     def scale(self, scale: Any) -> Any:
-        """That scale, with these epochs and this sampling. Raises NotHere where its data set lacks a subject."""
+        """That scale, with these epochs and this sampling. Raises NotHere for what the scale lacks."""
         if absent := sorted(set(self.subjects or ()) - set(scale.people)):
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
                           f"{', '.join(map(str, scale.people))}")
+        if dict(self.sampling).get("sampler") == "plms" and isinstance(scale.world, World):
+            raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule of "
+                          f"scale {scale.name}")
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)
         finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
         return replace(scale, finetune=finetune, sampling=replace(scale.sampling, **dict(self.sampling)))

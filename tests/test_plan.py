@@ -153,9 +153,11 @@ def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_i
     whole = planned()
     longer = plan.plan(On(FULL, "longer", epochs=600), TINY.items(), TINY, 0).pictures.model
     assert longer.schedule == replace(TINY.finetune, steps=2 * TINY.finetune.steps)
-    plms = planned(On(FULL, "plms", sampling={"sampler": "plms", "steps": 50}))
-    assert plms["finetune"] == whole["finetune"]
-    assert plms["generate"] != whole["generate"]
+    finer = planned(On(FULL, "finer", sampling={"steps": 50}))
+    assert finer["finetune"] == whole["finetune"]
+    assert finer["generate"] != whole["generate"]
+    with pytest.raises(NotHere, match="PLMS cannot begin"):
+        planned(On(FULL, "plms", sampling={"sampler": "plms"}))
     assert planned(On(FULL, "the same", epochs=300, sampling={"steps": TINY.sampling.steps})) == whole
     for wrong in ({"epochs": 0}, {"epochs": 2.5}, {"sampling": {"eta": 1.0}}):
         with pytest.raises(BenchError):
