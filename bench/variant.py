@@ -166,8 +166,8 @@ class On:
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
                           f"{', '.join(map(str, scale.people))}")
         if dict(self.sampling).get("sampler") == "plms" and isinstance(scale.world, World):
-            raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule of "
-                          f"scale {scale.name}")
+            raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
+                          f"of scale {scale.name}")
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)
         finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
         return replace(scale, finetune=finetune, sampling=replace(scale.sampling, **dict(self.sampling)))
