@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.scale import Scale
 from bench.variant import FULL, On, Spec, Variant
 
-FOLDER = Path(__file__).parent.parent / "ablations"
+FOLDER = Path(__file__).resolve().parent.parent / "ablations"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
+from bench.errors import ENVIRONMENT, BenchError
 from bench.key import Stage, kind
 from bench.prior_parts import Clip, Judge, Unet, Vae
 from bench.runtime import Runtime, silent
 from bench.store import Store
 from bench.train import parallel
+from bench.train.loop import exact
 
 PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
 
@@ -23,9 +25,17 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     """The stage's folder, complete; what it is built from must be there."""
     numerics = getattr(stage, "numerics", None)
     torch.set_num_threads(numerics.threads if numerics else 1)
+    exact()
     module = "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
     function = getattr(importlib.import_module(f"bench.train.{module}"), kind(stage))
     runtime = Runtime(device, progress, store.encoders, store.checkpoints(stage))
-    return store.build(stage, lambda out: parallel.launch(function, stage, store.path, out, runtime),
+    def make(out: Path) -> None:
+        try:
+            parallel.launch(function, stage, store.path, out, runtime)
+        except torch.OutOfMemoryError as error:
+            raise BenchError(f"{kind(stage)} does not fit into the GPU's memory; take a larger GPU, or a scale with "
+                             "smaller batches", ENVIRONMENT) from error
+
+    return store.build(stage, make,
                        packages={name: importlib.metadata.version(name) for name in PACKAGES},
                        python=platform.python_version(), device=device)

@@ -55,6 +55,7 @@ def parser() -> Parser:
                         help="beside every variant also its EEG shuffled, replaced by a surrogate, and set to zero")
         it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
         it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        it.add_argument("--corpus", metavar="NAME", help="a prepared corpus for pre-training (default: the scale's)")
         it.add_argument("--processes", type=int, metavar="N", help="data parallel over N processes (default: 1)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
         _places(it)

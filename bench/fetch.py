@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -118,7 +119,7 @@ def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | No
                     out.write(block)
                     have += len(block)
                     progress(have, total)
-            except (HTTPException, TimeoutError, ConnectionError) as error:
+            except (HTTPException, TimeoutError, ConnectionError, SSLError) as error:
                 raise _cut(url, have, total) from error
         if total is not None and have < total:
             raise _cut(url, have, total)

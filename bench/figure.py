@@ -232,7 +232,7 @@ def _by_class(label: np.ndarray) -> list[np.ndarray]:
 
 def _blocks(stimuli: items.Loaded, lines: dict[str, np.ndarray], rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
     """The items `rows`, at most COLUMNS side by side."""
-    every, blocks = sheet.fitting(stimuli.pictures, lines), []
+    every, blocks = sheet.fitting(stimuli.pictures[:], lines), []
     for begin in range(0, len(rows), COLUMNS):
         own = np.asarray(rows[begin : begin + COLUMNS])
         heads = [stimuli.names[label] for label in stimuli.label[own]]

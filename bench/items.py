@@ -5,12 +5,37 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
 from bench.stages import CONTROLS, Items
+
+
+class Stimuli:
+    """The pictures of N trials, read when they are asked for: an index into the trials gives an array in memory.
+
+    file: [P, H, W, 3] uint8; picture: [N], rows of it.
+    """
+
+    def __init__(self, file: np.ndarray, picture: np.ndarray):
+        self._file, self._picture = file, picture
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+        return len(self._picture), *self._file.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._picture)
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        return np.ascontiguousarray(self._file[self._picture[which]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +51,7 @@ class Loaded:
     label: np.ndarray  # [N] int64
     judge_label: np.ndarray  # [N] int64, the same class by the judge's numbers
     eeg: np.ndarray  # [N, C, T] float32; what an oracle knows, [N, 1, K]
-    pictures: np.ndarray  # [N, H, W, 3] uint8, the stimulus of each trial
+    pictures: Stimuli  # [N, H, W, 3] uint8, of each trial
     names: tuple[str, ...]
     shown: int
 
@@ -58,7 +83,7 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
         label=label,
         judge_label=classes.set_index("label")["judge"].loc[label].to_numpy(np.int64, copy=True),
         eeg=_eeg(items.eeg, trials, part, folder, embeddings),
-        pictures=_rows(folder / "pictures.npy", picture),
+        pictures=Stimuli(_mapped(folder / "pictures.npy", picture), picture),
         names=tuple(classes["name"]),
         shown=int(classes["shown"].sum()),
     )
@@ -132,8 +157,14 @@ def _surrogates(seen: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarra
 
 
 def _rows(path: Path, rows: np.ndarray) -> np.ndarray:
+    array = _mapped(path, rows)
+    return np.ascontiguousarray(array[rows], np.float32 if array.dtype == np.float16 else array.dtype)
+
+
+def _mapped(path: Path, rows: np.ndarray) -> np.ndarray:
+    """The array of a file, which has all those rows."""
     array = np.load(path, mmap_mode="r")
     if rows.max() >= len(array):
         raise BenchError(f"{path} has {len(array)} rows, trials.csv asks for row {rows.max()}; remove its folder from "
                          "the store and run again")
-    return np.ascontiguousarray(array[rows], np.float32 if array.dtype == np.float16 else array.dtype)
+    return array

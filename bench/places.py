@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.scale import REHEARSAL, Scale, scale
 from bench.stages import Prepared
 
+DATA = ".bench-data"  # where `bench data prepare` writes
 PARTS = ("vae", "unet", "clip", "judge")
 
 
@@ -27,22 +28,34 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
     from bench.data import prepared, shards
     from bench.weights import check
 
-    root = data or Path(".bench-data")
-    try:
-        found = check([*PARTS, *at.networks], weights)
-        at = replace(at, parts=tuple(found.values()))
-        at = replace(at, world=prepared.find(world.name, root))
-        if at.corpus:
-            at = replace(at, corpus=shards.find(at.corpus.name, root))
-    except BenchError:
-        if needed:
-            raise
+    root = data or Path(DATA)
+
+    def parts() -> Scale:
+        return replace(at, parts=tuple(check([*PARTS, *at.networks], weights).values()))
+
+    def pairs() -> Scale:
+        return replace(at, world=prepared.find(world.name, root))
+
+    def corpus() -> Scale:
+        return replace(at, corpus=shards.find(at.corpus.name, root)) if at.corpus else at
+
+    for find in (parts, pairs, corpus):
+        try:
+            at = find()
+        except BenchError:
+            if needed:
+                raise
     return at
 
 
 def asked(options: argparse.Namespace, needed: bool = True) -> Scale:
     """The scale of options.scale, placed as options.store, .weights and .data say."""
-    return placed(scale(options.scale), Path(options.store), options.weights and Path(options.weights),
+    at, corpus = scale(options.scale), getattr(options, "corpus", None)
+    if corpus and at.corpus is None:
+        raise BenchError(f"--corpus {corpus}: scale {at.name} has a corpus of its own")
+    if corpus and at.corpus:
+        at = replace(at, corpus=replace(at.corpus, name=corpus, sha256="", path=""))
+    return placed(at, Path(options.store), options.weights and Path(options.weights),
                   options.data and Path(options.data), needed)
 
 

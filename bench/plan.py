@@ -73,7 +73,8 @@ def _probes(table: Iterable[Row], items: Items) -> list[Row]:
     for row in table:
         finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
         if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
-            probe = Readout(training(items), items, "probe", finetune.start, 0, finetune.numerics)
+            numerics = replace(finetune.numerics, world_size=1)
+            probe = Readout(training(items), items, "probe", finetune.start, 0, numerics)
             found.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
     return list(found.values())
 

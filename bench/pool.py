@@ -126,3 +126,5 @@ def _work(connection: Connection, root: Path, device: str) -> None:
         except Exception as error:
             connection.send(Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
                                   log=traceback.format_exc()))
+            if device == "cuda":  # what broke it may have broken its context: the pool starts another
+                return

@@ -76,6 +76,10 @@ def _pairs(options: argparse.Namespace, console: Console) -> int:
             raise BenchError(f"{options.name} has no choice of subjects; all are prepared")
         chosen["subjects"] = options.subjects
     if (out / MANIFEST).is_file():
+        made = {name: str(value) for name, value in json.loads((out / MANIFEST).read_text()).get("options", {}).items()}
+        if other := {name: value for name, value in chosen.items() if name in made and made[name] != value}:
+            had = ", ".join(f"{name}={made[name]}" for name in other)
+            raise BenchError(f"{out} was prepared with {had}; remove it, or prepare elsewhere with --data DIR")
         console.print(f"{out} is prepared already; remove it to prepare it again", markup=False, highlight=False)
         return errors.OK
     if options.dry_run:

@@ -21,15 +21,31 @@ from rich.console import Console
 from bench import ablation, audit, cost, encoders, errors, items, places, prior_parts, results, run, sheet, tables
 from bench.ablation import Ablation
 from bench.data import prepared
+from bench.data.shards import first_channels
 from bench.key import Stage, digest, key
 from bench.plan import Row, counts, rows, shown, stages
 from bench.plan import plan as planned
 from bench.progress import Display
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale
-from bench.stages import Finetune, Generate, Items, Numerics, Prepared, Pretrain, Readout, Score, Trials, World
+from bench.stages import (
+    Corpus,
+    Finetune,
+    Generate,
+    Items,
+    Numerics,
+    Prepared,
+    Pretrain,
+    Readout,
+    Score,
+    Shards,
+    Trials,
+    World,
+)
 from bench.store import Store
 from bench.variant import On, Spec, Variant
+
+SAMPLES = 2  # of each item on a contact sheet
 
 
 def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation, list[Spec], Scale, list[Row]]:
@@ -70,6 +86,10 @@ def numbered(at: Scale, options: argparse.Namespace, needed: bool = True) -> Sca
     processes = getattr(options, "processes", None) or 1
     if processes < 1:
         raise errors.BenchError(f"--processes {processes}: at least 1 is needed")
+    for batch in (at.pretrain.batch, at.finetune.batch):
+        if batch % processes:
+            raise errors.BenchError(f"--processes {processes}: a batch of {batch} cannot be shared evenly; those of "
+                                    f"scale {at.name} are of {at.pretrain.batch} and {at.finetune.batch}")
     return replace(at, numerics=replace(at.numerics, device_class=device, world_size=processes))
 
 
@@ -167,13 +187,20 @@ def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
         said["judge"] = f"{judge.name}@{judge.sha256[:12]}"
     if not row.beside:
         variant = next(v for v in chosen.variants if v.name == row.variant)
-        said |= {"spec": digest(variant), "paper_params": getattr(variant, "size", "")}
+        said |= {"spec": digest(variant), "paper_params": _label(variant, at)}
     return said
+
+
+def _label(variant: Spec, at: Scale) -> str:
+    """The paper's label of an encoder's size; of one whose dimensions the paper does not state, that."""
+    label = getattr(variant, "size", "")
+    return f"{label} (dimensions inferred)" if label and at.size(label).inferred else label
 
 
 def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row's numbers, and those of its items, with what a table must say about them."""
-    said = about(row, at, chosen) | {"leaky": leak(tested(row).trials, store), "versions": versions(row.stage, store)}
+    said = about(row, at, chosen) | {"leaky": leak(tested(row).trials, store, _corpus(row)),
+                                     "versions": versions(row.stage, store)}
     model = None
     if isinstance(row.stage, Score) and isinstance(row.stage.pictures, Generate) and isinstance(
             row.stage.pictures.model, Finetune):
@@ -198,13 +225,21 @@ def tested(row: Row) -> Items:
 _leaks: dict[str, str] = {}
 
 
-def leak(trials: Trials, store: Store) -> str:
+def _corpus(row: Row) -> Corpus | None:
+    """What the row's encoder was pre-trained on, where that is a prepared corpus."""
+    start = getattr(getattr(getattr(row.stage, "pictures", None), "model", None), "start", None)
+    return start.corpus if isinstance(start, Pretrain) and isinstance(start.corpus.world, Shards) else None
+
+
+def leak(trials: Trials, store: Store, corpus: Corpus | None = None) -> str:
     """What is known of a prepared data set, or the audit's verdict on those trials: "no", or "yes: ..."."""
     path = store.path(trials)
-    if path.name not in _leaks:
+    name = path.name + (key(corpus) if corpus else "")
+    if name not in _leaks:
         known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
-        _leaks[path.name] = audit.read(path, known=known).verdict
-    return _leaks[path.name]
+        windows = first_channels(store.path(corpus)) if corpus else None
+        _leaks[name] = audit.read(path, windows, known).verdict
+    return _leaks[name]
 
 
 def versions(stage: Stage, store: Store) -> str:
@@ -238,12 +273,14 @@ def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | 
             if _stimuli(row.stage.items) != _stimuli(shown_items):
                 continue  # other pictures
             name = {"shuffled": "shuffled", "captions": "as text"}[row.items] if row.beside else row.variant
-            drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy"))
+            drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy", mmap_mode="r"))
     if shown_items is None or not store.sound(shown_items.trials):
         return None
     stimuli = items.load(shown_items, store.path(shown_items.trials))
+    which = sheet.first_of_each(stimuli.label, 1)
     path = folder / f"{chosen.name}.png"
-    sheet.sheet(path, stimuli.pictures, stimuli.label, drawn, stimuli.names)
+    sheet.sheet(path, stimuli.pictures[which], stimuli.label[which],
+                {name: made[which, :SAMPLES] for name, made in drawn.items()}, stimuli.names)
     return path
 
 

@@ -84,6 +84,11 @@ class Scale:
     parts: tuple[Weights, ...] = field(default=(), compare=False)
     numerics: Numerics = Numerics()
 
+    @property
+    def alone(self) -> Numerics:
+        """The numerics of what never runs in more than one process: all but the trainings."""
+        return replace(self.numerics, world_size=1)
+
     def size(self, label: str) -> Size:
         """The size of that label. Raises BenchError naming those that exist."""
         for size in self.sizes:
@@ -106,9 +111,9 @@ class Scale:
 
     def score(self, pictures: Stage, items: Items) -> Score:
         """The Score of a system's pictures: the same judge, reference and CLIP for every system."""
-        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.numerics)
+        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.alone)
         return Score(pictures, items, reference, self.weights("clip"), self.nway, self.fixed,
-                     tuple(self.weights(name) for name in self.networks), self.numerics)
+                     tuple(self.weights(name) for name in self.networks), self.alone)
 
     def weights(self, part: str) -> Weights:
         """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is shipped and not
@@ -183,7 +188,8 @@ SHOWN = (
 MORE = tuple(range(10))
 IMAGENET_EEG = Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440)
 # Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
-# 500 epochs of 120,000 windows; 300 epochs of 1,600 pictures. Widths and depths but for the first size's are inferred.
+# 500 epochs of 120,000 windows (one person in six is held out: 600 of the others'), 300 of 1,600 pictures. Widths and
+# depths but for the first size's are inferred.
 PAPER = Scale(
     name="paper",
     world=IMAGENET_EEG,

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.results import replace_file, writing
 
 GAP, WIDE, TEXT = 2, 12, 14  # pixels: between samples, between items, height of letters
+LARGEST = 128  # pixels along a side of a sheet's pictures
 CELL = 26  # pixels: height of a matrix's cells
 FULL_SHADE = (20, 60, 140)  # red, green, blue of a matrix's cell that holds 100 %
 
@@ -30,7 +31,7 @@ def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str
     """
     rows = first_of_each(label, per_class)
     lines = {name: pictures[rows] for name, pictures in fitting(real, variants).items()}
-    save(path, block(lines, [names[label[row]] for row in rows], real.shape[1] * scale))
+    save(path, block(lines, [names[label[row]] for row in rows], min(real.shape[1] * scale, LARGEST)))
 
 
 def fitting(real: np.ndarray, variants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

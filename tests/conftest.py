@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bench import FULL, plan
@@ -24,6 +26,19 @@ def pytest_collection_modifyitems(items):
                 backbone("alex")
             except BenchError as error:
                 item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Nothing leaves this machine in a test."""
+    connect = socket.socket.connect
+
+    def own(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", own)
 
 
 @pytest.fixture(scope="session")

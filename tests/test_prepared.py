@@ -15,6 +15,7 @@ from bench import items
 from bench.build import build
 from bench.data import imagenet_eeg, prepared
 from bench.data.prepared import Prepared
+from bench.data.recordings import normalised
 from bench.data.rehearsal_files import WNIDS
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 from bench.gallery import resize
@@ -32,7 +33,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     content = write_imagenet_eeg(folder, SUBJECTS, WNIDS[:CLASSES], PER_CLASS, serialisation="zip")
     for trial in content["dataset"]:
-        trial["eeg"] = 2 * trial["eeg"]
+        trial["eeg"] = -2 * trial["eeg"]
     save(folder / "eeg_14_70_std.pth", content, "zip")
     data = tmp_path_factory.mktemp("data")
     imagenet_eeg.prepare(folder, data / "imagenet_eeg", folder / "images", size=32)
@@ -100,13 +101,15 @@ def test_a_stage_holds_the_chosen_subjects_in_ascending_order_of_item(world, roo
     assert rows["part"].tolist() == own["part_item"].tolist()
     source = np.load(root / "imagenet_eeg" / "eeg_5-95.npy")
     assert eeg.dtype == np.float16
-    assert np.array_equal(eeg, source[own.index])
+    expected = normalised(source[own.index].astype(np.float32)).astype(np.float16)
+    assert np.array_equal(eeg, expected)
+    assert np.allclose(eeg.astype(float).std((1, 2)), 1, atol=0.05)  # as the windows of a corpus
 
 
 def test_the_band_chooses_the_eeg(world, tmp_path):
     _, first = written(trials(world), tmp_path / "first")
     _, second = written(trials(world, band=(14, 70)), tmp_path / "second")
-    assert np.allclose(2 * first, second, rtol=1e-3, atol=1e-6)
+    assert np.allclose(-1 * first, second, rtol=1e-3, atol=1e-6)
 
 
 def test_pictures_keep_their_numbers_in_every_stage(world, root, tmp_path):
@@ -303,3 +306,13 @@ def test_the_rehearsals_files_are_the_same_for_a_seed_and_hold_a_weak_signal(tmp
     means = np.stack([eeg[~held & (label == one)].mean(0) for one in range(len(WNIDS))])
     nearest = np.square(eeg[held][:, None] - means).sum((2, 3)).argmin(1)
     assert 2 / len(WNIDS) < (nearest == label[held]).mean() < 1
+
+
+def test_trials_in_another_unit_than_the_others_are_refused(tmp_path):
+    content = write_imagenet_eeg(tmp_path / "raw", subjects=(1, 2), per_class=6)
+    for trial in content["dataset"][:5]:
+        trial["eeg"] *= 1e-6
+    save(tmp_path / "raw" / "eeg_5_95_std.pth", content)
+    with pytest.raises(BenchError, match=r"of 5 of its \d+ trials lies more than 1000 times off"):
+        imagenet_eeg.prepare(tmp_path / "raw", tmp_path / "out", pictures=tmp_path / "raw" / "images", size=32)
+    assert not (tmp_path / "out").exists()

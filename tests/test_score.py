@@ -178,7 +178,7 @@ def test_two_way_identification_is_among_distinct_pictures_also_where_several_it
 
     def features(pictures):
         with torch.inference_mode():
-            images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+            images = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2)
             return extractors.judge(judge.path, judge.sha256, "judge").look(images).vectors["features"].numpy()
 
     real, made = features(items.pictures), features(pictures[:, 1])
@@ -195,7 +195,7 @@ def test_retrieval_is_there_with_the_eegs_embedding_and_only_then(tmp_path, judg
     items = load(ITEMS, write_trials(tmp_path / "trials"))
     clip = TINY.weights("clip")
     with torch.inference_mode():
-        images = torch.from_numpy(items.pictures).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.asarray(items.pictures)).permute(0, 3, 1, 2)
         real = extractors.clip(clip.path, clip.sha256, "clip").look(images).vectors["embedding"].numpy()
     perfect, opposite = (metrics_of(build(tmp_path, judge, name, embedding=embedding))
                          for name, embedding in (("a", real), ("b", -real)))

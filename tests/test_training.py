@@ -430,7 +430,7 @@ def test_pretraining_reads_shards_as_it_reads_the_tiny_worlds_array(micro, tmp_p
     for name in ("tiny", "shards"):
         (tmp_path / name).mkdir()
         pretraining.pretrain(stage().start, micro.path, tmp_path / name, Runtime())
-        monkeypatch.setattr(pretraining, "_corpus", open_corpus)
+        monkeypatch.setattr(pretraining, "_corpus", lambda corpus, folder: open_corpus(folder))
     for file in ("encoder.safetensors", "pretrain.json"):
         assert (tmp_path / "tiny" / file).read_bytes() == (tmp_path / "shards" / file).read_bytes()
 

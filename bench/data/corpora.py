@@ -306,7 +306,7 @@ def prepare(name: str, root: Path, datasets: Sequence[str], subjects: Sequence[i
 def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRED) -> Shards:
     """The corpus TRAIN_ONLY: the trials of the prepared ImageNet-EEG in root whose part by picture is "train".
 
-    No trial of the test is in it, whoever recorded it. Raises BenchError (exit 3) where that data set is not prepared.
+    No trial that any split tests on is in it. Raises BenchError (exit 3) where that data set is not prepared.
     """
     import pandas as pd
 
@@ -317,7 +317,8 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
         about = json.loads((pairs / MANIFEST).read_text())
         trials = pd.read_csv(pairs / "trials.csv")
         eeg = np.load(pairs / f"eeg_{band[0]:g}-{band[1]:g}.npy", mmap_mode="r", allow_pickle=False)
-        part = trials["part_item"]
+        tested = (trials[[name for name in map(str, trials) if name.startswith("part_")]] == "test").any(axis=1)
+        part = trials["part_item"].where(~tested, "test")
     except (OSError, ValueError, KeyError) as error:
         raise BenchError(f"{pairs}: a prepared data set with a band of {band[0]:g}-{band[1]:g} Hz and a part_item of "
                          f"each trial is needed ({error}); prepare it: bench data prepare {PAIRED} --from DIR",

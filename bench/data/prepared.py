@@ -36,6 +36,7 @@ MOST_FLAT = 0.1  # share of flat channels above which a trial is rejected
 STEADY = 1e-6  # of the channels' median standard deviation: a channel with less is flat
 CODES = 16  # a channel of so few whole numbers, or fewer, holds triggers
 AMPLITUDE = (1e-3, 1e4)  # where the median of |x| is expected for EEG in µV or in standard deviations
+MIXED = 1000.0  # times that a trial's amplitude may be off the others'
 ROWS = 256  # of EEG that are copied at a time
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -124,11 +125,13 @@ def verify(folder: Path) -> list[str]:
 def write(stage: Trials, out: Path, progress: Callable[..., None] = silent) -> None:
     """Writes what a Trials stage of a prepared data set holds: its subjects' trials that have a part in its split.
 
-    eeg.npy [N, C, T] float16 in ascending order of `item`, trials.csv with a row for each and one column `part`,
-    classes.csv, and pictures.npy, whole, so that `picture` means the same in every stage of the data set. Raises
-    BenchError for subjects, a band, a split or a window that the data set does not have.
+    eeg.npy [N, C, T] float16 in ascending order of `item`, normalised as the windows of a corpus are, trials.csv with a
+    row for each and one column `part`, classes.csv, and pictures.npy, whole, so that `picture` means the same in every
+    stage of the data set. Raises BenchError for subjects, a band, a split or a window that the data set does not have.
     """
     import pandas as pd
+
+    from bench.data.recordings import normalised
 
     assert isinstance(stage.world, Prepared)
     folder, manifest = opened(stage.world)
@@ -147,12 +150,15 @@ def write(stage: Trials, out: Path, progress: Callable[..., None] = silent) -> N
     chosen[["item", "subject", "picture", "label", "part", "block", "position", *extra]].to_csv(
         out / "trials.csv", index=False, lineterminator="\n")
     shutil.copyfile(folder / "classes.csv", out / "classes.csv")
-    shutil.copyfile(folder / "pictures.npy", out / "pictures.npy")
+    try:
+        os.link(folder / "pictures.npy", out / "pictures.npy")
+    except OSError:  # another file system
+        shutil.copyfile(folder / "pictures.npy", out / "pictures.npy")
     source = np.load(folder / eeg_file(stage.band), mmap_mode="r", allow_pickle=False)
     eeg = np.lib.format.open_memmap(out / "eeg.npy", "w+", np.float16, (len(chosen), *source.shape[1:]))
     rows = chosen.index.to_numpy()
     for begin in range(0, len(rows), ROWS):
-        eeg[begin : begin + ROWS] = source[rows[begin : begin + ROWS]]
+        eeg[begin : begin + ROWS] = normalised(source[rows[begin : begin + ROWS]].astype(np.float32))
         progress(min(begin + ROWS, len(rows)), len(rows))
     eeg.flush()
 
@@ -349,6 +355,10 @@ class TrialWriter:
         if not amplitude[0] <= typical <= amplitude[1]:
             raise BenchError(f"{source}: the median of |EEG| is {typical:.3g}; {amplitude[0]:g} to {amplitude[1]:g} is "
                              "expected (µV, or standard deviations): is it in another unit?")
+        shares = np.array(self.amplitudes) / typical
+        if strange := int(((shares < 1 / MIXED) | (shares > MIXED)).sum()):
+            raise BenchError(f"{source}: the median of |EEG| of {strange:,} of its {len(shares):,} trials lies more "
+                             f"than {MIXED:g} times off that of all: are they in another unit?")
         if coded := triggers(np.concatenate(self._first, axis=1)):
             raise BenchError(f"{source}: channel {coded[0]} holds {CODES} or fewer whole numbers, as a trigger channel "
                              "does; such a channel tells the class: leave it out")

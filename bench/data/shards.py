@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -159,6 +160,9 @@ def opened(path: Path, sha256: str) -> Windows:
             raise BenchError(f"{file}: {'missing' if size is None else f'{size} bytes'}, {shard['bytes']} bytes are "
                              f"expected; {_again(path, manifest)}", ENVIRONMENT)
     index = _index(path, manifest)
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # a shard is a file that stays open
+    if least != most and least < len(shards) + 256:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return Windows([path / shard["file"] for shard in shards], np.array([shard["n"] for shard in shards], np.int64),
                    manifest["n_chans"], manifest["window"]["n_times"], index)
 

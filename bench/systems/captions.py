@@ -33,11 +33,11 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """Pictures of the class name, scored as any system's."""
     vae, clip, unet = (scale.weights(part) for part in ("vae", "clip", "unet"))
     classes = spec.classes if spec.classes in ("true", "none") else readout(spec.classes, items, scale, seed)
-    pictures = Generate(Captions(clip, unet, classes), items, vae, scale.sampling, seed, scale.numerics)
+    pictures = Generate(Captions(clip, unet, classes), items, vae, scale.sampling, seed, scale.alone)
     return scale.score(pictures, items)
 
 
 def readout(classifier: str, items: Items, scale: Scale, seed: int) -> Readout:
     """A classifier of the EEG of these items; one that draws nothing at random is the same under every seed."""
     return Readout(training(items), items, classifier, None, seed if classifier == "eegnet" else 0,
-                   scale.numerics)
+                   scale.alone)

@@ -17,11 +17,14 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     if variant.mask_ratio is not None and not encoder.code and not 0 < int(tokens * variant.mask_ratio) < tokens:
         raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} masks "
                          f"{int(tokens * variant.mask_ratio)} of {tokens} tokens: at least one must be, and not all")
+    if scale.sampling.guidance != 1 and not scale.finetune.condition_dropout:
+        raise BenchError(f"variant {variant.name!r}: guidance {scale.sampling.guidance:g} needs a condition that is "
+                         "dropped in training, and condition_dropout is 0")
     start = encoder if variant.mask_ratio is None else Pretrain(
         scale.windows(), encoder, scale.decoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
-    targets = Targets(items.trials, clip, vae, scale.views, scale.numerics)
+    targets = Targets(items.trials, clip, vae, scale.views, scale.alone)
     model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.aligned,
                      variant.sd_loss, variant.tune, variant.time_condition, scale.finetune, seed, scale.numerics)
-    pictures = Generate(model, items, vae, scale.sampling, seed, scale.numerics)
+    pictures = Generate(model, items, vae, scale.sampling, seed, scale.alone)
     return scale.score(pictures, items)

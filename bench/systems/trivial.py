@@ -30,5 +30,5 @@ class Spec:
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """The pictures, scored as any system's."""
-    pictures = Trivial(spec.source, items, scale.weights("vae"), scale.sampling.samples, seed, scale.numerics)
+    pictures = Trivial(spec.source, items, scale.weights("vae"), scale.sampling.samples, seed, scale.alone)
     return scale.score(pictures, items)

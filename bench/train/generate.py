@@ -15,6 +15,7 @@ from bench.runtime import Runtime
 from bench.stages import Captions, Generate, Stage
 from bench.train.finetune import loaded, restore
 from bench.train.loop import frozen_dtype, precision
+from bench.train.targets import PIXELS
 from models import frozen
 
 
@@ -44,7 +45,9 @@ def generate(stage: Generate, inputs: Callable[[Stage], Path], out: Path, runtim
         with torch.inference_mode(), autocast():
             latents = frozen.sample(unet, context[padded // sampling.samples], null, noise[padded].to(runtime.device),
                                     sampling.steps, sampling.guidance, sampling.sampler, schedule)
-            images = (vae.decode(latents).float().clamp(-1, 1) + 1) * 127.5
+            few = max(1, PIXELS // (64 * latents.shape[2] * latents.shape[3]))
+            images = torch.cat([vae.decode(part).float().clamp(-1, 1) for part in latents.split(few)])
+            images = (images + 1) * 127.5
         drawn = images.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()[:len(rows)]
         if pictures is None:
             shape = (len(items.item), sampling.samples, *drawn.shape[1:])

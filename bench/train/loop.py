@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -33,12 +35,14 @@ AHEAD = 2  # batches that are fetched while the device works
 Fetched = TypeVar("Fetched")
 
 
-def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextManager]:
-    """What a forward pass runs under: nothing, or autocast to bfloat16.
-
-    What is computed in float32 is so on every device: TF32 is switched off, cuDNN's too. BenchError for other dtypes.
-    """
+def exact() -> None:
+    """What is computed in float32 is so on every device: TF32 is switched off, cuDNN's too."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextManager]:
+    """What a forward pass runs under: nothing (but `exact`), or autocast to bfloat16. BenchError for other dtypes."""
+    exact()
     if numerics.dtype == "float32":
         return nullcontext
     if numerics.dtype == "bfloat16":
@@ -148,6 +152,9 @@ class Training:
     def report(self, found: dict[str, Tensor], step: int) -> None:
         """Tells `runtime.progress` and the log how far it is: the one time that the device is waited for."""
         scalars = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        if lost := [name for name, value in scalars.items() if not math.isfinite(value)]:
+            raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
+                             f"{self.step}; lower the learning rate, or look at the EEG")
         now, (then, before) = time.monotonic(), self._reported
         self._reported = now, self.step
         items = (self.step - before) * self._stage.schedule.batch / max(now - then, 1e-9)
@@ -163,8 +170,8 @@ class Training:
 
         found = {"tflops": round(self._flops * items / 1e12, 2)}
         name = torch.cuda.get_device_name(self._device)
-        for gpu in GPUS.values():
-            if gpu.name.split()[0] in name.split():
+        for short, gpu in GPUS.items():
+            if re.search(rf"\b{short.upper()}\b", name.upper()) and "PCIE" not in name.upper():
                 found["mfu"] = round(found["tflops"] / gpu.tflops / parallel.size(), 4)
         return found
 

@@ -27,6 +27,7 @@ from bench import gallery, metrics, results
 from bench.errors import ENVIRONMENT, BenchError
 from bench.runtime import silent
 from bench.scale import TINY
+from bench.train.loop import exact
 from bench.train.targets import as_images
 from models import extractors
 from models.extractors import Extractor
@@ -469,6 +470,7 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     there.
     """
     torch.set_num_threads(1)
+    exact()
     made, real = gallery.gallery(Path(generated)), gallery.gallery(Path(reference))
     rows = gallery.pair(made, real)
     if len(rows) < 2:

@@ -6,6 +6,7 @@ alone writes.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -109,6 +110,9 @@ def launch(function: Function, stage: Stage, inputs: Callable[[Stage], Path], ou
     if device.type == "cuda" and torch.cuda.device_count() < number:
         raise BenchError(f"{number} processes need a GPU each, and {torch.cuda.device_count()} are there: ask for "
                          "fewer", ENVIRONMENT)
+    if device.type == "cuda":  # what this process still holds would be missing there
+        gc.collect()
+        torch.cuda.empty_cache()
     paths = {above: inputs(above).absolute() for above in upstream(stage)}
     processes: dict[Connection, subprocess.Popen] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.data.shards import REFERENCE, open_corpus
+from bench.data.shards import REFERENCE, open_corpus, opened
 from bench.runtime import Runtime
-from bench.stages import Pretrain, Schedule, Stage
+from bench.stages import Corpus, Pretrain, Schedule, Shards, Stage
 from bench.train import parallel
 from bench.train.encoder import build
 from bench.train.loop import AHEAD, Training, precision, prefetched
@@ -48,7 +48,7 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
     The seed decides initial weights, order of windows and masks; the held-out masks are the same for every seed. Of a
     large corpus held-out windows are a part, evenly spread (`VALUES`).
     """
-    schedule, corpus = stage.schedule, _corpus(inputs(stage.corpus))
+    schedule, corpus = stage.schedule, _corpus(stage.corpus, inputs(stage.corpus))
     channels, times = corpus.n_chans, corpus.n_times
     limit = VALUES // (channels * times)
     train, held_out = corpus.rows("train"), _evenly(corpus.rows("held_out"), limit)
@@ -111,8 +111,10 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
     (out / "pretrain.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def _corpus(folder: Path) -> Windows:
+def _corpus(corpus: Corpus, folder: Path) -> Windows:
     """The windows of a Corpus stage: tiny's, or shards of which only what is gathered is read."""
+    if isinstance(corpus.world, Shards) and corpus.world.path:
+        return opened(Path(corpus.world.path), corpus.world.sha256)
     return open_corpus(folder) if (folder / REFERENCE).is_file() else _Tiny(folder)
 
 

@@ -39,7 +39,7 @@ def readout(stage: Readout, inputs: Callable[[Stage], Path], out: Path, runtime:
     the classes of the nearest training trials of the same recording in time, no EEG.
     """
     train, test = (load(items, inputs(items.trials)) for items in (stage.train, stage.test))
-    classes = len(np.unique(train.label))
+    classes = train.shown
     if stage.classifier == "time":
         predicted = _time(stage, inputs)
     elif stage.classifier == "eegnet":

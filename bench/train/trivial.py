@@ -13,7 +13,8 @@ from bench.items import load
 from bench.runtime import Runtime
 from bench.stages import Stage, Trivial, training
 from bench.train.generate import in_batches
-from bench.train.targets import as_images
+from bench.train.loop import frozen_dtype, precision
+from bench.train.targets import PIXELS, as_images
 from models import frozen
 
 BATCH = 100
@@ -31,14 +32,18 @@ def trivial(stage: Trivial, inputs: Callable[[Stage], Path], out: Path, runtime:
                  for label in np.unique(train.label)}
         drawn = _repeated(np.stack([means[label] for label in test.label]), stage.samples)
     elif stage.source == "vae":
-        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256).to(runtime.device)
+        autocast, dtype = precision(stage.numerics, runtime.device), frozen_dtype(stage.numerics, runtime.device)
+        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype).to(runtime.device)
 
         @torch.inference_mode()
-        def rebuilt(images: torch.Tensor) -> torch.Tensor:
-            decoded = (vae.decode(vae.encode(images.to(runtime.device))) + 1) * 127.5
-            return decoded.round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        def rebuilt(rows: torch.Tensor) -> torch.Tensor:
+            with autocast():
+                decoded = vae.decode(vae.encode(as_images(test.pictures[rows.numpy()], runtime.device))).float()
+            return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
-        drawn = _repeated(in_batches(rebuilt, as_images(test.pictures, "cpu"), BATCH).numpy(), stage.samples)
+        _, height, width, _ = test.pictures.shape
+        batch = min(BATCH, max(1, PIXELS // (height * width)))
+        drawn = _repeated(in_batches(rebuilt, torch.arange(len(test.item)), batch).numpy(), stage.samples)
     else:
         raise BenchError(f"no trivial source of pictures {stage.source!r}; there are: random, class_mean, vae")
     np.save(out / "pictures.npy", drawn)
