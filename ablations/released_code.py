@@ -1,6 +1,7 @@
 """What differs between the paper's text and the code that was released, one difference at a time and all together:
 masking 10 % instead of 75 %, half the encoder (its MLPs no wider than its tokens), the condition through the time step,
-too, h on the encoder's own tokens, 500 epochs of fine-tuning instead of 300, PLMS with 250 steps.
+too, h on the encoder's own tokens, pictures cropped anew at every step, 500 epochs of fine-tuning instead of 300, PLMS
+with 250 steps.
 
     bench run --ablation released_code
 
@@ -21,8 +22,10 @@ variants = [
     replace(full, name="MLP ratio 1", **size),
     replace(full, name="time condition", **time),
     replace(full, name="h on tokens", **latent),
+    On(full, "crops drawn anew", views=0),
     On(full, "500 epochs", epochs=500),
     On(full, "PLMS 250", sampling=plms),
-    On(replace(full, name="released", **mask, **size, **time, **latent), "all of them", epochs=500, sampling=plms),
+    On(replace(full, name="released", **mask, **size, **time, **latent), "all of them", epochs=500, views=0,
+       sampling=plms),
 ]
 contrasts = [("Full", v.name) for v in variants[1:]]

@@ -102,6 +102,7 @@ class On:
     band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
     subjects    whose trials; None: the scale's
     epochs      of fine-tuning; None: the scale's schedule, which stands for the paper's 300
+    views       of each picture to the VAE (bench.stages.Targets); 0: crops are drawn anew; None: the scale's
     sampling    fields of the scale's Sampling and their values, such as {"sampler": "plms", "steps": 250}
     world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
     part        "test"; or "val", whose pictures decide which checkpoint is taken
@@ -118,6 +119,7 @@ class On:
     band: tuple[float, float] | None = None
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
+    views: int | None = None
     sampling: Any = ()
     world: Any = ()
     part: str = "test"
@@ -137,6 +139,8 @@ class On:
                                  f"{', '.join(there)}")
         if self.epochs is not None and (not isinstance(self.epochs, int) or self.epochs < 1):
             raise BenchError(f"variant {self.name!r}: epochs is a whole number from 1 on, not {self.epochs!r}")
+        if self.views is not None and (not isinstance(self.views, int) or self.views < 0):
+            raise BenchError(f"variant {self.name!r}: views is a whole number from 0 on, not {self.views!r}")
         for name, value, known in (("window", self.window, WINDOWS), ("split", self.split, SPLITS),
                                    ("part", self.part, ("val", "test"))):
             if value not in known:
@@ -156,6 +160,8 @@ class On:
         if (self.world or self.window == "blank") and not isinstance(world, World):
             raise NotHere(f"variant {self.name!r}: {world.name} holds what was recorded and published; another world, "
                           "or another interval, can be had of the tiny one alone")
+        if isinstance(world, World) and self.split not in ("item", "block"):
+            raise NotHere(f"variant {self.name!r}: the tiny world has no split {self.split!r}; it has: item, block")
         trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
                          band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
@@ -170,7 +176,8 @@ class On:
                           f"of scale {scale.name}")
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)
         finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
-        return replace(scale, finetune=finetune, sampling=replace(scale.sampling, **dict(self.sampling)))
+        views = scale.views if self.views is None else self.views
+        return replace(scale, finetune=finetune, views=views, sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Score) -> Score:
         """That score, of the pictures of the chosen checkpoint. Raises BenchError where nothing is fine-tuned."""

@@ -159,7 +159,7 @@ def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_i
     with pytest.raises(NotHere, match="PLMS cannot begin"):
         planned(On(FULL, "plms", sampling={"sampler": "plms"}))
     assert planned(On(FULL, "the same", epochs=300, sampling={"steps": TINY.sampling.steps})) == whole
-    for wrong in ({"epochs": 0}, {"epochs": 2.5}, {"sampling": {"eta": 1.0}}):
+    for wrong in ({"epochs": 0}, {"epochs": 2.5}, {"views": -1}, {"sampling": {"eta": 1.0}}):
         with pytest.raises(BenchError):
             On(FULL, "wrong", **wrong)
 
@@ -168,6 +168,11 @@ def test_table2_at_the_papers_scale_is_8_15_15_15_before_any_data_or_weights_are
     table = plan.rows(ablation.load("table2").variants, PAPER, [0])
     counted = {name: own for name, own, _, _ in plan.counts(table, lambda stage: False)}
     assert [counted[name] for name in ("pretrain", "finetune", "generate", "score")] == [8, 15, 15, 15]
+
+
+def test_the_tiny_world_has_no_published_splits():
+    with pytest.raises(NotHere, match="no split 'single'; it has: item, block"):
+        planned(On(FULL, "single", split="single"))
 
 
 def test_a_recorded_data_set_has_no_other_world_and_no_blank_interval():
@@ -187,7 +192,8 @@ def test_at_the_papers_scale_the_released_codes_row_differs_in_every_field_that_
     assert every.model.time_condition
     assert every.model.schedule.steps == 32_000
     assert (every.sampling.sampler, every.sampling.steps) == ("plms", 250)
-    assert len(set(rows.values())) == 8
+    assert every.model.targets.views == 0
+    assert len(set(rows.values())) == 9
 
 
 def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
