@@ -92,3 +92,13 @@ def test_list_plan_and_table_import_no_torch(arguments, tmp_path):
             "sys.exit(any(name.split('.')[0] in ('torch', 'diffusers', 'timm', 'open_clip') for name in sys.modules))")
     assert subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=False,
                           capture_output=True).returncode == 0
+
+
+def test_a_batch_that_processes_cannot_share_evenly_is_refused_before_any_work(capsys):
+    assert main(["plan", "--ablation", "clip", "--processes", "5"]) == 2
+    assert "a batch of 64 cannot be shared evenly; those of scale tiny are of 64 and 24" in capsys.readouterr().err
+
+
+def test_a_corpus_is_chosen_where_the_scale_has_none_of_its_own(capsys):
+    assert main(["plan", "--ablation", "clip", "--corpus", "moabb_all"]) == 2
+    assert "--corpus moabb_all: scale tiny has a corpus of its own" in capsys.readouterr().err

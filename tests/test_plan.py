@@ -201,3 +201,17 @@ def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
     names = [ImageNetInfo().index_to_description(number).split(",")[0] for number in PAPER.fixed]
     assert [names[0], names[8], names[36], names[39]] == ["sorrel", "giant panda", "airliner", "Egyptian cat"]
     assert (names[40], names[49]) == ("tench", "ostrich")
+
+
+def test_guidance_without_dropped_conditions_is_refused():
+    with pytest.raises(BenchError, match="guidance 7.5 needs a condition that is dropped"):
+        plan.plan(On(FULL, "guided", sampling={"guidance": 7.5}), PAPER.items(), PAPER, 0)
+
+
+def test_several_processes_are_in_the_keys_of_the_trainings_alone():
+    before, after = planned(), planned(scale=replace(TINY, numerics=replace(TINY.numerics, world_size=2)))
+    score = plan.plan(FULL, TINY.items(), replace(TINY, numerics=replace(TINY.numerics, world_size=2)), 0)
+    assert before["targets"] == after["targets"]
+    assert before["reference"] == after["reference"]
+    assert score.pictures.model.numerics.world_size == score.pictures.model.start.numerics.world_size == 2
+    assert score.numerics.world_size == score.pictures.numerics.world_size == 1
