@@ -19,10 +19,9 @@ from bench import FULL, errors, plan, run, weights
 from bench.data.prepared import Prepared
 from bench.errors import BenchError
 from bench.key import kind
+from bench.places import DATA, PARTS
 from bench.scale import REHEARSAL, SCALES, Scale, scale
 
-PARTS = ("vae", "unet", "clip", "judge")
-DATA = ".bench-data"  # folder of prepared data where none is named
 ROOM = 2e9  # bytes that a run of a scale without a price may leave in the store
 
 

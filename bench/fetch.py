@@ -174,7 +174,7 @@ def _listed(names: list[str], places: dict[str, dict[str, Path]], folder: Path |
             rows.append((name, file.path, _size(file.bytes), pin.licence, where))
             missing += 0 if place else file.bytes or 0
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]])
              for row in rows]
     return [*lines, f"to download: {_size(missing)}, and files whose size is not published" if missing else
             "sizes that are published: nothing to download"]

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import errors
 from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
+from bench.places import DATA
 
-DATA = ".bench-data"
 PAIRS = {"imagenet_eeg": "bench.data.imagenet_eeg", "things_eeg2": "bench.data.things",
          "alljoined": "bench.data.alljoined"}
 GB = 1e9

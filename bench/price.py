@@ -652,12 +652,13 @@ def _fused() -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
+    def fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
     class Fused(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.nn.functional.scaled_dot_product_attention:
-                named = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
-                return torch.ops.aten._scaled_dot_product_flash_attention(named["query"], named["key"],
-                                                                          named["value"])[0]
+                return fused(*args, **(kwargs or {}))
             return function(*args, **(kwargs or {}))
 
     return Fused()

@@ -5,11 +5,11 @@ What they say means nothing; that they are read by the code that reads the real 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import sha256
 from bench.stages import Weights
 
 SIDE = 64  # pixels of a picture's side; latents are [4, 8, 8], the condition is [77, 32]
@@ -32,7 +32,7 @@ def write_rehearsal(folder: Path, seed: int) -> dict[str, Weights]:
         _timm(folder / FOLDERS["judge"])
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != PROVENANCE)
     record = {"schema": 1, "seed": seed, "weights": "random: none of these networks was trained",
-              "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files}}
+              "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
     (folder / PROVENANCE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return {name: rehearsal(folder, name) for name in FOLDERS}
 
@@ -45,7 +45,7 @@ def rehearsal(folder: Path, name: str) -> Weights:
     try:
         files = json.loads((folder / PROVENANCE).read_text())["files"]
         for file in (file for file in files if file.startswith((f"{FOLDERS[name]}/", BESIDE.get(name, f"{name}/")))):
-            if (found := _digest(folder / file)) != files[file]:
+            if (found := sha256(folder / file)) != files[file]:
                 raise BenchError(f"{folder / file} has SHA-256 {found[:12]}, not {files[file][:12]}; {cure}",
                                  ENVIRONMENT)
     except (OSError, ValueError, KeyError) as error:
@@ -95,8 +95,3 @@ def _timm(folder: Path) -> None:
     net = timm.create_model("test_vit", img_size=SIDE, num_classes=1000)
     save_for_hf(net, str(folder), model_args={"img_size": SIDE}, safe_serialization=True,
                 model_config={"pretrained_cfg": {"input_size": size, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}})
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

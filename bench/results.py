@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
+from bench.files import sync
 
 SCHEMA = 2  # of <ablation>.csv; schema 1 had neither this column nor PROVENANCE, leaky, versions and failed
 PROVENANCE = ("extractor", "extractor_sha256", "comparable")
@@ -190,7 +191,7 @@ def replace_file(path: Path, data: bytes) -> None:
     """Writes a file whole: whoever reads it sees the old one or the new one."""
     _put(new := _pending(path), data)
     new.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -316,9 +317,9 @@ def _commit(folder: Path, ablation: str, contents: Mapping[str, bytes]) -> None:
             _pending(folder / name).unlink(missing_ok=True)
         raise
     hashes = folder / f"{ablation}.sha256"
-    _sync(folder)
+    sync(folder)
     _pending(hashes).replace(hashes)
-    _sync(folder)
+    sync(folder)
     _settle(folder, ablation)
 
 
@@ -330,7 +331,7 @@ def _settle(folder: Path, ablation: str) -> None:
         if name in hashes and _digest(_pending(path)) == hashes[name]:
             with writing(folder), suppress(FileNotFoundError):  # another reader may be doing it, too
                 _pending(path).replace(path)
-                _sync(folder)
+                sync(folder)
         if hashes.get(name) != _digest(path):
             raise BenchError(f"{path} was changed since bench wrote it (its SHA-256 is not the one in "
                              f"{ablation}.sha256): restore it, or delete it together with "
@@ -365,14 +366,6 @@ def _put(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

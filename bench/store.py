@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
+from bench.files import sha256, sync
 from bench.key import Stage, document, key, kind
 
 MANIFEST = "MANIFEST.json"
@@ -132,11 +132,11 @@ class Store:
     def _commit(self, stage: Stage, out: Path, path: Path, **provenance: Any) -> None:
         files = {}
         for file in sorted(p for p in out.rglob("*") if p.is_file()):
-            files[file.relative_to(out).as_posix()] = {"sha256": _sha256(file), "bytes": file.stat().st_size}
-            _sync(file)
+            files[file.relative_to(out).as_posix()] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+            sync(file)
         manifest = {"key": path.name, "stage": json.loads(document(stage)), "files": files, **provenance}
         (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        _sync(out / MANIFEST)
+        sync(out / MANIFEST)
         out.chmod(0o755)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -144,7 +144,7 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def disk_full(root: Path) -> BenchError:
@@ -158,21 +158,8 @@ def _damage(path: Path) -> str:
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
         for name, entry in files.items():
-            if _sha256(path / name) != entry["sha256"]:
+            if sha256(path / name) != entry["sha256"]:
                 return f"{name} has another hash than the manifest says"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return repr(error)
     return ""
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -41,6 +41,18 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", own)
 
 
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """No network, not even this machine's, and caches of weights of the test's own."""
+    def refuse(*_):
+        raise AssertionError("a network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory):
     """A store that holds trials, corpus, targets, reference and Full's pre-training at scale micro."""

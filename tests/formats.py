@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 
 from bench.data.rehearsal_files import draw, save, write_imagenet_eeg
+from bench.errors import BenchError
 
 __all__ = ["Bomb", "draw", "save", "write_alljoined", "write_imagenet_eeg", "write_things"]
 
@@ -79,3 +81,18 @@ def write_alljoined(folder, subjects=(1, 2), blocks=6, each=3, samples=334, seed
                          | {name: [row[name] for row in own] for name in own[0]})
         parquet.write_table(table, folder / "data" / f"{part}-00000-of-00001.parquet")
     return rows
+
+
+def prepares_nothing(prepare, out, said, exit_code):
+    """Preparing `out` ends with all that in one line, and what was prepared there before is untouched."""
+    out.mkdir(parents=True)
+    (out / "manifest.json").write_text("before")
+    with pytest.raises(BenchError) as caught:
+        prepare()
+    assert caught.value.exit_code == exit_code
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+    assert (out / "manifest.json").read_text() == "before"

@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import io
 import re
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +16,7 @@ from bench import doctor, run
 from bench.errors import ENVIRONMENT, OK
 from bench.scale import PAPER, REHEARSAL, TINY
 
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """No network, and empty caches."""
-    def refuse(*_):
-        raise AssertionError("a network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def lines(scale, tmp_path, store="store"):

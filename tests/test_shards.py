@@ -188,7 +188,7 @@ def test_a_shard_of_pickled_objects_is_never_unpickled(copy):
     shard = Path(copy.path) / "b" / "sub-001_C062.npy"
     size = shard.stat().st_size
     with shard.open("wb") as file:
-        np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
+        np.save(file, np.array([{"a": 1}], object))
         file.write(bytes(size - file.tell()))
     windows = shards.opened(Path(copy.path), copy.sha256)
     with pytest.raises(BenchError, match="not a shard that numpy can read") as error:

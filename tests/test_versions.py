@@ -16,11 +16,11 @@ from bench.key import Stage
 
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "versions.json"
-WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.py"]
+WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.py", "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
 SOURCES = {  # what a stage's output is made by, beside the libraries
-    stages.Trials: ["bench/train/trials.py", "bench/data/prepared.py", *WORLD],
+    stages.Trials: ["bench/train/trials.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                       "bench/data/shards.py", "models/mae.py", "models/masking.py", *MODEL],

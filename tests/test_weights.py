@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -24,16 +23,7 @@ ROOT = Path(__file__).parents[1]
 CONTENT = {"vae/diffusion_pytorch_model.safetensors": b"weights of a vae", "vae/config.json": b"{}"}
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """No network, and caches of its own."""
-    def refuse(*_):
-        raise AssertionError("a network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

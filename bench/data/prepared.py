@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import sha256, sync
 from bench.runtime import silent
 
 if TYPE_CHECKING:
@@ -185,8 +186,7 @@ def eeg_file(band: Sequence[float]) -> str:
 
 def digest(file: Path) -> dict[str, Any]:
     """SHA-256 and size of a file, as a manifest states them."""
-    with file.open("rb") as stream:
-        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+    return {"sha256": sha256(file), "bytes": file.stat().st_size}
 
 
 @contextmanager
@@ -230,9 +230,9 @@ def finish(folder: Path, manifest: Mapping[str, Any]) -> None:
     files = {file.name: digest(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
     document = {"schema": 1, "kind": "pairs", **manifest, "files": files}
     for name in files:
-        _sync(folder / name)
+        sync(folder / name)
     (folder / MANIFEST).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    _sync(folder / MANIFEST)
+    sync(folder / MANIFEST)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -327,7 +327,7 @@ class TrialWriter:
         if len(self._first) < CODES:
             self._first.append(window if recorded is None else np.asarray(recorded, np.float64))
         if flat.any():
-            window = window[_next(flat)]
+            window = window[neighbours(flat)]
             self.repaired["flat channel"] += int(flat.sum())
         self.amplitudes.append(float(np.median(np.abs(window[::3, ::3]))))
         self.eeg[row] = window
@@ -371,7 +371,7 @@ def triggers(signal: Array) -> list[int]:
     return [int(channel) for channel in whole if 1 < len(np.unique(codes[channel])) <= CODES]
 
 
-def _next(flat: Array) -> Array:
+def neighbours(flat: Array) -> Array:
     """For each channel [C] the next one that moves, itself included; the first again after the last."""
     moving = np.flatnonzero(~flat)
     return moving[np.searchsorted(moving, np.arange(len(flat))) % len(moving)]
@@ -419,11 +419,3 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], str]:
         raise BenchError(f"{folder / MANIFEST}: kind {manifest['kind']!r}, schema {manifest['schema']!r}; 'pairs' and "
                          "1 are expected", ENVIRONMENT)
     return manifest, hashlib.sha256(text).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from fractions import Fraction
 import mne
 import numpy as np
 
+from bench.data.prepared import CODES, neighbours
 from bench.errors import BenchError
 
 Array = np.ndarray
@@ -22,7 +23,6 @@ GROUP = 8  # channels that are filtered at a time
 CHANNELS = (30, 128)  # of a recording that takes part in pre-training; replicating never drops any
 MOST_FLAT = 0.1  # share of flat channels above which a window is rejected
 AMPLITUDE = (0.1, 1e4)  # µV, between which the median of filtered EEG lies, whatever the amplifier
-CODES = 16  # a channel of at most so many distinct whole numbers is a trigger, no EEG
 SOME = 32  # windows that are normalised at a time
 
 
@@ -225,7 +225,7 @@ def segments(raw: mne.io.BaseRaw, band: tuple[float, float], n_times: int, sfreq
         some = data[:, starts[begin : begin + SOME, None] + np.arange(n_times)].swapaxes(0, 1)
         for window, dead in zip(some, flat[begin : begin + SOME], strict=True):
             if dead.any():
-                window[dead] = window[_neighbours(dead)[dead]]
+                window[dead] = window[neighbours(dead)[dead]]
         windows[begin : begin + SOME] = normalised(some)
     return Segments(windows, starts / at, native, edge, rejected, repaired)
 
@@ -240,12 +240,6 @@ def _within(mask: Array, starts: Array, n_times: int) -> Array:
     """How many samples of each window [N] a mask [n] marks."""
     total = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
     return total[starts + n_times] - total[starts]
-
-
-def _neighbours(dead: Array) -> Array:
-    """For each channel [C] the next one that is not dead, itself included; the first again after the last."""
-    moving = np.flatnonzero(~dead)
-    return moving[np.searchsorted(moving, np.arange(len(dead))) % len(moving)]
 
 
 def _trigger(channel: Array) -> bool:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from bench.data.prepared import MANIFEST, Shards
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import sha256 as hashed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +175,7 @@ def find(name: str, root: Path) -> Shards:
         raise BenchError(f"no corpus {name} in {root / CORPORA}; prepare it: bench data prepare {name} --data {root}",
                          ENVIRONMENT)
     manifest = read_manifest(path)
-    return Shards(manifest["name"], _sha256(path / MANIFEST), manifest["n_chans"], manifest["window"]["n_times"],
+    return Shards(manifest["name"], hashed(path / MANIFEST), manifest["n_chans"], manifest["window"]["n_times"],
                   str(path.resolve()))
 
 
@@ -209,7 +210,7 @@ def verify(path: Path) -> list[str]:
         file = path / name
         if not file.is_file():
             damage.append(f"{file}: missing")
-        elif _sha256(file) != entry["sha256"]:
+        elif hashed(file) != entry["sha256"]:
             damage.append(f"{file}: {file.stat().st_size} bytes ({entry['bytes']} are expected), another SHA-256 than "
                           "the manifest says")
     strange = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {*expected, MANIFEST}
@@ -228,7 +229,7 @@ def first_channels(folder: Path) -> Array:
 
 def _index(path: Path, manifest: dict[str, Any]) -> pd.DataFrame:
     entry, file = manifest["files"][INDEX], path / INDEX
-    if not file.is_file() or _sha256(file) != entry["sha256"]:
+    if not file.is_file() or hashed(file) != entry["sha256"]:
         raise BenchError(f"{file}: missing, or another than the manifest says; {_again(path, manifest)}", ENVIRONMENT)
     return pd.read_csv(file, dtype=dict.fromkeys(("dataset", "session", "run", "part"), "category"),
                        keep_default_na=False)
@@ -250,8 +251,3 @@ def _empty(shape: tuple[int, ...], dtype: Any, pinned: bool) -> Array:
 
     kinds = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
     return torch.empty(shape, dtype=kinds[np.dtype(dtype)], pin_memory=True).numpy()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

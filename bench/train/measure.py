@@ -5,7 +5,6 @@ Pictures are read one item at a time; what is kept of each is its features and i
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import warnings
@@ -25,6 +24,7 @@ from torchmetrics.image.inception import InceptionScore
 
 from bench import gallery, metrics, results
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import sha256
 from bench.runtime import silent
 from bench.scale import TINY
 from bench.train.loop import exact
@@ -509,7 +509,7 @@ def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
         if not weights.is_file():
             raise BenchError(f"no judge {judge!r}; expected tiny, none, or the file of a judge, or a folder of timm's "
                              f"(config.json, {TIMM_WEIGHTS})")
-        own = extractors.judge(judge, _digest(weights), Path(judge).stem, device)
+        own = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if own:
         offered |= {*own.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if labelled else ())}
@@ -536,11 +536,6 @@ def _unmet(name: str) -> str:
         return "is of Inception-v3: it needs --judge none"
     of_the_judge = name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE))
     return "needs --judge tiny" if of_the_judge else "cannot be measured from pictures alone"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _classes(judge: Extractor | None, device: str) -> int:
