@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 
 from bench import modules
 from bench.errors import BenchError
 from bench.scale import Scale
-from bench.variant import FULL, On, Spec, Variant
+from bench.variant import FULL, On, Spec, sees_eeg
 
 FOLDER = Path(__file__).resolve().parent.parent / "ablations"
 
@@ -18,13 +18,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "ablations"
 @dataclass(frozen=True)
 class Ablation:
     """name: what its results are called. contrasts: pairs of names that differ in one factor. published: the stem of a
-    table in results/published/ whose rows carry the variants' names, or None."""
+    table in results/published/ whose rows carry the variants' names, or None. costs: whether the table has columns for
+    trained parameters and seconds. literature: of a variant's name, under which names results/published/ has numbers of
+    that system's."""
 
     name: str
     title: str
     variants: tuple[Spec, ...]
     contrasts: tuple[tuple[str, str], ...]
     published: str | None
+    costs: bool = False
+    literature: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def chosen(self, names: list[str]) -> list[Spec]:
         """The variants of these names, in the ablation's order. Raises BenchError naming those that exist."""
@@ -85,14 +89,16 @@ def subjects(text: str | None, at: Scale) -> list[int]:
 
 
 def with_controls(ablation: Ablation) -> Ablation:
-    """The ablation with rows beside every variant: its EEG shuffled, replaced by a surrogate, and set to zero."""
+    """The ablation with rows beside every variant that sees the EEG: shuffled, replaced by a surrogate, set to zero."""
     controls: list[Spec] = []
     for v in ablation.variants:
         for eeg in ("shuffled", "surrogate", "zero"):
             name = f"{v.name} / EEG {eeg}"
-            if isinstance(v, Variant):
+            if not sees_eeg(v):
+                continue
+            if not isinstance(v, On):
                 controls.append(On(v, name, eeg=eeg, eeg_free=True))
-            elif isinstance(v, On) and v.eeg == "real" and isinstance(v.of, Variant):
+            elif v.eeg == "real":
                 controls.append(replace(v, name=name, eeg=eeg, eeg_free=True))
     return replace(ablation, variants=(*ablation.variants, *controls))
 
@@ -139,4 +145,9 @@ def _checked(module: object, path: Path) -> Ablation:
             raise BenchError(f"{path}: the contrast {pair!r} must be a pair of names among: {', '.join(known)}")
     contrasts = tuple((a, b) for a, b in contrasts)
     title = " ".join((module.__doc__ or path.stem).strip().split("\n\n")[0].split())
-    return Ablation(path.stem, title, tuple(variants), contrasts, getattr(module, "published", None))
+    literature = dict(getattr(module, "literature", {}))
+    if unknown := set(literature) - set(known):
+        raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is no variant; there are: "
+                         f"{', '.join(known)}")
+    return Ablation(path.stem, title, tuple(variants), contrasts, getattr(module, "published", None),
+                    bool(getattr(module, "costs", False)), {name: tuple(rows) for name, rows in literature.items()})

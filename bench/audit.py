@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import errors, places
+from bench import ablation, errors, places
 from bench.data import prepared
 from bench.data.prepared import Prepared, Shards
 from bench.data.shards import first_channels
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
+from bench.key import kind
+from bench.plan import peeked, plan
+from bench.stages import Score
 from bench.store import Store
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
@@ -100,12 +103,20 @@ def read(folder: Path, corpus: Path | Array | None = None, known: str = "no") ->
                  _array(corpus, 3) if isinstance(corpus, Path) else corpus, known)
 
 
+def trained_on(score: Score) -> str:
+    """What trainings behind a row were given of the part that it is tested on; empty: nothing, as it should be."""
+    found = sorted({kind(stage) for stage in peeked(score)})
+    return f"trained on the {score.items.part} trials ({', '.join(found)})" if found else ""
+
+
 def main(options: argparse.Namespace, console: Console) -> int:
-    """Audits options.trials, a folder as `read` has it (with corpus.npy, if it is there), or else the trials and the
-    corpus of options.scale in options.store; builds nothing.
+    """Audits options.trials, a folder as `read` has it (with corpus.npy, if it is there), or the rows of
+    options.ablation, or else the trials and the corpus of options.scale in options.store; builds nothing.
 
     Prints findings and verdict; returns 0 without a leak, else 1. Raises BenchError for what is not there.
     """
+    if options.ablation:
+        return _rows(options)
     corpus: Path | Array | None
     known = "no"
     if options.trials:
@@ -129,6 +140,29 @@ def main(options: argparse.Namespace, console: Console) -> int:
     print(f"{name}: " + ", ".join(f"{parts[part]} {part}" for part in PARTS if part in parts) + " trials\n")
     print(report.render())
     return errors.SOME_FAILED if report.leaky else errors.OK
+
+
+def _rows(options: argparse.Namespace) -> int:
+    """Audits what the rows of an ablation are trained on, and their trials where the store has them."""
+    at, store = places.asked(options, needed=False), Store(Path(options.store), create=False)
+    leaky = False
+    for variant in ablation.load(options.ablation).variants:
+        try:
+            score = plan(variant, at.items(), at, 0)
+        except errors.NotHere as error:
+            print(f"{variant.name}: left out at scale {at.name} ({error})")
+            continue
+        found = [own] if (own := trained_on(score)) else []
+        trials, unseen = score.items.trials, ""
+        if store.has(trials):
+            known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
+            verdict = read(store.path(trials), known=known).verdict
+            found += [verdict.removeprefix("yes: ")] if verdict.startswith("yes") else []
+        else:
+            unseen = " (its trials are not in the store: what it is trained on alone was looked at)"
+        leaky = leaky or bool(found)
+        print(f"{variant.name}: {'yes: ' + '; '.join(found) if found else 'no'}{unseen}")
+    return errors.SOME_FAILED if leaky else errors.OK
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -26,8 +26,7 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     numerics = getattr(stage, "numerics", None)
     torch.set_num_threads(numerics.threads if numerics else 1)
     exact()
-    module = "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
-    function = getattr(importlib.import_module(f"bench.train.{module}"), kind(stage))
+    function = getattr(importlib.import_module(f"bench.train.{_module(stage)}"), kind(stage))
     runtime = Runtime(device, progress, store.encoders, store.checkpoints(stage))
     def make(out: Path) -> None:
         try:
@@ -39,3 +38,11 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     return store.build(stage, make,
                        packages={name: importlib.metadata.version(name) for name in PACKAGES},
                        python=platform.python_version(), device=device)
+
+
+def _module(stage: Stage) -> str:
+    """The file of bench/train/ that builds it: a system's own stages have one together, every other kind its own."""
+    room, _, name = type(stage).__module__.rpartition(".")
+    if room == "bench.systems":
+        return name
+    return "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)

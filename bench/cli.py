@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import ablation, doctor, encoders, errors, fetch, prepare
 from bench.errors import BenchError
+from bench.plan import systems
 from bench.scale import SCALES, scale
 
 EXAMPLES = """examples:
@@ -82,6 +83,7 @@ def parser() -> Parser:
     audit = command("audit", "leaks between the parts of a data set: what a decoder could use beside the stimulus")
     audit.add_argument("--scale", default="tiny", help="its trials in the store (default: tiny)")
     audit.add_argument("--trials", metavar="DIR", help="instead of them a folder: trials.csv, eeg.npy, pictures.npy")
+    audit.add_argument("--ablation", metavar="NAME|FILE", help="instead of them the rows of an ablation")
     audit.add_argument("--store", default=".bench", metavar="DIR")
     _places(audit)
 
@@ -148,11 +150,11 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         print(json.dumps({
             "ablations": {a.name: {"title": a.title, "variants": [v.name for v in a.variants],
                                    "contrasts": a.contrasts} for a in loaded},
-            "encoders": encoders.names(), "scales": list(SCALES)}, indent=1))
+            "encoders": encoders.names(), "systems": systems(), "scales": list(SCALES)}, indent=1))
         return errors.OK
     for a in loaded:
         print(f"{a.name:14s}{a.title}\n{'':14s}variants: {', '.join(v.name for v in a.variants)}")
-    print(f"\nencoders: {', '.join(encoders.names())}\nscales: {', '.join(SCALES)}")
+    print(f"\nencoders: {', '.join(encoders.names())}\nsystems: {', '.join(systems())}\nscales: {', '.join(SCALES)}")
     return errors.OK
 
 

@@ -1,11 +1,16 @@
-"""Imports a user's file by its path."""
+"""A user's own files: imported by their paths, and found in a stage."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from bench.key import Stage
 
 
 def from_file(path: Path, name: str) -> ModuleType:
@@ -26,3 +31,12 @@ def from_file(path: Path, name: str) -> ModuleType:
             if file and Path(file).is_relative_to(path.parent):
                 del sys.modules[other]
     return module
+
+
+def own(stage: Stage) -> Iterator[Any]:
+    """The values in a stage that stand for a user's own file: they have the hash of its source as `code`, and its
+    `path`."""
+    for one in fields(stage):  # type: ignore[arg-type]
+        value = getattr(stage, one.name)
+        if getattr(value, "code", "") and hasattr(value, "path"):
+            yield value

@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from bench.key import Stage, kind, upstream
 from bench.scale import Scale
-from bench.stages import Finetune, Generate, Items, Pretrain, Readout, Score, training
+from bench.stages import Finetune, Items, Pretrain, Readout, Score, training
 from bench.systems import captions
 from bench.variant import FULL, On, Spec
+
+
+def systems() -> list[str]:
+    """The systems of the suite: the files in bench/systems/."""
+    return sorted(path.stem for path in (Path(__file__).parent / "systems").glob("[!_]*.py"))
 
 
 def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
@@ -39,17 +45,27 @@ class Row:
 
 def shown(row: Row) -> list[Stage]:
     """What a report reads of a row: scores, trials, pictures, and what its model says about its training."""
-    found = [row.stage]
     if isinstance(row.stage, Readout):
-        found.append(row.stage.test.trials)
+        return [row.stage, row.stage.test.trials]
     if isinstance(row.stage, Score):
-        found.append(row.stage.items.trials)
-        found.append(row.stage.pictures)
-        if isinstance(row.stage.pictures, Generate) and isinstance(row.stage.pictures.model, Finetune):
-            found.append(row.stage.pictures.model)
-            if isinstance(row.stage.pictures.model.start, Pretrain):
-                found.append(row.stage.pictures.model.start)
-    return found
+        return [row.stage, row.stage.items.trials, row.stage.pictures, *trained(row.stage)]
+    return [row.stage]
+
+
+def trained(score: Score) -> list[Stage]:
+    """The trainings behind a row's pictures, upstream first: DreamDiffusion's, classifiers of the EEG, and the stages
+    that a system has of its own."""
+    return [stage for stage in stages([score.pictures]) if stage != score.pictures and (
+        isinstance(stage, (Pretrain, Finetune, Readout)) or type(stage).__module__.startswith("bench.systems."))]
+
+
+def peeked(score: Score) -> list[Stage]:
+    """The trainings behind a row's pictures that were given trials of the part that it is tested on."""
+    def tested(stage: Stage) -> bool:
+        return any(isinstance(value, Items) and value.part == score.items.part
+                   for value in (getattr(stage, f.name) for f in fields(stage)))  # type: ignore[arg-type]
+
+    return [stage for stage in trained(score) if not isinstance(stage, Readout) and tested(stage)]
 
 
 def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -81,6 +82,14 @@ RATES = {  # of MATMUL; pretrain's goal is for batches of 1,024, and the protoco
     "score": Rate(0.25, "assumption"),
     "trivial": Rate(0.25, "assumption"),
 }
+OTHERS = Rate(0.10, "assumption")  # of a system's own small networks, which a large GPU waits for
+
+
+def rate(name: str) -> Rate:
+    """The rate of a kind of stage."""
+    return RATES.get(name, OTHERS)
+
+
 NOT_COUNTED = ("elementwise operations, norms, optimisers and input", "losses on held-out windows", "readouts",
                "captions' text tower", "metrics on features")
 HEADROOM = 0.9  # of a GPU's memory that a plan may fill
@@ -139,7 +148,8 @@ def _size(trials: Trials) -> Size:
     return size(trials.world, trials.subjects, trials.split)
 
 
-def _trials(items: Items) -> int:
+def trials(items: Items) -> int:
+    """How many trials that part has."""
     found = _size(items.trials).trials
     if items.part not in found:
         raise BenchError(f"no part {items.part!r} among those of the data set: {', '.join(sorted(found))}")
@@ -178,7 +188,7 @@ def sdpa() -> Any:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def _meta(*shape: int, **options: Any) -> Tensor:
+def meta(*shape: int, **options: Any) -> Tensor:
     """A tensor that has a shape and nothing else."""
     import torch
 
@@ -243,7 +253,7 @@ def autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times:
     model, tokens = _autoencoder(encoder, decoder, n_chans, n_times)
     masking = _masking(tokens, mask_ratio, batch)
     model.train().requires_grad_(True)
-    return counted(lambda: model(_meta(batch, n_chans, n_times), masking), True)
+    return counted(lambda: model(meta(batch, n_chans, n_times), masking), True)
 
 
 @functools.cache
@@ -258,7 +268,7 @@ def released_autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int,
     model.train().requires_grad_(True)
 
     def step() -> Tensor:
-        embedded = model.encoder.tokenize(_meta(1, n_chans, n_times))
+        embedded = model.encoder.tokenize(meta(1, n_chans, n_times))
         seen = model.embed(model.encoder.encode(embedded[:, [0, *range(visible)]]))
         hidden = torch.cat([seen, model.mask_token.expand(1, tokens - visible, -1)], 1)
         for block in model.blocks:
@@ -274,7 +284,7 @@ def encoder_flops(encoder: Encoder, n_chans: int, n_times: int) -> tuple[int, in
     """FLOPs of an encoder on one trial: (forward, forward and backward to all its parameters)."""
     module, _ = _encoder(encoder, n_chans, n_times)
     module.train().requires_grad_(True)
-    return counted(lambda: module(_meta(1, n_chans, n_times)), True)
+    return counted(lambda: module(meta(1, n_chans, n_times)), True)
 
 
 @functools.cache
@@ -282,7 +292,7 @@ def condition_flops(tokens: int, width: int, trained: bool, through: bool) -> in
     """FLOPs of tau on the tokens [L, width] of one trial. trained: with the gradients of its parameters; through: of
     its input, too."""
     tau = _tau(tokens, width).requires_grad_(trained)
-    return max(counted(lambda: tau(_meta(1, tokens, width, requires_grad=through)), trained or through))
+    return max(counted(lambda: tau(meta(1, tokens, width, requires_grad=through)), trained or through))
 
 
 def _tau(tokens: int, width: int) -> Any:
@@ -315,7 +325,7 @@ def head_flops(aligned: str, tokens: int, width: int, out: int, through: bool) -
 
     shape = (tokens, width) if aligned == "latent" else (configurations.TOKENS, configurations.WIDTH)
     head = _head(aligned, tokens, width, out)
-    return max(counted(lambda: head(_meta(1, *shape, requires_grad=through)), True))
+    return max(counted(lambda: head(meta(1, *shape, requires_grad=through)), True))
 
 
 def _unet(opens: frozenset[str], time: bool = False, checkpointed: bool = False) -> Any:
@@ -356,9 +366,9 @@ def _denoised(unet: Any, context: bool, batch: int = 1, dtype: Any = None) -> Te
 
     from models import configurations
 
-    latents = _meta(batch, unet.config["in_channels"], *[unet.config["sample_size"]] * 2, dtype=dtype)
-    condition = _meta(batch, configurations.TOKENS, configurations.WIDTH, dtype=dtype, requires_grad=context)
-    prediction: Tensor = unet(latents, _meta(batch, dtype=torch.int64), condition).sample
+    latents = meta(batch, unet.config["in_channels"], *[unet.config["sample_size"]] * 2, dtype=dtype)
+    condition = meta(batch, configurations.TOKENS, configurations.WIDTH, dtype=dtype, requires_grad=context)
+    prediction: Tensor = unet(latents, meta(batch, dtype=torch.int64), condition).sample
     return prediction
 
 
@@ -390,22 +400,22 @@ def vae_flops(direction: str) -> int:
 
     vae, side = _part("stable_diffusion_vae"), configurations.PIXELS
     if direction == "encode":
-        return counted(lambda: vae.encode(_meta(1, 3, side, side)), False)[0]
-    return counted(lambda: vae.decode(_meta(1, 4, side // 8, side // 8)), False)[0]
+        return counted(lambda: vae.encode(meta(1, 3, side, side)), False)[0]
+    return counted(lambda: vae.decode(meta(1, 4, side // 8, side // 8)), False)[0]
 
 
 @functools.cache
 def clip_flops() -> tuple[int, int]:
     """FLOPs of CLIP's image tower on one picture: (forward, forward and backward to all its parameters)."""
     clip = _part("clip").requires_grad_(True)
-    return counted(lambda: clip.encode_image(_meta(1, 3, 224, 224)), True)
+    return counted(lambda: clip.encode_image(meta(1, 3, 224, 224)), True)
 
 
 @functools.cache
 def looked(name: str, side: int) -> int:
     """FLOPs of a network of models.configurations on one picture of that side."""
     net = _part(name)
-    return counted(lambda: net(_meta(1, 3, side, side)), False)[0]
+    return counted(lambda: net(meta(1, 3, side, side)), False)[0]
 
 
 NETWORKS: dict[str, Callable[[], tuple[int, int]]] = {  # of Score.networks: FLOPs of a picture, and of a pair
@@ -415,11 +425,33 @@ NETWORKS: dict[str, Callable[[], tuple[int, int]]] = {  # of Score.networks: FLO
 }
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a system says of one of its own stages: FLOPs of building it, memory on the GPU, bytes that it leaves."""
+
+    flops: int
+    memory: Memory | None
+    disk: int
+
+
+def system_cost(stage: Stage) -> Cost | None:
+    """What the file of a system says of its own stage, by its function `cost`; None for every other stage."""
+    return _system_cost(stage) if type(stage).__module__.startswith("bench.systems.") else None
+
+
+@functools.cache
+def _system_cost(stage: Stage) -> Cost | None:
+    found: Cost | None = sys.modules[type(stage).__module__].cost(stage)  # type: ignore[attr-defined]
+    return found
+
+
 def flops(stage: Stage) -> int:
     """All FLOPs of building a stage, 2 for each multiply-add; what NOT_COUNTED lists is left out.
 
     Raises BenchError for frozen parts whose configuration is not known, and for data whose size is not.
     """
+    if own := system_cost(stage):
+        return own.flops
     if isinstance(stage, Pretrain):
         world = stage.corpus.world
         return stage.schedule.steps * stage.schedule.batch * autoencoder_flops(
@@ -433,13 +465,13 @@ def flops(stage: Stage) -> int:
         return _generate(stage)
     if isinstance(stage, Trivial):
         _known(stage.vae)
-        return _trials(stage.items) * (vae_flops("encode") + vae_flops("decode")) * (stage.source == "vae")
+        return trials(stage.items) * (vae_flops("encode") + vae_flops("decode")) * (stage.source == "vae")
     if isinstance(stage, Reference):
         _known(stage.judge)
         return _reference(stage) * looked("judge", 224)
     if isinstance(stage, Score):
         _known(stage.reference.judge, stage.clip)
-        items, samples = _trials(stage.items), _samples(stage.pictures)
+        items, samples = trials(stage.items), _samples(stage.pictures)
         costs = [NETWORKS[network.name]() for network in stage.networks if network.name in NETWORKS]
         once = looked("judge", 224) + clip_flops()[0] + sum(picture for picture, _ in costs)
         return items * (1 + samples) * once + items * samples * sum(pair for _, pair in costs)
@@ -448,9 +480,7 @@ def flops(stage: Stage) -> int:
 
 def _samples(stage: Stage) -> int:
     """How many pictures there are of each item."""
-    if isinstance(stage, Generate):
-        return stage.sampling.samples
-    return stage.samples if isinstance(stage, Trivial) else 1
+    return stage.sampling.samples if isinstance(stage, Generate) else getattr(stage, "samples", 1)
 
 
 def _reference(stage: Reference) -> int:
@@ -478,7 +508,7 @@ def _finetune(stage: Finetune) -> int:
     if "E" in opens:
         sample += encoder_flops(encoder, *shape)[1]
     else:
-        once = _trials(stage.items) * encoder_flops(encoder, *shape)[0]
+        once = trials(stage.items) * encoder_flops(encoder, *shape)[0]
     through = bool(opens & {"E", "tau"})
     if stage.align:
         sample += head_flops(stage.aligned, tokens, width, _out(stage),
@@ -506,7 +536,7 @@ def evaluations(stage: Generate) -> int:
 def _generate(stage: Generate) -> int:
     """The last batch is padded."""
     _known(stage.vae, stage.model.unet)
-    items, time = _trials(stage.items), isinstance(stage.model, Finetune) and stage.model.time_condition
+    items, time = trials(stage.items), isinstance(stage.model, Finetune) and stage.model.time_condition
     drawn = _padded(items * stage.sampling.samples, stage.sampling.batch)
     total = drawn * (evaluations(stage) * evaluation_flops(time) + vae_flops("decode"))
     if isinstance(stage.model, Finetune):
@@ -547,9 +577,9 @@ def naive(stage: Stage) -> int:
     if isinstance(stage, Generate):
         _known(stage.vae, stage.model.unet)
         passes = (PLMS_STEPS + 1) * evaluation_flops() + vae_flops("decode")
-        return _trials(stage.items) * stage.sampling.samples * passes
+        return trials(stage.items) * stage.sampling.samples * passes
     if isinstance(stage, Score):
-        items, samples = _trials(stage.items), _samples(stage.pictures)
+        items, samples = trials(stage.items), _samples(stage.pictures)
         return items * samples * (2 * looked("released_judge", 518) + items * 2 * looked("alexnet", 512))
     return 0
 
@@ -576,9 +606,12 @@ def memory(stage: Stage) -> Memory | None:
     """A stage's memory on the GPU; None where it needs next to none.
 
     Trained parameters: 18 bytes each (float32 value, gradient, AdamW's two, a bfloat16 copy); others 2 (bfloat16),
-    those that measure 4. A training step keeps what autograd saves, counted on the meta device in bfloat16 with fused
-    attention, times AUTOCAST; a forward pass ALIVE tensors of its largest one's size in float32.
+    those that measure 4; a system's own stages as it says. A training step keeps what autograd saves, counted on the
+    meta device in bfloat16 with fused attention, times AUTOCAST; a forward pass ALIVE tensors of its largest one's size
+    in float32.
     """
+    if own := system_cost(stage):
+        return own.memory
     if isinstance(stage, Pretrain):
         shape = stage.corpus.world.n_chans, stage.corpus.world.n_times
         parameters, saved = _pretrain_memory(stage.encoder, stage.decoder, *shape, stage.mask_ratio)
@@ -624,7 +657,7 @@ def _frozen_parameters(stage: Finetune) -> int:
     return unet + (_parameters("stable_diffusion_vae") if stage.targets.views == 0 else 0)
 
 
-def _saved(module: nn.Module, run: Callable[[], Tensor]) -> int:
+def saved(module: nn.Module, run: Callable[[], Tensor]) -> int:
     """Bytes that autograd keeps of one forward pass in bfloat16, beside the parameters, times AUTOCAST."""
     import torch
 
@@ -673,8 +706,8 @@ def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: 
     model, tokens = _autoencoder(encoder, decoder, n_chans, n_times)
     masking = _masking(tokens, mask_ratio)
     model.train().requires_grad_(True)
-    return sum(p.numel() for p in model.parameters()), _saved(
-        model, lambda: model(_meta(1, n_chans, n_times, dtype=torch.bfloat16), masking))
+    return sum(p.numel() for p in model.parameters()), saved(
+        model, lambda: model(meta(1, n_chans, n_times, dtype=torch.bfloat16), masking))
 
 
 @functools.cache
@@ -682,7 +715,7 @@ def _encoder_memory(encoder: Encoder, n_chans: int, n_times: int) -> int:
     import torch
 
     module = _encoder(encoder, n_chans, n_times)[0].train().requires_grad_(True)
-    return _saved(module, lambda: module(_meta(1, n_chans, n_times, dtype=torch.bfloat16)))
+    return saved(module, lambda: module(meta(1, n_chans, n_times, dtype=torch.bfloat16)))
 
 
 @functools.cache
@@ -690,7 +723,7 @@ def _unet_memory(opens: frozenset[str], context: bool, time: bool) -> int:
     import torch
 
     unet = _unet(opens, time)
-    return _saved(unet, lambda: _denoised(unet, context, dtype=torch.bfloat16))
+    return saved(unet, lambda: _denoised(unet, context, dtype=torch.bfloat16))
 
 
 def _finetune_memory(stage: Finetune) -> int:
@@ -721,9 +754,9 @@ def _largest(what: str) -> int:
             return result
 
     runs: dict[str, Callable[[], object]] = {
-        "encode": lambda: _part("stable_diffusion_vae").encode(_meta(1, 3, 512, 512)),
-        "decode": lambda: _part("stable_diffusion_vae").decode(_meta(1, 4, 64, 64)),
-        "judge": lambda: _part("judge")(_meta(1, 3, 224, 224))}
+        "encode": lambda: _part("stable_diffusion_vae").encode(meta(1, 3, 512, 512)),
+        "decode": lambda: _part("stable_diffusion_vae").decode(meta(1, 4, 64, 64)),
+        "judge": lambda: _part("judge")(meta(1, 3, 224, 224))}
     with torch.no_grad(), _fused(), Largest() as largest:
         runs[what]()
     return largest.found
@@ -732,6 +765,8 @@ def _largest(what: str) -> int:
 def disk(stage: Stage) -> int:
     """Bytes that a stage leaves on the disk, its large files alone. A corpus: at most, as its shards are un-padded."""
     side = 512
+    if own := system_cost(stage):
+        return own.disk
     if isinstance(stage, Corpus):
         return PUBLISHED_WINDOWS * stage.world.n_chans * stage.world.n_times * 2
     if isinstance(stage, Trials):
@@ -746,7 +781,7 @@ def disk(stage: Stage) -> int:
     if isinstance(stage, Finetune):
         return 4 * sum(trained_parameters(stage).values()) * stage.checkpoints
     if isinstance(stage, (Generate, Trivial)):
-        return _trials(stage.items) * _samples(stage) * side**2 * 3
+        return trials(stage.items) * _samples(stage) * side**2 * 3
     return _reference(stage) * 1024 * 4 if isinstance(stage, Reference) else 0
 
 
@@ -754,7 +789,7 @@ def hours(stage: Stage, total: int, gpu: Gpu) -> float:
     """GPU-hours of a stage of that many FLOPs."""
     if not total:
         return 0.0
-    return total / (gpu.tflops * 1e12 * MATMUL.share * RATES[kind(stage)].share) / 3600
+    return total / (gpu.tflops * 1e12 * MATMUL.share * rate(kind(stage)).share) / 3600
 
 
 @dataclass(frozen=True)
@@ -846,9 +881,9 @@ class Priced:
         first = [["stage", "asked for", "distinct", "stored", "EFLOP", "share of rate", "GPU-hours", "kWh", "peak GB",
                   "micro-batch", "disk GB"]]
         for line in self.kinds:
-            rate = RATES.get(line.kind)
-            work = [_exa(line.flops), f"{rate.share:.0%} ({rate.source})" if rate else "-", f"{line.hours:.2f}",
-                    f"{self.energy(line.hours):.1f}"] if line.flops and rate else ["-"] * 4
+            at = rate(line.kind)
+            work = [_exa(line.flops), f"{at.share:.0%} ({at.source})", f"{line.hours:.2f}",
+                    f"{self.energy(line.hours):.1f}"] if line.flops else ["-"] * 4
             fits = [f"{line.memory / GIGA:.1f}", f"{line.micro} of {line.batch}" if line.micro else "does not fit"] \
                 if line.memory else ["-", "-"]
             first.append([line.kind, str(line.asked), str(line.built), str(line.stored), *work, *fits,

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,26 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench import ablation, audit, cost, encoders, errors, items, places, prior_parts, results, run, sheet, tables
+from bench import (
+    ablation,
+    audit,
+    cost,
+    encoders,
+    errors,
+    items,
+    modules,
+    places,
+    prior_parts,
+    results,
+    run,
+    sheet,
+    tables,
+)
 from bench.ablation import Ablation
 from bench.data import prepared
 from bench.data.shards import first_channels
 from bench.key import Stage, digest, key
-from bench.plan import Row, counts, rows, shown, stages
+from bench.plan import Row, counts, rows, shown, stages, trained
 from bench.plan import plan as planned
 from bench.progress import Display
 from bench.runtime import Runtime
@@ -31,7 +45,6 @@ from bench.scale import PRIOR, Scale
 from bench.stages import (
     Corpus,
     Finetune,
-    Generate,
     Items,
     Numerics,
     Prepared,
@@ -43,7 +56,7 @@ from bench.stages import (
     World,
 )
 from bench.store import Store
-from bench.variant import On, Spec, Variant
+from bench.variant import Spec
 
 SAMPLES = 2  # of each item on a contact sheet
 
@@ -125,7 +138,7 @@ def plan(options: argparse.Namespace, console: Console) -> int:
 
 def go(options: argparse.Namespace, console: Console) -> int:
     """Builds, records, prints; returns the exit code."""
-    chosen, variants, at, table = prepare(options)
+    chosen, _, at, table = prepare(options)
     folder = results_folder(options, at)
     with results.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +148,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
         results.read(folder, chosen.name)
     workers = run.workers(options.workers, at.numerics.device_class)
     store = Store(Path(options.store))
-    for variant in variants:
-        while isinstance(variant, On):
-            variant = variant.of
-        if isinstance(variant, Variant):
-            encoders.keep(encoders.encoder(variant, at), store.encoders)
     every = stages(row.stage for row in table)
+    for source in {source for stage in every for source in modules.own(stage)}:
+        encoders.keep(source, store.encoders)
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
                   f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
@@ -157,8 +167,12 @@ def go(options: argparse.Namespace, console: Console) -> int:
         failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
                     for row, cause in outcome.failed.items()]
         results.record(folder, chosen.name, pd.concat(failures), pd.DataFrame())
-    if built := [row for row in table if row.stage in outcome.built]:
-        results.note_runs(folder, chosen.name, [note(row, store) for row in built])
+    there = results.runs(folder, chosen.name)
+    noted = set(zip(there["variant"], there["seed"], there["items"], there["stage"], strict=True))
+    new = [row for row in table if row.stage in outcome.built or (row not in outcome.failed and (
+        row.variant, str(row.seed), row.items, key(row.stage)[:16]) not in noted)]
+    if new:
+        results.note_runs(folder, chosen.name, [note(row, store) for row in new])
     console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
                   highlight=False)
     if (folder / f"{chosen.name}.csv").exists():
@@ -199,21 +213,38 @@ def _label(variant: Spec, at: Scale) -> str:
 
 def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row's numbers, and those of its items, with what a table must say about them."""
-    said = about(row, at, chosen) | {"leaky": leak(tested(row).trials, store, _corpus(row)),
-                                     "versions": versions(row.stage, store)}
-    model = None
-    if isinstance(row.stage, Score) and isinstance(row.stage.pictures, Generate) and isinstance(
-            row.stage.pictures.model, Finetune):
-        model = row.stage.pictures.model
-        said["params"] = json.loads((store.path(model) / "finetune.json").read_text())["encoder_parameters"]
+    said = about(row, at, chosen) | {"leaky": leak(row, store), "versions": versions(row.stage, store)}
+    lines: list[dict[str, Any]] = []
+
+    def line(metric: str, key: str, value: float, n: int) -> None:
+        lines.append({"metric": metric, "key": key, "value": value, "n": n, "extractor": "", "extractor_sha256": "",
+                      "comparable": 1, results.FAILED: ""})
+
+    if isinstance(row.stage, Score) and (behind := summaries(row.stage, store)):
+        said["params"] = next((own["encoder_parameters"] for own in behind.values() if "encoder_parameters" in own), "")
+        line("trained_parameters", "in all", sum(sum(own.get("trained_parameters", {}).values())
+                                                 for own in behind.values()), 1)
     numbers, each = results.gather(store.path(row.stage), **said)
-    if model and isinstance(model.start, Pretrain):
-        summary = json.loads((store.path(model.start) / "pretrain.json").read_text())
-        lines = [{"metric": name, "key": f"mask {model.start.mask_ratio:g}, held-out recordings",
-                  "value": summary[name], "n": summary["held_out_windows"], "extractor": "", "extractor_sha256": "",
-                  "comparable": 1, results.FAILED: ""} for name in tables.MASKED if name in summary]
-        numbers = pd.concat([numbers, pd.DataFrame([line | said for line in lines])])
+    start = _start(row)
+    if isinstance(start, Pretrain):
+        summary = json.loads((store.path(start) / "pretrain.json").read_text())
+        for name in tables.MASKED:
+            if name in summary:
+                line(name, f"mask {start.mask_ratio:g}, held-out recordings", summary[name],
+                     summary["held_out_windows"])
+    if lines:
+        numbers = pd.concat([numbers, pd.DataFrame([each_line | said for each_line in lines])])
     return numbers, each
+
+
+def summaries(score: Score, store: Store) -> dict[Stage, dict[str, Any]]:
+    """What the trainings behind a row's pictures say of themselves, in finetune.json or a system's summary.json."""
+    found = {}
+    for stage in trained(score):
+        path = store.path(stage) / ("finetune.json" if isinstance(stage, Finetune) else "summary.json")
+        if path.is_file():
+            found[stage] = json.loads(path.read_text())
+    return found
 
 
 def tested(row: Row) -> Items:
@@ -225,13 +256,22 @@ def tested(row: Row) -> Items:
 _leaks: dict[str, str] = {}
 
 
-def _corpus(row: Row) -> Corpus | None:
-    """What the row's encoder was pre-trained on, where that is a prepared corpus."""
-    start = getattr(getattr(getattr(row.stage, "pictures", None), "model", None), "start", None)
-    return start.corpus if isinstance(start, Pretrain) and isinstance(start.corpus.world, Shards) else None
+def _start(row: Row) -> Any:
+    """What the row's fine-tuning began with; None where nothing is fine-tuned."""
+    return getattr(getattr(getattr(row.stage, "pictures", None), "model", None), "start", None)
 
 
-def leak(trials: Trials, store: Store, corpus: Corpus | None = None) -> str:
+def leak(row: Row, store: Store) -> str:
+    """The audit's verdict on a row's trials, and on what its system was trained with: "no", or "yes: ..."."""
+    start = _start(row)
+    corpus = start.corpus if isinstance(start, Pretrain) and isinstance(start.corpus.world, Shards) else None
+    verdict = leak_of(tested(row).trials, store, corpus)
+    if isinstance(row.stage, Score) and (own := audit.trained_on(row.stage)):
+        return f"{verdict}; {own}" if verdict.startswith("yes") else f"yes: {own}"
+    return verdict
+
+
+def leak_of(trials: Trials, store: Store, corpus: Corpus | None = None) -> str:
     """What is known of a prepared data set, or the audit's verdict on those trials: "no", or "yes: ..."."""
     path = store.path(trials)
     name = path.name + (key(corpus) if corpus else "")
@@ -255,10 +295,14 @@ def note(row: Row, store: Store) -> dict[str, object]:
                                 capture_output=True, text=True, check=False).stdout.strip()
     except OSError:  # no git on this machine
         commit = ""
-    seconds = sum(store.manifest(stage)["wall_s"] for stage in stages([row.stage]) if store.has(stage))
+    def seconds(those: Iterable[Stage]) -> float:
+        return round(sum(store.manifest(stage)["wall_s"] for stage in those if store.has(stage)), 1)
+
+    pictures = row.stage.pictures if isinstance(row.stage, Score) else None
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
-            "items": row.items, "stage": key(row.stage)[:16], "seconds": round(seconds, 1),
-            "host": socket.gethostname(), "commit": commit}
+            "items": row.items, "stage": key(row.stage)[:16], "seconds": seconds(stages([row.stage])),
+            "training_s": seconds(trained(row.stage)) if isinstance(row.stage, Score) else "",
+            "sampling_s": seconds([pictures]) if pictures else "", "host": socket.gethostname(), "commit": commit}
 
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:

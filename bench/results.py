@@ -35,7 +35,7 @@ COLUMNS = ("schema", "ablation", *KEY, "value", "n", *PROVENANCE, *ABOUT)
 FAILED = "failed"  # the metric of a row that has no numbers, and the column that says why
 ITEM_KEY = (*GROUP, "item", "sample")
 ITEM_HEAD = (*ITEM_KEY, "subject", "picture", "label", "judged_real", "judged")  # the others follow by name
-RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "host", "commit")
+RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "training_s", "sampling_s", "host", "commit")
 NUMBERS = {"schema": "int64", "seed": "int64", "n": "int64", "value": "float64", "comparable": "int64",
            "params": "Int64"}
 ITEM_TEXT = ("variant", "items")
@@ -170,8 +170,23 @@ def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) ->
     text = pd.DataFrame([{name: run.get(name, "") for name in RUNS} for run in runs], columns=list(RUNS))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, ablation), (folder / f"{ablation}.runs.csv").open("ab") as file:
+        with _locked(folder, ablation), (folder / f"{ablation}.runs.csv").open("rb+") as file:
+            before = pd.read_csv(file, dtype=object, keep_default_na=False, na_filter=False)
+            if tuple(before) != RUNS:  # a version of bench that had fewer columns wrote it
+                file.seek(0)
+                file.truncate()
+                file.write(csv_bytes(before.reindex(columns=list(RUNS), fill_value="")))
+            file.seek(0, os.SEEK_END)
             file.write(csv_bytes(text).split(b"\n", 1)[1])
+
+
+def runs(folder: Path, ablation: str) -> pd.DataFrame:
+    """What was noted of the runs, text in columns RUNS; empty where nothing was."""
+    path = folder / f"{ablation}.runs.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=list(RUNS))
+    table = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False)
+    return table.reindex(columns=list(RUNS), fill_value="")
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:

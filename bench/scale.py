@@ -7,9 +7,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from bench.data.tiny import SUBJECTS
-from bench.errors import ENVIRONMENT, BenchError
+from bench.errors import ENVIRONMENT, BenchError, NotHere
 from bench.stages import (
     Corpus,
     Decoder,
@@ -29,6 +30,7 @@ from bench.stages import (
 )
 from bench.weights import part as pinned
 
+Sizes = TypeVar("Sizes")
 PRIOR = Path(__file__).parent / "prior"  # the frozen parts that are shipped
 
 
@@ -88,6 +90,11 @@ class Scale:
     def alone(self) -> Numerics:
         """The numerics of what never runs in more than one process: all but the trainings."""
         return replace(self.numerics, world_size=1)
+
+    @property
+    def fp32(self) -> Numerics:
+        """The numerics of networks that are small at every scale."""
+        return replace(self.alone, dtype="float32")
 
     def size(self, label: str) -> Size:
         """The size of that label. Raises BenchError naming those that exist."""
@@ -245,3 +252,11 @@ def scale(name: str) -> Scale:
     if name not in SCALES:
         raise BenchError(f"no scale {name!r}; there are: {', '.join(SCALES)}")
     return SCALES[name]
+
+
+def sized(sizes: dict[str, Sizes], at: Scale, system: str) -> Sizes:
+    """A system's own sizes and schedules at a scale, by its name. Raises NotHere naming the scales that it has some
+    for."""
+    if at.name not in sizes:
+        raise NotHere(f"system {system} has no sizes for scale {at.name}; it has some for: {', '.join(sizes)}")
+    return sizes[at.name]

@@ -29,6 +29,7 @@ from bench.statistics import (
     permutation_null,
     verdicts,
 )
+from bench.variant import innermost
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"
 NULL = ("Full", "shuffled")
@@ -63,6 +64,7 @@ class Row:
     exceeds: float | None
     failed: bool
     paper: float | None
+    seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,14 @@ class Table:
     caption: tuple[str, ...]
     labels: tuple[str, str]
     has_paper: bool
+    costs: bool = False
+    literature: pd.DataFrame | None = None
 
     def printed(self) -> Printed:
         """As it is printed in any format."""
         blocks = [_row_columns(self)] + ([_contrast_columns(self)] if self.contrasts else [])
+        if self.literature is not None:
+            blocks.append(_literature_columns(self.literature))
         return Printed(self.title, tuple(blocks), self.caption, _frame(self))
 
     def render(self, format: str = "text") -> str:
@@ -118,6 +124,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
     """
     paper, source = _paper(ablation.published, published)
     scores = _Scores(results.read(folder, name))
+    costs = getattr(ablation, "costs", False)
+    seconds = _seconds(folder, name) if costs else {}
 
     def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str, free: bool = False) -> Row:
         gain = None if whose == NULL else scores.gain(whose)
@@ -125,7 +133,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
         null = scores.null(whose) if free else None
         return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
                    scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
-                   null.p if null else None, scores.failed(whose), paper.get(known))
+                   null.p if null else None, scores.failed(whose), paper.get(known),
+                   seconds.get(whose) if whose else None)
 
     nothing = (NOTHING,) * 4
     rows = [row(v.name, _whose(v), _settings(v), v.name, getattr(v, "eeg_free", False)) for v in ablation.variants]
@@ -135,7 +144,41 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
               f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     contrasts = _contrasts(scores, ablation, paper)
     caption = tuple(_caption(scores, rows, contrasts, ablation, name, paper, source))
-    return Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper))
+    return Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper), costs,
+                 _literature(getattr(ablation, "literature", {}), published))
+
+
+def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float]]:
+    """Of each row the seconds of its trainings and of drawing its pictures, means over seeds, as last noted."""
+    runs = results.runs(folder, name)
+    runs = runs[(runs["training_s"] != "") & (runs["sampling_s"] != "")]
+    last = runs.groupby(["variant", "items", "seed"])[["training_s", "sampling_s"]].last().astype(float)
+    means = last.groupby(level=["variant", "items"]).mean().reset_index()
+    return {(variant, items): (training, sampling)
+            for variant, items, training, sampling in means.itertuples(index=False, name=None)}
+
+
+def _literature(names: Mapping[str, Sequence[str]], folder: Path) -> pd.DataFrame | None:
+    """The published numbers of the systems: columns here, row, metric, value, unit, dataset, read_in, paper, place."""
+    if not names:
+        return None
+    every = pd.concat([pd.read_csv(path, dtype={"row": str, "value": str}) for path in sorted(folder.glob("*.csv"))])
+    found = [every[every["row"].isin(those)].assign(here=here) for here, those in names.items()]
+    return pd.concat(found).fillna("").reset_index(drop=True)
+
+
+def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
+    def value(one: Any) -> str:
+        return f"{one.value} {one.unit}".strip()
+
+    return (Column("system", tuple(rows["here"]), left=True),
+            Column("in the literature", tuple(rows["row"]), left=True),
+            Column("metric", tuple(rows["metric"]), left=True),
+            Column("value", tuple(value(one) for one in rows.itertuples())),
+            Column("on", tuple(rows["dataset"]), 1, left=True),
+            Column("read in", tuple(one or "paper" for one in rows["read_in"]), 2, left=True),
+            Column("printed by", tuple(f"{one.paper}, {one.place}" for one in rows.itertuples()), 3, left=True),
+            Column("contradicts", tuple(one or NOTHING for one in rows["contradicts"]), 4, left=True))
 
 
 def table1(folder: Path, published: Path = PUBLISHED) -> Printed:
@@ -473,8 +516,7 @@ class _Scores:
 
 def _settings(spec: Any) -> tuple[str, str, str, str]:
     """Of a Variant, also of one that is measured on other items; of another system nothing."""
-    while hasattr(spec, "of"):
-        spec = spec.of
+    spec = innermost(spec)
     if not hasattr(spec, "mask_ratio"):
         return (NOTHING,) * 4
     pretraining = "none" if spec.mask_ratio is None else f"mask {spec.mask_ratio:g}"
@@ -590,6 +632,13 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
                "pre-training, mask ratio or size.")
     else:
         yield f"pretrain_seeds = {said('pretrain_seeds')}: every seed has a pre-training of its own."
+    if getattr(ablation, "costs", False):
+        yield ("Trained parameters: of all networks that a row trains. Seconds: wall time of a worker on one core or "
+               "GPU for all trainings of a row, and for drawing its pictures, means over seeds; a training that rows "
+               "share counts in each. They change from run to run.")
+    if getattr(ablation, "literature", {}):
+        yield ("What the literature prints was measured on other data by other classifiers and networks: no number of "
+               "it compares with one of this table.")
     yield from _classifiers(scores)
     if masked := _masked(scores, ablation):
         yield ("Pre-training's masked MSE on held-out recordings, beside that of the window's mean, of linear "
@@ -729,6 +778,9 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         ("tuned", lambda r: r.settings[2], 9, True),
         ("encoder's label", lambda r: r.settings[3], 11, True),
         ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 7, False),
+        *([("trained parameters", lambda r: _number(r.means.get("trained_parameters"), 0, form=","), 8, False),
+           ("training, s", lambda r: _number(r.seconds[0] if r.seconds else None, 0), 9, False),
+           ("sampling, s", lambda r: _number(r.seconds[1] if r.seconds else None, 1), 9, False)] if t.costs else []),
         ("seeds", lambda r: str(len(r.seeds)), 4, False),
         (f"{top1} [95%]", ran, 0, False),
         ("gain over shuffled, points [95%]", lambda r: _percent(r.gain, False) if r.gain else NOTHING, 5, False),
@@ -831,5 +883,5 @@ def _p(p: float, equals: str = "") -> str:
     return "< 0.001" if p < 0.0005 else f"{equals}{p:.3f}"
 
 
-def _number(value: float | None, digits: int, factor: float = 1, sign: str = "") -> str:
-    return NOTHING if value is None else f"{factor * value:{sign}.{digits}f}"
+def _number(value: float | None, digits: int, factor: float = 1, sign: str = "", form: str = "") -> str:
+    return NOTHING if value is None else f"{factor * value:{sign}{form}.{digits}f}"

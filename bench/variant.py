@@ -90,6 +90,18 @@ class Variant:
 FULL = Variant("Full")
 
 
+def innermost(spec: Any) -> Any:
+    """The system's settings of a row, also of one that is measured on other items."""
+    while hasattr(spec, "of"):
+        spec = spec.of
+    return spec
+
+
+def sees_eeg(spec: Any) -> bool:
+    """Whether a row's system looks at the EEG: one that does not says `sees_eeg = False`."""
+    return bool(getattr(innermost(spec), "sees_eeg", True))
+
+
 @dataclass(frozen=True)
 class On:
     """A system on other items than the scale's, or under other settings: a control, another recording, longer training.

@@ -249,7 +249,7 @@ def test_arrays_that_do_not_fit_the_table_are_refused():
 
 
 def command(trials=None, store="none", scale="micro"):
-    return main(Namespace(trials=trials and str(trials), store=str(store), scale=scale, weights=None,
+    return main(Namespace(ablation=None, trials=trials and str(trials), store=str(store), scale=scale, weights=None,
                           data=None), Console())
 
 

@@ -24,6 +24,11 @@ class Spec:
 
     system: ClassVar[str] = "captions"
 
+    @property
+    def sees_eeg(self) -> bool:
+        """Whether the class is read from the EEG."""
+        return self.classes in ("ridge", "eegnet")
+
     def __post_init__(self) -> None:
         if self.classes not in CLASSES:
             raise BenchError(f"variant {self.name!r}: classes is one of {', '.join(CLASSES)}, not {self.classes!r}")

@@ -22,6 +22,7 @@ class Spec:
     eeg_free: bool = field(default=False, compare=False)
 
     system: ClassVar[str] = "trivial"
+    sees_eeg: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
