@@ -18,7 +18,6 @@ from bench.data.prepared import Prepared, Shards
 from bench.data.shards import first_channels
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
-from bench.key import kind
 from bench.plan import peeked, plan
 from bench.stages import Score
 from bench.store import Store
@@ -105,7 +104,7 @@ def read(folder: Path, corpus: Path | Array | None = None, known: str = "no") ->
 
 def trained_on(score: Score) -> str:
     """What trainings behind a row were given of the part that it is tested on; empty: nothing, as it should be."""
-    found = sorted({kind(stage) for stage in peeked(score)})
+    found = sorted({type(stage).__name__ for stage in peeked(score)})
     return f"trained on the {score.items.part} trials ({', '.join(found)})" if found else ""
 
 

@@ -524,6 +524,8 @@ def _definitions() -> list[Metric]:
                "this suite: a baseline", "standardised EEG, squared"),
         Metric("wiener_mse", "The same error of the best linear prediction", "lower", positive, "mean_mse",
                "this suite: a baseline", "standardised EEG, squared"),
+        Metric("trained_parameters", "Parameters of all networks that a row trains", "lower", positive, "0",
+               "this suite: a cost", "parameters"),
     ]
 
 

@@ -81,6 +81,7 @@ RATES = {  # of MATMUL; pretrain's goal is for batches of 1,024, and the protoco
     "reference": Rate(0.25, "assumption"),
     "score": Rate(0.25, "assumption"),
     "trivial": Rate(0.25, "assumption"),
+    "imagetoimage": Rate(0.30, "goal"),
 }
 OTHERS = Rate(0.10, "assumption")  # of a system's own small networks, which a large GPU waits for
 

@@ -122,9 +122,11 @@ def plan(options: argparse.Namespace, console: Console) -> int:
     chosen, variants, at, table = prepare(options, needed=False)
     store = Store(Path(options.store), create=False)
     print(f"{chosen.name} at scale {at.name}: {len(variants)} variants, seeds {options.seeds}; store {options.store}")
-    print(f"{'stage':12s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")
-    for name, own, extra, stored in counts(table, store.has):
-        print(f"{name:12s}{own:6d}{extra:10d}{stored:8d}{own + extra - stored:10d}")
+    counted = counts(table, store.has)
+    wide = max(12, *(len(name) + 2 for name, *_ in counted))
+    print(f"{'stage':{wide}s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")
+    for name, own, extra, stored in counted:
+        print(f"{name:{wide}s}{own:6d}{extra:10d}{stored:8d}{own + extra - stored:10d}")
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     workers = run.workers(getattr(options, "workers", None), at.numerics.device_class)
     known = isinstance(at.world, World)  # only there does `cost` know how long it takes

@@ -495,22 +495,32 @@ def sample(
     guidance: float,
     sampler: str = "dpmsolver++",
     schedule: DDPMScheduler | None = None,
+    start: Tensor | None = None,
+    first: int = 0,
 ) -> Tensor:
     """Latents [B, C, h, w] float32 for conditions [B, M, D], from `noise` [B, C, h, w].
+
+    start: latents [B, C, h, w] to begin from, with as much of that noise as the schedule has before step `first`, as in
+    diffusers' image-to-image; steps before that are not taken.
 
     sampler: "dpmsolver++" (DPM-Solver++ of second order) or "plms" (Liu et al. 2022 without Runge-Kutta steps, one
     call of the U-Net more than steps). schedule: the U-Net's; None: tiny's. With guidance other than 1 each step is one
     call of the U-Net with 2B rows, the second half under `context`, the first under `null_context` [1, M, D].
-    ValueError for an unknown sampler, and for PLMS on a schedule that ends without any signal.
+    ValueError for an unknown sampler, for PLMS on a schedule that ends without any signal, and for PLMS with `start`.
     """
     solver = _solver(sampler, schedule or noise_schedule())
     solver.set_timesteps(steps, device=noise.device)
-    latents, guided = noise, guidance != 1
+    latents, guided, times = noise, guidance != 1, solver.timesteps[first:]
+    if start is not None:
+        if sampler == "plms":
+            raise ValueError("PLMS begins from noise alone; image-to-image takes dpmsolver++")
+        solver.set_begin_index(first)
+        latents = solver.add_noise(start, noise, times[:1])
     if guided:
         context = torch.cat([null_context.expand_as(context), context])
     dtype = unet.conv_in.weight.dtype
     context = context.to(dtype)
-    for time in solver.timesteps:
+    for time in times:
         seen = latents.to(dtype)
         predicted = unet(torch.cat([seen, seen]) if guided else seen, time, context).sample.float()
         if guided:
