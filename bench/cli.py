@@ -56,6 +56,7 @@ def parser() -> Parser:
                         help="beside every variant also its EEG shuffled, replaced by a surrogate, and set to zero")
         it.add_argument("--seeds", default="0", metavar="0,1,2", help="default: 0")
         it.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        it.add_argument("--pairs", metavar="NAME", help="a prepared data set (default: the scale's)")
         it.add_argument("--corpus", metavar="NAME", help="a prepared corpus for pre-training (default: the scale's)")
         it.add_argument("--processes", type=int, metavar="N", help="data parallel over N processes (default: 1)")
         it.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
@@ -76,6 +77,7 @@ def parser() -> Parser:
     table.add_argument("--scale", default="tiny")
     table.add_argument("--results", default="results", metavar="DIR")
     table.add_argument("--reference", action="store_true", help="the suite's own run")
+    table.add_argument("--pairs", metavar="NAME", help="the run on that data set")
     table.add_argument("--subjects", metavar="1,2|all", help="the rows that the same option of `run` makes")
     table.add_argument("--with-controls", action="store_true", help="with the rows that the same flag of `run` adds")
     table.add_argument("--format", choices=("text", "md", "latex", "html", "csv"), default="text")
@@ -184,7 +186,7 @@ def _table(options: argparse.Namespace, console: Console) -> int:
                   file=sys.stdout if options.write else sys.stderr)
         return errors.USAGE if differences and not options.write else errors.OK
     at = scale(options.scale)
-    folder = Path(options.results) / ("reference" if options.reference else "") / at.name
+    folder = Path(options.results) / ("reference" if options.reference else "") / at.name / (options.pairs or "")
     with threadpool_limits(1):  # so small a product takes 50 times as long on two threads
         printed = tables.named(options.ablation, folder, options.with_controls,
                                ablation.subjects(options.subjects, at))

@@ -20,13 +20,13 @@ def from_file(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses and pickle look for it there
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent))
-        for other in set(sys.modules) - before:
+        for other in set(sys.modules) - before - {name}:
             file = getattr(sys.modules[other], "__file__", None)
             if file and Path(file).is_relative_to(path.parent):
                 del sys.modules[other]

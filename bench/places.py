@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from dataclasses import replace
 from pathlib import Path
 
-from bench.errors import BenchError
-from bench.scale import REHEARSAL, Scale, scale
-from bench.stages import Prepared
+import numpy as np
+
+from bench.data.pictures import CLASSES
+from bench.errors import ENVIRONMENT, BenchError
+from bench.scale import REHEARSAL, SCALES, Scale, scale
+from bench.stages import Prepared, Shards
 
 DATA = ".bench-data"  # where `bench data prepare` writes
 PARTS = ("vae", "unet", "clip", "judge")
+PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # by Scale.prior: side of its pictures, classes of its judge
 
 
 def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | None = None, needed: bool = True) -> Scale:
@@ -31,7 +36,7 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
     root = data or Path(DATA)
 
     def parts() -> Scale:
-        return replace(at, parts=tuple(check([*PARTS, *at.networks], weights).values()))
+        return at if at.prior else replace(at, parts=tuple(check([*PARTS, *at.networks], weights).values()))
 
     def pairs() -> Scale:
         return replace(at, world=prepared.find(world.name, root))
@@ -49,14 +54,65 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
 
 
 def asked(options: argparse.Namespace, needed: bool = True) -> Scale:
-    """The scale of options.scale, placed as options.store, .weights and .data say."""
-    at, corpus = scale(options.scale), getattr(options, "corpus", None)
+    """The scale of options.scale, on the data set of options.pairs where that names one, placed as options.store,
+    .weights and .data say."""
+    at, corpus, pairs = scale(options.scale), getattr(options, "corpus", None), getattr(options, "pairs", None)
+    data = options.data and Path(options.data)
+    if pairs:
+        at = paired(at, pairs, data or Path(DATA))
+        if corpus and at.corpus is None:
+            at = replace(at, corpus=Shards(corpus, "", at.world.n_chans, at.world.n_times))
     if corpus and at.corpus is None:
         raise BenchError(f"--corpus {corpus}: scale {at.name} has a corpus of its own")
     if corpus and at.corpus:
         at = replace(at, corpus=replace(at.corpus, name=corpus, sha256="", path=""))
-    return placed(at, Path(options.store), options.weights and Path(options.weights),
-                  options.data and Path(options.data), needed)
+    at = placed(at, Path(options.store), options.weights and Path(options.weights), data, needed)
+    if pairs and at.corpus and (shape := (at.corpus.n_chans, at.corpus.n_times)) != (at.world.n_chans,
+                                                                                   at.world.n_times):
+        raise BenchError(f"corpus {at.corpus.name} has windows [{shape[0]}, {shape[1]}], data set {pairs} has EEG "
+                         f"[{at.world.n_chans}, {at.world.n_times}]: pre-training needs windows of the same shape")
+    return at
+
+
+def paired(at: Scale, name: str, root: Path) -> Scale:
+    """The scale on a prepared data set in the place of its own: all its subjects, its first band where it has not the
+    scale's, a corpus only where its windows have the shape of the EEG.
+
+    Raises BenchError for the rehearsal, which makes its own, for pictures of another side than the scale's, for classes
+    that its judge does not know, and (exit 3) for a data set that is not there.
+    """
+    from bench.data import prepared
+
+    if at.prior not in PRIORS:
+        raise BenchError(f"--pairs {name}: scale {at.name} makes its own data; there are: "
+                         + ", ".join(one.name for one in SCALES.values() if one.prior in PRIORS))
+    if isinstance(at.world, Prepared) and at.world.name == name:
+        return at
+    there = sorted(path.parent.name for path in root.glob(f"*/{prepared.MANIFEST}"))
+    if name not in there:
+        raise BenchError(f"--pairs {name}: no such data set in {root}; there are: {', '.join(there) or 'none'} (--data "
+                         "DIR: elsewhere; docs/adding.md: how one is written)", ENVIRONMENT)
+    world = prepared.find(name, root)
+    folder, manifest = prepared.opened(world)
+    side, classes = PRIORS[at.prior]
+    height, width = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False).shape[1:3]
+    if (height, width) != (side, side):
+        raise BenchError(f"--pairs {name}: its pictures are {height} x {width} and those that scale {at.name} makes "
+                         f"{side} x {side}: prepare it with such ones")
+    with (folder / "classes.csv").open(newline="") as file:
+        judged = {row["name"]: int(row["judge"]) for row in csv.DictReader(file) if row["shown"] == "1"}
+    for one, number in judged.items():
+        if not 0 <= number < classes:
+            raise BenchError(f"--pairs {name}: class {one!r} has the judge's number {number}; the judge of scale "
+                             f"{at.name} knows 0 to {classes - 1}, and tables are about its verdicts: leave out what "
+                             "it does not know")
+    people, bands = tuple(manifest["subjects"]), [tuple(band) for band in manifest["bands"]]
+    known = sorted(set(judged.values()))
+    others = [number for number in range(classes) if number not in known]
+    same = at.corpus and (at.corpus.n_chans, at.corpus.n_times) == (world.n_chans, world.n_times)
+    return replace(at, world=world, people=people, subjects=people, corpus=at.corpus if same else None,
+                   band=at.band if at.band in bands else bands[0],
+                   fixed=(*known, *others[:max(1, len(known) // 4)]))
 
 
 def _rehearsal(at: Scale, store: Path, needed: bool) -> Scale:

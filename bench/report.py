@@ -188,7 +188,7 @@ def go(options: argparse.Namespace, console: Console) -> int:
 
 def results_folder(options: argparse.Namespace, at: Scale) -> Path:
     """Where results lie: the user's own, or with --reference the suite's."""
-    return Path(options.results) / ("reference" if options.reference else "") / at.name
+    return Path(options.results) / ("reference" if options.reference else "") / at.name / (options.pairs or "")
 
 
 def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:

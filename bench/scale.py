@@ -112,7 +112,8 @@ class Scale:
         """What pre-training sees. Raises BenchError for a data set without a corpus beside it."""
         if isinstance(self.world, Prepared):
             if self.corpus is None:
-                raise BenchError(f"scale {self.name} has no corpus for pre-training")
+                raise NotHere(f"scale {self.name} has no corpus for pre-training whose windows are like the EEG of "
+                              f"{self.world.name}, [{self.world.n_chans}, {self.world.n_times}]")
             return Corpus(self.corpus, self.band)
         return Corpus(self.corpus or self.world, self.band)
 

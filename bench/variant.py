@@ -183,7 +183,7 @@ class On:
         if absent := sorted(set(self.subjects or ()) - set(scale.people)):
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
                           f"{', '.join(map(str, scale.people))}")
-        if dict(self.sampling).get("sampler") == "plms" and isinstance(scale.world, World):
+        if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
             raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
                           f"of scale {scale.name}")
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)

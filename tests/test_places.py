@@ -1,0 +1,208 @@
+"""A data set of one's own: how it is written, and a scale that is put on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import FULL, On, places, plan
+from bench.build import build
+from bench.data import own, prepared, shards
+from bench.data.pictures import CLASSES, draw_scenes, render
+from bench.errors import ENVIRONMENT, BenchError, NotHere
+from bench.items import load
+from bench.scale import PAPER, REHEARSAL, TINY
+from bench.stages import Items, Trials
+from bench.store import Store
+from bench.systems import captions
+
+RNG = np.random.default_rng(0)
+SCENES = draw_scenes(24, 3, RNG)
+EEG = RNG.standard_normal((48, 5, 40)) * 10
+PARTS = np.tile(np.repeat(["train", "val", "test"], [12, 6, 6]), 2)
+
+
+def arguments(**changes):
+    """Two people who saw 24 pictures of three classes."""
+    trials = {"subject": np.repeat([3, 7], 24), "picture": np.tile(np.arange(24), 2),
+              "label": np.tile(SCENES.label, 2), "position": np.tile(np.arange(24), 2), "part_item": PARTS}
+    return {"eeg": EEG, "sfreq": 100.0, "band": (1, 40), "pictures": render(SCENES), "trials": trials,
+            "classes": {name: CLASSES.index(name) for name in CLASSES[:3]},
+            "leaky": "no: pictures came in random order"} | changes
+
+
+def trials(**changes):
+    return {"trials": arguments()["trials"] | changes}
+
+
+def options(data, **changes):
+    return argparse.Namespace(**{"scale": "tiny", "pairs": "mine", "corpus": None, "store": str(data / "store"),
+                                 "weights": None, "data": str(data)} | changes)
+
+
+@pytest.fixture
+def data(tmp_path):
+    own.prepare(tmp_path / "mine", **arguments())
+    return tmp_path
+
+
+def test_what_is_written_is_what_was_given(data):
+    world = prepared.find("mine", data)
+    assert (world.n_chans, world.n_times, world.sfreq) == (5, 40, 100.0)
+    assert prepared.verify(data / "mine") == []
+    assert np.array_equal(np.load(data / "mine/eeg_1-40.npy"), EEG.astype(np.float16))
+    assert np.array_equal(np.load(data / "mine/pictures.npy"), render(SCENES))
+    table = pd.read_csv(data / "mine/trials.csv")
+    assert list(table) == [*prepared.COLUMNS, "part_item"]
+    for name, values in arguments()["trials"].items():
+        assert table[name].tolist() == values.tolist()
+    assert (table["block"] == -1).all()
+    assert table["item"].tolist() == list(range(48))
+    classes = pd.read_csv(data / "mine/classes.csv")
+    assert classes.to_numpy().tolist() == [[0, "circle", 0, 1], [1, "square", 1, 1], [2, "triangle", 2, 1]]
+    assert prepared.leaky(world, "item") == "no: pictures came in random order"
+
+
+def test_the_same_arrays_are_the_same_data_set_and_others_another(data, tmp_path):
+    first = prepared.find("mine", data)
+    own.prepare(data / "mine", **arguments())
+    assert prepared.find("mine", data) == first
+    own.prepare(data / "mine", **arguments(eeg=EEG + 1))
+    assert prepared.find("mine", data) != first
+
+
+def test_further_splits_columns_and_names_of_electrodes_are_kept(tmp_path):
+    block, names = np.tile(np.repeat(["train", "test"], 12), 2), ["Fz", "Cz", "Pz", "O1", "O2"]
+    own.prepare(tmp_path / "mine", **arguments(
+        **trials(part_block=block, session=np.ones(48, int), item=np.arange(100, 148)), ch_names=names,
+        leaky={"item": "yes: blocks of one class", "block": "no: whole blocks"}))
+    world = prepared.find("mine", tmp_path)
+    assert json.loads((tmp_path / "mine/manifest.json").read_text())["ch_names"] == names
+    assert prepared.leaky(world, "block") == "no: whole blocks"
+    store = Store(tmp_path / "store")
+    stage = Trials(world, (7,), (1.0, 40.0), split="block")
+    loaded = load(Items(stage), build(stage, store))
+    assert loaded.item.tolist() == list(range(136, 148))
+    assert (pd.read_csv(store.path(stage) / "trials.csv")["session"] == 1).all()
+
+
+def test_trials_that_cannot_be_used_are_left_out_and_counted(tmp_path):
+    eeg = EEG.copy()
+    eeg[3, 0, 5], eeg[20] = np.nan, 0.0
+    own.prepare(tmp_path / "mine", **arguments(eeg=list(eeg)))
+    manifest = json.loads((tmp_path / "mine/manifest.json").read_text())
+    assert manifest["rejected"] == {"not finite": 1, "flat": 1}
+    assert set(range(48)) - set(pd.read_csv(tmp_path / "mine/trials.csv")["item"]) == {3, 20}
+    assert len(np.load(tmp_path / "mine/eeg_1-40.npy")) == 46
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"eeg": EEG[:47]}, "48 trials and the EEG of 47; as many of both are expected"),
+    ({"eeg": EEG[..., :39]}, "39 time steps; a multiple of 4, the steps of a token, is expected: leave the last 3 out"),
+    ({"eeg": EEG[:, 0]}, "the EEG of a trial is float64 [40]; numbers [channels, time steps] are expected"),
+    ({"eeg": [*EEG[:9], EEG[9, :4], *EEG[10:]]}, "the EEG of trial 9 is [4, 40], that of trial 0 [5, 40]"),
+    ({"eeg": EEG * 1e-6}, "is it in another unit?"),
+    ({"eeg": np.concatenate([EEG[:47], EEG[:1]])}, "trials 0 (train) and 47 (test) of the split 'item' hold the same"),
+    ({"pictures": render(SCENES).astype(float)}, "pictures are float64 [24, 32, 32, 3]; uint8 [pictures, side,"),
+    ({"pictures": render(SCENES)[:, :16]}, "pictures are uint8 [24, 16, 32, 3]; uint8 [pictures, side, side, 3]"),
+    ({"pictures": render(SCENES)[:20]}, "trial 20 has picture 20; 0 to 19 are expected, rows of the pictures"),
+    ({"classes": {"circle": 0, "square": 1}}, "has label 2; 0 to 1 are expected, places in the list of classes"),
+    ({"classes": {"circle": 0, "square": 1, "triangle": 2, "star": 3}}, "no trial that can be used shows the class"),
+    ({"classes": {"circle": 0, "square": 1, "triangle": None}}, "class 'triangle' has the judge's number None"),
+    ({"leaky": ""}, "leaky of the split 'item' is ''; 'no: ' or 'yes: ' and why is expected"),
+    ({"leaky": {"block": "no: x"}}, "leaky of the split 'item' is ''"),
+    ({"band": (40, 1)}, "band=(40, 1), sfreq=100.0: two numbers in Hz"),
+    ({"ch_names": ["Fz", "Cz"]}, "2 different ch_names for 5 channels"),
+    ({"trials": {"subject": [1]}}, "1 trials and the EEG of 48"),
+    ({"trials": {"subject": [1], "label": [1, 2]}}, "the columns of the trials do not fit together"),
+    ({"trials": {"subject": np.ones(48, int), "label": np.zeros(48, int)}}, "the trials have no column picture"),
+    (trials(label=["circle"] * 48), "the trials' column label holds"),
+    (trials(position=[*range(47), np.nan]), "the trials' column position holds float64; whole numbers are expected"),
+    (trials(item=[5] * 48), "item 5 stands twice among the trials"),
+    (trials(part="train"), "each split has a column of its own, such as part_item"),
+    (trials(part_item=["train"] * 48), "the trials' column part_item gives no trial to test"),
+    (trials(part_item=["train", "dev"] * 24), "part_item has 'dev'; train, val, test or '' is expected"),
+])
+def test_what_is_no_data_set_is_refused_in_one_line_and_nothing_is_written(changes, said, tmp_path):
+    with pytest.raises(BenchError) as caught:
+        own.prepare(tmp_path / "mine", **arguments(**changes))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["corpora", "my data", ".hidden", "a,b"])
+def test_a_name_that_is_none_is_refused(name, tmp_path):
+    with pytest.raises(BenchError, match="cannot name a data set"):
+        own.prepare(tmp_path / name, **arguments())
+
+
+def test_a_scale_is_put_on_a_data_set_and_keeps_everything_else(data):
+    at = places.asked(options(data))
+    assert at == replace(TINY, world=prepared.find("mine", data), people=(3, 7), subjects=(3, 7), band=(1.0, 40.0),
+                         fixed=(0, 1, 2, 3))
+    assert at.items().trials == Trials(at.world, (3, 7), (1.0, 40.0))
+    with pytest.raises(NotHere, match=r"scale tiny has no corpus for pre-training .* mine, \[5, 40\]"):
+        plan.plan(FULL, at.items(), at, 0)
+    assert plan.plan(replace(FULL, mask_ratio=None), at.items(), at, 0).pictures.model.items.trials == at.items().trials
+    rows = plan.rows([captions.Spec()], at, [0])
+    assert [row.items for row in rows] == ["real", "captions", "readout", "readout"]
+    with pytest.raises(NotHere, match="PLMS cannot begin"):
+        plan.plan(On(captions.Spec(), "plms", sampling={"sampler": "plms"}), at.items(), at, 0)
+    assert places.asked(options(data, pairs=None)) == TINY
+
+
+def test_the_band_of_the_scale_is_kept_where_the_data_set_has_it(tmp_path):
+    own.prepare(tmp_path / "mine", **arguments(band=(5, 95)))
+    assert places.asked(options(tmp_path)).band == TINY.band
+
+
+def test_a_data_set_that_is_not_there_is_named_beside_those_that_are(data):
+    with pytest.raises(BenchError, match=r"--pairs other: no such data set in .*; there are: mine") as caught:
+        places.asked(options(data, pairs="other"))
+    assert caught.value.exit_code == ENVIRONMENT
+    with pytest.raises(BenchError, match="there are: none"):
+        places.asked(options(data / "mine", pairs="../mine"))
+
+
+def test_pictures_of_another_side_and_classes_that_the_judge_does_not_know_are_refused(tmp_path):
+    own.prepare(tmp_path / "large", **arguments(pictures=render(SCENES, 64)))
+    with pytest.raises(BenchError, match="pictures are 64 x 64 and those that scale tiny makes 32 x 32"):
+        places.asked(options(tmp_path, pairs="large"))
+    for number in (16, -1):
+        own.prepare(tmp_path / "cats", **arguments(classes={"circle": 0, "cat": number, "triangle": 2}))
+        with pytest.raises(BenchError, match=f"class 'cat' has the judge's number {number}; the judge of scale tiny "
+                                             "knows 0 to 15"):
+            places.asked(options(tmp_path, pairs="cats"))
+
+
+def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
+    for name, n_chans, n_times in (("same", 5, 40), ("other", 128, 512)):
+        (data / "corpora" / name).mkdir(parents=True)
+        (data / "corpora" / name / "manifest.json").write_text(json.dumps({
+            "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times}}))
+    at = places.asked(options(data, corpus="same"))
+    assert at.corpus == shards.find("same", data)
+    assert plan.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
+    with pytest.raises(BenchError, match=r"corpus other has windows \[128, 512\], data set mine has EEG \[5, 40\]"):
+        places.asked(options(data, corpus="other"))
+    with pytest.raises(BenchError, match="--corpus same: scale tiny has a corpus of its own"):
+        places.asked(options(data, pairs=None, corpus="same"))
+
+
+def test_scale_paper_is_put_on_one_and_the_rehearsal_is_not(data):
+    with pytest.raises(BenchError, match="scale rehearsal makes its own data; there are: tiny, micro, paper"):
+        places.paired(REHEARSAL, "mine", data)
+    large = trials(picture=[0] * 48) | {"pictures": render(SCENES[:1], 512)}
+    own.prepare(data / "large", **arguments(**large))
+    at = places.paired(PAPER, "large", data)
+    assert at.corpus is None
+    assert at.fixed == (0, 1, 2, 3)
+    own.prepare(data / "like", **arguments(eeg=RNG.standard_normal((48, 128, 512)), **large))
+    assert places.paired(PAPER, "like", data).corpus == PAPER.corpus
+    assert places.paired(PAPER, "imagenet_eeg", data) is PAPER
