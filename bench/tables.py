@@ -162,7 +162,7 @@ def _literature(names: Mapping[str, Sequence[str]], folder: Path) -> pd.DataFram
     """The published numbers of the systems: columns here, row, metric, value, unit, dataset, read_in, paper, place."""
     if not names:
         return None
-    every = pd.concat([pd.read_csv(path, dtype={"row": str, "value": str}) for path in sorted(folder.glob("*.csv"))])
+    every = pd.concat([pd.read_csv(path, dtype=str) for path in sorted(folder.glob("*.csv"))])
     found = [every[every["row"].isin(those)].assign(here=here) for here, those in names.items()]
     return pd.concat(found).fillna("").reset_index(drop=True)
 

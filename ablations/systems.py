@@ -1,0 +1,46 @@
+"""Every system on the same training trials and the same test pictures, scored by the same code: Table 1, extended.
+
+    bench run --ablation systems
+
+DreamDiffusion's Full; MinD-Vis's ideas on EEG (channels masked, the condition through the time step, too, the
+LayerNorm before cross-attention opened, no CLIP); Brain2Image with either decoder; ThoughtViz, also with its released
+code's leak; the linear baseline of Takagi and Nishimoto; a classifier's verdict as a caption (as in GWIT); and what
+needs no EEG. Each system that sees the EEG once more with the EEG of other test items. About 20 minutes for a seed at
+scale tiny on two cores.
+"""
+
+from ablations.table2 import full
+from bench import On, captions, replace, trivial
+from bench.systems import brain2image, linear, thoughtviz
+
+mind_vis = replace(full, name="MinD-Vis on EEG", encoder="msm_channel", align=None, tune="E+A+norm2",
+                   time_condition=True)
+seeing = [
+    full,
+    mind_vis,
+    brain2image.Spec("Brain2Image GAN", decoder="gan"),
+    brain2image.Spec("Brain2Image VAE", decoder="vae"),
+    thoughtviz.Spec("ThoughtViz"),
+    linear.Spec("linear baseline"),
+    captions.Spec("caption by ridge classifier", classes="ridge"),
+    captions.Spec("caption by EEGNet", classes="eegnet"),
+]
+leak = thoughtviz.Spec("ThoughtViz with its leak", leak=True)
+blind = [
+    captions.Spec("prior alone", classes="none", eeg_free=True),
+    trivial.Spec("random training picture", source="random", eeg_free=True),
+    trivial.Spec("mean picture of the class", source="class_mean"),
+]
+shuffled = [On(spec, f"{spec.name} / EEG shuffled", eeg="shuffled", eeg_free=True) for spec in seeing]
+
+variants = [*seeing, leak, *blind, *shuffled]
+contrasts = [(spec.name, f"{spec.name} / EEG shuffled") for spec in seeing] + [
+    ("Full", spec.name) for spec in seeing[1:]] + [("ThoughtViz with its leak", "ThoughtViz")]
+costs = True
+literature = {
+    "Full": ("Ours", "Full"),
+    "MinD-Vis on EEG": ("MinD-Vis",),
+    "Brain2Image GAN": ("Brain2Image", "Brain2Image, GAN"),
+    "ThoughtViz": ("ThoughtViz",),
+    "caption by EEGNet": ("GWIT",),
+}
