@@ -133,5 +133,5 @@ def counts(table: Iterable[Row], stored: Callable[[Stage], bool]) -> list[tuple[
     of_rows, of_controls = Counter(map(kind, own)), Counter(map(kind, extra))
     there = Counter(kind(stage) for stage in every if stored(stage))
     order = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "readout")
-    kinds = sorted({*of_rows, *of_controls}, key=lambda k: order.index(k) if k in order else len(order))
+    kinds = sorted(dict.fromkeys((*of_rows, *of_controls)), key=lambda k: order.index(k) if k in order else len(order))
     return [(k, of_rows[k], of_controls[k], there[k]) for k in kinds]

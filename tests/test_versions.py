@@ -6,19 +6,26 @@ After an edit that changes no result, or after a bump: python tests/test_version
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
-from bench import prior_parts, stages
+from bench import plan, prior_parts, stages
 from bench.key import Stage
+from bench.systems import brain2image, linear, own, thoughtviz
 
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.py", "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
+DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/items.py"]
+BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *DRAWS]
+THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *DRAWS]
+LINEAR = ["bench/train/linear.py", "models/frozen.py", *DRAWS]
+OWN = ["bench/train/own.py", "models/frozen.py", *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
@@ -35,6 +42,12 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
                    "bench/gallery.py", "bench/items.py", "models/extractors.py", "models/frozen.py"],
     stages.Readout: ["bench/train/readout.py", "bench/items.py", "models/classifiers.py", *MODEL],
     stages.Trivial: ["bench/train/trivial.py", "bench/train/targets.py", "bench/items.py", "models/frozen.py"],
+    brain2image.Brain2ImageEncoder: BRAIN2IMAGE, brain2image.Brain2ImageGan: BRAIN2IMAGE,
+    brain2image.Brain2ImageVae: BRAIN2IMAGE, brain2image.Brain2ImagePictures: BRAIN2IMAGE,
+    thoughtviz.ThoughtVizEeg: THOUGHTVIZ, thoughtviz.ThoughtVizClassifier: THOUGHTVIZ,
+    thoughtviz.ThoughtVizGan: THOUGHTVIZ, thoughtviz.ThoughtVizPictures: THOUGHTVIZ,
+    linear.Factors: LINEAR, linear.Ridge: LINEAR, linear.ImageToImage: LINEAR,
+    own.OwnFit: OWN, own.Own: OWN,
     prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
 }
 
@@ -48,9 +61,9 @@ def recorded() -> dict[str, dict[str, object]]:
 
 
 def test_every_kind_of_stage_is_recorded():
-    assert set(SOURCES) == set(Stage.__subclasses__()) & {
-        value for module in (stages, prior_parts) for value in vars(module).values()
-        if isinstance(value, type) and value is not Stage}
+    modules = [stages, prior_parts, *(importlib.import_module(f"bench.systems.{name}") for name in plan.systems())]
+    assert set(SOURCES) == {value for module in modules for value in vars(module).values()
+                            if isinstance(value, type) and issubclass(value, Stage) and value is not Stage}
 
 
 @pytest.mark.parametrize("kind", SOURCES, ids=lambda kind: kind.__name__)
