@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from bench import FULL, encoders
-from bench.errors import BenchError
+from bench.data.prepared import Prepared
+from bench.errors import ENVIRONMENT, USAGE, BenchError, NotHere
+from bench.key import digest
 from bench.runtime import Runtime
-from bench.scale import TINY
+from bench.scale import PAPER, TINY
 from bench.train.encoder import build
+
+needs_braindecode = pytest.mark.skipif(importlib.util.find_spec("braindecode") is None,
+                                       reason="braindecode is not installed: pip install -e '.[braindecode]'")
 
 OWN = '''
 from torch import nn
@@ -94,3 +103,88 @@ def test_a_file_without_an_encoder_is_refused(tmp_path, text, said):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(BenchError, match="cannot be read"):
         encoders.encoder(variant(tmp_path / "none.py"), TINY)
+
+
+def named(text, scale=TINY, world=None, **changes):
+    return encoders.encoder(variant(f"braindecode:{text}", **changes), scale, world)
+
+
+@needs_braindecode
+def test_a_model_of_braindecode_is_known_by_its_name_version_settings_and_the_eeg_it_is_for():
+    value = named("EEGNet(D=1, F1=4)")
+    assert (value.name, value.settings) == ("EEGNet", (("D", 1), ("F1", 4)))
+    assert value.version == importlib.metadata.version("braindecode")
+    assert (value.n_chans, value.n_times, value.sfreq, value.width) == (32, 128, 250.0, TINY.size("297M").width)
+    assert value.channels[:2] == ("E001", "E002")
+    assert value == named("EEGNet( F1=4,D=1)")
+    others = [named("EEGNet"), named("EEGNet(D=1, F1=8)"), named("EEGConformer"), named("EEGNet", size="18.3M"),
+              named("EEGNet", world=replace(TINY.world, sfreq=500.0)), replace(value, version="1.8.0")]
+    assert len({digest(one) for one in [value, *others]}) == 7
+
+
+@needs_braindecode
+def test_planning_with_braindecode_imports_neither_it_nor_torch():
+    code = ("import sys; from bench import FULL, encoders, replace; from bench.scale import TINY; "
+            "encoders.encoder(replace(FULL, name='x', mask_ratio=None, encoder='braindecode:EEGNet'), TINY); "
+            "print({'torch', 'braindecode', 'torchaudio', 'mne'} & set(sys.modules))")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+@needs_braindecode
+@pytest.mark.parametrize(("text", "said"), [
+    ("EEGNett", "has no model 'EEGNett'; near it are: EEGNet"),
+    ("labram", "near it are: Labram"),
+    ("positions_from_chs_info", "has no model"),
+    ("ATCNet(heads=2)", "heads is no setting of braindecode's ATCNet; near it are: .*num_heads"),
+    ("ATCNet(n_chans=2)", "n_chans is no setting"),
+    ("EEGNet(n_outputs=2)", "n_outputs is no setting"),
+    ("EEGNet(F1=4", "is not understood"), ("EEGNet(4)", "is not understood"),
+    ("EEGNet(F1=open('x'))", "is not understood"),
+    ("EEGNet(**{'F1': 4})", "is not understood"), ("EEGNet@", "is not understood"), ("", "is not understood"),
+    ("os.system('x')", "is not understood")])
+def test_a_model_that_braindecode_does_not_have_is_refused_naming_those_near_it(text, said):
+    with pytest.raises(BenchError, match=said) as error:
+        named(text)
+    assert error.value.exit_code == USAGE
+    assert "\n" not in str(error.value)
+
+
+@needs_braindecode
+def test_a_mask_ratio_with_a_model_of_braindecode_names_both_cures():
+    with pytest.raises(BenchError, match=r"braindecode's EEGNet .*set mask_ratio=None, or give it tokenize\(eeg"):
+        encoders.encoder(replace(FULL, name="x", encoder="braindecode:EEGNet"), TINY)
+
+
+def test_without_braindecode_the_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # of an installation that lacks it
+    with pytest.raises(BenchError, match=r"pip install -e '\.\[braindecode\]'") as error:
+        named("EEGNet")
+    assert error.value.exit_code == ENVIRONMENT
+
+
+@needs_braindecode
+def test_weights_are_known_by_their_hash_wherever_they_lie(tmp_path):
+    first, second = tmp_path / "a(1), b@c.pt", tmp_path / "moved.pt"
+    first.write_bytes(b"1")
+    second.write_bytes(b"1")
+    value = named(f"EEGNet(F1=4)@{first}")
+    assert value.weights.path == str(first)
+    assert value == named(f"EEGNet(F1=4)@{second}")
+    assert encoders.shown(f"braindecode:EEGNet(F1=4)@{first}") == "EEGNet(F1=4) (a(1), b@c.pt)"
+    second.write_bytes(b"22")
+    assert value != named(f"EEGNet(F1=4)@{second}")
+    with pytest.raises(BenchError, match="no weights at") as error:
+        named(f"EEGNet@{tmp_path / 'none.pt'}")
+    assert error.value.exit_code == ENVIRONMENT
+
+
+@needs_braindecode
+def test_channels_are_those_that_the_data_set_states_and_none_are_made_up(tmp_path):
+    unnamed = named("EEGNet", PAPER)
+    assert (unnamed.n_chans, unnamed.channels, unnamed.montage) == (128, (), "")
+    with pytest.raises(NotHere, match="needs the positions of the electrodes, which imagenet_eeg does not state"):
+        named("InterpolatedLaBraM", PAPER)
+    (tmp_path / "manifest.json").write_text('{"ch_names": ["Oz", "O1"]}')
+    world = Prepared("things_eeg2", "0" * 64, 2, 100, 100.0, str(tmp_path))
+    assert named("InterpolatedLaBraM", world=world).channels == ("Oz", "O1")

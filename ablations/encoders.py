@@ -1,0 +1,33 @@
+"""Which EEG encoder? Row 3 of Table 2 (no pre-training, CLIP) with other encoders in its place, all with fresh weights:
+one linear map, and models of braindecode up to their final layer.
+
+    bench run --ablation encoders
+
+About 25 minutes for a seed at scale tiny on two cores. It needs braindecode (the extra of that name). All have the
+schedule of row 3; what they weigh stands in the column of parameters. LaBraM, CBraMod and EEGPT are cut down: at the
+sizes of their authors they take 10 to 40 minutes each on a core. LaBraM needs to know where the electrodes are, which
+ImageNet-EEG does not state.
+"""
+
+from ablations.table2 import row3
+from bench import replace
+
+
+def braindecode(name, model):
+    return replace(row3, name=name, encoder=f"braindecode:{model}")
+
+
+variants = [
+    row3,
+    replace(row3, name="linear", encoder="linear"),
+    braindecode("EEGNet", "EEGNet"),
+    braindecode("ShallowFBCSPNet", "ShallowFBCSPNet"),
+    braindecode("EEGConformer", "EEGConformer"),
+    braindecode("ATCNet", "ATCNet"),
+    braindecode("BIOT", "BIOT"),
+    braindecode("LUNA", "LUNA(sfreq=256, n_times=160)"),  # whole patches of 40
+    braindecode("LaBraM 2 of 12 layers", "InterpolatedLaBraM(num_layers=2)"),
+    braindecode("CBraMod 2 of 12 layers", "CBraMod(sfreq=200, n_times=200, n_layer=2)"),  # whole patches of 200
+    braindecode("EEGPT 2 of 8 layers of 128", "EEGPT(depth=2, embed_dim=128)"),
+]
+contrasts = [("3", v.name) for v in variants[1:]]
