@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.prepared import MANIFEST, Prepared
-from bench.data.tiny import _names as channel_names
+from bench.data.tiny import channel_names
 from bench.errors import ENVIRONMENT, BenchError, NotHere
 from bench.files import sha256
 from bench.scale import Scale

@@ -154,6 +154,7 @@ def go(options: argparse.Namespace, console: Console) -> int:
     for source in {source for stage in every for source in modules.own(stage)}:
         encoders.keep(source, store.encoders)
     todo = stages((stage for row in table for stage in shown(row)), store.has)
+    _check(todo)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
                   f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
                   + (f", {cost.said(todo, workers)}" if todo and isinstance(at.world, World) else ""), highlight=False)
@@ -184,6 +185,16 @@ def go(options: argparse.Namespace, console: Console) -> int:
     for line in run.said(outcome.failed):
         print(f"bench: failed: {line}", file=sys.stderr)
     return errors.SOME_FAILED if outcome.failed else errors.OK
+
+
+def _check(todo: Iterable[Stage]) -> None:
+    """Raises BenchError for a model of braindecode that cannot take the EEG, or the weights, that it is planned for."""
+    found = {stage.start for stage in todo if isinstance(stage, Finetune)}
+    if wanted := [start for start in found if isinstance(start, encoders.Braindecode)]:
+        from bench.train import encoder  # imports braindecode: some seconds
+
+        for start in wanted:
+            encoder.check(start)
 
 
 def results_folder(options: argparse.Namespace, at: Scale) -> Path:

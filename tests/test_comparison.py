@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
 from bench import On, ablation, plan, results, tables
 from bench.cli import main
@@ -160,3 +162,37 @@ def test_the_published_numbers_of_the_systems_are_there(tmp_path):
     published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in tables.PUBLISHED.glob("*.csv")])
     for name, rows in SYSTEMS.literature.items():
         assert set(rows) <= set(published["row"]), name
+
+
+BAD = {
+    "unknown": ("replace(row3, name='x', encoder='braindecode:EEGNot')", "no model 'EEGNot'; near it are: EEGNet"),
+    "weights": ("replace(row3, name='x', encoder='braindecode:EEGNet@w.safetensors')",
+                r"w\.safetensors: tensor .* is \[16, 1, 16, 1\], \[16, 1, 32, 1\] is expected of EEGNet"),
+    "short for braindecode": ("On(replace(row3, name='x', encoder='braindecode:EEGConformer'), 'y', "
+                              "world={'n_times': 24})",
+                              "EEGConformer cannot take EEG of 32 channels and 24 times .* needs 99 times at least"),
+    "short for ThoughtViz": ("On(thoughtviz.Spec('x'), 'y', world={'n_times': 24})",
+                             "ThoughtViz's kernels need 30 samples of EEG, and these have 24"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_a_network_cannot_take_ends_in_one_line_and_exit_2_before_anything_is_built(case, tmp_path, monkeypatch,
+                                                                                         capsys):
+    pytest.importorskip("braindecode", reason="the extra braindecode is not installed")
+    monkeypatch.chdir(tmp_path)
+    row, said = BAD[case]
+    (tmp_path / "bad.py").write_text("from ablations.table2 import row3\nfrom bench import On, replace\n"
+                                     f"from bench.systems import thoughtviz\nvariants = [{row}]\n")
+    if case == "weights":
+        from braindecode.models import EEGNet
+
+        import models  # noqa: F401  (before torchaudio)
+
+        other = EEGNet(n_chans=16, n_times=128, n_outputs=2, sfreq=250)
+        save_file({name: tensor.contiguous() for name, tensor in other.state_dict().items()}, "w.safetensors")
+    assert main(["run", "--ablation", "bad.py", "--scale", "micro"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error)
+    assert len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / ".bench").rglob("MANIFEST.json"))

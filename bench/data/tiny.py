@@ -115,7 +115,7 @@ def _generator(world: TinyWorld, *purpose: int) -> np.random.Generator:
     return np.random.default_rng([world.seed, 7, *purpose])
 
 
-def _electrodes(n: int, turn: float = 0.0) -> Array:
+def electrode_positions(n: int, turn: float = 0.0) -> Array:
     """n even positions [n, 3] on the upper half of the unit sphere; y is to the front, z is up."""
     z = (np.arange(n) + 0.5) / n
     azimuth = np.arange(n) * np.pi * (3 - np.sqrt(5)) + turn
@@ -137,7 +137,7 @@ def _lead_field(electrodes: Array, dipoles: tuple[Array, Array]) -> Array:
         offset = at[:, None] - position
         return (offset * moment).sum(-1) / np.maximum(np.linalg.norm(offset, axis=-1), 0.35) ** 3
 
-    dense = potential(_electrodes(200))
+    dense = potential(electrode_positions(200))
     return potential(electrodes) / np.sqrt((dense**2).mean(0))
 
 
@@ -162,7 +162,8 @@ def _anatomy(world: TinyWorld) -> _Anatomy:
         scale=1.0,
     )
     waves = _waves(draft, _amplitudes(draft, _other_codes(world, 256, rng)), np.zeros((256, 2 * k)), world.sfreq)
-    seen = np.einsum("ck,nkt->nct", _lead_field(_electrodes(world.n_chans), visual), waves[:, :, : world.n_times])
+    electrodes = electrode_positions(world.n_chans)
+    seen = np.einsum("ck,nkt->nct", _lead_field(electrodes, visual), waves[:, :, : world.n_times])
     return _Anatomy(**{**vars(draft), "scale": float(1 / np.sqrt((seen**2).mean()))})
 
 
@@ -331,7 +332,7 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
     length = world.n_times / world.sfreq + rng.uniform(*world.gap, len(shown))
     onsets = np.round((2 + np.cumsum(length) - length[0]) * world.sfreq).astype(np.int64)
     n = int(onsets[-1] + 3 * world.sfreq)
-    electrodes = _electrodes(world.n_chans)
+    electrodes = electrode_positions(world.n_chans)
     data = _record(world, electrodes, world.sfreq, onsets, _codes(world, _anatomy(world), scenes)[shown], n, rng)
     if world.artefacts:
         data += _artefacts(world, electrodes, onsets, scenes.label[shown], n)
@@ -342,7 +343,7 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
         (float(onset / world.sfreq), world.n_times / world.sfreq, CLASSES[label])
         for onset, label in zip(onsets, scenes.label[shown], strict=True)
     )
-    return Recording(data, world.sfreq, _names(world.n_chans), marks, onsets, shown, blocks)
+    return Recording(data, world.sfreq, channel_names(world.n_chans), marks, onsets, shown, blocks)
 
 
 def corpus_recording(world: TinyWorld, number: int) -> Recording:
@@ -357,7 +358,7 @@ def corpus_recording(world: TinyWorld, number: int) -> Recording:
     evoked = number % 10 >= round(10 * (1 - world.evoked_share))
     onsets = np.cumsum(rng.uniform(0.7, 1.2, int(world.seconds) if evoked else 0))
     onsets = np.round(onsets[onsets < world.seconds - 1] * device.sfreq).astype(np.int64)
-    electrodes = _electrodes(device.n_chans, device.turn)
+    electrodes = electrode_positions(device.n_chans, device.turn)
     data = _record(world, electrodes, device.sfreq, onsets, _other_codes(world, len(onsets), rng), n, rng)
     if rng.random() < world.faults:
         here = slice(begin := int(rng.uniform(0.2, 0.7) * n), begin + int(rng.uniform(2, 6) * device.sfreq))
@@ -367,8 +368,9 @@ def corpus_recording(world: TinyWorld, number: int) -> Recording:
         data, onsets = data[:, : int(0.6 * device.sfreq)], onsets[:0]
     marks = tuple((float(onset / device.sfreq), 0.5, "stimulus") for onset in onsets) or ((0.0, 0.5, "rest"),)
     empty = np.zeros(len(onsets), np.int64)
-    return Recording(data, device.sfreq, _names(device.n_chans), marks, onsets, empty[:0], empty)
+    return Recording(data, device.sfreq, channel_names(device.n_chans), marks, onsets, empty[:0], empty)
 
 
-def _names(n: int) -> tuple[str, ...]:
+def channel_names(n: int) -> tuple[str, ...]:
+    """Names of n electrodes, which are those of no montage."""
     return tuple(f"E{i + 1:03d}" for i in range(n))

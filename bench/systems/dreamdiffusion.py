@@ -12,8 +12,9 @@ from bench.variant import Variant
 def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     """The whole of a row, in the method's order (Fig. 2): nothing is run here."""
     vae, clip, unet = (scale.weights(part) for part in ("vae", "clip", "unet"))
-    encoder = encoders.encoder(variant, scale)
-    tokens = scale.world.n_times // encoder.patch
+    world = items.trials.world
+    encoder = encoders.encoder(variant, scale, world)
+    tokens = world.n_times // encoder.patch
     if variant.mask_ratio is not None and not encoder.code and not 0 < int(tokens * variant.mask_ratio) < tokens:
         raise BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} masks "
                          f"{int(tokens * variant.mask_ratio)} of {tokens} tokens: at least one must be, and not all")

@@ -196,7 +196,7 @@ class ThoughtVizPictures(Stage):
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """The classifiers, the GAN and its pictures. Raises BenchError for EEG that is too short for the kernels."""
-    sizes, times = sized(SIZES, scale, spec.system), scale.world.n_times
+    sizes, times = sized(SIZES, scale, spec.system), items.trials.world.n_times
     if items.eeg in ORACLES or times < LEAST:
         found = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these have {times}"
         raise BenchError(f"variant {spec.name!r}: ThoughtViz's kernels need {LEAST} samples of EEG, and {found}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench import encoders, modules
-from bench.data.tiny import _electrodes as electrodes
+from bench.data.tiny import electrode_positions
 from bench.encoders import Braindecode
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import sha256
@@ -74,7 +74,7 @@ def _braindecode(value: Braindecode, channels: int, times: int) -> nn.Module:
 def _positions(value: Braindecode) -> np.ndarray | None:
     """Where the electrodes are, [n_chans, 3] in m; None where a name has no place in the montage."""
     if value.montage == "tiny":
-        return HEAD * electrodes(value.n_chans)
+        return HEAD * electrode_positions(value.n_chans)
     if not value.montage:
         return None
     import mne
