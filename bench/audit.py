@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from bench.data import prepared
 from bench.data.prepared import Prepared, Shards
 from bench.data.shards import first_channels
 from bench.data.tiny import PARTS
+from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
 from bench.plan import peeked, plan
-from bench.stages import Score
+from bench.stages import Score, Trials
 from bench.store import Store
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
@@ -72,7 +74,7 @@ class Report:
 
 
 def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None = None,
-          corpus: Array | None = None, known: str = "no") -> Report:
+          corpus: Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """What the split of a data set leaks from training into testing, and what is worth knowing about it.
 
     trials: a row for each trial with COLUMNS and, where there are any, `session` and `exemplar` (the object or photo
@@ -80,26 +82,33 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
     of its subject (and session). eeg [N, C, T], a row for each of trials'; pictures [P, H, W, 3], which `picture`
     points into; corpus [M, C, T'], the windows of pre-training. What is not given is not checked, and said so; so
     is a block or a position of -1, which stands for unknown. known: what is known of the data set beside that, "no" or
-    "yes: ...".
+    "yes: ...". left_out: columns of which the split is said to keep the test trials' values out of training, such as
+    "subject" (leave one subject out) or "label" (zero-shot).
 
     Raises BenchError for a table that is not like that.
     """
     trials = _checked(trials, eeg, pictures)
     told = _told(trials)
     found = [_pictures(trials), _bytes(trials, pictures), _exemplars(trials), _eeg(trials, eeg),
-             _inside(trials, eeg, corpus), *_known(known, trials), *told, *_facts(trials)]
+             _inside(trials, eeg, corpus), *_known(known, trials), *_left_out(trials, left_out), *told, *_facts(trials)]
     strongest = max((f for f in told if f.severity == LEAK), key=lambda f: f.count, default=None)
     return Report(tuple(f if f not in told or f is strongest else Finding(f.name, f.severity, f.count, f.example)
                         for f in found))
 
 
-def read(folder: Path, corpus: Path | Array | None = None, known: str = "no") -> Report:
+def claimed(trials: Trials) -> tuple[str, ...]:
+    """What a split is said to keep out of training, as `audit` has it; of a prepared data set its manifest knows."""
+    return LEFT_OUT[trials.split] if isinstance(trials.world, TinyThings) else ()
+
+
+def read(folder: Path, corpus: Path | Array | None = None, known: str = "no",
+         left_out: Sequence[str] = ()) -> Report:
     """Audits a folder with trials.csv and, where they are there, eeg.npy and pictures.npy; corpus: also as a file .npy.
 
     Raises BenchError for files that cannot be read.
     """
     return audit(_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
-                 _array(corpus, 3) if isinstance(corpus, Path) else corpus, known)
+                 _array(corpus, 3) if isinstance(corpus, Path) else corpus, known, left_out)
 
 
 def trained_on(score: Score) -> str:
@@ -117,7 +126,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     if options.ablation:
         return _rows(options)
     corpus: Path | Array | None
-    known = "no"
+    known, left_out = "no", tuple(name for name in getattr(options, "left_out", "").split(",") if name)
     if options.trials:
         folder, name = Path(options.trials), options.trials
         corpus = folder / "corpus.npy"
@@ -128,6 +137,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
             raise BenchError(f"no trials of scale {at.name} in the store {options.store}; a run makes them, such as: "
                              f"bench run --ablation clip --scale {at.name} --store {options.store}")
         folder, name = store.path(stage), f"scale {at.name}, store {options.store}"
+        left_out += claimed(stage)
         if isinstance(stage.world, Prepared):
             known = prepared.leaky(stage.world, stage.split)
         corpus = None
@@ -135,7 +145,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
             corpus = first_channels(store.path(windows)) if isinstance(windows.world, Shards) else \
                 store.path(windows) / "windows.npy"
     parts = _table(folder / "trials.csv").get("part", pd.Series(dtype=object)).value_counts()
-    report = read(folder, corpus, known)
+    report = read(folder, corpus, known, left_out)
     print(f"{name}: " + ", ".join(f"{parts[part]} {part}" for part in PARTS if part in parts) + " trials\n")
     print(report.render())
     return errors.SOME_FAILED if report.leaky else errors.OK
@@ -155,7 +165,7 @@ def _rows(options: argparse.Namespace) -> int:
         trials, unseen = score.items.trials, ""
         if store.has(trials):
             known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
-            verdict = read(store.path(trials), known=known).verdict
+            verdict = read(store.path(trials), known=known, left_out=claimed(trials)).verdict
             found += [verdict.removeprefix("yes: ")] if verdict.startswith("yes") else []
         else:
             unseen = " (its trials are not in the store: what it is trained on alone was looked at)"
@@ -296,6 +306,21 @@ def _known(known: str, trials: pd.DataFrame) -> list[Finding]:
     if not known.startswith("yes: "):
         return []
     return [Finding("known of the data set", LEAK, int((trials["part"] == "test").sum()), "", known[len("yes: "):])]
+
+
+def _left_out(trials: pd.DataFrame, columns: Sequence[str]) -> list[Finding]:
+    """Test trials whose value of a column is trained on although the split is said to keep it out."""
+    found = []
+    train, test = (trials[trials["part"] == part] for part in ("train", "test"))
+    for column in dict.fromkeys(columns):
+        if column not in trials:
+            raise BenchError(f"the trials have no column {column}, which the split is said to leave out; there are "
+                             f"{', '.join(map(str, trials))}")
+        name, shared = f"left-out {column} is trained on", test[test[column].isin(train[column])]
+        found.append(Finding(name, LEAK, len(shared), f"item {shared['item'].iloc[0]}",
+                             f"{len(shared)} test trial{'s' * (len(shared) > 1)} of a {column} that is said to be left "
+                             "out and is trained on") if len(shared) else Finding(name, CLEAR, 0, ""))
+    return found
 
 
 def _unknown(trials: pd.DataFrame) -> set[str]:

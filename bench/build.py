@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.key import Stage, kind
-from bench.prior_parts import Clip, Judge, Unet, Vae
+from bench.prior_parts import Part
 from bench.runtime import Runtime, silent
 from bench.store import Store
 from bench.train import parallel
@@ -45,4 +45,4 @@ def _module(stage: Stage) -> str:
     room, _, name = type(stage).__module__.rpartition(".")
     if room == "bench.systems":
         return name
-    return "prior" if isinstance(stage, (Judge, Vae, Clip, Unet)) else kind(stage)
+    return "prior" if isinstance(stage, Part) else kind(stage)

@@ -85,6 +85,8 @@ def parser() -> Parser:
     audit = command("audit", "leaks between the parts of a data set: what a decoder could use beside the stimulus")
     audit.add_argument("--scale", default="tiny", help="its trials in the store (default: tiny)")
     audit.add_argument("--trials", metavar="DIR", help="instead of them a folder: trials.csv, eeg.npy, pictures.npy")
+    audit.add_argument("--left-out", default="", metavar="COLUMN,...",
+                       help="what the split is said to keep out of training, such as subject or label")
     audit.add_argument("--ablation", metavar="NAME|FILE", help="instead of them the rows of an ablation")
     audit.add_argument("--store", default=".bench", metavar="DIR")
     _places(audit)

@@ -62,7 +62,8 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
     The folder: trials.csv has a row for each of eeg.npy's; its `label` is one of classes.csv (label, name, judge: the
     class's number for the judge, shown: 1 or 0), its `picture` is a row of pictures.npy, and of the file
     `embeddings` [P, D'], which the oracle "clip" needs. What a control draws comes from a generator that is seeded by
-    the ids of the trials alone, so that every row and seed sees the same.
+    the ids of the trials alone, so that every row and seed sees the same. A subject without training trials of their
+    own ("surrogate", "mean") has those of all others.
     """
     if items.eeg not in CONTROLS:
         raise BenchError(f"no control {items.eeg!r} for EEG; there are: {', '.join(CONTROLS)}")
@@ -111,7 +112,8 @@ def _eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path, e
         train = trials[trials["part"] == "train"]
         for one in np.unique(subject):
             own = subject == one
-            seen = _rows(folder / "eeg.npy", train.index[train["subject"] == one].to_numpy())
+            theirs = train[train["subject"] == one] if one in set(train["subject"]) else train  # one who is left out
+            seen = _rows(folder / "eeg.npy", theirs.index.to_numpy())
             if control == "surrogate":
                 eeg[own] = _surrogates(seen, _generator(part["item"].to_numpy()[own]), int(own.sum()))
             else:

@@ -16,6 +16,7 @@ from bench.stages import Prepared, Shards
 
 DATA = ".bench-data"  # where `bench data prepare` writes
 PARTS = ("vae", "unet", "clip", "judge")
+GUIDED = ("turbo", "adapter", "clip_h", "captioner")  # of ATM with guided diffusion, where they lie
 PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # by Scale.prior: side of its pictures, classes of its judge
 
 
@@ -31,12 +32,13 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
     if at.name == REHEARSAL.name:
         return _rehearsal(at, store, needed)
     from bench.data import prepared, shards
-    from bench.weights import check
+    from bench.weights import check, locate
 
     root = data or Path(DATA)
 
     def parts() -> Scale:
-        return at if at.prior else replace(at, parts=tuple(check([*PARTS, *at.networks], weights).values()))
+        wanted = [*PARTS, *at.networks, *(name for name in GUIDED if locate(name, weights))]
+        return at if at.prior else replace(at, parts=tuple(check(wanted, weights).values()))
 
     def pairs() -> Scale:
         return replace(at, world=prepared.find(world.name, root))

@@ -26,7 +26,7 @@ def systems() -> list[str]:
 def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
     """The Score of a system's pictures for those items; `system` is a spec such as a Variant."""
     if isinstance(system, On):
-        return system.score(plan(system.of, system.items(items), system.scale(scale), seed))
+        return system.score(plan(system.of, system.items(items, scale), system.scale(scale), seed))
     return importlib.import_module(f"bench.systems.{system.system}").plan(system, items, scale, seed)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.tiny_things import LEFT_OUT, part_in
 from bench.errors import ENVIRONMENT, BenchError
 from bench.key import Stage, kind
 from bench.plan import Row, needs, stages
@@ -113,6 +114,7 @@ class Size:
 
 PUBLISHED = {  # by data set: pictures; trials of each part and subject; classes
     "imagenet_eeg": (2000, {"train": 1600, "val": 200, "test": 200}, 40),  # Sec. 4.1, in shares of 80, 10, 10 %
+    "things_eeg2": (16_740, {"train": 62_160, "val": 4_000, "test": 200}, 1854),  # val: 100 concepts of 10 pictures
 }
 PUBLISHED_WINDOWS = 120_000  # of pre-training's corpus (Sec. 4.1)
 
@@ -129,6 +131,9 @@ def size(world: Any, subjects: tuple[int, ...], split: str = "item") -> Size:
     if world.path:
         rows = [row for row in _rows(Path(world.path) / "trials.csv") if int(row["subject"]) in subjects]
         column = f"part_{split}" if rows and f"part_{split}" in rows[0] else "part_item"
+        if rows and "part_concept" in rows[0] and split in ("subject", "subject_seen"):  # depends on who takes part
+            rows = [row | {column: part_in(split, row["part_concept"], int(row["subject"]) == subjects[-1])}
+                    for row in rows]
         rows = [row for row in rows if row[column]]
         return Size(len({row["picture"] for row in rows}), dict(Counter(row[column] for row in rows)),
                     len({row["label"] for row in rows}), True)
@@ -136,7 +141,9 @@ def size(world: Any, subjects: tuple[int, ...], split: str = "item") -> Size:
         raise BenchError(f"no price for {world.name}, whose size is not known: bench data prepare {world.name}",
                          ENVIRONMENT)
     pictures, parts, classes = PUBLISHED[world.name]
-    return Size(pictures, {part: n * len(subjects) for part, n in parts.items()}, classes, False)
+    things = split in LEFT_OUT and world.name == "things_eeg2"
+    people = [part_in(split, part, one == subjects[-1]) if things else part for part in parts for one in subjects]
+    return Size(pictures, {part: n * people.count(part) for part, n in parts.items()}, classes, False)
 
 
 @functools.cache
@@ -164,7 +171,7 @@ def _padded(n: int, batch: int) -> int:
 def _known(*parts: Weights) -> None:
     """Raises BenchError for a part whose configuration does not stand in models.configurations."""
     for part in parts:
-        if part.name not in ("vae", "unet", "clip", "judge"):
+        if part.name not in ("vae", "unet", "clip", "judge", "turbo/vae", "clip_h"):
             raise BenchError(f"no price for the part {part.name}: priced are those of scale paper")
 
 
@@ -406,9 +413,9 @@ def vae_flops(direction: str) -> int:
 
 
 @functools.cache
-def clip_flops() -> tuple[int, int]:
-    """FLOPs of CLIP's image tower on one picture: (forward, forward and backward to all its parameters)."""
-    clip = _part("clip").requires_grad_(True)
+def clip_flops(name: str = "clip") -> tuple[int, int]:
+    """FLOPs of a CLIP's image tower on one picture: (forward, forward and backward to all its parameters)."""
+    clip = _part(name).requires_grad_(True)
     return counted(lambda: clip.encode_image(meta(1, 3, 224, 224)), True)
 
 
@@ -459,7 +466,7 @@ def flops(stage: Stage) -> int:
             stage.encoder, stage.decoder, world.n_chans, world.n_times, stage.mask_ratio)[1]
     if isinstance(stage, Targets):
         _known(stage.clip, stage.vae)
-        return _size(stage.trials).pictures * (stage.views * vae_flops("encode") + clip_flops()[0])
+        return _size(stage.trials).pictures * (stage.views * vae_flops("encode") + clip_flops(stage.clip.name)[0])
     if isinstance(stage, Finetune):
         return _finetune(stage)
     if isinstance(stage, Generate):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bench.key import Stage
-from bench.stages import Numerics
+from bench.stages import Numerics, Weights
 
 CPU = Numerics()
 
@@ -78,10 +79,55 @@ class Unet(Stage):
     numerics: Numerics = CPU
 
 
-Part = Judge | Vae | Clip | Unet
+@dataclass(frozen=True)
+class Adapter(Stage):
+    """The IP-Adapter of the U-Net: its own loss, under the embeddings of the pictures beside their captions."""
+
+    unet: Unet | Weights = field(default_factory=Unet)
+    vae: Vae | Weights = field(default_factory=Vae)
+    clip: Clip | Weights = field(default_factory=Clip)
+    pictures: int = 10_000
+    steps: int = 1_500
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    short: float = 0.5  # share of captions that name the class alone
+    dropout: float = 0.5  # share of captions that are empty
+    blank: float = 0.1  # share of embeddings that are zero
+    warmup: int = 50
+    seed: int = 0
+    numerics: Numerics = CPU
+
+
+@dataclass(frozen=True)
+class Captioner(Stage):
+    """What names shape, colour and background of an embedding; cross-entropy, one term for each."""
+
+    clip: Clip | Weights = field(default_factory=Clip)
+    pictures: int = 10_000
+    steps: int = 1_000
+    batch: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    noise: float = 0.1  # standard deviation of what is added to each coordinate of an embedding (a unit vector)
+    width: int = 128
+    warmup: int = 30
+    seed: int = 0
+    numerics: Numerics = CPU
+
+
+Part = Judge | Vae | Clip | Unet | Adapter | Captioner
 
 
 def recipe(numerics: Numerics = CPU) -> dict[str, Part]:
     """The shipped parts by name, in building order."""
     vae, clip = Vae(numerics=numerics), Clip(numerics=numerics)
-    return {"judge": Judge(numerics=numerics), "vae": vae, "clip": clip, "unet": Unet(vae, clip, numerics=numerics)}
+    unet = Unet(vae, clip, numerics=numerics)
+    return {"judge": Judge(numerics=numerics), "vae": vae, "clip": clip, "unet": unet,
+            "adapter": Adapter(unet, vae, clip, numerics=numerics), "captioner": Captioner(clip, numerics=numerics)}
+
+
+def beside(shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
+    """The parts that can be trained on the others as they are shipped, which stay."""
+    return {"adapter": Adapter(shipped("unet"), shipped("vae"), shipped("clip"), numerics=numerics),
+            "captioner": Captioner(shipped("clip"), numerics=numerics)}

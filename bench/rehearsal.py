@@ -17,7 +17,7 @@ from bench.scale import Scale
 SEED = 0
 PER_CLASS = 12  # pictures
 BANDS = ((5, 95), (14, 70), (55, 95))  # Hz, in which it was published
-PAIRS, SOURCE, WEIGHTS = "imagenet_eeg", "source", "weights"
+PAIRS, SOURCE, WEIGHTS = "imagenet_eeg", "source", "weights-2"
 
 
 def make(at: Scale, folder: Path) -> None:

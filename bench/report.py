@@ -291,7 +291,7 @@ def leak_of(trials: Trials, store: Store, corpus: Corpus | None = None) -> str:
     if name not in _leaks:
         known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
         windows = first_channels(store.path(corpus)) if corpus else None
-        _leaks[name] = audit.read(path, windows, known).verdict
+        _leaks[name] = audit.read(path, windows, known, audit.claimed(trials)).verdict
     return _leaks[name]
 
 

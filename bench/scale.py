@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.data.tiny import SUBJECTS
+from bench.data.tiny_things import TinyThings
 from bench.errors import ENVIRONMENT, BenchError, NotHere
 from bench.stages import (
     Corpus,
@@ -50,6 +51,17 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Things:
+    """The protocol things at a scale (docs/things.md): its world, the band of its EEG in Hz, whose trials a row within
+    subjects has, and who takes part where one of them is left out, the last."""
+
+    world: TinyThings | Prepared
+    band: tuple[float, float]
+    subjects: tuple[int, ...]
+    people: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Scale:
     """Everything that a row's number depends on beside the row itself.
 
@@ -82,6 +94,7 @@ class Scale:
     people: tuple[int, ...] = SUBJECTS
     corpus: Shards | None = None
     views: int = 1
+    things: Things | None = field(default=None, compare=False)  # not in `config`: it stands in the keys of its rows
     networks: tuple[str, ...] = ()
     parts: tuple[Weights, ...] = field(default=(), compare=False)
     numerics: Numerics = Numerics()
@@ -175,6 +188,7 @@ TINY = Scale(
     reference_pictures=10_000,
     nway=10,
     fixed=tuple(range(12)),
+    things=Things(TinyThings(), (5.0, 95.0), (1,), (1, 2, 3)),
 )
 # Tiny cut down until the whole path takes seconds: for tests, its numbers mean nothing.
 MICRO = replace(
@@ -184,6 +198,8 @@ MICRO = replace(
     pretrain=replace(TINY.pretrain, steps=10, batch=16, warmup=2),
     finetune=replace(TINY.finetune, steps=6, batch=8, warmup=2),
     sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
+    things=Things(TinyThings(seed=1, train_concepts=30, val_concepts=10, test_concepts=14, exemplars=3, means=3),
+                  (5.0, 95.0), (1,), (1, 2)),
     reference_pictures=300,
 )
 # The 40 classes that ImageNet-EEG shows, by their ImageNet-1k numbers, in the order of its labels.
@@ -223,6 +239,8 @@ PAPER = Scale(
     nway=50,
     fixed=SHOWN + MORE,
     views=16,
+    things=Things(Prepared("things_eeg2", "", n_chans=63, n_times=248, sfreq=250.0), (0.1, 100.0), (8,),
+                  tuple(range(1, 11))),
     networks=("inception", "inception_v3", "alexnet", "lpips"),
     numerics=Numerics(device_class="cuda", dtype="bfloat16"),
 )

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
+from bench.data.tiny import SUBJECTS
+from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError, NotHere
-from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, World
+from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, Trials, World
 
-WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single")
+WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single", "concept", "subject_seen")
 ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
 EPOCHS = 300  # of fine-tuning in the paper (Sec. 4.1)
 OPENS = {  # what each choice of `tune` trains
@@ -112,6 +114,8 @@ class On:
     split       what a part is made of: "item" (pictures), "block" (whole blocks of the recording), "subject", "single"
                 (bench.stages.Trials)
     band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
+    protocol    "pairs": the scale's own items; "things": new concepts (docs/things.md), whose splits are "concept"
+                (also for "item"), "subject" and "subject_seen"
     subjects    whose trials; None: the scale's
     epochs      of fine-tuning; None: the scale's schedule, which stands for the paper's 300
     views       of each picture to the VAE (bench.stages.Targets); 0: crops are drawn anew; None: the scale's
@@ -128,6 +132,7 @@ class On:
     eeg: str = "real"
     window: str = "stimulus"
     split: str = "item"
+    protocol: str = "pairs"
     band: tuple[float, float] | None = None
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
@@ -144,8 +149,9 @@ class On:
         object.__setattr__(self, "sampling", tuple(sorted(drawn.items())))
         if self.eeg not in CONTROLS:
             raise BenchError(f"variant {self.name!r}: eeg is one of {', '.join(CONTROLS)}, not {self.eeg!r}")
-        for what, given, kind in (("the world", changes, World), ("sampling", drawn, Sampling)):
-            there = [f.name for f in fields(kind)]
+        world = TinyThings if self.protocol == "things" else World
+        for what, given, kind in (("the world", changes, world), ("sampling", drawn, Sampling)):
+            there = [f.name for f in fields(kind) if f.init]
             if unknown := set(given) - set(there):
                 raise BenchError(f"variant {self.name!r}: {what} has no {', '.join(sorted(unknown))}; it has: "
                                  f"{', '.join(there)}")
@@ -154,7 +160,8 @@ class On:
         if self.views is not None and (not isinstance(self.views, int) or self.views < 0):
             raise BenchError(f"variant {self.name!r}: views is a whole number from 0 on, not {self.views!r}")
         for name, value, known in (("window", self.window, WINDOWS), ("split", self.split, SPLITS),
-                                   ("part", self.part, ("val", "test"))):
+                                   ("part", self.part, ("val", "test")),
+                                   ("protocol", self.protocol, ("pairs", "things"))):
             if value not in known:
                 raise BenchError(f"variant {self.name!r}: {name} is one of {', '.join(known)}, not {value!r}")
         if self.checkpoint is not None and not 1 <= self.checkpoint[0] <= self.checkpoint[1]:
@@ -166,8 +173,10 @@ class On:
         """The file of bench/systems/ that plans it."""
         return self.of.system
 
-    def items(self, items: Items) -> Items:
-        """Those items, changed so."""
+    def items(self, items: Items, scale: Any) -> Items:
+        """Those items, changed so. Raises NotHere for what the world lacks."""
+        if self.protocol == "things":
+            return self._things(scale)
         world = items.trials.world
         if (self.world or self.window == "blank") and not isinstance(world, World):
             raise NotHere(f"variant {self.name!r}: {world.name} holds what was recorded and published; another world, "
@@ -178,11 +187,33 @@ class On:
                          band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
 
+    def _things(self, scale: Any) -> Items:
+        """The items of the protocol things."""
+        if (own := scale.things) is None:
+            raise NotHere(f"variant {self.name!r}: scale {scale.name} has no protocol things")
+        split = "concept" if self.split == "item" else self.split
+        if split not in LEFT_OUT:
+            raise NotHere(f"variant {self.name!r}: the protocol things has no split {split!r}; it has: "
+                          f"{', '.join(LEFT_OUT)}")
+        if self.eeg in ("within_class", "other_trial", "label"):
+            raise NotHere(f"variant {self.name!r}: a test concept has one item and no training, and eeg={self.eeg!r} "
+                          "needs more")
+        if (self.world or self.window == "blank") and not isinstance(own.world, World):
+            raise NotHere(f"variant {self.name!r}: {own.world.name} holds what was recorded and published; another "
+                          "world, or another interval, can be had of the tiny one alone")
+        subjects = self.subjects or (own.subjects if split == "concept" else own.people)
+        return Items(Trials(replace(own.world, **dict(self.world)), subjects, self.band or own.band, self.window,
+                            split), self.part, self.eeg)
+
     def scale(self, scale: Any) -> Any:
         """That scale, with these epochs and this sampling. Raises NotHere for what the scale lacks."""
-        if absent := sorted(set(self.subjects or ()) - set(scale.people)):
+        there = SUBJECTS if isinstance(scale.world, World) else scale.things.people if self.protocol == "things" else \
+            scale.people
+        if absent := sorted(set(self.subjects or ()) - set(there)):
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
-                          f"{', '.join(map(str, scale.people))}")
+                          f"{', '.join(map(str, there))}")
+        if self.protocol == "things" and not isinstance(scale.things.world, World):
+            scale = replace(scale, world=scale.things.world)  # whose training pictures are FID's reference
         if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
             raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
                           f"of scale {scale.name}")

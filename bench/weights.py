@@ -171,9 +171,9 @@ def _lacking(name: str, folder: Path | None) -> str:
 
 
 def _whole(pin: Part, files: dict[str, Path]) -> Path:
-    """What a loader wants: the folder of the weights, or the file where there is but one."""
-    main = files[pin.files[0].path]
-    return main.parent if pin.repository else main
+    """What a loader wants: the part's folder of the repository, or the file where there is but one."""
+    main = pin.files[0].path
+    return files[main].parents[main.count("/")] / pin.folder if pin.repository else files[main]
 
 
 def _notes(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ import torchvision
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
+from transformers import GitConfig, GitForCausalLM
 
 PIXELS = 512  # side of the pictures that Stable Diffusion 1.5 makes
 TOKENS = 77  # M, of a caption and of a condition
@@ -53,7 +54,38 @@ STABLE_DIFFUSION_VAE: dict[str, Any] = {  # vae/config.json of Stable Diffusion 
     "act_fn": "silu",
     "scaling_factor": 0.18215,
 }
+SDXL_UNET: dict[str, Any] = {  # unet/config.json of SDXL-Turbo
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "act_fn": "silu",
+}
+GIT: dict[str, Any] = {  # config.json of git-large-coco
+    "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                      "num_attention_heads": 16, "patch_size": 14, "image_size": 224},
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 1024,
+    "vocab_size": 30522,
+}
 CLIP = "ViT-L-14"  # open_clip's name; OpenAI's weights want quick_gelu
+CLIP_H = "ViT-H-14"  # open_clip's name
 JUDGE = "vit_large_patch16_224"  # timm's name
 
 
@@ -65,6 +97,27 @@ def stable_diffusion_unet() -> UNet2DConditionModel:
 def stable_diffusion_vae() -> AutoencoderKL:
     """The VAE of Stable Diffusion 1.5: pictures [B, 3, 512, 512], latents [B, 4, 64, 64]."""
     return AutoencoderKL(**STABLE_DIFFUSION_VAE)
+
+
+def sdxl_unet() -> UNet2DConditionModel:
+    """The U-Net of SDXL-Turbo: latents [B, 4, 64, 64], condition [B, 77, 2048] beside [B, 1280] and six numbers."""
+    return UNet2DConditionModel(**SDXL_UNET)
+
+
+def sdxl_vae() -> AutoencoderKL:
+    """The VAE of SDXL-Turbo: Stable Diffusion's architecture, other weights and another factor."""
+    return AutoencoderKL(**STABLE_DIFFUSION_VAE | {"scaling_factor": 0.13025, "force_upcast": True,
+                                                   "sample_size": 1024})
+
+
+def clip_h() -> open_clip.CLIP:
+    """CLIP ViT-H/14 of LAION: pictures [B, 3, 224, 224] and captions [B, 77] to 1,024 dimensions."""
+    return open_clip.CLIP(**open_clip.get_model_config(CLIP_H))
+
+
+def git() -> GitForCausalLM:
+    """GIT-large: pictures [B, 3, 224, 224], or what its vision tower makes of them, [B, 257, 1024], to captions."""
+    return GitForCausalLM(GitConfig(**GIT))
 
 
 def clip() -> open_clip.CLIP:

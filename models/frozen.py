@@ -369,7 +369,8 @@ def _vae(folder: Path, sha256: str, dtype: torch.dtype) -> Vae:
     with torch.device("meta"):
         net = AutoencoderKL.from_config(_config(folder / "config.json"))
     tensors = {}
-    for name, tensor in _tensors(folder / DIFFUSERS_WEIGHTS, sha256).items():
+    half = folder / DIFFUSERS_WEIGHTS.replace(".safetensors", ".fp16.safetensors")  # SDXL-Turbo's is there only so
+    for name, tensor in _tensors(half if half.is_file() else folder / DIFFUSERS_WEIGHTS, sha256).items():
         parts = name.split(".")
         if ".mid_block.attentions." in name and parts[-2] in OLD_ATTENTION:
             parts[-2] = OLD_ATTENTION[parts[-2]]

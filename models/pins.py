@@ -118,6 +118,41 @@ PARTS = {  # folders in the libraries' own formats
 }
 
 
+PARTS |= {  # of ATM with guided diffusion (Li et al. 2024)
+    "turbo": Part(files=(
+        File("unet/diffusion_pytorch_model.fp16.safetensors", None,
+             "48fa46161a745f48d4054df3fe13804ee255486bca893403b60373c188fd1bdb"),
+        File("vae/diffusion_pytorch_model.fp16.safetensors", None,
+             "02ee4bd18e5d16e7fe5fc5b85b4aefa2cba6db28897f674226c9d6ddd2f34f06"),
+        File("text_encoder/model.fp16.safetensors", None,
+             "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd"),
+        File("text_encoder_2/model.fp16.safetensors", None,
+             "ec310df2af79c318e24d20511b601a591ca8cd4f1fce1d8dff822a356bcdb1f4"),
+        File("model_index.json", 685), File("unet/config.json"), File("vae/config.json"),
+        File("text_encoder/config.json"), File("text_encoder_2/config.json", 575),
+        File("scheduler/scheduler_config.json", 459),
+        *(File(f"{folder}/{file}") for folder in ("tokenizer", "tokenizer_2")
+          for file in ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"))),
+        repository="stabilityai/sdxl-turbo", revision="71153311d3dbb46851df1931d3ca6e939de83304",
+        licence="Stability-AI-Community"),
+    "adapter": Part(files=(
+        File("sdxl_models/ip-adapter_sdxl_vit-h.safetensors", 698_391_064,
+             "ebf05d918348aec7abb02a5e9ecef77e0aaea6914a5c4ea13f50d45eb1681831"),), folder="sdxl_models",
+        repository="h94/IP-Adapter", revision="018e402774aeeddd60609b4ecdb7e298259dc729", licence="Apache-2.0"),
+    "clip_h": Part(files=(
+        File("open_clip_model.safetensors", 3_944_517_836,
+             "0084e75319a50ad85ef45377bad5bc38f2f58824459eb690048d51c9f8863be5"),
+        File("open_clip_config.json")),
+        repository="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+        licence="MIT"),
+    "captioner": Part(files=(
+        File("model.safetensors", None, "b829ce129d49db383baed90ee283087d53b5c916bef2782eefc32e19bef6f42f"),
+        File("config.json"), File("generation_config.json", 141), File("preprocessor_config.json", 503),
+        File("vocab.txt"), File("special_tokens_map.json", 125), File("tokenizer_config.json", 453)),
+        repository="microsoft/git-large-coco", revision="b644b0b41274649f87de8846fa15f9a22dad7583", licence="MIT"),
+}
+
+
 def part(name: str) -> Part:
     """A part or a measuring network. Raises KeyError for a name that is neither."""
     if name in PARTS:

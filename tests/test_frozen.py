@@ -102,7 +102,7 @@ def test_an_unknown_word_or_a_caption_too_long_is_refused():
 @pytest.mark.long
 def test_the_shipped_parts_pass_their_gates(capsys):
     assert main(["prior", "--check"]) == 0
-    assert capsys.readouterr().out.count("passed") == 4
+    assert capsys.readouterr().out.count("passed") == 6
 
 
 @pytest.mark.long

@@ -14,13 +14,14 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
+from bench import weights as pinned_weights
 from bench.errors import ENVIRONMENT, BenchError
 from bench.rehearsal_weights import SIDE, WIDTH, rehearsal, write_rehearsal
 from bench.scale import TINY
 from bench.stages import Items, Numerics, Reference, Score, Trials, Weights, World
 from bench.train import measure as measuring
 from bench.train import score as scoring
-from models import configurations, extractors, frozen, pins
+from models import adapter, captioner, configurations, extractors, frozen, pins
 
 LOADERS = {"judge": frozen.load_judge, "vae": frozen.load_vae, "clip": frozen.load_clip, "unet": frozen.load_unet}
 
@@ -366,6 +367,158 @@ def test_the_published_sizes_are_those_of_the_real_configurations():
     for name, net in nets.items():
         left = pins.PARTS[name].files[0].bytes - 4 * sum(tensor.numel() for tensor in net.state_dict().values())
         assert 0 < left < 250_000
+
+
+def test_the_configurations_of_guided_diffusion_have_the_published_sizes():
+    """The adapter's file holds two bytes for each parameter, CLIP's four; of the others the counts are known."""
+    with torch.device("meta"):
+        unet, clip, git = configurations.sdxl_unet(), configurations.clip_h(), configurations.git()
+        tensors = adapter.fresh(unet, 1024)
+        projector = captioner.PixelProjector()
+    numbers = [int(name.split(".")[1]) for name in tensors if name.startswith("ip_adapter.")]
+    assert sorted(set(numbers)) == list(range(1, 140, 2))
+    assert 0 < pins.PARTS["adapter"].files[0].bytes - 2 * sum(t.numel() for t in tensors.values()) < 250_000
+    assert 0 < pins.PARTS["clip_h"].files[0].bytes - 4 * sum(t.numel() for t in clip.state_dict().values()) < 250_000
+    assert sum(p.numel() for p in unet.parameters()) == 2_567_463_684
+    assert round(4 * sum(p.numel() for p in git.parameters()) / 1e9, 2) == 1.58
+    assert sum(p.numel() for p in projector.parameters()) == 1_052_676
+    assert frozen.latent_shape(unet) == (4, 64, 64)
+
+
+@pytest.fixture
+def guided(parts, tmp_path):
+    """Copies of the pipeline's folder and of GIT's, and the adapter's file."""
+    folders = {name: Path(shutil.copytree(parts[name].path, tmp_path / name)) for name in ("turbo", "captioner")}
+    return folders | {"adapter": Path(parts["adapter"].path)}
+
+
+def conditions(pipe):
+    """Embeddings [3, D'], prompts with what is pooled of them, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    context, pooled = adapter.prompts(pipe, ["", "a dog", "a red bus"])
+    return (torch.randn(3, WIDTH, generator=generator), context, context[:1],
+            torch.randn(3, 4, 8, 8, generator=generator)), {"pooled": pooled, "null_pooled": pooled[:1]}
+
+
+@pytest.mark.filterwarnings("ignore:.torch_dtype. is deprecated:FutureWarning")
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_sdxl_with_an_adapter_draws_what_diffusers_draws_from_the_same_folders(parts, guidance):
+    """One picture at a time, as the released code does; the noise of each step is the picture's own."""
+    from diffusers import StableDiffusionXLPipeline
+
+    pipe, vae = adapter.turbo(parts["turbo"].path, parts["adapter"].path, False, parts["turbo"].sha256,
+                              parts["adapter"].sha256)
+    (embeddings, context, null, noise), pooled = conditions(pipe)
+    drawn = adapter.draw(pipe, embeddings, context, null, noise, 4, guidance, **pooled)
+    theirs = StableDiffusionXLPipeline.from_pretrained(parts["turbo"].path, variant="fp16", torch_dtype=torch.float32,
+                                                       local_files_only=True, add_watermarker=False)
+    theirs.load_ip_adapter(parts["adapter"].path, subfolder="", weight_name=adapter.RELEASED, image_encoder_folder=None)
+    theirs.set_progress_bar_config(disable=True)
+    for row, prompt in enumerate(["", "a dog", "a red bus"]):
+        seen = embeddings[row:row + 1, None]
+        given = [torch.cat([torch.zeros_like(seen), seen]) if guidance else seen]
+        negative = {"negative_prompt_embeds": null, "negative_pooled_prompt_embeds": pooled["null_pooled"]} \
+            if guidance else {}
+        expected = theirs(prompt, ip_adapter_image_embeds=given, latents=noise[row:row + 1], num_inference_steps=4,
+                          guidance_scale=guidance, generator=adapter._generators(noise)[row], output_type="latent",
+                          **negative).images
+        assert torch.allclose(drawn[row:row + 1], expected, atol=1e-3)
+    with torch.inference_mode():
+        pictures = theirs.vae.decode(drawn / 0.13025).sample.clamp(-1, 1)
+        assert torch.allclose(vae.decode(drawn), pictures, atol=1e-4)
+    assert not vae.training
+    assert not any(p.requires_grad for part in (pipe.unet, vae, pipe.text_encoder, pipe.text_encoder_2)
+                   for p in part.parameters())
+
+
+def test_sdxl_begins_from_latents_and_is_held_in_bfloat16_but_for_its_vae(parts):
+    pipe, vae = adapter.turbo(parts["turbo"].path, parts["adapter"].path, True, dtype=torch.bfloat16)
+    assert {pipe.unet.dtype, pipe.text_encoder.dtype, pipe.text_encoder_2.dtype} == {torch.bfloat16}
+    assert vae.net.dtype == torch.float32
+    (embeddings, context, null, noise), pooled = conditions(pipe)
+    start = torch.ones(3, 4, 8, 8)
+    drawn = adapter.draw(pipe, embeddings, context, null, noise, 4, 0.0, start, 0.5, **pooled)
+    assert drawn.dtype == torch.float32
+    assert torch.isfinite(drawn).all()
+    again = adapter.draw(pipe, embeddings, context, null, noise, 4, 0.0, -start, 0.5, **pooled)
+    assert not torch.allclose(drawn, again, atol=0.05)
+
+
+def test_a_pipeline_that_is_not_complete_or_another_is_refused(parts, guided):
+    folder, file = guided["turbo"], guided["adapter"]
+    with pytest.raises(frozen.BadWeights, match="has SHA-256 .{12}, not 000000000000"):
+        adapter.turbo(folder, file, sha256="0" * 64)
+    text = folder / "text_encoder" / "model.fp16.safetensors"
+    tensors = load_file(text)
+    kept = {name: tensor for name, tensor in tensors.items() if "layers.1.mlp" not in name}
+    save_file(kept, text, {"format": "pt"})
+    with pytest.raises(frozen.BadWeights, match="the file lacks .*layers.1.mlp.fc1.bias"):
+        adapter.turbo(folder, file)
+    save_file(tensors, text, {"format": "pt"})
+    assert adapter.turbo(folder, file)
+    for name in ("tokenizer_2/vocab.json", "scheduler/scheduler_config.json", "model_index.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(frozen.MissingWeights, match=f"no .*{name}; .*bench fetch"):
+            adapter.turbo(folder, file)
+        (folder / name).write_bytes(kept)
+    with pytest.raises(frozen.MissingWeights, match=r"no .*ip-adapter_sdxl_vit-h\.safetensors"):
+        adapter.turbo(folder, folder / "unet")
+
+
+def test_git_says_of_what_its_tower_sees_what_transformers_lets_it_say_of_the_picture(parts, images):
+    git = captioner.load_git(parts["captioner"].path, parts["captioner"].sha256)
+    with torch.no_grad():
+        for part in git.net.git.visual_projection.parameters():
+            part.mul_(30).add_(torch.randn(part.shape, generator=torch.Generator().manual_seed(0)))
+    pixels = ((images + 1) / 2 - git.mean) / git.std
+    with torch.inference_mode():
+        expected = git.net.generate(pixel_values=pixels, max_length=12, do_sample=False)
+    hidden = git.hidden(images)
+    said = git.captions(hidden, 12)
+    assert said == [text.strip() for text in git.tokenizer.batch_decode(expected, skip_special_tokens=True)]
+    assert hidden.shape == (3, git.tokens, git.width) == (3, 17, WIDTH)
+    assert git.captions(torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)), 12) != said
+    assert git.captions(hidden[:1], 12) == said[:1]
+    seen = captioner.PixelProjector(git.width, git.tokens)(torch.randn(2, WIDTH))
+    assert seen.shape == (2, git.tokens, git.width)
+    assert not torch.allclose(seen[:, 0], seen[:, 1])
+
+
+def test_a_folder_of_git_that_is_not_complete_is_refused(guided):
+    folder = guided["captioner"]
+    tensors = load_file(main_file(folder))
+    assert [name for name in tensors if name.endswith("position_ids")]  # as in the published file
+    save_file({name: t for name, t in tensors.items() if name != "output.bias"}, main_file(folder), {"format": "pt"})
+    with pytest.raises(frozen.BadWeights, match=r"the file lacks output\.bias"):
+        captioner.load_git(folder)
+    save_file(tensors | {"other": torch.ones(1)}, main_file(folder), {"format": "pt"})
+    with pytest.raises(frozen.BadWeights, match="the file has unknown other"):
+        captioner.load_git(folder)
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(frozen.MissingWeights, match=r"no .*vocab\.txt"):
+        captioner.load_git(folder)
+
+
+def test_a_pinned_part_is_given_as_the_folder_that_its_loader_wants(tmp_path, monkeypatch):
+    """A pipeline as its whole folder, though its weights lie deeper; an adapter as the folder of its file."""
+    for name, folder in {"turbo": "sdxl-turbo", "adapter": "IP-Adapter/sdxl_models", "clip_h":
+                         "CLIP-ViT-H-14-laion2B-s32B-b79K", "captioner": "git-large-coco",
+                         "vae": "stable-diffusion-v1-5/vae", "unet": "stable-diffusion-v1-5/unet"}.items():
+        files = tuple(replace(file, bytes=None, sha256="") for file in pins.PARTS[name].files)
+        monkeypatch.setitem(pins.PARTS, name, replace(pins.PARTS[name], files=files))
+        for file in files:
+            place = pinned_weights.home(name, tmp_path) / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"")
+        assert Path(pinned_weights.check([name], tmp_path)[name].path) == tmp_path / folder
+
+
+def test_the_rehearsals_folders_have_every_file_that_is_pinned(parts):
+    roots = {"turbo": Path(parts["turbo"].path), "adapter": Path(parts["adapter"].path).parent,
+             "clip_h": Path(parts["clip_h"].path), "captioner": Path(parts["captioner"].path)}
+    for name, root in roots.items():
+        assert [file.path for file in pins.PARTS[name].files if not (root / file.path).is_file()] == []
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ import pandas as pd
 import pytest
 from formats import Bomb, dump, prepares_nothing, write_things
 
+from bench.build import build
 from bench.data import prepared, things
 from bench.data.unpickle import load_pickled_arrays
 from bench.errors import USAGE, BenchError
+from bench.report import leak_of
+from bench.stages import Trials
+from bench.store import Store
 
 VARIANTS = ("gifford", "nice")
 TRAIN, TEST = things.FILES["train"], things.FILES["test"]
@@ -122,6 +126,22 @@ def test_training_keeps_repetitions_and_holds_the_last_concepts_out(done):
     assert classes["name"].tolist()[:2] == ["thing a", "thing b"]
     assert set(classes["judge"]) == {-1}
     assert len(np.load(done / "pictures.npy")) == 25
+
+
+@pytest.mark.parametrize(("split", "trained"), [("concept", {1, 2, 3}), ("subject", {1, 3}),
+                                                ("subject_seen", {1, 2, 3})])
+def test_the_last_of_the_subjects_asked_for_is_left_out(tmp_path, split, trained):
+    write_things(tmp_path / "source", "gifford", subjects=(1, 2, 3))
+    run(tmp_path / "source")
+    store, stage = Store(tmp_path / "store"), Trials(
+        prepared.find("things_eeg2", tmp_path / "data"), (1, 3, 2), things.BAND, split=split)
+    build(stage, store)
+    rows = pd.read_csv(store.path(stage) / "trials.csv")
+    assert set(rows["subject"][rows["part"] == "train"]) == trained
+    for part in ("val", "test"):
+        assert set(rows["subject"][rows["part"] == part]) == ({1, 2, 3} if split == "concept" else {2})
+    assert len(np.load(store.path(stage) / "eeg.npy")) == len(rows)
+    assert leak_of(stage, store).startswith("yes: who is said to be left out") == (split == "subject_seen")
 
 
 def test_every_test_repetition_is_an_item_where_that_is_asked_for(source):

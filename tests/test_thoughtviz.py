@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import plan, price
+from bench import On, plan, price
 from bench.build import build
 from bench.errors import BenchError, NotHere
 from bench.items import load
@@ -222,7 +222,7 @@ def test_the_auxiliary_classifier_sees_noise_in_training_alone():
 @pytest.mark.parametrize(("refused", "said"), [
     (lambda: Spec(leak="yes"), "leak is True or False, not 'yes'"),
     (lambda: pictures(items=replace(ITEMS, eeg="label")), "need 30 samples of EEG, and the oracle 'label' has no"),
-    (lambda: plan.plan(Spec(), ITEMS, replace(MICRO, world=replace(MICRO.world, n_times=29)), 0), "these have 29")])
+    (lambda: plan.plan(On(Spec(), "x", world={"n_times": 29}), ITEMS, MICRO, 0), "these have 29")])
 def test_what_the_kernels_cannot_take_is_refused_when_it_is_planned(refused, said):
     assert thoughtviz.LEAST == LEAST
     with pytest.raises(BenchError, match=said):

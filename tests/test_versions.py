@@ -14,17 +14,20 @@ import pytest
 
 from bench import plan, prior_parts, stages
 from bench.key import Stage
-from bench.systems import brain2image, linear, own, thoughtviz
+from bench.systems import brain2image, guided, linear, own, thoughtviz
 
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "versions.json"
-WORLD = ["bench/data/tiny.py", "bench/data/pictures.py", "bench/data/recordings.py", "bench/data/prepared.py"]
+WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
+         "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
 DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/items.py"]
 BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *DRAWS]
 THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *DRAWS]
 LINEAR = ["bench/train/linear.py", "models/frozen.py", *DRAWS]
+GUIDED = ["bench/train/guided.py", "models/guided.py", "models/diffusion_prior.py", "models/encoders/atm.py",
+          "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", "models/frozen.py", *DRAWS]
 OWN = ["bench/train/own.py", "models/frozen.py", *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", *WORLD],
@@ -48,7 +51,10 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     thoughtviz.ThoughtVizGan: THOUGHTVIZ, thoughtviz.ThoughtVizPictures: THOUGHTVIZ,
     linear.Factors: LINEAR, linear.Ridge: LINEAR, linear.ImageToImage: LINEAR,
     own.OwnFit: OWN, own.Own: OWN,
+    guided.GuidedEncoder: GUIDED, guided.GuidedPrior: GUIDED, guided.GuidedLowLevel: GUIDED,
+    guided.GuidedCaptions: GUIDED, guided.GuidedPictures: GUIDED,
     prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
+    prior_parts.Adapter: [*PRIOR, "models/adapter.py"], prior_parts.Captioner: [*PRIOR, "models/captioner.py"],
 }
 
 

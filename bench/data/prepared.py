@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.data.tiny_things import part_in
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import sha256, sync
 from bench.runtime import silent
@@ -166,6 +167,10 @@ def write(stage: Trials, out: Path, progress: Callable[..., None] = silent) -> N
 
 def _part(table: pd.DataFrame, stage: Trials, folder: Path) -> pd.DataFrame:
     """The rows of the stage's subjects that have a part in its split, as column `part`, in ascending order of item."""
+    if "part_concept" in table:  # the protocol things, whose splits by subject depend on who takes part
+        last = table["subject"] == stage.subjects[-1]
+        table = table.assign(**{f"part_{split}": [part_in(split, part, own) for part, own in zip(
+            table["part_concept"], last, strict=True)] for split in ("subject", "subject_seen")})
     column, splits = f"part_{stage.split}", [name[5:] for name in map(str, table) if name.startswith("part_")]
     if stage.split not in splits:
         raise BenchError(f"{folder} has no split {stage.split!r}; there are: {', '.join(splits)}")

@@ -40,6 +40,13 @@ MULTIPLE = 4  # of which the number of time steps is one: the tokens of Sec. 4.1
 ITEMS = 100_000  # ids of each subject
 FILES = {"train": "preprocessed_eeg_training.npy", "test": "preprocessed_eeg_test.npy"}
 METADATA = "image_metadata.npy"
+SAME = "no: no concept is in two parts, and the pictures came in random order; the people are the same"
+LEAKY = {
+    "item": SAME,
+    "concept": SAME,
+    "subject": "no: no concept and no person is in training and test, and the pictures came in random order",
+    "subject_seen": "yes: who is said to be left out was trained on, too (the released code of ATM until April 2024)",
+}
 
 Array = np.ndarray
 
@@ -105,8 +112,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         prepared.no_copies([one for one, wanted in zip(writer.digests, keep, strict=True) if wanted],
                            [row[0] for row in kept], {"item": parts}, str(source))
         prepared.keep_rows(writer.path, keep)
-        prepared.write_table(work / "trials.csv", (*prepared.COLUMNS, "repetition", "part_item"), (
-            (item, subject, picture, label, -1, -1, repetition, own)
+        prepared.write_table(work / "trials.csv", (*prepared.COLUMNS, "repetition", "part_item", "part_concept"), (
+            (item, subject, picture, label, -1, -1, repetition, own, own)
             for item, subject, picture, label, own, repetition in kept))
         prepared.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
                              ((label, name, -1, 1) for label, name in enumerate(shown.concepts)))
@@ -119,9 +126,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
                         for file in files} | {"pictures": prepared.picture_source(shown.files)},
             "rejected": dict(Counter(filter(None, writer.rejected))), "repaired": dict(+writer.repaired),
-            "coverage": {"item": {part: parts.count(part) for part in PARTS}},
-            "leaky": {"item": "no: no concept is in two parts, and the pictures came in random order; the people are "
-                              "the same"},
+            "coverage": {split: {part: parts.count(part) for part in PARTS} for split in ("item", "concept")},
+            "leaky": LEAKY,
         })
     return Path(out)
 

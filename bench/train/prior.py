@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -27,6 +26,9 @@ from bench.data import pictures
 from bench.errors import ENVIRONMENT, SOME_FAILED, BenchError
 from bench.key import Stage, canonical
 from bench.runtime import Runtime
+from bench.stages import Weights
+from models import adapter as adapters
+from models import captioner as captioners
 from models import frozen
 
 HELD_OUT, BATCH = 2_000, 125  # pictures of the gates, and how many are drawn at once
@@ -37,6 +39,8 @@ LOADERS = {
     "vae": frozen.load_vae,
     "clip": frozen.load_clip,
     "unet": frozen.load_unet,
+    "adapter": adapters.load,
+    "captioner": captioners.load_captioner,
 }
 
 
@@ -123,12 +127,7 @@ def unet(stage: prior_parts.Unet, inputs: Callable[[Stage], Path], out: Path, ru
     encoder = frozen.load_vae(inputs(stage.vae) / "vae.safetensors").to(runtime.device)
     latents = _in_batches(encoder.encode, images, runtime.device)
     text = frozen.load_clip(inputs(stage.clip) / "clip.safetensors").to(runtime.device)
-    with torch.no_grad():
-        every, which = text.tokenize([c for kind in (True, False) for c in pictures.captions(scenes, kind)]).unique(
-            dim=0, return_inverse=True
-        )
-        contexts = text.text_tokens(torch.cat([every, text.tokenize([""])]).to(runtime.device))
-    short, long = which.to(runtime.device).view(2, -1)
+    contexts, short, long = _contexts(text, scenes, runtime.device)
     empty = len(contexts) - 1
 
     part = _fresh(stage, lambda: frozen.make_unet(widths=stage.widths)).to(runtime.device)
@@ -151,6 +150,78 @@ def unet(stage: prior_parts.Unet, inputs: Callable[[Stage], Path], out: Path, ru
     frozen.save(average, out / "unet.safetensors")
 
 
+def adapter(stage: prior_parts.Adapter, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+    """Writes adapter.safetensors, an IP-Adapter's file: the U-Net stays as it is."""
+    scenes, images = _drawn(stage)
+    part = frozen.load_vae(*_shipped(stage.vae, "vae", inputs)).to(runtime.device)
+    latents = _in_batches(part.encode, images, runtime.device)
+    clip = frozen.load_clip(*_shipped(stage.clip, "clip", inputs)).to(runtime.device)
+    embeddings = _in_batches(clip.embed_image, images, runtime.device)
+    contexts, short, long = _contexts(clip, scenes, runtime.device)
+    empty = len(contexts) - 1
+
+    unet = frozen.load_unet(*_shipped(stage.unet, "unet", inputs)).to(runtime.device)
+    schedule = frozen.noise_schedule()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.seed)
+        adapters.pipeline(part, unet, schedule, adapters.fresh(unet, embeddings.shape[1]))
+    tensors = adapters.trained(unet)
+    opened = nn.ParameterList(tensors.values()).requires_grad_(True)
+    optimizer = _adamw(opened, stage, betas=(0.9, 0.99))
+    for step, rows, generator in _steps(stage, optimizer, runtime):
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        times = torch.randint(len(schedule), (stage.batch,), generator=generator).to(clean.device)
+        brief, without, blank = torch.rand(3, stage.batch, generator=generator).to(clean.device)
+        caption = torch.where(brief < stage.short, short[rows], long[rows])
+        caption = torch.where(without < stage.dropout, empty, caption)
+        seen = embeddings[rows] * (blank >= stage.blank)[:, None]
+        v = unet(schedule.add_noise(clean, noise, times), times, contexts[caption],
+                 added_cond_kwargs={"image_embeds": [seen[:, None]]}).sample
+        loss = mse_loss(v, schedule.get_velocity(clean, noise, times))
+        _descend(loss, opened, optimizer)
+        _tell(runtime, stage, step, loss)
+    adapters.save(tensors, out / "adapter.safetensors")
+
+
+def captioner(stage: prior_parts.Captioner, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+    """Writes captioner.safetensors."""
+    scenes, images = _drawn(stage)
+    clip = frozen.load_clip(*_shipped(stage.clip, "clip", inputs)).to(runtime.device)
+    embeddings = _in_batches(clip.embed_image, images, runtime.device)
+    slots = [list(pictures.CLASSES), list(pictures.COLOURS), list(pictures.BACKGROUNDS)]
+    said = torch.from_numpy(np.stack([scenes.label, scenes.colour, scenes.background])).to(runtime.device)
+    part = _fresh(stage, lambda: captioners.Captioner("a {} {} on {}", slots, embeddings.shape[1], stage.width))
+    part.to(runtime.device)
+    optimizer = _adamw(part, stage)
+    for step, rows, generator in _steps(stage, optimizer, runtime):
+        seen = embeddings[rows]
+        seen = seen + stage.noise * torch.randn(seen.shape, generator=generator).to(seen)
+        loss = sum(cross_entropy(logits, words) for logits, words in zip(part.logits(seen), said[:, rows], strict=True))
+        _descend(loss, part, optimizer)
+        _tell(runtime, stage, step, loss)
+    frozen.save(part, out / "captioner.safetensors")
+
+
+def _shipped(part: prior_parts.Part | Weights, name: str, inputs: Callable[[Stage], Path]) -> tuple[Path, str | None]:
+    """Where the weights of a part lie, and the hash that they must have."""
+    if isinstance(part, Weights):
+        return Path(part.path), part.sha256
+    return inputs(part) / f"{name}.safetensors", None
+
+
+@torch.no_grad()
+def _contexts(clip: frozen.Clip, scenes: pictures.Scenes, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The text tower's tokens [K, M, D] of all captions, the empty one last, and which [N] is each scene's, short and
+    long."""
+    every, which = clip.tokenize([c for kind in (True, False) for c in pictures.captions(scenes, kind)]).unique(
+        dim=0, return_inverse=True
+    )
+    contexts = clip.text_tokens(torch.cat([every, clip.tokenize([""])]).to(device))
+    short, long = which.to(device).view(2, -1)
+    return contexts, short, long
+
+
 @dataclass(frozen=True)
 class Gate:
     """What a frozen part must be able to do before anything may be built on it: shares of `n` held-out cases."""
@@ -170,88 +241,115 @@ def check(folder: Path, runtime: Runtime) -> list[Gate]:
 
     Raises frozen.MissingWeights, frozen.BadWeights; BenchError (exit 3) where the provenance cannot be read.
     """
-    try:
-        entries = json.loads((folder / "provenance.json").read_text())["parts"]
-        hashes = {name: entries[name]["sha256"] for name in LOADERS}
-    except (OSError, ValueError, KeyError) as error:
-        message = f"{folder / 'provenance.json'} is no readable provenance ({error!r}); restore it, or: bench prior"
-        raise BenchError(message, ENVIRONMENT) from error
+    entries = _provenance(folder, LOADERS)["parts"]
     torch.set_num_threads(1)  # networks so small lose time on several
-    return measure(runtime, **_load(folder, hashes))
+    return measure(runtime, _load(folder, entries, LOADERS))
 
 
 @torch.inference_mode()
-def measure(
-    runtime: Runtime, judge: frozen.Judge, vae: frozen.Vae, clip: frozen.Clip, unet: UNet2DConditionModel
-) -> list[Gate]:
-    """The four gates, on pictures and captions of the held-out stream, over all classes."""
+def measure(runtime: Runtime, parts: dict[str, Any], of: Collection[str] = tuple(LOADERS)) -> list[Gate]:
+    """The gates of the parts named in `of`, on pictures and captions of the held-out stream, over all classes.
+
+    parts: all that are there, by the names of LOADERS; the gates of one part need those that come before it.
+    """
     device = runtime.device
-    for part in (judge, vae, clip, unet):
-        part.to(device)
+    judge, vae, clip, unet = (parts[name].to(device) for name in ("judge", "vae", "clip", "unet"))
     scenes = pictures.draw_scenes(HELD_OUT, len(pictures.CLASSES), pictures.stream("held-out"))
     images, labels = pictures.render(scenes), torch.from_numpy(scenes.label).to(device)
-    classes = clip.embed_text(clip.tokenize([f"a {name}" for name in pictures.CLASSES]).to(device))
-    short = np.arange(HELD_OUT) % 2 == 0
-    contexts = clip.text_tokens(clip.tokenize(pictures.captions(scenes, short)).to(device))
     empty = clip.text_tokens(clip.tokenize([""]).to(device))
     noise = torch.randn((HELD_OUT, *frozen.latent_shape(unet)), generator=torch.Generator().manual_seed(0)).to(device)
 
-    def drawn(rows: Tensor) -> Tensor:
-        latents = frozen.sample(unet, contexts[rows], empty, noise[rows], STEPS, GUIDANCE)
-        runtime.progress(int(rows[-1]) + 1, HELD_OUT)
-        return judge.logits(vae.decode(latents))
+    def gate(name: str, right: Tensor, needed: float) -> Gate:
+        return Gate(name, right.double().mean().item(), needed, HELD_OUT)
 
-    logits = {
-        "judge recognises pictures": (_in_batches(judge.logits, images, device), 0.99),
-        "judge recognises VAE reconstructions": (
-            _in_batches(lambda real: judge.logits(vae.decode(vae.encode(real))), images, device),
-            0.97,
-        ),
-        "CLIP names the class, zero-shot": (
-            _in_batches(lambda real: clip.embed_image(real) @ classes.T, images, device),
-            0.95,
-        ),
-        "judge recognises text-conditioned samples": (
-            torch.cat([drawn(rows) for rows in torch.arange(HELD_OUT).split(BATCH)]),
-            0.95,
-        ),
-    }
-    return [
-        Gate(name, (scores.argmax(1) == labels).double().mean().item(), needed, HELD_OUT)
-        for name, (scores, needed) in logits.items()
-    ]
+    def recognised(draw: Callable[[Tensor], Tensor]) -> Tensor:
+        """Whether the judge sees the class in what is decoded from draw(rows): [N] bool."""
+        found = []
+        for rows in torch.arange(HELD_OUT).split(BATCH):
+            found.append(judge.logits(vae.decode(draw(rows))).argmax(1))
+            runtime.progress(int(rows[-1]) + 1, HELD_OUT)
+        return torch.cat(found) == labels
+
+    def judged() -> Gate:
+        logits = _in_batches(judge.logits, images, device)
+        return gate("judge recognises pictures", logits.argmax(1) == labels, 0.99)
+
+    def reconstructed() -> Gate:
+        logits = _in_batches(lambda real: judge.logits(vae.decode(vae.encode(real))), images, device)
+        return gate("judge recognises VAE reconstructions", logits.argmax(1) == labels, 0.97)
+
+    def named() -> Gate:
+        classes = clip.embed_text(clip.tokenize([f"a {name}" for name in pictures.CLASSES]).to(device))
+        logits = _in_batches(lambda real: clip.embed_image(real) @ classes.T, images, device)
+        return gate("CLIP names the class, zero-shot", logits.argmax(1) == labels, 0.95)
+
+    def told() -> Gate:
+        short = np.arange(HELD_OUT) % 2 == 0
+        contexts = clip.text_tokens(clip.tokenize(pictures.captions(scenes, short)).to(device))
+        right = recognised(lambda rows: frozen.sample(unet, contexts[rows], empty, noise[rows], STEPS, GUIDANCE))
+        return gate("judge recognises text-conditioned samples", right, 0.95)
+
+    def shown() -> Gate:
+        embeddings = _in_batches(clip.embed_image, images, device)
+        pipe = adapters.pipeline(vae, copy.deepcopy(unet), frozen.noise_schedule(), parts["adapter"])
+        right = recognised(lambda rows: adapters.draw(pipe, embeddings[rows], empty.expand(len(rows), -1, -1), empty,
+                                                      noise[rows], STEPS, GUIDANCE))
+        return gate("judge recognises samples from CLIP embeddings", right, 0.90)
+
+    def captioned() -> Gate:
+        embeddings = _in_batches(clip.embed_image, images, device)
+        said = parts["captioner"].to(device).captions(embeddings)
+        right = torch.from_numpy(np.array(said) == np.array(pictures.captions(scenes, False)))
+        return gate("captioner names shape, colour, background", right, 0.90)
+
+    gates = {"judge": judged, "vae": reconstructed, "clip": named, "unet": told, "adapter": shown,
+             "captioner": captioned}
+    return [look() for name, look in gates.items() if name in of]
 
 
 def ship(
     parts: dict[str, prior_parts.Part], inputs: Callable[[Stage], Path], folder: Path, runtime: Runtime
 ) -> list[Gate]:
-    """Exports the trained `parts` (prior_parts.recipe()) as float16 into `folder`, with provenance.json.
+    """Exports the trained `parts` (prior_parts.recipe(), or some of it) as float16 into `folder`, with provenance.json.
 
-    The gates are those of the exported files. Raises BenchError, and replaces nothing, when one is not passed.
+    The gates are those of the exported files; parts that are not exported, and their gates, stay as they are there.
+    Raises BenchError, and replaces nothing, when a gate is not passed, or when a part that stays was trained on one
+    that would not.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    kept = [name for name in LOADERS if name not in parts and (folder / f"{name}.safetensors").exists()]
+    before = _provenance(folder, kept) if kept else {"gates": [], "parts": {}}
+    if stale := [name for name in kept if before["parts"][name]["recipe"].keys() & parts.keys()]:
+        raise BenchError(f"not shipped: {', '.join(stale)} in {folder} would be left of parts that are replaced; train "
+                         "these, too, or remove them", SOME_FAILED)
+    loaded = _load(folder, before["parts"], kept)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         made = Path(temporary)
         for name, stage in parts.items():
+            file = made / f"{name}.safetensors"
             trained = LOADERS[name](inputs(stage) / f"{name}.safetensors")
-            frozen.save(trained, made / f"{name}.safetensors", torch.float16)
-        exported = _load(made, {})
-        gates = measure(runtime, **exported)
+            (adapters if name == "adapter" else frozen).save(trained, file, torch.float16)
+            loaded[name] = LOADERS[name](file)
+        gates = measure(runtime, loaded, parts)
         if missed := [f"{g.name}: {g.measured:.1%}, needed {g.needed:.0%}" for g in gates if not g.passed]:
             raise BenchError("not shipped, gates not passed: " + "; ".join(missed), SOME_FAILED)
+        made_with = {"date": datetime.now(UTC).date().isoformat(),
+                     "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}}
+        new = {gate.name: asdict(gate) for gate in gates}
+        entries = before["parts"] | {
+            name: {
+                "sha256": hashlib.sha256((made / f"{name}.safetensors").read_bytes()).hexdigest(),
+                "bytes": (made / f"{name}.safetensors").stat().st_size,
+                "parameters": sum(parameter.numel() for parameter in _parameters(loaded[name])),
+                "recipe": canonical(stage),
+            }
+            | (made_with if kept else {})
+            for name, stage in parts.items()
+        }
         provenance = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-            "gates": [asdict(gate) for gate in gates],
-            "parts": {
-                name: {
-                    "sha256": hashlib.sha256((made / f"{name}.safetensors").read_bytes()).hexdigest(),
-                    "bytes": (made / f"{name}.safetensors").stat().st_size,
-                    "parameters": sum(parameter.numel() for parameter in exported[name].parameters()),
-                    "recipe": canonical(stage),
-                }
-                for name, stage in parts.items()
-            },
+            **({name: before[name] for name in made_with} if kept else made_with),
+            "gates": [new.pop(gate["name"], gate) for gate in before["gates"]] + list(new.values()),
+            "parts": {name: entries[name] for name in LOADERS if name in entries},
         }
         (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         for file in (*(f"{name}.safetensors" for name in parts), "provenance.json"):
@@ -259,8 +357,23 @@ def ship(
     return gates
 
 
-def _load(folder: Path, hashes: dict[str, str]) -> dict[str, Any]:
-    return {name: load(folder / f"{name}.safetensors", hashes.get(name)) for name, load in LOADERS.items()}
+def _provenance(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """provenance.json. Raises BenchError (exit 3) where it cannot be read, or lacks one of these parts."""
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text())
+        provenance["gates"], [(entry["sha256"], entry["recipe"]) for entry in map(provenance["parts"].get, names)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{folder / 'provenance.json'} is no readable provenance ({error!r}); restore it, or: bench prior"
+        raise BenchError(message, ENVIRONMENT) from error
+    return provenance
+
+
+def _load(folder: Path, entries: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: LOADERS[name](folder / f"{name}.safetensors", entries[name]["sha256"]) for name in names}
+
+
+def _parameters(part: Any) -> Iterable[Tensor]:
+    return part.values() if isinstance(part, dict) else part.parameters()
 
 
 def _drawn(stage: prior_parts.Part) -> tuple[pictures.Scenes, np.ndarray]:
