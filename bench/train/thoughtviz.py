@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def _classify(net: nn.Module, seen: Tensor, label: np.ndarray, optimizer: torch.
     target = torch.from_numpy(label).repeat(len(seen) // len(label)).to(runtime.device)
     seen, losses = seen.to(runtime.device), _Losses(stage, runtime)
     net.train()
-    for _, rows in zip(range(stage.schedule.steps), _rows(len(seen), stage.schedule.batch, stage.seed), strict=False):
+    for rows in islice(_rows(len(seen), stage.schedule.batch, stage.seed), stage.schedule.steps):
         loss = F.cross_entropy(net(seen[rows]), target[rows])
         _step(loss, optimizer)
         rate.step()
@@ -98,7 +99,7 @@ def thoughtvizgan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Pa
         of_generator = torch.optim.Adam(generator.parameters(), schedule.lr_generator, betas)
         of_discriminator = torch.optim.Adam(discriminator.parameters(), schedule.lr_discriminator, betas)
         pictures = _rows(len(real), schedule.batch, stage.seed)
-        for _, rows in zip(range(schedule.steps), pictures, strict=False):
+        for rows in islice(pictures, schedule.steps):
             label, trial = _drawn(items.label, schedule.batch)
             noise = torch.rand(schedule.batch, NOISE).mul_(2).sub_(1)
             made = generator(noise.to(device), features[trial])
