@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
-from bench import plan, price
+from bench import ablation, plan, price, tables
 from bench.build import build
 from bench.errors import BenchError
 from bench.items import load
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER
+from bench.scale import MICRO, PAPER, TINY
 from bench.systems import guided
 from bench.systems.guided import ENCODERS, GuidedPictures, Spec
 from bench.train import guided as train
@@ -374,3 +374,16 @@ def test_at_paper_scale_there_are_real_sizes_and_a_price():
         assert guided.seconds(stage) > 0
     assert price.system_cost(row.prior).memory.fixed == 16 * 9_675_648
     assert 4 < price.system_cost(row.prior).flops / (9_675_648 * 9750 * 1024) < 6  # 6, less what reaches no weight
+
+
+@pytest.mark.parametrize("name", ["guided_parts", "guided_encoders"])
+def test_its_ablations_are_about_concepts_that_were_never_trained_on(name):
+    published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in tables.PUBLISHED.glob("*.csv")])
+    chosen = ablation.load(name)
+    for scale in (MICRO, TINY):
+        for variant in chosen.variants:
+            score = plan.plan(variant, scale.items(), scale, 0)
+            assert score.items.trials.split == "concept"
+            assert plan.peeked(score) == []
+    for rows in chosen.literature.values():
+        assert set(rows) <= set(published["row"])
