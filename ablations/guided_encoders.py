@@ -1,5 +1,5 @@
-"""Which EEG encoder before the diffusion prior (Li et al., NeurIPS 2024, Table 1)? ATM, NICE, EEGNet and an MLP with its
-pipeline, and ENIGMA's direct path (arXiv 2602.10361), each beside its own shuffled EEG.
+"""Which EEG encoder before the diffusion prior (Li et al., NeurIPS 2024, Table 1)? ATM, NICE, EEGNet and an MLP with
+its pipeline, and ENIGMA's direct path (arXiv 2602.10361), each beside its own shuffled EEG.
 
     bench run --ablation guided_encoders
 
