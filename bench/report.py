@@ -58,7 +58,7 @@ from bench.stages import (
 from bench.store import Store
 from bench.variant import Spec
 
-SAMPLES = 2  # of each item on a contact sheet
+SAMPLES, COLUMNS = 2, 40  # of each item, and items at most, on a contact sheet
 
 
 def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation, list[Spec], Scale, list[Row]]:
@@ -319,8 +319,8 @@ def note(row: Row, store: Store) -> dict[str, object]:
 
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
-    """The contact sheet of the lowest recorded seed: of each class the first test item of the first row, and what every
-    row with the same split and part that is in the store made of it."""
+    """The contact sheet of the lowest recorded seed: of each class the first test item of
+    the first row, and what every row with the same split and part that is in the store made of it."""
     first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
     shown_items = None
@@ -334,7 +334,7 @@ def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | 
     if shown_items is None or not store.sound(shown_items.trials):
         return None
     stimuli = items.load(shown_items, store.path(shown_items.trials))
-    which = sheet.first_of_each(stimuli.label, 1)
+    which = sheet.first_of_each(stimuli.label, most=COLUMNS)
     path = folder / f"{chosen.name}.png"
     sheet.sheet(path, stimuli.pictures[which], stimuli.label[which],
                 {name: made[which, :SAMPLES] for name, made in drawn.items()}, stimuli.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +18,12 @@ CELL = 26  # pixels: height of a matrix's cells
 FULL_SHADE = (20, 60, 140)  # red, green, blue of a matrix's cell that holds 100 %
 
 
-def first_of_each(label: np.ndarray, per_class: int = 1) -> np.ndarray:
-    """Rows of the first `per_class` items of every class, class by class: chosen before any result is seen."""
-    return np.concatenate([np.flatnonzero(label == one)[:per_class] for one in np.unique(label)])
+def first_of_each(label: np.ndarray, per_class: int = 1, most: int | None = None) -> np.ndarray:
+    """Rows of the first `per_class` items of every class, class by class: chosen before any result is seen. Of more
+    classes than `most` only every second, or third, and so on."""
+    classes = np.unique(label)
+    return np.concatenate([np.flatnonzero(label == one)[:per_class]
+                           for one in classes[::math.ceil(len(classes) / most) if most else 1]])
 
 
 def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str, np.ndarray],

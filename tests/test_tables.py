@@ -237,7 +237,8 @@ def test_a_sheet_shows_the_first_item_of_each_class_and_is_the_same_file_again(t
     real, label = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8), np.array([2, 0, 0, 1, 2, 1, 0, 2, 1])
     names = ("Full", "a long variant name")
     columns = {name: rng.integers(0, 256, (9, 2, 32, 32, 3), dtype=np.uint8) for name in names}
-    assert first_of_each(label).tolist() == [1, 3, 0]
+    assert first_of_each(label).tolist() == first_of_each(label, most=3).tolist() == [1, 3, 0]
+    assert first_of_each(label, most=2).tolist() == [1, 0]
     for name in "ab":
         sheet(tmp_path / f"{name}.png", real, label, columns, names=("circle", "square", "star"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
