@@ -319,8 +319,8 @@ def note(row: Row, store: Store) -> dict[str, object]:
 
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
-    """The contact sheet of the lowest recorded seed: of each class the first test item of
-    the first row, and what every row with the same split and part that is in the store made of it."""
+    """The contact sheet of the lowest recorded seed: of each class the first test item of the first row, and what every
+    row with the same split and part that is in the store made of it."""
     first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
     shown_items = None
