@@ -4,14 +4,14 @@
 
 DreamDiffusion's Full; MinD-Vis's ideas on EEG (channels masked, the condition through the time step, too, the
 LayerNorm before cross-attention opened, no CLIP); Brain2Image with either decoder; ThoughtViz, also with its released
-code's leak; the linear baseline of Takagi and Nishimoto; a classifier's verdict as a caption (as in GWIT); and what
-needs no EEG. Each system that sees the EEG once more with the EEG of other test items. About 20 minutes for a seed at
-scale tiny on two cores.
+code's leak; ATM with guided diffusion; the linear baseline of Takagi and Nishimoto; a classifier's verdict as a caption
+(as in GWIT); and what needs no EEG. Each system that sees the EEG once more with the EEG of other test items. About 20
+minutes for a seed at scale tiny on two cores.
 """
 
 from ablations.table2 import full
 from bench import On, captions, replace, trivial
-from bench.systems import brain2image, linear, thoughtviz
+from bench.systems import brain2image, guided, linear, thoughtviz
 
 mind_vis = replace(full, name="MinD-Vis on EEG", encoder="msm_channel", align=None, tune="E+A+norm2",
                    time_condition=True)
@@ -21,6 +21,7 @@ seeing = [
     brain2image.Spec("Brain2Image GAN", decoder="gan"),
     brain2image.Spec("Brain2Image VAE", decoder="vae"),
     thoughtviz.Spec("ThoughtViz"),
+    guided.Spec("ATM"),
     linear.Spec("linear baseline"),
     captions.Spec("caption by ridge classifier", classes="ridge"),
     captions.Spec("caption by EEGNet", classes="eegnet"),
@@ -42,5 +43,6 @@ literature = {
     "MinD-Vis on EEG": ("MinD-Vis",),
     "Brain2Image GAN": ("Brain2Image", "Brain2Image, GAN"),
     "ThoughtViz": ("ThoughtViz",),
+    "ATM": ("ATM-S",),
     "caption by EEGNet": ("GWIT",),
 }

@@ -20,7 +20,7 @@ from bench.systems import thoughtviz
 from bench.variant import sees_eeg
 
 SYSTEMS = ablation.load("systems")
-OWN = ("Brain2Image GAN", "Brain2Image VAE", "ThoughtViz", "linear baseline")
+OWN = ("Brain2Image GAN", "Brain2Image VAE", "ThoughtViz", "ATM", "linear baseline")
 
 
 def score(name, at=MICRO, seed=0):
