@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bench.systems import captions, own, trivial
+from bench.systems import captions, own, retrieval, trivial
 from bench.variant import FULL, On, Variant
 
-__all__ = ["FULL", "On", "Variant", "captions", "own", "replace", "trivial"]
+__all__ = ["FULL", "On", "Variant", "captions", "own", "replace", "retrieval", "trivial"]

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from bench import modules
 from bench.errors import BenchError
+from bench.metrics import DEFINITIONS, SINGLE
 from bench.scale import Scale
 from bench.variant import FULL, On, Spec, sees_eeg
 
+HEADLINE = "top1_label"
+Published = str | tuple[str, str]  # a row of results/published/, or that row on one data set
 FOLDER = Path(__file__).resolve().parent.parent / "ablations"
 
 
@@ -20,7 +23,8 @@ class Ablation:
     """name: what its results are called. contrasts: pairs of names that differ in one factor. published: the stem of a
     table in results/published/ whose rows carry the variants' names, or None. costs: whether the table has columns for
     trained parameters and seconds. literature: of a variant's name, under which names results/published/ has numbers of
-    that system's."""
+    that system's; as (name, dataset) those on that alone. headline: the metric of single items, a share, that
+    intervals, verdicts and nulls are of. metrics: others that have a column."""
 
     name: str
     title: str
@@ -28,7 +32,9 @@ class Ablation:
     contrasts: tuple[tuple[str, str], ...]
     published: str | None
     costs: bool = False
-    literature: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    literature: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
+    headline: str = HEADLINE
+    metrics: tuple[str, ...] = ()
 
     def chosen(self, names: list[str]) -> list[Spec]:
         """The variants of these names, in the ablation's order. Raises BenchError naming those that exist."""
@@ -149,5 +155,13 @@ def _checked(module: object, path: Path) -> Ablation:
     if unknown := set(literature) - set(known):
         raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is no variant; there are: "
                          f"{', '.join(known)}")
+    headline, others = getattr(module, "headline", HEADLINE), tuple(getattr(module, "metrics", ()))
+    if headline not in SINGLE:
+        raise BenchError(f"{path}: the headline {headline!r} must be a metric of single items that is a share: "
+                         f"{', '.join(SINGLE)}")
+    if unknown := set(others) - set(DEFINITIONS):
+        raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} to have a column; there are: "
+                         f"{', '.join(DEFINITIONS)}")
     return Ablation(path.stem, title, tuple(variants), contrasts, getattr(module, "published", None),
-                    bool(getattr(module, "costs", False)), {name: tuple(rows) for name, rows in literature.items()})
+                    bool(getattr(module, "costs", False)), {name: tuple(rows) for name, rows in literature.items()},
+                    headline, others)

@@ -21,7 +21,7 @@ from bench.data.tiny import PARTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
 from bench.plan import peeked, plan
-from bench.stages import Score, Trials
+from bench.stages import Scored, Trials
 from bench.store import Store
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
@@ -111,7 +111,7 @@ def read(folder: Path, corpus: Path | Array | None = None, known: str = "no",
                  _array(corpus, 3) if isinstance(corpus, Path) else corpus, known, left_out)
 
 
-def trained_on(score: Score) -> str:
+def trained_on(score: Scored) -> str:
     """What trainings behind a row were given of the part that it is tested on; empty: nothing, as it should be."""
     found = sorted({type(stage).__name__ for stage in peeked(score)})
     return f"trained on the {score.items.part} trials ({', '.join(found)})" if found else ""

@@ -273,6 +273,16 @@ def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None
     return _drawn(ahead, len(gallery) - 1, candidates, k)
 
 
+def nearest(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Row [N] of the gallery [M, D] that each query [N, D] is most like, by cosine; -1 where two are equally near."""
+    query, gallery = _features(query, "queries"), _features(gallery, "a gallery")
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"expected a gallery in {query.shape[1]} dimensions, not {list(gallery.shape)}")
+    likeness = _unit(query) @ _unit(gallery).T
+    alone = np.count_nonzero(likeness >= likeness.max(1, keepdims=True) - TIE, 1) == 1
+    return np.where(alone, likeness.argmax(1), -1)
+
+
 def _said(x: np.ndarray) -> str:
     return f"{list(x.shape)} {x.dtype}"
 
@@ -514,6 +524,8 @@ def _definitions() -> list[Metric]:
                "1/pictures", "Song et al. 2024 (ATM)", "share"),
         Metric("retrieval_top5", "Retrieval of the picture from the EEG's embedding, top 5", "higher", SHARE,
                "5/pictures", "Song et al. 2024 (ATM)", "share"),
+        *(Metric(f"retrieval_{n}way", f"Retrieval of the picture from the EEG's embedding, {n}-way, exact", "higher",
+                 SHARE, f"1/{n}", "Song et al. 2024 (ATM), in closed form", "share") for n in (2, 4, 10)),
         Metric("readout_accuracy", "Accuracy of a classifier of the EEG", "higher", SHARE, "1/classes", "this suite",
                "share"),
         Metric("masked_mse", "Error at masked tokens of held-out EEG", "lower", positive, "mean_mse",
@@ -530,3 +542,5 @@ def _definitions() -> list[Metric]:
 
 
 DEFINITIONS: dict[str, Metric] = {metric.name: metric for metric in _definitions()}
+SINGLE = tuple(name for name, metric in DEFINITIONS.items()  # shares of 1 that every item has a value of
+               if metric.unit == "share" and name not in ("top1_real", "readout_accuracy"))

@@ -13,8 +13,8 @@ from typing import Any
 from bench.errors import NotHere
 from bench.key import Stage, kind, upstream
 from bench.scale import Scale
-from bench.stages import Finetune, Items, Pretrain, Readout, Score, training
-from bench.systems import captions
+from bench.stages import Finetune, Items, Pretrain, Readout, Retrieval, Score, Scored, training
+from bench.systems import captions, retrieval
 from bench.variant import FULL, On, Spec
 
 
@@ -23,8 +23,9 @@ def systems() -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parent / "systems").glob("[!_]*.py"))
 
 
-def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
-    """The Score of a system's pictures for those items; `system` is a spec such as a Variant."""
+def plan(system: Any, items: Items, scale: Scale, seed: int) -> Scored:
+    """The Score of a system's pictures for those items, or the Retrieval of its embeddings; `system` is a spec such as
+    a Variant."""
     if isinstance(system, On):
         return system.score(plan(system.of, system.items(items, scale), system.scale(scale), seed))
     return importlib.import_module(f"bench.systems.{system.system}").plan(system, items, scale, seed)
@@ -32,7 +33,7 @@ def plan(system: Any, items: Items, scale: Scale, seed: int) -> Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table at one seed: `stage` is a Score, or a Readout, which stands in the caption.
+    """One line of a table at one seed: `stage` is a Score or a Retrieval, or a Readout, which stands in the caption.
 
     items: "real", or what the row is instead: a control of the EEG, "captions" (the ceiling), "readout" and "probe"
     (classifiers), "prior" for a frozen part. beside: no row of the ablation, but what stands beside every table.
@@ -51,18 +52,26 @@ def shown(row: Row) -> list[Stage]:
         return [row.stage, row.stage.test.trials]
     if isinstance(row.stage, Score):
         return [row.stage, row.stage.items.trials, row.stage.pictures, *trained(row.stage)]
+    if isinstance(row.stage, Retrieval):
+        return [row.stage, row.stage.items.trials, *trained(row.stage)]
     return [row.stage]
 
 
-def trained(score: Score) -> list[Stage]:
-    """The trainings behind a row's pictures, upstream first: DreamDiffusion's, classifiers of the EEG, and the stages
+def output(score: Scored) -> Stage:
+    """What is scored: a system's pictures, or its embeddings."""
+    return score.embedding if isinstance(score, Retrieval) else score.pictures
+
+
+def trained(score: Scored) -> list[Stage]:
+    """The trainings behind what a row made, upstream first: DreamDiffusion's, classifiers of the EEG, and the stages
     that a system has of its own."""
-    return [stage for stage in stages([score.pictures]) if stage != score.pictures and (
+    made = output(score)
+    return [stage for stage in stages([made]) if stage != made and (
         isinstance(stage, (Pretrain, Finetune, Readout)) or type(stage).__module__.startswith("bench.systems."))]
 
 
-def peeked(score: Score) -> list[Stage]:
-    """The trainings behind a row's pictures that were given trials of the part that it is tested on."""
+def peeked(score: Scored) -> list[Stage]:
+    """The trainings behind what a row made that were given trials of the part that it is tested on."""
     def tested(stage: Stage) -> bool:
         return any(isinstance(value, Items) and value.part == score.items.part
                    for value in (getattr(stage, f.name) for f in fields(stage)))  # type: ignore[arg-type]
@@ -70,18 +79,57 @@ def peeked(score: Score) -> list[Stage]:
     return [stage for stage in trained(score) if not isinstance(stage, Readout) and tested(stage)]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the rows of a table: Full's shuffled EEG and the class's name as text, each None where it says
+    nothing. classifiers: of the EEG, and probes of pre-trained encoders."""
+
+    null: Spec | None
+    ceiling: Spec | None
+    classifiers: bool
+
+
+def beside(variants: Iterable[Spec]) -> Beside:
+    """What fits the rows. Of rows that are all on protocol things: the null where Full is among them, no classifiers of
+    the class, since the tested ones are new. Beside retrieval alone: nothing, as no picture is drawn."""
+    drawn = [v for v in variants if v.system != retrieval.Spec.system]
+    things = [_on_things(v) for v in drawn]
+    if not all(things):
+        return Beside(On(FULL, FULL.name, eeg="shuffled"), captions.Spec(), True)
+    if not drawn:
+        return Beside(None, None, False)
+    on = [thing for thing in things if thing]
+    full = next((thing for thing in on if thing.of == FULL and thing.eeg == "real"), None)
+    return Beside(full and replace(full, name=FULL.name, eeg="shuffled", checkpoint=None),
+                  replace(on[0], of=(text := captions.Spec()), name=text.name, eeg="real", checkpoint=None,
+                          eeg_free=False), False)
+
+
+def _on_things(spec: Any) -> On | None:
+    """What puts a row on protocol things."""
+    while hasattr(spec, "of"):
+        if isinstance(spec, On) and spec.protocol == "things":
+            return spec
+        spec = spec.of
+    return None
+
+
 def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:
-    """The rows of a table and what stands beside every table: Full's shuffled-EEG null, the ceiling, classifiers of the
-    EEG, and a linear probe of every pre-trained encoder."""
+    """The rows of a table and what stands `beside` them: Full's shuffled-EEG null, the ceiling, classifiers of the EEG,
+    and a linear probe of every pre-trained encoder."""
     items, variants, seeds = scale.items(), list(variants), list(seeds)
     table = [Row(v.name, seed, getattr(v, "eeg", "real"), plan(v, items, scale, seed))
              for seed in seeds for v in variants]
+    others = beside(variants)
     controls = []
     for seed in seeds:
-        with suppress(NotHere):  # a data set without a corpus: the table says that this was not run
-            controls.append(Row(FULL.name, seed, "shuffled", plan(FULL, replace(items, eeg="shuffled"), scale, seed),
-                                True))
-        controls.append(Row(captions.Spec().name, seed, "captions", plan(captions.Spec(), items, scale, seed), True))
+        if others.null:
+            with suppress(NotHere):  # a data set without a corpus: the table says that this was not run
+                controls.append(Row(others.null.name, seed, "shuffled", plan(others.null, items, scale, seed), True))
+        if others.ceiling:
+            controls.append(Row(others.ceiling.name, seed, "captions", plan(others.ceiling, items, scale, seed), True))
+    if not others.classifiers:
+        return table + controls
     readouts = [Row(f"{classifier} classifier", seeds[0], "readout",
                     captions.readout(classifier, items, scale, seeds[0]), True)
                 for classifier in ("ridge", "eegnet")]
@@ -132,6 +180,7 @@ def counts(table: Iterable[Row], stored: Callable[[Stage], bool]) -> list[tuple[
     extra = [stage for stage in every if stage not in set(own)]
     of_rows, of_controls = Counter(map(kind, own)), Counter(map(kind, extra))
     there = Counter(kind(stage) for stage in every if stored(stage))
-    order = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "readout")
+    order = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "retrieval",
+             "readout")
     kinds = sorted(dict.fromkeys((*of_rows, *of_controls)), key=lambda k: order.index(k) if k in order else len(order))
     return [(k, of_rows[k], of_controls[k], there[k]) for k in kinds]

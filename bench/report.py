@@ -36,8 +36,9 @@ from bench import (
 from bench.ablation import Ablation
 from bench.data import prepared
 from bench.data.shards import first_channels
+from bench.data.tiny_things import TinyThings
 from bench.key import Stage, digest, key
-from bench.plan import Row, counts, rows, shown, stages, trained
+from bench.plan import Row, counts, output, rows, shown, stages, trained
 from bench.plan import plan as planned
 from bench.progress import Display
 from bench.runtime import Runtime
@@ -51,6 +52,7 @@ from bench.stages import (
     Pretrain,
     Readout,
     Score,
+    Scored,
     Shards,
     Trials,
     World,
@@ -206,7 +208,7 @@ def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
     """What stands in every line of a row, as far as its settings tell."""
     said: dict[str, Any] = {name: "" for name in results.ABOUT if name != results.FAILED} | {
         "variant": row.variant, "seed": row.seed, "items": row.items, "scale": at.name,
-        "world": f"tiny, seed {at.world.seed}" if isinstance(at.world, World) else at.world.name,
+        "world": _world(row),
         "numerics": f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread",
         "config": digest(at), "pretrain_seeds": at.pretrain_seeds, "stage": key(row.stage)[:16]}
     if isinstance(row.stage, Score):
@@ -216,6 +218,14 @@ def about(row: Row, at: Scale, chosen: Ablation) -> dict[str, Any]:
         variant = next(v for v in chosen.variants if v.name == row.variant)
         said |= {"spec": digest(variant), "paper_params": _label(variant, at)}
     return said
+
+
+def _world(row: Row) -> str:
+    """What a row's EEG was recorded of."""
+    world = tested(row).trials.world
+    if isinstance(world, TinyThings):
+        return f"tiny things, seed {world.seed}"
+    return f"tiny, seed {world.seed}" if isinstance(world, World) else world.name
 
 
 def _label(variant: Spec, at: Scale) -> str:
@@ -233,7 +243,7 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
         lines.append({"metric": metric, "key": key, "value": value, "n": n, "extractor": "", "extractor_sha256": "",
                       "comparable": 1, results.FAILED: ""})
 
-    if isinstance(row.stage, Score) and (behind := summaries(row.stage, store)):
+    if isinstance(row.stage, Scored) and (behind := summaries(row.stage, store)):
         said["params"] = next((own["encoder_parameters"] for own in behind.values() if "encoder_parameters" in own), "")
         line("trained_parameters", "in all", sum(sum(own.get("trained_parameters", {}).values())
                                                  for own in behind.values()), 1)
@@ -250,8 +260,8 @@ def gather(row: Row, store: Store, at: Scale, chosen: Ablation) -> tuple[pd.Data
     return numbers, each
 
 
-def summaries(score: Score, store: Store) -> dict[Stage, dict[str, Any]]:
-    """What the trainings behind a row's pictures say of themselves, in finetune.json or a system's summary.json."""
+def summaries(score: Scored, store: Store) -> dict[Stage, dict[str, Any]]:
+    """What the trainings behind what a row made say of themselves, in finetune.json or a system's summary.json."""
     found = {}
     for stage in trained(score):
         path = store.path(stage) / ("finetune.json" if isinstance(stage, Finetune) else "summary.json")
@@ -262,8 +272,8 @@ def summaries(score: Score, store: Store) -> dict[Stage, dict[str, Any]]:
 
 def tested(row: Row) -> Items:
     """The items that a row is about."""
-    assert isinstance(row.stage, (Score, Readout))
-    return row.stage.items if isinstance(row.stage, Score) else row.stage.test
+    assert isinstance(row.stage, (Scored, Readout))
+    return row.stage.test if isinstance(row.stage, Readout) else row.stage.items
 
 
 _leaks: dict[str, str] = {}
@@ -271,7 +281,8 @@ _leaks: dict[str, str] = {}
 
 def _start(row: Row) -> Any:
     """What the row's fine-tuning began with; None where nothing is fine-tuned."""
-    return getattr(getattr(getattr(row.stage, "pictures", None), "model", None), "start", None)
+    made = output(row.stage) if isinstance(row.stage, Scored) else None
+    return getattr(getattr(made, "model", None), "start", None)
 
 
 def leak(row: Row, store: Store) -> str:
@@ -279,7 +290,7 @@ def leak(row: Row, store: Store) -> str:
     start = _start(row)
     corpus = start.corpus if isinstance(start, Pretrain) and isinstance(start.corpus.world, Shards) else None
     verdict = leak_of(tested(row).trials, store, corpus)
-    if isinstance(row.stage, Score) and (own := audit.trained_on(row.stage)):
+    if isinstance(row.stage, Scored) and (own := audit.trained_on(row.stage)):
         return f"{verdict}; {own}" if verdict.startswith("yes") else f"yes: {own}"
     return verdict
 
@@ -314,7 +325,7 @@ def note(row: Row, store: Store) -> dict[str, object]:
     pictures = row.stage.pictures if isinstance(row.stage, Score) else None
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
             "items": row.items, "stage": key(row.stage)[:16], "seconds": seconds(stages([row.stage])),
-            "training_s": seconds(trained(row.stage)) if isinstance(row.stage, Score) else "",
+            "training_s": seconds(trained(row.stage)) if isinstance(row.stage, Scored) else "",
             "sampling_s": seconds([pictures]) if pictures else "", "host": socket.gethostname(), "commit": commit}
 
 

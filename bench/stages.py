@@ -10,8 +10,8 @@ from bench.data.tiny import TinyWorld
 from bench.key import Stage
 
 __all__ = ["CONTROLS", "Captions", "Corpus", "Decoder", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items",
-           "Numerics", "Prepared", "Pretrain", "Readout", "Reference", "Sampling", "Schedule", "Score", "Shards",
-           "Stage", "Targets", "Trials", "Trivial", "Weights", "World", "training"]
+           "Numerics", "Prepared", "Pretrain", "Readout", "Reference", "Retrieval", "Sampling", "Schedule", "Score",
+           "Scored", "Shards", "Stage", "Targets", "Trials", "Trivial", "Weights", "World", "training"]
 
 World = TinyWorld
 
@@ -312,3 +312,22 @@ class Score(Stage):
     fixed: tuple[int, ...]
     networks: tuple[Weights, ...]
     numerics: Numerics
+
+
+@dataclass(frozen=True)
+class Retrieval(Stage):
+    """Which of the items' pictures their EEG is nearest to, in the space of the CLIP that it was aligned to; a row per
+    item. No picture is drawn.
+
+    embedding: what leaves embedding.npy [N, D'] and item.npy [N]. targets: CLIP's embeddings of the pictures. ways:
+    sizes of the galleries whose top-1 accuracy is exact; of more than there are pictures there is none.
+    """
+
+    embedding: Stage
+    items: Items
+    targets: Targets
+    ways: tuple[int, ...]
+    numerics: Numerics
+
+
+Scored = Score | Retrieval  # what a row of a table ends in

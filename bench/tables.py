@@ -14,9 +14,12 @@ import pandas as pd
 
 from bench import ablation as ablations
 from bench import results
+from bench.ablation import HEADLINE, Published
 from bench.errors import BenchError
 from bench.formats import Column, Printed
 from bench.key import digest
+from bench.metrics import DEFINITIONS
+from bench.plan import beside
 from bench.statistics import (
     Interval,
     Null,
@@ -37,6 +40,17 @@ NULL_NAME, CEILING_NAME = "Full, shuffled EEG (null)", "class name as text (ceil
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
 PAPER = "paper, 50-way, ImageNet-EEG, %"
 NOT_RUN, NOTHING = "not run", "-"
+RETRIEVED = "retrieval_top1"
+NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # what was found, what was right
+HEADERS = {  # of columns that an ablation asks for, and what stands where its key says among how many
+    "retrieval_top1": "top-1 of {}", "retrieval_top5": "top-5 of {}", "retrieval_2way": "2-way",
+    "retrieval_4way": "4-way", "retrieval_10way": "10-way", "pixcorr": "PixCorr", "ssim": "SSIM",
+    "two_way_alexnet2": "AlexNet(2)", "two_way_alexnet5": "AlexNet(5)", "two_way_inception": "Inception",
+    "two_way_clip": "CLIP two-way", "two_way_clip_tiny": "tiny CLIP two-way",
+    "two_way_judge_layer2": "judge's layer 2", "two_way_judge_layer4": "judge's layer 4",
+    "two_way_judge_features": "judge's features", "correlation_swav": "SwAV distance",
+    "correlation_efficientnet": "EffNet distance", "correlation_judge": "judge's correlation distance",
+}
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 ALPHA = 0.05
 PERMUTATIONS = 1000
@@ -47,9 +61,11 @@ ROWS_FOR_TAU = 4
 class Row:
     """A variant or a reference. `settings`: pre-training, CLIP, tuned, encoder. Accuracies are shares of 1.
 
-    Without `top1` it was not run, or `failed`. means: of each metric, over seeds. gain: top1 less that of the shuffled
-    EEG, paired. way: the gain as a share of the ceiling's. null: permuted labels, for a row that must not know the
-    stimulus; exceeds: Holm's p that it does. `paper` is in per cent, None where the paper has no such row.
+    top1: the headline metric, top-1 accuracy unless the ablation names another; without it the row was not run, or
+    `failed`. means: of each metric, over seeds. gain: top1 less that of the shuffled EEG, paired. way: the gain as a
+    share of the ceiling's. null: permuted labels, for a row that must not know the stimulus; exceeds: Holm's p that it
+    does. `paper` is in per cent, None where the paper has no such row. seconds: of training and of drawing, None where
+    nothing is drawn.
     """
 
     name: str
@@ -64,12 +80,12 @@ class Row:
     exceeds: float | None
     failed: bool
     paper: float | None
-    seconds: tuple[float, float] | None = None
+    seconds: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two rows' difference in top-1 accuracy, a share of 1. Without `verdict`, `said` says why; mcnemar: exact p of
+    """Two rows' difference in the headline, a share of 1. Without `verdict`, `said` says why; mcnemar: exact p of
     sample 0 by seed, given these models; the paper's difference is in points."""
 
     name: str
@@ -82,7 +98,8 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with all that must be said about it. `labels`: headers of top-1 and n-way accuracy."""
+    """A table with all that must be said about it. `labels`: headers of the headline, and of n-way accuracy where that
+    belongs to it. columns: what the ablation asks for beside them, metrics and headers."""
 
     title: str
     rows: tuple[Row, ...]
@@ -92,6 +109,8 @@ class Table:
     has_paper: bool
     costs: bool = False
     literature: pd.DataFrame | None = None
+    headline: str = HEADLINE
+    columns: tuple[tuple[str, str], ...] = ()
 
     def printed(self) -> Printed:
         """As it is printed in any format."""
@@ -119,17 +138,18 @@ def named(name: str, folder: Path, controls: bool = False, subjects: Sequence[in
 def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -> Table:
     """The table of an ablation from the results in a folder; rows without results say "not run".
 
-    Accuracies are against the label. Intervals of rows are 95 %, over test pictures crossed with seeds, after samples
-    (and subjects) were averaged within a picture; those of contrasts are simultaneous. Errors as `results.read`.
+    Accuracies are against the label, or the headline that the ablation names. Intervals of rows are 95 %, over test
+    pictures crossed with seeds, after samples (and subjects) were averaged within a picture; those of contrasts are
+    simultaneous. Errors as `results.read`.
     """
     paper, source = _paper(ablation.published, published)
-    scores = _Scores(results.read(folder, name))
-    costs = getattr(ablation, "costs", False)
+    scores = _Scores(results.read(folder, name), getattr(ablation, "headline", HEADLINE))
+    costs, others = getattr(ablation, "costs", False), beside(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
 
     def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str, free: bool = False) -> Row:
         gain = None if whose == NULL else scores.gain(whose)
-        way = scores.contrast(scores.ceiling, NULL) if gain else None
+        way = scores.contrast(scores.ceiling, NULL if others.null else scores.shuffled(whose)) if gain else None
         null = scores.null(whose) if free else None
         return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
                    scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
@@ -138,32 +158,44 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
 
     nothing = (NOTHING,) * 4
     rows = [row(v.name, _whose(v), _settings(v), v.name, getattr(v, "eeg_free", False)) for v in ablation.variants]
-    rows += [row(NULL_NAME, NULL, nothing, ""), row(CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)]
+    rows += [row(NULL_NAME, NULL, nothing, "")] if others.null else []
+    rows += [row(CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if others.ceiling else []
     rows = _adjusted(rows)
     labels = (f"top-1 of {scores.key('top1_label').removesuffix(' classes')}, %",
               f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
+    if scores.headline != HEADLINE:
+        labels = (_header(scores, scores.headline), "")
+    columns = tuple((metric, _header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
     contrasts = _contrasts(scores, ablation, paper)
     caption = tuple(_caption(scores, rows, contrasts, ablation, name, paper, source))
     return Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper), costs,
-                 _literature(getattr(ablation, "literature", {}), published))
+                 _literature(getattr(ablation, "literature", {}), published), scores.headline, columns)
 
 
-def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float]]:
+def _header(scores: _Scores, metric: str) -> str:
+    """A metric's, with its unit."""
+    of = scores.key(metric).partition(" of ")[2].removesuffix(" pictures")
+    header, unit = HEADERS.get(metric, DEFINITIONS[metric].title).format(of), DEFINITIONS[metric].unit
+    return f"{header}, {unit.replace('share', '%')}" if unit else header
+
+
+def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float | None]]:
     """Of each row the seconds of its trainings and of drawing its pictures, means over seeds, as last noted."""
     runs = results.runs(folder, name)
-    runs = runs[(runs["training_s"] != "") & (runs["sampling_s"] != "")]
+    runs = runs[runs["training_s"] != ""].replace({"sampling_s": {"": np.nan}})
     last = runs.groupby(["variant", "items", "seed"])[["training_s", "sampling_s"]].last().astype(float)
     means = last.groupby(level=["variant", "items"]).mean().reset_index()
-    return {(variant, items): (training, sampling)
+    return {(variant, items): (training, None if np.isnan(sampling) else sampling)
             for variant, items, training, sampling in means.itertuples(index=False, name=None)}
 
 
-def _literature(names: Mapping[str, Sequence[str]], folder: Path) -> pd.DataFrame | None:
+def _literature(names: Mapping[str, Sequence[Published]], folder: Path) -> pd.DataFrame | None:
     """The published numbers of the systems: columns here, row, metric, value, unit, dataset, read_in, paper, place."""
     if not names:
         return None
     every = pd.concat([pd.read_csv(path, dtype=str) for path in sorted(folder.glob("*.csv"))])
-    found = [every[every["row"].isin(those)].assign(here=here) for here, those in names.items()]
+    both = pd.Series(zip(every["row"], every["dataset"], strict=True), every.index)
+    found = [every[every["row"].isin(those) | both.isin(those)].assign(here=here) for here, those in names.items()]
     return pd.concat(found).fillna("").reset_index(drop=True)
 
 
@@ -373,10 +405,11 @@ class _Measured:
 class _Scores:
     """What is recorded, by (variant, items)."""
 
-    def __init__(self, recorded: results.Results):
+    def __init__(self, recorded: results.Results, headline: str = HEADLINE):
+        self.headline = headline
         self.failures = recorded.rows[recorded.rows["metric"] == results.FAILED]
         self.rows, self.items = recorded.rows[recorded.rows["metric"] != results.FAILED], recorded.items
-        self.scored = self.rows[self.rows["metric"] == "top1_label"]
+        self.scored = self.rows[self.rows["metric"] == headline]
         self.at = dict(iter(self.rows.groupby(["variant", "items"])))
         self.of: dict[Any, pd.DataFrame] = {}
         self.pictures: dict[Any, pd.DataFrame] = {}
@@ -386,7 +419,9 @@ class _Scores:
         if len(self.items):
             self.of = dict(iter(self.items.groupby(["variant", "items"])))
             for whose, frame in self.of.items():
-                self.pictures[whose] = self._by_picture(frame, "top1_label")
+                if headline not in frame or frame[headline].isna().all():
+                    continue
+                self.pictures[whose] = self._by_picture(frame, headline)
                 seen = np.unique(frame["picture"].to_numpy(), return_index=True)[1]
                 self.labels[whose] = frame["label"].to_numpy()[seen]
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
@@ -399,7 +434,7 @@ class _Scores:
         return frame.groupby(["seed", "picture"])[metric].mean().unstack("picture")
 
     def top1(self, whose: Whose) -> pd.DataFrame | None:
-        """Top-1 accuracy of each picture under each seed, [seeds, pictures]."""
+        """The headline, top-1 accuracy or another, of each picture under each seed, [seeds, pictures]."""
         if whose not in self.pictures:
             return None
         values = self.pictures[whose]
@@ -438,34 +473,40 @@ class _Scores:
         return None if pair is None else paired_contrast(*pair)
 
     def gain(self, whose: Whose) -> Interval | None:
-        """Over the row's own shuffled EEG where that was run (`ablation.with_controls` names it), else over Full's."""
+        """Over the row's own shuffled EEG where that was run, else over Full's."""
+        return self.contrast(whose, self.shuffled(whose))
+
+    def shuffled(self, whose: Whose) -> Whose:
+        """The row's own shuffled EEG where that was run (`ablation.with_controls` names it), else Full's."""
         own = (f"{whose[0]} / EEG shuffled", "shuffled") if whose else NULL
-        return self.contrast(whose, own if own in self.pictures else NULL)
+        return own if own in self.pictures else NULL
 
     def mcnemar(self, a: Whose, b: Whose) -> dict[int, float]:
-        """By seed, on sample 0 of each item."""
+        """By seed, on sample 0 of each item; nothing for a headline that is no right or wrong."""
         for whose in (a, b):
             if whose not in self.first:
                 frame = self.of[whose]
                 self.first[whose] = frame[frame["sample"] == 0].pivot(index="seed", columns="item",
-                                                                      values="top1_label")
+                                                                      values=self.headline)
         one, other = self.first[a], self.first[b]
-        if not one.columns.equals(other.columns):
+        if not one.columns.equals(other.columns) or not (one.isin((0, 1)) & other.isin((0, 1))).all(axis=None):
             return {}
         return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy())
                 for seed in one.index.intersection(other.index)}
 
     def null(self, whose: Whose) -> Null | None:
-        """Accuracy under permuted labels, the same permutation for all seeds and samples; always the same draws."""
-        if self.top1(whose) is None:
+        """Accuracy under permuted labels, in retrieval under permuted pictures, the same permutation for all seeds and
+        samples; always the same draws. None for another headline."""
+        found, right = NULLS.get(self.headline, ("", ""))
+        if self.top1(whose) is None or found not in self.of[whose]:
             return None
         frame = self.of[whose].sort_values(["item", "seed", "sample"])
         item = frame["item"].to_numpy()
         first = np.unique(item, return_index=True)[1]
         if len(frame) % len(first) or (np.diff(np.append(first, len(frame))) != len(frame) // len(first)).any():
             raise BenchError(f"{whose[0]} ({whose[1]}): its items do not have as many samples each; run it again")
-        judged = frame["judged"].to_numpy().reshape(len(first), -1)
-        return permutation_null(judged, frame["label"].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
+        judged = frame[found].to_numpy().reshape(len(first), -1)
+        return permutation_null(judged, frame[right].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
 
     def means(self, whose: Whose) -> dict[str, float]:
         """Of each metric over seeds; of one that was taken in several ways, the most usual."""
@@ -506,9 +547,10 @@ class _Scores:
         rows = self.at.get(whose)
         return set() if rows is None else set(rows["spec"]) - {""}
 
-    def values(self, column: str, metric: str = "top1_label") -> list[str]:
-        """What a column says about the rows of a metric: one value, or several where rows differ."""
-        return sorted({str(value) for value in self.rows.loc[self.rows["metric"] == metric, column]} - {""})
+    def values(self, column: str, metric: str = "") -> list[str]:
+        """What a column says about the rows of a metric, of the headline's: one value, or several where rows differ."""
+        rows = self.rows[self.rows["metric"] == (metric or self.headline)]
+        return sorted({str(value) for value in rows[column]} - {""})
 
     def key(self, metric: str) -> str:
         return "; ".join(self.values("key", metric))
@@ -603,17 +645,25 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
     counts = sorted({row.top1.items for row in ran if row.top1})
     samples = scores.items.groupby(["variant", "items", "seed"])["sample"].max() + 1
     seeds = sorted({seed for row in ran for seed in row.seeds})
-    yield (f"Scale {said('scale')}, world {said('world')}. Seeds {_listed(seeds)}. {_listed(counts)} test pictures x "
-           f"{_listed(sorted(set(samples)))} samples. Judge {said('judge')}. Numerics {said('numerics')}.")
+    drawn = "" if not said("judge") else f" x {_listed(sorted(set(samples)))} samples. Judge {said('judge')}"
+    yield (f"Scale {said('scale')}, world {said('world')}. Seeds {_listed(seeds)}. {_listed(counts)} test pictures"
+           f"{drawn}. Numerics {said('numerics')}.")
     yield from _provenance(scores)
     if said("scale") == "rehearsal":
         yield "A rehearsal: data are made up and the frozen parts have random weights. No number here means anything."
-    if said("scale") != "paper":
+    if said("scale") != "paper" and (paper or scores.headline == HEADLINE):
         yield (f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
                "not compare. The encoder's label is the paper's, the count of its parameters is real.")
-    yield (f"Accuracies are the judge's verdict against the label: top-1 of the {scores.key('top1_label')} it knows; "
-           f"n-way is exact, {scores.key('nway_label')} classes. FID and IS with the judge's features (FID: "
-           f"{scores.key('fid')}; IS: {scores.key('is')}). Judge distance: {scores.key('judge_distance')}; not LPIPS.")
+    if scores.headline.startswith("retrieval_"):
+        yield from _said_of_retrieval(scores)
+    elif scores.headline != HEADLINE:
+        yield f"The headline: {DEFINITIONS[scores.headline].title} ({scores.key(scores.headline)})."
+    if scores.values("key", "top1_label"):
+        yield (f"Accuracies are the judge's verdict against the label: top-1 of the {scores.key('top1_label')} it "
+               f"knows; n-way is exact, {scores.key('nway_label')} classes. FID and IS with the judge's features (FID: "
+               f"{scores.key('fid')}; IS: {scores.key('is')}). Judge distance: {scores.key('judge_distance')}; not "
+               "LPIPS.")
+    yield from _stand_ins(scores, ablation)
     if len(seeds) == 1:
         yield ("[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training: intervals "
                "and verdicts are conditional on these trained models.")
@@ -627,10 +677,12 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
                "resolve a true difference of the observed size with 80 % power.")
     yield from _order(scores, ablation, paper)
     yield from _selected(scores, ablation)
-    if "one" in scores.values("pretrain_seeds"):
+    pretrained = beside(ablation.variants).null or any(
+        _settings(v)[0] not in (NOTHING, "none") for v in ablation.variants)
+    if pretrained and "one" in scores.values("pretrain_seeds"):
         yield ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                "pre-training, mask ratio or size.")
-    else:
+    elif pretrained:
         yield f"pretrain_seeds = {said('pretrain_seeds')}: every seed has a pre-training of its own."
     if getattr(ablation, "costs", False):
         yield ("Trained parameters: of all networks that a row trains. Seconds: wall time of a worker on one core or "
@@ -658,7 +710,36 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
         yield f"Recorded, but no row of this ablation now: {', '.join(gone)}."
     if controls := sorted(set(others.loc[others["items"] != "real", "variant"])):
         yield f"Recorded beside these rows (bench table {name} --with-controls): {', '.join(controls)}."
-    yield source
+    if paper or scores.headline == HEADLINE:
+        yield source
+
+
+def _said_of_retrieval(scores: _Scores) -> Iterable[str]:
+    """What its accuracies are."""
+    pictures = scores.key("retrieval_top1").partition(" of ")[2]
+    yield ("Retrieval, zero-shot: top-1 is the share of test items whose EEG's embedding is nearer, by cosine, to "
+           "CLIP's of its own picture than to that of any other test picture; top-5: it is among the five nearest; "
+           "k-way, in exact form: the chance that it is nearer than k - 1 others, drawn at random. Without any EEG: "
+           f"top-1 1 in {pictures}, top-5 5 in {pictures}, k-way 1 in k. No metric here looks at a drawn picture.")
+
+
+def _stand_ins(scores: _Scores, ablation: Any) -> Iterable[str]:
+    """Which columns that the ablation asks for are measured with other networks than the literature's, and which not
+    at all."""
+    there = scores.rows[scores.rows["metric"].isin(getattr(ablation, "metrics", ()))]
+    ours = there[there["comparable"] == 0]
+    if len(ours):
+        names = [f"{_header(scores, metric).removesuffix(', %')} ({metric})" for metric in ablation.metrics
+                 if metric in set(ours["metric"])]
+        yield ("Stand-ins, of the same kind as the literature's and by other networks, so that no number compares with "
+               f"one of it: {', '.join(names)}.")
+    if missing := [metric for metric in getattr(ablation, "metrics", ()) if metric not in set(there["metric"])]:
+        yield f"Not measured at this scale, which lacks the networks: {', '.join(missing)}."
+
+
+def _permuted(headline: str) -> str:
+    """What is permuted for a row that must not know the stimulus."""
+    return "permuted pictures" if headline == RETRIEVED else "permuted labels"
 
 
 def _failed(scores: _Scores) -> Iterable[str]:
@@ -681,17 +762,21 @@ def _provenance(scores: _Scores) -> Iterable[str]:
 
 
 def _said_of_nulls(scores: _Scores, rows: Sequence[Row]) -> Iterable[str]:
-    measured = next(row.top1 for row in rows if row.name == NULL_NAME)
+    names, what = {row.name for row in rows}, _permuted(scores.headline)
+    measured = next((row.top1 for row in rows if row.name == NULL_NAME), None)
     permuted = scores.null(("Full", "real"))
-    if measured or permuted:
+    if NULL_NAME not in names and any(row.gain for row in rows):
+        yield ("Gain over shuffled: paired with the row's own shuffled EEG."
+               + " Null to ceiling: that gain as a share of the ceiling's." * (CEILING_NAME in names))
+    elif measured or permuted:
         yield ("Gain over shuffled: paired with the row's own shuffled EEG where that was run, else with Full's. Null "
                "to ceiling: that gain as a share of the ceiling's. Nulls of Full, top-1: "
                + " and ".join([f"shuffled EEG {_percent(measured)} %"] * bool(measured)
-                              + ([f"permuted labels {_null(permuted)} % ({PERMUTATIONS:,} permutations; Full: "
+                              + ([f"{what} {_null(permuted)} % ({PERMUTATIONS:,} permutations; Full: "
                                   f"p {_p(permuted.p, '= ')})"] if permuted else [])) + ".")
     if tested := [row for row in rows if row.exceeds is not None]:
         above = [row.name for row in tested if row.exceeds is not None and row.exceeds <= ALPHA]
-        yield (f"{_count(len(tested), 'row')} cannot know the stimulus: whether they exceed what permuted labels give "
+        yield (f"{_count(len(tested), 'row')} cannot know the stimulus: whether they exceed what {what} give "
                f"(mean [95 %]), one-sided, Holm over them: {', '.join(above) or 'none'} at {ALPHA:g}.")
 
 
@@ -709,7 +794,7 @@ def _selected(scores: _Scores, ablation: Any) -> Iterable[str]:
     last = max(tops["test"])
     chosen = pd.Series({seed: test.loc[seed, val.loc[seed].idxmax()] for seed in test.index})
     headline = next(v for v in ablation.variants if v.part == "test" and v.checkpoint[0] == last)
-    any_sample = scores.of[_whose(headline)].groupby(["seed", "item"])["top1_label"].max().mean()
+    any_sample = scores.of[_whose(headline)].groupby(["seed", "item"])[scores.headline].max().mean()
     best, named = test.max(axis=1).mean(), test[last].mean()
     yield (f"Choosing, top-1 in %, mean over {_count(len(test), 'seed')}: the last of "
            f"{_count(len(test.columns), 'checkpoint')} {100 * named:.1f}, the headline; the best on validation "
@@ -764,6 +849,7 @@ def _masked(scores: _Scores, ablation: Any) -> str:
 
 def _row_columns(t: Table) -> tuple[Column, ...]:
     top1, nway = t.labels
+    own = {metric for metric, _ in t.columns}
 
     def ran(row: Row) -> str:
         return _percent(row.top1) if row.top1 else "failed" if row.failed else NOT_RUN
@@ -785,13 +871,15 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         (f"{top1} [95%]", ran, 0, False),
         ("gain over shuffled, points [95%]", lambda r: _percent(r.gain, False) if r.gain else NOTHING, 5, False),
         ("null to ceiling, %", lambda r: _number(r.way, 0, 100), 6, False),
-        ("permuted labels, % [95%]", lambda r: _null(r.null) if r.null else NOTHING, 2, False),
+        (f"{_permuted(t.headline)}, % [95%]", lambda r: _null(r.null) if r.null else NOTHING, 2, False),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {_p(r.exceeds, '= ')}", 0, False),
-        (nway, mean("nway_label", 1, 100), 1, False),
+        *([(nway, mean("nway_label", 1, 100), 1, False)] if nway else []),
+        *((header, mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))), 7, False)
+          for metric, header in t.columns),
         ("FID", mean("fid", 2), 10, False),
         ("IS", mean("is", 2), 12, False),
-        ("SSIM", mean("ssim", 3), 14, False),
+        *([("SSIM", mean("ssim", 3), 14, False)] if "ssim" not in own else []),
         ("PSNR, dB", mean("psnr", 1), 15, False),
         ("judge distance", mean("judge_distance", 3), 13, False),
     ]
@@ -823,6 +911,8 @@ def _contrast_columns(t: Table) -> tuple[Column, ...]:
 
 def _frame(t: Table) -> pd.DataFrame:
     """Rows and contrasts in full precision; `kind` tells them apart, accuracies are in per cent or points."""
+    top1 = "top1" if t.headline == HEADLINE else t.headline
+
     def scaled(prefix: str, it: Interval | Null | None) -> dict[str, float]:
         return {} if it is None else {f"{prefix}": 100 * it.mean, f"{prefix}_low": 100 * it.low,
                                       f"{prefix}_high": 100 * it.high}
@@ -832,19 +922,19 @@ def _frame(t: Table) -> pd.DataFrame:
         lines.append({"kind": "row", "name": row.name, "failed": int(row.failed and row.top1 is None),
                       "seeds": len(row.seeds), "params": row.params, "paper_50way_imagenet_eeg": row.paper}
                      | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
-                     | scaled("top1", row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
+                     | scaled(top1, row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
                      | {"null_to_ceiling": None if row.way is None else 100 * row.way, "p": row.exceeds}
                      | {f"mean_{metric}": value for metric, value in row.means.items()})
     for c in t.contrasts:
-        given = {} if c.verdict is None else scaled("top1", c.verdict.interval) | {
+        given = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
             "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "needs": c.verdict.needs}
         lines.append({"kind": "contrast", "name": c.name, "verdict": c.said, "paper_50way_imagenet_eeg": c.paper,
-                      "top1": None if c.mean is None else 100 * c.mean} | given)
+                      top1: None if c.mean is None else 100 * c.mean} | given)
         lines += [{"kind": "McNemar, given these models", "name": c.name, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
-    head = ["kind", "name", "seed", "seeds", "failed", "top1", "top1_low", "top1_high", "gain", "gain_low", "gain_high",
-            "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict", "needs", "paper_50way_imagenet_eeg",
-            "pretraining", "clip", "tuned", "encoder", "params"]
+    head = ["kind", "name", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high", "gain", "gain_low",
+            "gain_high", "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict", "needs",
+            "paper_50way_imagenet_eeg", "pretraining", "clip", "tuned", "encoder", "params"]
     head += sorted({name for line in lines for name in line} - set(head))
     return pd.DataFrame([{name: line.get(name) for name in head} for line in lines], columns=head, dtype=object)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError, NotHere
-from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, Trials, World
+from bench.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, Scored, Trials, World
 
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single", "concept", "subject_seen")
 ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
@@ -222,12 +222,13 @@ class On:
         views = scale.views if self.views is None else self.views
         return replace(scale, finetune=finetune, views=views, sampling=replace(scale.sampling, **dict(self.sampling)))
 
-    def score(self, score: Score) -> Score:
+    def score(self, score: Scored) -> Scored:
         """That score, of the pictures of the chosen checkpoint. Raises BenchError where nothing is fine-tuned."""
         if self.checkpoint is None:
             return score
         which, many = self.checkpoint
-        if not isinstance(score.pictures, Generate) or not isinstance(score.pictures.model, Finetune):
+        if not isinstance(score, Score) or not isinstance(score.pictures, Generate) or not isinstance(
+                score.pictures.model, Finetune):
             raise BenchError(f"variant {self.name!r}: a checkpoint is asked of a system that is not fine-tuned")
         return replace(score, pictures=replace(score.pictures, checkpoint=None if which == many else which,
                                                model=replace(score.pictures.model, checkpoints=many)))

@@ -36,7 +36,7 @@ TOLERANCE = {  # relative, in float64, and in float32 for networks
     "frechet_distance": 1e-9, "frechet_distance, fewer pictures than dimensions": 1e-6,  # their eigenvalues' error
     "frechet_distance_infinity": 1e-6, "kernel_distance": 1e-10, "inception_score": 1e-12,
     "two_way_identification": 1e-12, "correlation_distance": 1e-10, "cosine_similarity": 1e-10, "retrieval_topk": 1e-12,
-    "lpips": 1e-5,
+    "nearest": 0, "lpips": 1e-5,
 }
 
 
@@ -340,6 +340,8 @@ def test_retrieval_is_the_rank_in_a_sorted_list_of_scipys_distances():
     order = scipy.spatial.distance.cdist(query, gallery_of, "cosine").argsort(1)
     ranks = (order == np.arange(30)[:, None]).argmax(1)
     assert len(set(ranks)) > 1
+    assert metrics.nearest(query, gallery_of).tolist() == order[:, 0].tolist()
+    assert metrics.nearest(np.ones((1, 2)), np.array([[0, 1.0], [3.0, 0], [-1, -1]])).tolist() == [-1]
     for k in (1, 5, 50):
         assert metrics.retrieval_topk(query, gallery_of, k).tolist() == (ranks < k).tolist()
         if k < 50:

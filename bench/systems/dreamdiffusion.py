@@ -29,3 +29,15 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
                      variant.sd_loss, variant.tune, variant.time_condition, scale.finetune, seed, scale.numerics)
     pictures = Generate(model, items, vae, scale.sampling, seed, scale.alone)
     return scale.score(pictures, items)
+
+
+def embedding(variant: Variant, items: Items, scale: Scale, seed: int) -> tuple[Generate, Targets]:
+    """What h makes of the EEG, which lies beside the pictures, and what it aims at. Raises BenchError for a variant
+    without CLIP."""
+    drawn = plan(variant, items, scale, seed).pictures
+    assert isinstance(drawn, Generate)
+    assert isinstance(drawn.model, Finetune)
+    if variant.align != "clip":
+        raise BenchError(f"variant {variant.name!r}: align={variant.align!r} leaves no embedding in CLIP space to "
+                         "retrieve pictures by")
+    return drawn, drawn.model.targets

@@ -281,6 +281,16 @@ class GuidedPictures(Stage):
         return self.sampling.samples
 
 
+@dataclass(frozen=True)
+class GuidedEmbedding(Stage):
+    """What the encoder makes of every item's EEG: embedding.npy [N, D'], item.npy [N]. No picture is drawn."""
+
+    encoder: GuidedEncoder
+    checkpoint: int | None
+    items: Items
+    numerics: Numerics
+
+
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """The encoder, the prior on its embeddings, the low-level path, and the pictures: nothing is run here."""
     sizes, times = sized(SIZES, scale, spec.system), items.trials.world.n_times
@@ -314,6 +324,12 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
                               captions, items, scale.weights("adapter"), unet, None if sizes.turbo else vae, clip,
                               sampling, STRENGTH if spec.low_level else 1.0, seed, scale.alone)
     return scale.score(pictures, items)
+
+
+def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets]:
+    """What `plan` draws from where there is no prior, and what its encoder aims at."""
+    drawn: Any = plan(spec, items, scale, seed).pictures
+    return GuidedEmbedding(drawn.encoder, drawn.checkpoint, items, scale.fp32), drawn.encoder.targets
 
 
 def _vae_of(pipeline: Weights) -> Weights:

@@ -20,7 +20,14 @@ from bench.items import Loaded, load
 from bench.key import kind
 from bench.runtime import Runtime
 from bench.stages import Stage
-from bench.systems.guided import GuidedCaptions, GuidedEncoder, GuidedLowLevel, GuidedPictures, GuidedPrior
+from bench.systems.guided import (
+    GuidedCaptions,
+    GuidedEmbedding,
+    GuidedEncoder,
+    GuidedLowLevel,
+    GuidedPictures,
+    GuidedPrior,
+)
 from bench.train.generate import batches, in_batches, initial_noise
 from bench.train.loop import exact, frozen_dtype, precision
 from bench.train.targets import PIXELS, as_images
@@ -101,6 +108,14 @@ def _features(stage: GuidedEncoder, checkpoint: int | None, items: Loaded, input
     with torch.inference_mode():
         return in_batches(lambda rows: encoder(eeg[rows].to(runtime.device), subject[rows].to(runtime.device)),
                           torch.arange(len(eeg)), AT_ONCE).clone()
+
+
+def guidedembedding(stage: GuidedEmbedding, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+    """Writes embedding.npy [N, D'] and item.npy [N], in the order of the items."""
+    exact()
+    items = load(stage.items, inputs(stage.items.trials))
+    np.save(out / "embedding.npy", _features(stage.encoder, stage.checkpoint, items, inputs, runtime).cpu().numpy())
+    np.save(out / "item.npy", items.item)
 
 
 def guidedprior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:

@@ -281,6 +281,28 @@ def _among(picture: np.ndarray, real: np.ndarray, other: np.ndarray,
     return values
 
 
+def retrieved(picture: np.ndarray, real: np.ndarray, embedding: np.ndarray,
+              ways: Sequence[int]) -> dict[str, tuple[str, np.ndarray]]:
+    """Retrieval of each item's own among the distinct pictures: by its metric's name a key and values [N].
+
+    picture [N]; real [N, D'], CLIP's embeddings of the pictures; embedding [N, D'], of the items' EEG. Of so many
+    `ways` as there are pictures at least. Beside them `retrieved`, which has no key: the nearest picture, -1 for a tie.
+    """
+    distinct = np.unique(picture)
+    found = {name: (_of_all(k, len(distinct)), _among(picture, real, embedding, lambda own, other, k=k: (
+        metrics.retrieval_topk(other, own, min(k, len(own)))))) for name, k in RETRIEVAL.items()}
+    for n in ways:
+        if n <= len(distinct):
+            found[f"retrieval_{n}way"] = f"{n} of {_count(len(distinct), 'picture')}", _among(
+                picture, real, embedding, lambda own, other, n=n: metrics.retrieval_topk(other, own, 1, n))
+    place = _among(picture, real, embedding, lambda own, other: metrics.nearest(other, own)).astype(np.int64)
+    return {**found, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
+
+
+def _of_all(k: int, pictures: int) -> str:
+    return f"top {min(k, pictures)} of {_count(pictures, 'picture')}"
+
+
 def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, reference: np.ndarray | None,
              classes: Classes, wanted: Sequence[str] | None) -> pd.DataFrame:
     """The rows of metrics.csv. `key` holds what a number cannot be read without."""
@@ -337,7 +359,7 @@ def _keys(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes) -> di
             dimensions = _count(seen.real[extractor.name, vector].shape[1], "dimension")
             among = f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
             keys[name] = dimensions + among
-    return keys | {name: f"top {min(k, pictures)} of {_count(pictures, 'picture')}" for name, k in RETRIEVAL.items()}
+    return keys | {name: _of_all(k, pictures) for name, k in RETRIEVAL.items()}
 
 
 def _sets(network: str, seen: _Seen, reference: np.ndarray | None, pairs: Pairs,

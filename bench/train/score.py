@@ -14,6 +14,7 @@ from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Score, Stage
 from bench.train.measure import Classes, Networks, Pairs, measure, weights_present
+from bench.train.retrieval import embedding
 from models import extractors
 
 
@@ -35,7 +36,7 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
                   lambda row: items.pictures[row], lambda row, sample: pictures[row, sample])
     measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
                        reference=reference if networks.sets is networks.judge else None,
-                       embedding=_embedding(folder, items), device=runtime.device, progress=runtime.progress)
+                       embedding=embedding(folder, items), device=runtime.device, progress=runtime.progress)
     (out / "metrics.csv").write_bytes(results.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(measured.rows)))
 
@@ -71,15 +72,3 @@ def _pictures(folder: Path, items: Loaded) -> np.ndarray:
         raise BenchError(f"{path} is {list(pictures.shape)} {pictures.dtype}; expected uint8 [items, samples, H, W, 3] "
                          f"with {expected[0]} items of {expected[1]}x{expected[2]}")
     return pictures
-
-
-def _embedding(folder: Path, items: Loaded) -> np.ndarray | None:
-    """The EEG's embeddings [N, D'], None where the system has none."""
-    path = folder / "embedding.npy"
-    if not path.is_file():
-        return None
-    embedding = np.load(path)
-    if embedding.ndim != 2 or len(embedding) != len(items.item) or not np.isfinite(embedding).all():
-        raise BenchError(f"{path} is {list(embedding.shape)} {embedding.dtype}; expected [items, D'] finite numbers "
-                         f"with {len(items.item)} items")
-    return embedding
