@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from bench.data.pictures import CLASSES
 from bench.errors import ENVIRONMENT, BenchError
+from bench.key import Stage
 from bench.scale import REHEARSAL, SCALES, Scale, scale
-from bench.stages import Prepared, Shards
+from bench.stages import Prepared, Shards, Weights
 
 DATA = ".bench-data"  # where `bench data prepare` writes
 PARTS = ("vae", "unet", "clip", "judge")
@@ -25,6 +27,8 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
 
     data: the folder of `bench data prepare`. The rehearsal's lie in the store, and are made where they are not.
     needed: raises BenchError (exit 3) for the first of them that is absent; else that one stays open, to plan with.
+    What only some rows need, the data set of the protocol things and the weights of ATM with guided diffusion, stays
+    open in any case (`complete`).
     """
     world = at.world
     if not isinstance(world, Prepared):
@@ -46,13 +50,32 @@ def placed(at: Scale, store: Path, weights: Path | None = None, data: Path | Non
     def corpus() -> Scale:
         return replace(at, corpus=shards.find(at.corpus.name, root)) if at.corpus else at
 
-    for find in (parts, pairs, corpus):
+    def things() -> Scale:
+        own = at.things
+        if own is None or not isinstance(own.world, Prepared):
+            return at
+        return replace(at, things=replace(own, world=prepared.find(own.world.name, root)))
+
+    for find in (parts, pairs, corpus, things):
         try:
             at = find()
         except BenchError:
-            if needed:
+            if needed and find is not things:
                 raise
     return at
+
+
+def complete(planned: Iterable[Stage], options: argparse.Namespace) -> None:
+    """Raises BenchError (exit 3) for a data set or weights that these stages need and that `asked` left open."""
+    from bench.data import prepared
+    from bench.weights import check
+
+    held = [getattr(stage, f.name) for stage in planned for f in fields(stage)]  # type: ignore[arg-type]
+    for world in dict.fromkeys(one for one in held if isinstance(one, Prepared) and not one.path):
+        prepared.find(world.name, Path(options.data or DATA))
+    if lacking := dict.fromkeys(one.name for one in held if isinstance(one, Weights) and one.name in GUIDED
+                                and not one.path):
+        check([*lacking], options.weights and Path(options.weights))
 
 
 def asked(options: argparse.Namespace, needed: bool = True) -> Scale:

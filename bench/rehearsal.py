@@ -1,4 +1,4 @@
-"""What the scale rehearsal runs on: a data set, a corpus and weights, small and made up, in their real formats."""
+"""What the scale rehearsal runs on: two data sets, a corpus and weights, small and made up, in their real formats."""
 
 from __future__ import annotations
 
@@ -17,19 +17,27 @@ from bench.scale import Scale
 SEED = 0
 PER_CLASS = 12  # pictures
 BANDS = ((5, 95), (14, 70), (55, 95))  # Hz, in which it was published
+VAL_CONCEPTS = 2
 PAIRS, SOURCE, WEIGHTS = "imagenet_eeg", "source", "weights-2"
+THINGS, THINGS_SOURCE = "things_eeg2", "source of things_eeg2"
 
 
 def make(at: Scale, folder: Path) -> None:
     """Makes what is not there yet, through the code that prepares the real ones. Downloads nothing."""
-    from bench.data import corpora, imagenet_eeg, rehearsal_files, shards
+    from bench.data import corpora, imagenet_eeg, rehearsal_files, shards, things
 
-    source = folder / SOURCE
+    source, shown = folder / SOURCE, folder / THINGS_SOURCE
     if not source.is_dir():
         _whole(source, lambda out: rehearsal_files.write_imagenet_eeg(
             out, at.people, per_class=PER_CLASS, seed=SEED, serialisation="zip", bands=BANDS))
     if not (folder / PAIRS / MANIFEST).is_file():
         imagenet_eeg.prepare(source, folder / PAIRS, pictures=source / "images", size=SIDE)
+    if not shown.is_dir():
+        assert at.things is not None
+        people = at.things.people
+        _whole(shown, lambda out: rehearsal_files.write_things(out, "nice", people, seed=SEED))
+    if not (folder / THINGS / MANIFEST).is_file():
+        things.prepare(shown, folder / THINGS, shown / "images", val_concepts=VAL_CONCEPTS, size=SIDE)
     if not (folder / shards.CORPORA / "fake" / MANIFEST).is_file():
         corpora.prepare("fake", folder, corpora.FAKE)
     if not (folder / WEIGHTS).is_dir():
@@ -40,16 +48,20 @@ def there(folder: Path) -> bool:
     """Whether all of it is made."""
     from bench.data.shards import CORPORA
 
-    return all(path.is_file() for path in (folder / PAIRS / MANIFEST, folder / CORPORA / "fake" / MANIFEST,
-                                           folder / WEIGHTS / PROVENANCE))
+    return all(path.is_file() for path in (folder / PAIRS / MANIFEST, folder / THINGS / MANIFEST,
+                                           folder / CORPORA / "fake" / MANIFEST, folder / WEIGHTS / PROVENANCE))
 
 
 def placed(at: Scale, folder: Path) -> Scale:
     """The scale with what `make` made."""
     from bench.data import prepared, shards
 
-    assert isinstance(at.world, Prepared)
-    return replace(at, world=replace(prepared.find(PAIRS, folder), name=at.world.name),
+    def found(name: str, world: object) -> Prepared:
+        assert isinstance(world, Prepared)
+        return replace(prepared.find(name, folder), name=world.name)
+
+    assert at.things is not None
+    return replace(at, world=found(PAIRS, at.world), things=replace(at.things, world=found(THINGS, at.things.world)),
                    corpus=shards.find("fake", folder),
                    parts=tuple(rehearsal(folder / WEIGHTS, name) for name in FOLDERS))
 

@@ -73,10 +73,13 @@ def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation,
     if not names:
         chosen = _possible(chosen, at)
     variants = chosen.chosen(names) if names else list(chosen.variants)
-    return chosen, variants, at, rows(variants, at, seeds(options.seeds))
+    table = rows(variants, at, seeds(options.seeds))
+    if needed:
+        places.complete(stages(row.stage for row in table), options)
+    return chosen, variants, at, table
 
 
-def _possible(chosen: Ablation, at: Scale) -> Ablation:
+def _possible(chosen: Ablation, at: Scale, said: bool = True) -> Ablation:
     """The ablation with the variants that the scale can have; of the others a line is said."""
     found = []
     for variant in chosen.variants:
@@ -84,7 +87,9 @@ def _possible(chosen: Ablation, at: Scale) -> Ablation:
             planned(variant, at.items(), at, 0)
             found.append(variant)
         except errors.NotHere as error:
-            print(f"bench: left out at scale {at.name}: {error}", file=sys.stderr)
+            if said:
+                named = f"variant {variant.name!r}: "
+                print(f"bench: left out at scale {at.name}: {named}{str(error).removeprefix(named)}", file=sys.stderr)
     if not found:
         raise errors.NotHere(f"ablation {chosen.name}: scale {at.name} can have none of its variants")
     there = {variant.name for variant in found}
@@ -335,7 +340,7 @@ def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | 
     first = int(results.read(folder, chosen.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
     shown_items = None
-    for row in rows(chosen.variants, at, [first]):
+    for row in rows(_possible(chosen, at, said=False).variants, at, [first]):
         if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
             shown_items = shown_items or row.stage.items
             if _stimuli(row.stage.items) != _stimuli(shown_items):

@@ -122,9 +122,10 @@ class Scale:
         return Items(Trials(self.world, self.subjects, self.band), part, eeg)
 
     def windows(self) -> Corpus:
-        """What pre-training sees. Raises BenchError for a data set without a corpus beside it."""
+        """What pre-training sees. Raises NotHere for a data set without a corpus of its shape beside it."""
         if isinstance(self.world, Prepared):
-            if self.corpus is None:
+            if self.corpus is None or (self.corpus.n_chans, self.corpus.n_times) != (self.world.n_chans,
+                                                                                   self.world.n_times):
                 raise NotHere(f"scale {self.name} has no corpus for pre-training whose windows are like the EEG of "
                               f"{self.world.name}, [{self.world.n_chans}, {self.world.n_times}]")
             return Corpus(self.corpus, self.band)
@@ -211,6 +212,7 @@ SHOWN = (
 # electric ray, stingray, cock, hen, ostrich, the first ten of ImageNet-1k.
 MORE = tuple(range(10))
 IMAGENET_EEG = Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440)
+THINGS_EEG2 = Prepared("things_eeg2", "", n_chans=63, n_times=248, sfreq=250.0)
 # Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
 # 500 epochs of 120,000 windows (one person in six is held out: 600 of the others'), 300 of 1,600 pictures. Widths and
 # depths but for the first size's are inferred.
@@ -239,8 +241,7 @@ PAPER = Scale(
     nway=50,
     fixed=SHOWN + MORE,
     views=16,
-    things=Things(Prepared("things_eeg2", "", n_chans=63, n_times=248, sfreq=250.0), (0.1, 100.0), (8,),
-                  tuple(range(1, 11))),
+    things=Things(THINGS_EEG2, (0.1, 100.0), (8,), tuple(range(1, 11))),
     networks=("inception", "inception_v3", "alexnet", "lpips"),
     numerics=Numerics(device_class="cuda", dtype="bfloat16"),
 )
@@ -250,6 +251,7 @@ REHEARSAL = replace(
     name="rehearsal",
     world=replace(IMAGENET_EEG, name="rehearsal of imagenet_eeg"),
     people=(1, 4, 6),
+    things=Things(replace(THINGS_EEG2, name="rehearsal of things_eeg2"), (0.1, 100.0), (1,), (1, 2)),
     corpus=Shards("fake", "", n_chans=128, n_times=512),
     sizes=tuple(Size(size.label, width, depth, 4, size.mlp_ratio) for size, (width, depth) in zip(
         PAPER.sizes, ((32, 3), (32, 4), (24, 3), (16, 2), (16, 1), (32, 3)), strict=True)),

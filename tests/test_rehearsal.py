@@ -31,10 +31,14 @@ def done(tmp_path_factory):
     """A folder in which `mask_ratio` was rehearsed; sockets do not connect."""
     folder = tmp_path_factory.mktemp("rehearsal")
     (folder / "offline.py").write_text(RUN)
-    ran = subprocess.run([sys.executable, "offline.py", "run", "--ablation", "mask_ratio", "--scale", "rehearsal",
-                          "--workers", "2"], cwd=folder, capture_output=True, text=True, check=False,
-                         env=os.environ | {"HOME": str(folder), "MNE_DATA": str(folder)})
-    return folder, ran
+    return folder, offline(folder, "run", "--ablation", "mask_ratio", "--workers", "2")
+
+
+def offline(folder, command, *options):
+    """What a command of `bench` ended with there, at scale rehearsal."""
+    return subprocess.run([sys.executable, "offline.py", command, "--scale", "rehearsal", *options], cwd=folder,
+                          capture_output=True, text=True, check=False,
+                          env=os.environ | {"HOME": str(folder), "MNE_DATA": str(folder)})
 
 
 def test_mask_ratio_is_rehearsed_end_to_end(done):
@@ -52,9 +56,32 @@ def test_mask_ratio_is_rehearsed_end_to_end(done):
 
 def test_a_second_rehearsal_builds_nothing(done):
     folder, _ = done
-    said = subprocess.run([sys.executable, "offline.py", "plan", "--ablation", "mask_ratio", "--scale", "rehearsal"],
-                          cwd=folder, capture_output=True, text=True, check=False)
+    said = offline(folder, "plan", "--ablation", "mask_ratio")
     assert "a run now builds 0 stages" in said.stdout
+
+
+def test_new_concepts_are_rehearsed_on_the_files_of_things_eeg2_with_every_path_of_the_guided_system(done):
+    folder, _ = done
+    ran = offline(folder, "run", "--ablation", "guided_parts", "--variants", "with both", "--workers", "2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows = pd.read_csv(folder / "results/rehearsal/guided_parts.csv")
+    rows = rows[rows["variant"] == "with both"].set_index("metric")
+    assert rows.loc["pixcorr", "n"] == 5
+    assert rows["value"].notna().all()
+    assert set(rows["leaky"]) == {"no"}
+    assert "top1_label" not in rows.index  # no judge knows the concepts
+    world = placed(REHEARSAL, folder / ".bench").things.world
+    assert (world.name, world.n_chans, world.n_times, world.sfreq) == ("rehearsal of things_eeg2", 63, 248, 250.0)
+
+
+def test_a_row_whose_pretraining_has_no_corpus_of_its_windows_is_left_out_and_named(done):
+    folder, _ = done
+    said = offline(folder, "plan", "--ablation", "guided_parts")
+    assert said.returncode == 0
+    assert said.stderr.strip() == (
+        "bench: left out at scale rehearsal: variant 'Full on things': scale rehearsal has no corpus for pre-training "
+        "whose windows are like the EEG of rehearsal of things_eeg2, [63, 248]")
+    assert "guided_parts at scale rehearsal: 8 variants" in said.stdout
 
 
 def test_every_part_of_the_rehearsal_is_a_file_in_the_format_of_its_library(done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ Array = np.ndarray
 WNIDS = ("n02951358", "n03452741", "n04069434", "n02389026", "n07753592", "n03888257")  # not sorted, as published
 LENGTHS = (491, 499, 500, 511)  # samples of a segment
 FOLDS = 6
+TESTED = 5  # test concepts of THINGS-EEG2
 
 
 def write_imagenet_eeg(
@@ -67,6 +69,47 @@ def write_imagenet_eeg(
         single["test" if turn >= half - kept else "val" if turn >= half - 2 * kept else "train"].append(index)
     save(folder / "block_splits_by_image_single.pth", {"splits": [single]}, serialisation)
     return first
+
+
+def write_things(folder: Path, variant: str = "gifford", subjects: Sequence[int] = (1, 2), concepts: int = 10,
+                 seed: int = 0, side: int = 32) -> None:
+    """Writes THINGS-EEG2's files into `folder` and its pictures into folder/images.
+
+    variant: "gifford" (np.save of a dict, 17 channels, 100 Hz) or "nice" (a pickle under the name .npy, 63 channels,
+    250 Hz, 300 times of 250 samples, of which the last 250 are theirs). Two pictures of each concept x 4 repetitions to
+    train, 5 x 8 to test: noise and a weak response that goes with the concept.
+    """
+    rng = np.random.default_rng(seed)
+    channels, times, samples = {"gifford": (17, np.arange(-20, 80) / 100, 100),
+                                "nice": (63, np.arange(-50, 250) / 250, 250)}[variant]
+    names = [f"E{number + 1}" for number in range(channels)]
+    responses = rng.standard_normal((concepts + TESTED, channels, 1)) * np.sin(2 * np.pi * 6 * times[-samples:])
+    metadata: dict[str, list[str]] = {}
+    for part, prefix, first, count, each in (("train", "training", 0, concepts, 2),
+                                             ("test", "test", concepts, TESTED, 1)):
+        titles = [f"{number + 1:05d}_thing_{chr(97 + first + number)}" for number in range(count)]
+        shown = [(title, f"{title[6:]}_{copy + 1:02d}b.jpg") for title in titles for copy in range(each)]
+        own = [first + number // each for number in range(len(shown))]
+        for (title, file), concept in zip(shown, own, strict=True):
+            draw(folder / "images" / f"{prefix}_images" / title / file, concept, concepts + TESTED, side, rng)
+        metadata[f"{part}_img_concepts"] = [title for title, _ in shown]
+        metadata[f"{part}_img_concepts_THINGS"] = [title for title, _ in shown]
+        metadata[f"{part}_img_files"] = [file for _, file in shown]
+        for subject in subjects:
+            place = folder / f"sub-{subject:02d}"
+            place.mkdir(parents=True, exist_ok=True)
+            eeg = rng.standard_normal((len(shown), 4 if part == "train" else 8, channels, samples))
+            content = {"preprocessed_eeg_data": eeg + 0.15 * responses[own][:, None], "ch_names": names, "times": times}
+            dump(place / f"preprocessed_eeg_{prefix}.npy", content, variant)
+    np.save(folder / "image_metadata.npy", metadata)  # type: ignore[arg-type]
+
+
+def dump(path: Path, content: dict[str, Any], variant: str) -> None:
+    """Writes a dict as one of THINGS-EEG2's variants does."""
+    if variant == "gifford":
+        np.save(path, content)  # type: ignore[arg-type]
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=4))
 
 
 def save(path: Path, content: Any, serialisation: str = "legacy") -> None:

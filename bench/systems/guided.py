@@ -304,8 +304,7 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     vae = _vae_of(unet) if sizes.turbo else scale.weights("vae")
     sampling = replace(scale.sampling, steps=sizes.turbo, guidance=1.0) if sizes.turbo else scale.sampling
     known = training(items)
-    views = 1 if spec.low_level else 0 if sizes.turbo else min(1, scale.views)
-    targets = Targets(items.trials, clip, vae, views, scale.alone)
+    targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.alone)
     which, many = spec.checkpoint or (1, 1)
     checkpoint = None if which == many else which
     schedule = replace(sizes.encoder_schedule, clip_norm=1.0 if spec.loss == "direct" else None)
@@ -313,8 +312,8 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
                             scale.fp32, many)
     prior = GuidedPrior(encoder, checkpoint, sizes.prior, sizes.prior_time, sizes.prior_schedule, seed,
                         scale.fp32) if spec.prior else None
-    low_level = GuidedLowLevel(known, targets, sizes.hidden, sizes.widths, sizes.low_level_schedule, seed,
-                               scale.fp32) if spec.low_level else None
+    low_level = GuidedLowLevel(known, replace(targets, views=1), sizes.hidden, sizes.widths, sizes.low_level_schedule,
+                               seed, scale.fp32) if spec.low_level else None
     captions: GuidedCaptions | Weights | None = None
     if spec.caption:
         captions = scale.weights("captioner")
