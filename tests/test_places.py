@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from formats import write_things
 
-from bench import FULL, On, places, plan
+from bench import FULL, On, ablation, places, plan
 from bench.build import build
-from bench.data import own, prepared, shards
+from bench.data import own, prepared, shards, things
 from bench.data.pictures import CLASSES, draw_scenes, render
 from bench.errors import ENVIRONMENT, BenchError, NotHere
 from bench.items import load
@@ -206,3 +207,48 @@ def test_scale_paper_is_put_on_one_and_the_rehearsal_is_not(data):
     own.prepare(data / "like", **arguments(eeg=RNG.standard_normal((48, 128, 512)), **large))
     assert places.paired(PAPER, "like", data).corpus == PAPER.corpus
     assert places.paired(PAPER, "imagenet_eeg", data) is PAPER
+
+
+def things_rows(at, name="guided_encoders"):
+    return plan.stages([plan.plan(v, at.items(), at, 0) for v in ablation.load(name).variants])
+
+
+@pytest.mark.parametrize(("variant", "n_chans", "n_times"), [("nice", 63, 248), ("gifford", 17, 80)])
+def test_a_prepared_things_eeg2_of_either_variant_is_what_protocol_things_is_about(variant, n_chans, n_times, tmp_path):
+    write_things(tmp_path / "source", variant)
+    things.prepare(tmp_path / "source", tmp_path / "things_eeg2", tmp_path / "source" / "images", val_concepts=2,
+                   size=16)
+    at = places.placed(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
+    assert at.things == replace(PAPER.things, world=prepared.find("things_eeg2", tmp_path))
+    assert at.world == PAPER.world
+    planned = things_rows(at)
+    assert {stage.world for stage in planned if isinstance(stage, Trials)} == {at.things.world}
+    assert (at.things.world.n_chans, at.things.world.n_times) == (n_chans, n_times)
+    with pytest.raises(BenchError, match=r"weights are not there: .*; get them with: bench fetch --what") as caught:
+        places.complete(planned, options(tmp_path, weights=str(tmp_path)))
+    assert caught.value.exit_code == ENVIRONMENT
+    assert "adapter" in str(caught.value)
+
+
+def test_things_eeg2_is_asked_for_by_the_rows_that_are_about_it_alone(tmp_path):
+    at = places.placed(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
+    assert at.things == PAPER.things
+    with pytest.raises(BenchError, match=r"no prepared data set at .*; prepare it: bench data prepare things_eeg2 "
+                                         "--from DIR") as caught:
+        places.complete(things_rows(at), options(tmp_path))
+    assert caught.value.exit_code == ENVIRONMENT
+    assert "\n" not in str(caught.value)
+    there = replace(at, world=replace(at.world, path="somewhere"))
+    places.complete(things_rows(there, "table2"), options(tmp_path))
+
+
+def test_pretraining_on_protocol_things_needs_a_corpus_of_its_windows():
+    full = On(FULL, "full", protocol="things")
+    with pytest.raises(NotHere, match=r"no corpus for pre-training whose windows .* things_eeg2, \[63, 248\]"):
+        plan.plan(full, PAPER.items(), PAPER, 0)
+    fits = replace(PAPER, corpus=replace(PAPER.corpus, name="mine", n_chans=63, n_times=248))
+    assert plan.plan(full, fits.items(), fits, 0).pictures.model.start.corpus.world == fits.corpus
+    fresh = plan.plan(replace(full, of=replace(FULL, mask_ratio=None)), PAPER.items(), PAPER, 0)
+    assert fresh.items.trials.world == PAPER.things.world
+    with pytest.raises(NotHere, match=r"imagenet_eeg, \[128, 512\]"):
+        plan.plan(FULL, fits.items(), fits, 0)

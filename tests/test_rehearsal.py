@@ -62,7 +62,7 @@ def test_a_second_rehearsal_builds_nothing(done):
 
 def test_new_concepts_are_rehearsed_on_the_files_of_things_eeg2_with_every_path_of_the_guided_system(done):
     folder, _ = done
-    ran = offline(folder, "run", "--ablation", "guided_parts", "--variants", "with both", "--workers", "2")
+    ran = offline(folder, "run", "--ablation", "guided_parts", "--variants", "with both", "--workers", "1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     rows = pd.read_csv(folder / "results/rehearsal/guided_parts.csv")
     rows = rows[rows["variant"] == "with both"].set_index("metric")
