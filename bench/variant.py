@@ -122,7 +122,8 @@ class On:
     sampling    fields of the scale's Sampling and their values, such as {"sampler": "plms", "steps": 250}
     world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
     part        "test"; or "val", whose pictures decide which checkpoint is taken
-    checkpoint  (2, 5): the second of five checkpoints, evenly over fine-tuning; None: the last state
+    checkpoint  (2, 5): the second of five checkpoints, evenly over fine-tuning, of the guided system over its encoder's
+                training; None: the last state
     eeg_free    says that no system can know more of the stimulus than chance does: the row is tested against that
     Raises BenchError for what does not exist.
     """
@@ -223,12 +224,15 @@ class On:
         return replace(scale, finetune=finetune, views=views, sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Scored) -> Scored:
-        """That score, of the pictures of the chosen checkpoint. Raises BenchError where nothing is fine-tuned."""
+        """That score, of the pictures of the chosen checkpoint. Raises BenchError for a system that keeps none."""
         if self.checkpoint is None:
             return score
         which, many = self.checkpoint
+        if isinstance(score, Score) and hasattr(score.pictures, "at_checkpoint"):
+            return replace(score, pictures=score.pictures.at_checkpoint(which, many))
         if not isinstance(score, Score) or not isinstance(score.pictures, Generate) or not isinstance(
                 score.pictures.model, Finetune):
-            raise BenchError(f"variant {self.name!r}: a checkpoint is asked of a system that is not fine-tuned")
+            raise BenchError(f"variant {self.name!r}: a checkpoint is asked of a system that keeps none; "
+                             "dreamdiffusion and guided do")
         return replace(score, pictures=replace(score.pictures, checkpoint=None if which == many else which,
                                                model=replace(score.pictures.model, checkpoints=many)))

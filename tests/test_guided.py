@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
-from bench import ablation, plan, price, tables
+from bench import On, ablation, plan, price, tables, trivial
 from bench.build import build
 from bench.errors import BenchError
 from bench.items import load
@@ -309,13 +309,41 @@ def test_shuffled_eeg_is_drawn_by_the_same_model(micro, drawn):
     assert np.allclose(np.sort(embedding, 0), np.sort(own, 0), atol=1e-6)
 
 
-def test_a_checkpoint_is_that_of_the_encoder_and_everything_behind_it_follows():
+def test_a_checkpoint_is_that_of_the_encoder_and_everything_behind_it_follows(micro, tmp_path):
     last, first = (pictures(Spec("row", checkpoint=(which, 2))) for which in (2, 1))
     assert last.checkpoint is last.prior.checkpoint is None
     assert (first.checkpoint, first.prior.checkpoint, first.encoder.checkpoints) == (1, 1, 2)
-    assert first.encoder == last.encoder
-    with pytest.raises(BenchError, match="3 checkpoints are asked of the encoder, which is trained for 2 epochs"):
-        pictures(Spec("row", checkpoint=(1, 3)))
+    assert first.encoder == first.prior.encoder == last.encoder
+    many = replace(first.encoder, checkpoints=1000)
+    with pytest.raises(BenchError, match="1000 checkpoints are asked of an encoder that is trained for 20 steps"):
+        train.guidedencoder(many, micro.path, tmp_path, Runtime())
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+@pytest.mark.parametrize("prior", [True, False])
+def test_a_row_on_a_checkpoint_is_the_system_of_that_checkpoint(part, prior):
+    spec = Spec("row", prior=prior)
+    items = replace(MICRO.items(), part=part)
+    for which in (1, 2):
+        row = plan.plan(On(spec, "on", part=part, checkpoint=(which, 2)), MICRO.items(), MICRO, 0)
+        assert row == plan.plan(replace(spec, checkpoint=(which, 2)), items, MICRO, 0)
+        assert row.items == items
+    none = On(trivial.Spec("none"), "on", checkpoint=(1, 2))
+    with pytest.raises(BenchError, match="'on': a checkpoint is asked of a system that keeps none"):
+        plan.plan(none, MICRO.items(), MICRO, 0)
+
+
+@pytest.mark.parametrize("at", [MICRO, TINY], ids=lambda at: at.name)
+def test_choosing_a_checkpoint_trains_one_encoder_and_shows_it_on_validation_and_on_test(at):
+    chosen = ablation.load("guided_selection")
+    rows = {v.name: plan.plan(v, at.items(), at, 0) for v in chosen.variants}
+    assert [(v.part, v.checkpoint) for v in chosen.variants] == [
+        (part, (which, 5)) for part in ("test", "val") for which in range(1, 6)]
+    assert len({row.pictures.encoder for row in rows.values()}) == 1
+    assert len({row.pictures.prior for row in rows.values()}) == 5
+    assert {row.items.part for row in rows.values()} == {"test", "val"}
+    assert {row.items.trials.split for row in rows.values()} == {"concept"}
+    assert rows["5/5"].pictures.checkpoint is None
 
 
 def test_where_whole_subjects_are_tested_all_trials_have_one_token(micro):

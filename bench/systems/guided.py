@@ -184,7 +184,7 @@ MICRO = Sizes(
     encoder_schedule=EncoderSchedule(epochs=2, batch=16, lr=1e-3),
     prior_schedule=PriorSchedule(steps=20, batch=32, lr=1e-3, warmup=2),
     low_level_schedule=LowLevelSchedule(epochs=2, batch=16, lr=1e-3))
-REHEARSAL = replace(MICRO, encoder_schedule=EncoderSchedule(epochs=1, batch=16, lr=1e-3),
+REHEARSAL = replace(MICRO, encoder_schedule=EncoderSchedule(epochs=2, batch=16, lr=1e-3),
                     prior_schedule=PriorSchedule(steps=4, batch=32, lr=1e-3, warmup=2),
                     low_level_schedule=LowLevelSchedule(epochs=1, batch=16, lr=1e-3),
                     turbo=4, captions=CaptionSchedule(epochs=1, batch=32, lr=1e-3))
@@ -196,7 +196,7 @@ STRENGTH = 0.5  # of image-to-image where there is a low-level path (released co
 class GuidedEncoder(Stage):
     """An encoder of EEG into CLIP space, trained on the pictures' and class names' embeddings; its last step.
 
-    The released code reports the epoch that is best on the test set. checkpoints: states kept, evenly over the epochs;
+    The released code reports the epoch that is best on the test set. checkpoints: states kept, evenly over the steps;
     the last is the model.
     """
 
@@ -280,6 +280,13 @@ class GuidedPictures(Stage):
         """Of each item."""
         return self.sampling.samples
 
+    def at_checkpoint(self, which: int, many: int) -> GuidedPictures:
+        """The same of a state of the encoder, `which` of so many, evenly over its steps; the prior is trained on what
+        that makes."""
+        encoder, checkpoint = replace(self.encoder, checkpoints=many), None if which == many else which
+        prior = self.prior and replace(self.prior, encoder=encoder, checkpoint=checkpoint)
+        return replace(self, encoder=encoder, checkpoint=checkpoint, prior=prior)
+
 
 @dataclass(frozen=True)
 class GuidedEmbedding(Stage):
@@ -297,20 +304,15 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     if items.eeg in ORACLES or times < LEAST:
         found = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these have {times}"
         raise BenchError(f"variant {spec.name!r}: the encoders' kernels need {LEAST} samples of EEG, and {found}")
-    if spec.checkpoint and sizes.encoder_schedule.epochs < spec.checkpoint[1]:
-        raise BenchError(f"variant {spec.name!r}: {spec.checkpoint[1]} checkpoints are asked of the encoder, which is "
-                         f"trained for {sizes.encoder_schedule.epochs} epochs at scale {scale.name}")
     unet, clip = (scale.weights(part) for part in (("turbo", "clip_h") if sizes.turbo else ("unet", "clip")))
     vae = _vae_of(unet) if sizes.turbo else scale.weights("vae")
     sampling = replace(scale.sampling, steps=sizes.turbo, guidance=1.0) if sizes.turbo else scale.sampling
     known = training(items)
     targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.alone)
-    which, many = spec.checkpoint or (1, 1)
-    checkpoint = None if which == many else which
     schedule = replace(sizes.encoder_schedule, clip_norm=1.0 if spec.loss == "direct" else None)
     encoder = GuidedEncoder(known, targets, sizes.network(spec.encoder, spec.quirks), spec.loss, schedule, seed,
-                            scale.fp32, many)
-    prior = GuidedPrior(encoder, checkpoint, sizes.prior, sizes.prior_time, sizes.prior_schedule, seed,
+                            scale.fp32)
+    prior = GuidedPrior(encoder, None, sizes.prior, sizes.prior_time, sizes.prior_schedule, seed,
                         scale.fp32) if spec.prior else None
     low_level = GuidedLowLevel(known, replace(targets, views=1), sizes.hidden, sizes.widths, sizes.low_level_schedule,
                                seed, scale.fp32) if spec.low_level else None
@@ -319,10 +321,10 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
         captions = scale.weights("captioner")
         if sizes.captions:
             captions = GuidedCaptions(known, targets, captions, sizes.captions, seed, scale.alone)
-    pictures = GuidedPictures(encoder, checkpoint, prior, PriorSampling(clip_sample=spec.clip_sample), low_level,
+    pictures = GuidedPictures(encoder, None, prior, PriorSampling(clip_sample=spec.clip_sample), low_level,
                               captions, items, scale.weights("adapter"), unet, None if sizes.turbo else vae, clip,
                               sampling, STRENGTH if spec.low_level else 1.0, seed, scale.alone)
-    return scale.score(pictures, items)
+    return scale.score(pictures.at_checkpoint(*spec.checkpoint) if spec.checkpoint else pictures, items)
 
 
 def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets]:

@@ -48,20 +48,23 @@ def guidedencoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Pa
     items = load(stage.items, inputs(stage.items.trials))
     image, text = _targets(stage, items, inputs, runtime)
     eeg, subject = torch.from_numpy(items.eeg).to(device), _subject(stage, items).to(device)
-    losses = _Losses(stage, schedule.epochs * (len(eeg) // min(schedule.batch, len(eeg))), runtime)
-    kept = {schedule.epochs * which // stage.checkpoints: which for which in range(1, stage.checkpoints)}
+    steps = schedule.epochs * (len(eeg) // min(schedule.batch, len(eeg)))
+    if steps < stage.checkpoints:
+        raise BenchError(f"guided: {stage.checkpoints} checkpoints are asked of an encoder that is trained for {steps} "
+                         "steps; ask for fewer")
+    losses, kept = _Losses(stage, steps, runtime), {steps * which // stage.checkpoints: which
+                                                    for which in range(1, stage.checkpoints)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         encoder = _encoder(stage, items, image.shape[1], np.unique(items.subject).tolist()).to(device).train()
         optimizer = torch.optim.AdamW(encoder.parameters(), schedule.lr, weight_decay=schedule.weight_decay)
-        for epoch in range(1, schedule.epochs + 1):
-            for rows in _epoch(len(eeg), schedule.batch):
-                features = encoder(eeg[rows], subject[rows])
-                loss = encoder_loss(stage.loss, encoder, features, image[rows], text[rows])
-                _step(loss, optimizer, schedule.clip_norm)
-                losses.add(loss)
-            if epoch in kept:
-                save_file(encoder.state_dict(), out / f"encoder.{kept[epoch]}.safetensors")
+        for step, rows in enumerate(_steps(len(eeg), schedule.batch, steps), 1):
+            features = encoder(eeg[rows], subject[rows])
+            loss = encoder_loss(stage.loss, encoder, features, image[rows], text[rows])
+            _step(loss, optimizer, schedule.clip_norm)
+            losses.add(loss)
+            if step in kept:
+                save_file(encoder.state_dict(), out / f"encoder.{kept[step]}.safetensors")
     save_file(encoder.state_dict(), out / "encoder.safetensors")
     _summary(out, "encoder", encoder, losses, encoder_parameters=_count(encoder))
 
