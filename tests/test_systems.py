@@ -11,9 +11,10 @@ import torch
 
 from bench import FULL, On, captions, encoders, plan, trivial
 from bench.build import build
-from bench.errors import BenchError
+from bench.data.tiny_things import LEFT_OUT
+from bench.errors import BenchError, NotHere
 from bench.runtime import Runtime
-from bench.scale import MICRO
+from bench.scale import MICRO, PAPER, TINY
 from bench.stages import Readout, training
 from bench.train.readout import readout
 from bench.train.trials import write_classes
@@ -53,6 +54,24 @@ def test_a_random_training_picture_is_one_and_the_class_mean_is_that_of_training
     means = np.load(built(trivial.Spec("d", source="class_mean"), micro) / "pictures.npy")
     expected = train.pictures[train.label == test.label[0]].astype(float).mean(0)
     assert np.abs(means[0, 1] - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("at", [MICRO, TINY, PAPER], ids=lambda at: at.name)
+@pytest.mark.parametrize("split", LEFT_OUT)
+def test_new_concepts_have_no_mean_picture_and_that_is_said_before_anything_is_built(at, split):
+    spec = trivial.Spec("mean", source="class_mean")
+    with pytest.raises(NotHere, match="'mean': a test concept of the protocol things has no training picture"):
+        plan.plan(On(spec, "on", protocol="things", split=split), at.items(), at, 0)
+    for source in ("random", "vae"):
+        row = plan.plan(On(replace(spec, source=source), "on", protocol="things", split=split), at.items(), at, 0)
+        assert row.pictures.source == source
+    assert plan.plan(spec, at.items(), at, 0).pictures.source == "class_mean"
+
+
+def test_the_mean_of_a_class_that_other_people_saw_in_training_is_there():
+    row = plan.plan(On(trivial.Spec("mean", source="class_mean"), "on", split="subject", subjects=(1, 2, 3)),
+                    PAPER.items(), PAPER, 0)
+    assert row.items.trials.world == PAPER.world
 
 
 def test_the_vae_gives_the_stimulus_back_nearly(micro):

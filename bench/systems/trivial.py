@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bench.errors import BenchError
+from bench.data.tiny_things import TinyThings
+from bench.errors import BenchError, NotHere
 from bench.scale import Scale
 from bench.stages import Items, Score, Trivial
 
@@ -30,6 +31,10 @@ class Spec:
 
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
-    """The pictures, scored as any system's."""
+    """The pictures, scored as any system's. Raises NotHere for the mean of a class that is not trained on."""
+    world, things = items.trials.world, scale.things
+    if spec.source == "class_mean" and (isinstance(world, TinyThings) or (things and world == things.world)):
+        raise NotHere(f"variant {spec.name!r}: a test concept of the protocol things has no training picture, and "
+                      "source='class_mean' is the mean of these; take source='random'")
     pictures = Trivial(spec.source, items, scale.weights("vae"), scale.sampling.samples, seed, scale.alone)
     return scale.score(pictures, items)
