@@ -120,6 +120,7 @@ def parser() -> Parser:
 
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
     prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
+    prior.add_argument("--parts", metavar="A,B", help="adapter, captioner: these alone, beside the others as shipped")
     prior.add_argument("--device", default="auto")
     prior.add_argument("--store", default=".bench", metavar="DIR")
     return top

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bench.errors import BenchError
 from bench.key import Stage
 from bench.stages import Numerics, Weights
 
@@ -131,3 +132,15 @@ def beside(shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[
     """The parts that can be trained on the others as they are shipped, which stay."""
     return {"adapter": Adapter(shipped("unet"), shipped("vae"), shipped("clip"), numerics=numerics),
             "captioner": Captioner(shipped("clip"), numerics=numerics)}
+
+
+def chosen(names: str | None, shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
+    """"adapter,captioner" -> those of `beside`; None -> the whole recipe. Raises BenchError for a part that is not
+    trained beside the others."""
+    if names is None:
+        return recipe(numerics)
+    parts, wanted = beside(shipped, numerics), [name.strip() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in parts]:
+        raise BenchError(f"--parts {names}: no part {unknown[0]!r} is trained beside the others; there are: "
+                         f"{', '.join(parts)}; without --parts all are: {', '.join(recipe())}")
+    return {name: part for name, part in parts.items() if name in wanted}

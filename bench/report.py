@@ -42,7 +42,7 @@ from bench.plan import Row, counts, output, rows, shown, stages, trained
 from bench.plan import plan as planned
 from bench.progress import Display
 from bench.runtime import Runtime
-from bench.scale import PRIOR, Scale
+from bench.scale import PRIOR, Scale, shipped
 from bench.stages import (
     Corpus,
     Finetune,
@@ -363,11 +363,15 @@ def _stimuli(items: Items) -> tuple[Any, ...]:
 
 
 def prior(options: argparse.Namespace, console: Console) -> int:
-    """Trains the frozen parts that the store lacks and ships them; or checks those that are shipped."""
-    device = run.device(options.device)
+    """Trains the frozen parts, or those of options.parts beside the shipped others, as far as the store lacks them, and
+    ships them; or checks those that are shipped."""
+    if options.check and options.parts is not None:
+        raise errors.BenchError("--check looks at all parts and trains none: leave --parts out")
+    device, folder = run.device(options.device), PRIOR / "tiny"
     failed = errors.OK
     if not options.check:
-        store, parts = Store(Path(options.store)), prior_parts.recipe(Numerics(device_class=device))
+        parts = prior_parts.chosen(options.parts, lambda name: shipped(folder, name), Numerics(device_class=device))
+        store = Store(Path(options.store))
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
         outcome = run.run(table, store, run.workers(None, device), device, lambda done: None, Display(console))
         if outcome.failed:
@@ -376,7 +380,6 @@ def prior(options: argparse.Namespace, console: Console) -> int:
             return errors.SOME_FAILED
     from bench.train import prior as training
 
-    folder = PRIOR / "tiny"
     runtime = Runtime(device)
     try:
         gates = training.check(folder, runtime) if options.check else training.ship(parts, store.path, folder, runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss, normalize
 
-from bench import prior_parts
+from bench import prior_parts, report
+from bench.cli import main
 from bench.data import pictures
 from bench.errors import BenchError
 from bench.key import canonical
@@ -289,3 +291,37 @@ def test_some_parts_are_shipped_without_a_change_of_the_others_or_not_at_all(tmp
     (folder / "provenance.json").write_text("{}")
     with pytest.raises(BenchError, match="no readable provenance"):
         prior.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
+
+
+def test_bench_prior_trains_the_parts_that_are_asked_for_and_leaves_the_others(tmp_path, monkeypatch, capsys):
+    """The command on a copy of the shipped parts, with a short recipe."""
+    folder, recipes = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "prior" / "tiny")), prior_parts.beside
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr(report, "PRIOR", folder.parent)
+    monkeypatch.setattr(prior, "HELD_OUT", 64)
+    monkeypatch.setattr(prior_parts, "beside", lambda *given: recipes(*given) | {"captioner": replace(
+        recipes(*given)["captioner"], pictures=1000, steps=400, warmup=10)})
+    command = ["prior", "--parts", "captioner", "--store", str(tmp_path / "store"), "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "[1/1] captioner" in said
+    assert re.search(r"captioner names shape, colour, background +[0-9.]+%  needed 90%  n = 64  passed", said)
+    assert "judge recognises" not in said
+    changed = {name for name, data in before.items() if (folder / name).read_bytes() != data}
+    assert changed == {"captioner.safetensors", "provenance.json"}
+    parts = json.loads((folder / "provenance.json").read_text())["parts"]
+    assert parts["captioner"]["recipe"]["clip"]["sha256"] == parts["clip"]["sha256"]
+    assert main(command) == 0  # nothing is trained again
+    assert "[1/1]" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--parts", "captioner,unet"], "no part 'unet' is trained beside the others; there are: adapter, captioner; "
+                                    "without --parts all are: judge, vae, clip, unet, adapter, captioner"),
+    (["--parts", ""], "no part '' is trained beside the others; there are: adapter, captioner"),
+    (["--check", "--parts", "adapter"], "--check looks at all parts and trains none: leave --parts out"),
+])
+def test_parts_that_cannot_be_trained_alone_are_refused_before_anything_is_built(options, said, tmp_path, capsys):
+    assert main(["prior", *options, "--store", str(tmp_path / "store")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()

@@ -28,6 +28,8 @@ def trivial(stage: Trivial, inputs: Callable[[Stage], Path], out: Path, runtime:
                  for sample in range(stage.samples)] for item in test.item]
         drawn = train.pictures[np.array(rows)]
     elif stage.source == "class_mean":
+        if unseen := sorted(set(test.label) - set(train.label)):
+            raise BenchError(f"no training picture of class {test.names[unseen[0]]!r}, of which a mean is asked for")
         means = {label: train.pictures[train.label == label].mean(0).round().astype(np.uint8)
                  for label in np.unique(train.label)}
         drawn = _repeated(np.stack([means[label] for label in test.label]), stage.samples)
