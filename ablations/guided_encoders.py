@@ -3,8 +3,10 @@ its pipeline, and ENIGMA's direct path (arXiv 2602.10361), each beside its own s
 
     bench run --ablation guided_encoders
 
-Protocol things (docs/things.md): tested on means over repetitions, of other concepts than those of training. Table 1's
-metrics stand in the CSV; their stand-ins at scale tiny have names of their own (docs/metrics.md).
+Protocol things (docs/things.md): tested on means over repetitions, of other concepts than those of training. Top-1 is
+the judge's class of the concept, at scale tiny its shape; at scale paper the judge knows no class of these concepts,
+and the headline is two-way identification by CLIP. Table 1's metrics have columns, and so have their stand-ins at
+scale tiny, under names of their own (docs/metrics.md).
 """
 
 from bench import On
@@ -22,5 +24,13 @@ variants = [On(spec, spec.name, protocol="things") for spec in specs] + [
     On(spec, f"{spec.name} / EEG shuffled", protocol="things", eeg="shuffled", eeg_free=True) for spec in specs]
 contrasts = [(spec.name, f"{spec.name} / EEG shuffled") for spec in specs] + [
     ("ATM", spec.name) for spec in specs[1:]]
+headline = ("top1_label", "two_way_clip")
+metrics = ("pixcorr", "ssim", "two_way_alexnet2", "two_way_alexnet5", "two_way_inception", "two_way_clip",
+           "correlation_swav", "two_way_judge_layer2", "two_way_judge_layer4", "two_way_judge_features",
+           "two_way_clip_tiny", "correlation_judge")
 costs = True
-literature = {"ATM": ("ATM-S",), "NICE": ("NICE encoder, ATM's pipeline",), "EEGNet": ("EEGNetV4, ATM's pipeline",)}
+literature = {
+    "ATM": (("ATM-S", "THINGS-EEG2, subject 8"),),
+    "NICE": ("NICE encoder, ATM's pipeline",),
+    "EEGNet": ("EEGNetV4, ATM's pipeline",),
+}

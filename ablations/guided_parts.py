@@ -4,31 +4,30 @@ VAE's latent and the caption path, on concepts that were never trained on.
     bench run --ablation guided_parts
 
 Protocol things (docs/things.md): tested on means over repetitions, of other concepts than those of training. Beside it
-the quirks of the released code, one by one, and DreamDiffusion's Full on the same items.
+the quirks of the released code, one by one, and DreamDiffusion's Full on the same items; each row that sees the EEG
+once more with the EEG of other test items. Headline and columns as in guided_encoders.
 """
 
+from ablations import guided_encoders
 from ablations.table2 import full
 from bench import On, replace
 from bench.systems import guided
 
 atm = guided.Spec("ATM")
-
-
-def on_things(spec, name, **changes):
-    return On(spec, name, protocol="things", **changes)
-
-
-variants = [
-    on_things(atm, "ATM"),
-    on_things(atm, "ATM / EEG shuffled", eeg="shuffled", eeg_free=True),
-    on_things(replace(atm, prior=False), "without prior"),
-    on_things(replace(atm, low_level=True), "with low-level path"),
-    on_things(replace(atm, caption=True), "with captions"),
-    on_things(replace(atm, low_level=True, caption=True), "with both"),
-    on_things(replace(atm, clip_sample=False), "estimates not cut"),
-    on_things(replace(atm, quirks="fixed"), "quirks fixed"),
-    on_things(full, "Full on things"),
+specs = [
+    atm,
+    replace(atm, name="without prior", prior=False),
+    replace(atm, name="with low-level path", low_level=True),
+    replace(atm, name="with captions", caption=True),
+    replace(atm, name="with both", low_level=True, caption=True),
+    replace(atm, name="estimates not cut", clip_sample=False),
+    replace(atm, name="quirks fixed", quirks="fixed"),
+    replace(full, name="Full on things"),
 ]
-contrasts = [("ATM", v.name) for v in variants[1:]]
-costs = True
-literature = {"ATM": ("ATM-S",)}
+
+variants = [On(spec, spec.name, protocol="things") for spec in specs] + [
+    On(spec, f"{spec.name} / EEG shuffled", protocol="things", eeg="shuffled", eeg_free=True) for spec in specs]
+contrasts = [(spec.name, f"{spec.name} / EEG shuffled") for spec in specs] + [
+    ("ATM", spec.name) for spec in specs[1:]]
+headline, metrics, costs = guided_encoders.headline, guided_encoders.metrics, True
+literature = {"ATM": guided_encoders.literature["ATM"]}

@@ -24,7 +24,7 @@ class Ablation:
     table in results/published/ whose rows carry the variants' names, or None. costs: whether the table has columns for
     trained parameters and seconds. literature: of a variant's name, under which names results/published/ has numbers of
     that system's; as (name, dataset) those on that alone. headline: the metric of single items, a share, that
-    intervals, verdicts and nulls are of. metrics: others that have a column."""
+    intervals, verdicts and nulls are of; of several the first that is recorded. metrics: others that have a column."""
 
     name: str
     title: str
@@ -33,7 +33,7 @@ class Ablation:
     published: str | None
     costs: bool = False
     literature: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
-    headline: str = HEADLINE
+    headline: tuple[str, ...] = (HEADLINE,)
     metrics: tuple[str, ...] = ()
 
     def chosen(self, names: list[str]) -> list[Spec]:
@@ -110,13 +110,16 @@ def with_controls(ablation: Ablation) -> Ablation:
 
 
 def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
-    """The ablation once for each subject alone: rows and contrasts are named after them."""
+    """The ablation once for each subject: rows and contrasts are named after them. A row has the trials of that subject
+    alone; one that leaves a subject out leaves out that one, of those that it names and that one."""
     def name(of: str, subject: int) -> str:
-        return f"{of} / subject {subject}"
+        stem, control, eeg = of.partition(" / EEG ")
+        return f"{stem} / subject {subject}{control}{eeg}"
 
     def one(v: Spec, subject: int) -> Spec:
         if isinstance(v, On):
-            return replace(v, name=name(v.name, subject), subjects=(subject,))
+            others = tuple(other for other in v.subjects or () if other != subject) if "subject" in v.split else ()
+            return replace(v, name=name(v.name, subject), subjects=(*others, subject))
         return On(v, name(v.name, subject), subjects=(subject,), eeg_free=getattr(v, "eeg_free", False))
 
     return replace(ablation, published=None,
@@ -156,8 +159,9 @@ def _checked(module: object, path: Path) -> Ablation:
         raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is no variant; there are: "
                          f"{', '.join(known)}")
     headline, others = getattr(module, "headline", HEADLINE), tuple(getattr(module, "metrics", ()))
-    if headline not in SINGLE:
-        raise BenchError(f"{path}: the headline {headline!r} must be a metric of single items that is a share: "
+    headline = (headline,) if isinstance(headline, str) else tuple(headline)
+    if wrong := [metric for metric in headline if metric not in SINGLE] or ["nothing"] * (not headline):
+        raise BenchError(f"{path}: the headline {wrong[0]!r} must be a metric of single items that is a share: "
                          f"{', '.join(SINGLE)}")
     if unknown := set(others) - set(DEFINITIONS):
         raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} to have a column; there are: "

@@ -75,6 +75,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     at = report.numbered(at, options, needed=False)
     store = Store(Path(options.store), create=False)
     rows = _wanted(number, chosen, plan.rows(chosen.variants, at, report.seeds(options.seeds)))
+    if not rows:
+        raise BenchError(f"figure {number}: no row of the ablation {chosen.name} draws pictures")
     lacking = [row for row in rows if not all(map(store.sound, _stages(number, row)))]
     if lacking:
         raise BenchError(

@@ -82,11 +82,12 @@ def peeked(score: Scored) -> list[Stage]:
 @dataclass(frozen=True)
 class Beside:
     """What stands beside the rows of a table: Full's shuffled EEG and the class's name as text, each None where it says
-    nothing. classifiers: of the EEG, and probes of pre-trained encoders."""
+    nothing. classifiers: of the EEG, and probes of pre-trained encoders. things: all pictures are of that protocol."""
 
     null: Spec | None
     ceiling: Spec | None
     classifiers: bool
+    things: bool = False
 
 
 def beside(variants: Iterable[Spec]) -> Beside:
@@ -102,7 +103,7 @@ def beside(variants: Iterable[Spec]) -> Beside:
     full = next((thing for thing in on if thing.of == FULL and thing.eeg == "real"), None)
     return Beside(full and replace(full, name=FULL.name, eeg="shuffled", checkpoint=None),
                   replace(on[0], of=(text := captions.Spec()), name=text.name, eeg="real", checkpoint=None,
-                          eeg_free=False), False)
+                          eeg_free=False), False, True)
 
 
 def _on_things(spec: Any) -> On | None:

@@ -45,11 +45,12 @@ NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}
 HEADERS = {  # of columns that an ablation asks for, and what stands where its key says among how many
     "retrieval_top1": "top-1 of {}", "retrieval_top5": "top-5 of {}", "retrieval_2way": "2-way",
     "retrieval_4way": "4-way", "retrieval_10way": "10-way", "pixcorr": "PixCorr", "ssim": "SSIM",
-    "two_way_alexnet2": "AlexNet(2)", "two_way_alexnet5": "AlexNet(5)", "two_way_inception": "Inception",
-    "two_way_clip": "CLIP two-way", "two_way_clip_tiny": "tiny CLIP two-way",
-    "two_way_judge_layer2": "judge's layer 2", "two_way_judge_layer4": "judge's layer 4",
-    "two_way_judge_features": "judge's features", "correlation_swav": "SwAV distance",
-    "correlation_efficientnet": "EffNet distance", "correlation_judge": "judge's correlation distance",
+    "two_way_alexnet2": "two-way, AlexNet(2)", "two_way_alexnet5": "two-way, AlexNet(5)",
+    "two_way_inception": "two-way, Inception", "two_way_clip": "two-way, CLIP",
+    "two_way_clip_tiny": "two-way, tiny CLIP", "two_way_judge_layer2": "two-way, judge's layer 2",
+    "two_way_judge_layer4": "two-way, judge's layer 4", "two_way_judge_features": "two-way, judge's features",
+    "correlation_swav": "SwAV distance", "correlation_efficientnet": "EffNet distance",
+    "correlation_judge": "judge's correlation distance",
 }
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 ALPHA = 0.05
@@ -143,7 +144,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
     simultaneous. Errors as `results.read`.
     """
     paper, source = _paper(ablation.published, published)
-    scores = _Scores(results.read(folder, name), getattr(ablation, "headline", HEADLINE))
+    recorded = results.read(folder, name)
+    scores = _Scores(recorded, _headline(recorded, getattr(ablation, "headline", (HEADLINE,))))
     costs, others = getattr(ablation, "costs", False), beside(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
 
@@ -170,6 +172,12 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
     caption = tuple(_caption(scores, rows, contrasts, ablation, name, paper, source))
     return Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper), costs,
                  _literature(getattr(ablation, "literature", {}), published), scores.headline, columns)
+
+
+def _headline(recorded: results.Results, asked: Sequence[str]) -> str:
+    """The first of those that any row has."""
+    there = set(recorded.rows["metric"])
+    return next((metric for metric in asked if metric in there), asked[0])
 
 
 def _header(scores: _Scores, metric: str) -> str:
@@ -423,7 +431,7 @@ class _Scores:
                     continue
                 self.pictures[whose] = self._by_picture(frame, headline)
                 seen = np.unique(frame["picture"].to_numpy(), return_index=True)[1]
-                self.labels[whose] = frame["label"].to_numpy()[seen]
+                self.labels[whose] = frame["label"].fillna(-1).to_numpy()[seen] if "label" in frame else seen * 0
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
         self.ceiling = (ceilings.iloc[0], "captions") if len(ceilings) else None
         self.keys = {metric: each["key"].value_counts(sort=True).index[0]
@@ -651,7 +659,8 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
     yield from _provenance(scores)
     if said("scale") == "rehearsal":
         yield "A rehearsal: data are made up and the frozen parts have random weights. No number here means anything."
-    if said("scale") != "paper" and (paper or scores.headline == HEADLINE):
+    stands, own = beside(ablation.variants), any(hasattr(innermost(v), "mask_ratio") for v in ablation.variants)
+    if said("scale") != "paper" and (stands.null or own) and scores.headline == HEADLINE:
         yield (f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
                "not compare. The encoder's label is the paper's, the count of its parameters is real.")
     if scores.headline.startswith("retrieval_"):
@@ -663,6 +672,11 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
                f"knows; n-way is exact, {scores.key('nway_label')} classes. FID and IS with the judge's features (FID: "
                f"{scores.key('fid')}; IS: {scores.key('is')}). Judge distance: {scores.key('judge_distance')}; not "
                "LPIPS.")
+        if stands.things:
+            yield ("Protocol things: the label of a concept is the class that the judge has for it, at scale tiny its "
+                   f"shape; top-1 chooses among all {scores.key('top1_label')}, of which "
+                   f"{scores.key('top1_shown_label').removesuffix(' classes')}. Without any EEG one in as many as are "
+                   "shown is right at best.")
     yield from _stand_ins(scores, ablation)
     if len(seeds) == 1:
         yield ("[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training: intervals "
@@ -677,8 +691,7 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
                "resolve a true difference of the observed size with 80 % power.")
     yield from _order(scores, ablation, paper)
     yield from _selected(scores, ablation)
-    pretrained = beside(ablation.variants).null or any(
-        _settings(v)[0] not in (NOTHING, "none") for v in ablation.variants)
+    pretrained = stands.null or any(_settings(v)[0] not in (NOTHING, "none") for v in ablation.variants)
     if pretrained and "one" in scores.values("pretrain_seeds"):
         yield ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                "pre-training, mask ratio or size.")
@@ -710,7 +723,7 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
         yield f"Recorded, but no row of this ablation now: {', '.join(gone)}."
     if controls := sorted(set(others.loc[others["items"] != "real", "variant"])):
         yield f"Recorded beside these rows (bench table {name} --with-controls): {', '.join(controls)}."
-    if paper or scores.headline == HEADLINE:
+    if paper or ((stands.null or own) and scores.headline == HEADLINE):
         yield source
 
 
@@ -724,17 +737,18 @@ def _said_of_retrieval(scores: _Scores) -> Iterable[str]:
 
 
 def _stand_ins(scores: _Scores, ablation: Any) -> Iterable[str]:
-    """Which columns that the ablation asks for are measured with other networks than the literature's, and which not
-    at all."""
-    there = scores.rows[scores.rows["metric"].isin(getattr(ablation, "metrics", ()))]
-    ours = there[there["comparable"] == 0]
-    if len(ours):
-        names = [f"{_header(scores, metric).removesuffix(', %')} ({metric})" for metric in ablation.metrics
-                 if metric in set(ours["metric"])]
-        yield ("Stand-ins, of the same kind as the literature's and by other networks, so that no number compares with "
-               f"one of it: {', '.join(names)}.")
-    if missing := [metric for metric in getattr(ablation, "metrics", ()) if metric not in set(there["metric"])]:
-        yield f"Not measured at this scale, which lacks the networks: {', '.join(missing)}."
+    """Which columns that the ablation asks for stand in for the literature's, and which of those are not there."""
+    asked, there = getattr(ablation, "metrics", ()), set(scores.rows["metric"])
+    ours = [metric for metric in asked if "stands in" in DEFINITIONS[metric].source]
+
+    def names(metrics: Iterable[str]) -> str:
+        return "; ".join(_header(scores, metric).removesuffix(", %") for metric in metrics)
+
+    if used := [metric for metric in ours if metric in there]:
+        yield ("Two-way identification (chance: 50 %) and correlation distance (lower is better) by networks that the "
+               f"literature does not use, which compare with none of its numbers: {names(used)}.")
+    if missing := [metric for metric in asked if metric not in there and metric not in ours]:
+        yield f"The literature's, which this scale lacks the networks for: {names(missing)}."
 
 
 def _permuted(headline: str) -> str:
@@ -875,8 +889,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {_p(r.exceeds, '= ')}", 0, False),
         *([(nway, mean("nway_label", 1, 100), 1, False)] if nway else []),
-        *((header, mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))), 7, False)
-          for metric, header in t.columns),
+        *((header, mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))), 6, False)
+          for metric, header in t.columns if metric != t.headline),
         ("FID", mean("fid", 2), 10, False),
         ("IS", mean("is", 2), 12, False),
         *([("SSIM", mean("ssim", 3), 14, False)] if "ssim" not in own else []),

@@ -214,7 +214,9 @@ class On:
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
                           f"{', '.join(map(str, there))}")
         if self.protocol == "things" and not isinstance(scale.things.world, World):
-            scale = replace(scale, world=scale.things.world)  # whose training pictures are FID's reference
+            networks = (*scale.networks, "swav") if scale.networks else ()  # Li et al., Table 1
+            # whose training pictures are FID's reference
+            scale = replace(scale, world=scale.things.world, networks=networks)
         if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
             raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
                           f"of scale {scale.name}")

@@ -421,7 +421,8 @@ def _count(module: nn.Module) -> int:
 def seconds(stage: Stage) -> float:
     """On one core at scale tiny."""
     if isinstance(stage, GuidedEncoder):
-        return stage.schedule.epochs * {"atm": 3.1, "nice": 1.0, "eegnet": 1.8}.get(stage.network.encoder, 1.4)
+        people = max(1, len(stage.items.trials.subjects) - (stage.items.trials.split == "subject"))
+        return people * stage.schedule.epochs * {"atm": 3.1, "nice": 1.0, "eegnet": 1.8}.get(stage.network.encoder, 1.4)
     if isinstance(stage, GuidedPrior):
         return 2 + 0.01 * stage.schedule.steps
     if isinstance(stage, GuidedLowLevel):
