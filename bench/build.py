@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.journal import Journal
 from bench.key import Stage, kind
 from bench.prior_parts import Part
 from bench.runtime import Runtime, silent
@@ -27,17 +28,31 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     torch.set_num_threads(numerics.threads if numerics else 1)
     exact()
     function = getattr(importlib.import_module(f"bench.train.{_module(stage)}"), kind(stage))
-    runtime = Runtime(device, progress, store.encoders, store.checkpoints(stage))
+    journal = Journal(store.root, stage)
+
+    def heard(step: int, total: int, **scalars: float) -> None:
+        journal.progress(step, total, **scalars)
+        progress(step, total, **scalars)
+
+    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), journal.note)
+
     def make(out: Path) -> None:
+        journal.start(out.name.partition("-")[2], device=device)
         try:
             parallel.launch(function, stage, store.path, out, runtime)
         except torch.OutOfMemoryError as error:
             raise BenchError(f"{kind(stage)} does not fit into the GPU's memory; take a larger GPU, or a scale with "
                              "smaller batches", ENVIRONMENT) from error
 
-    return store.build(stage, make,
-                       packages={name: importlib.metadata.version(name) for name in PACKAGES},
-                       python=platform.python_version(), device=device)
+    try:
+        path = store.build(stage, make,
+                           packages={name: importlib.metadata.version(name) for name in PACKAGES},
+                           python=platform.python_version(), device=device)
+    except BaseException as error:
+        journal.failed(error)
+        raise
+    journal.done()
+    return path
 
 
 def _module(stage: Stage) -> str:

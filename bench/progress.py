@@ -50,7 +50,7 @@ class Display:
 
     def advanced(self, stage: Stage, step: int, total: int, scalars: dict[str, float]) -> None:
         if self._bars:
-            text = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
+            text = f"loss {scalars['loss']:.3f}" if "loss" in scalars else ""
             self._bars.update(self._tasks[stage], completed=step, total=total, loss=text)
 
     def finished(self, stage: Stage, seconds: float) -> None:

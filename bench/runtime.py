@@ -11,15 +11,21 @@ def silent(step: int, total: int, **scalars: float) -> None:
     """Progress that nobody watches."""
 
 
+def unheard(what: str, **values: float) -> None:
+    """A note that nobody keeps."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """device: "cpu" or "cuda". progress(step, total, **scalars): called now and then by a stage at work.
 
     encoders: folder of the kept copies of users' encoders; None: a user's encoder is loaded from where it lies.
-    work: folder of one stage's checkpoints and log, which outlives a process that is killed; None: none are kept.
+    work: folder of one stage's checkpoints, which outlives a process that is killed; None: none are kept.
+    note(what, **values): called for what happens once, such as that a training goes on from a checkpoint.
     """
 
     device: str = "cpu"
     progress: Callable[..., None] = silent
     encoders: Path | None = None
     work: Path | None = None
+    note: Callable[..., None] = unheard

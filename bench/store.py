@@ -18,7 +18,6 @@ from bench.files import sha256, sync
 from bench.key import Stage, document, key, kind
 
 MANIFEST = "MANIFEST.json"
-LOG = "log.jsonl"  # of a training, among its checkpoints
 LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 
 
@@ -26,8 +25,8 @@ class Store:
     """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
 
     work/ holds attempts, one folder each, moved into objects/ when complete; checkpoints/ what a killed stage resumes
-    from; encoders/ the copies of users' encoders; logs/ what failed. create=False: an absent store is an empty one, and
-    is not made. Raises BenchError (exit 3) when the folder cannot be written.
+    from; encoders/ the copies of users' encoders; logs/ a journal of each stage. create=False: an absent store is an
+    empty one, and is not made. Raises BenchError (exit 3) when the folder cannot be written.
     """
 
     def __init__(self, root: Path, create: bool = True):
@@ -118,11 +117,8 @@ class Store:
         return path
 
     def _put_away(self, stage: Stage) -> None:
-        """Keeps the log of a complete stage in logs/, and nothing else of what it could have been resumed from."""
-        folder = self.checkpoints(stage)
-        if (log := folder / LOG).is_file():
-            os.replace(log, self.root / "logs" / f"{kind(stage)}-{key(stage)[:16]}.jsonl")
-        shutil.rmtree(folder, ignore_errors=True)
+        """Keeps nothing of what a complete stage could have been resumed from."""
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     def full(self, error: BaseException | None = None) -> bool:
         """Whether an error came of a full disk, by its errno or because there is next to no room left."""

@@ -21,7 +21,7 @@ from bench.data.prepared import Prepared
 from bench.data.shards import open_corpus
 from bench.errors import BenchError
 from bench.rehearsal_weights import write_rehearsal
-from bench.runtime import Runtime
+from bench.runtime import Runtime, unheard
 from bench.scale import MICRO, PAPER
 from bench.stages import FinetuneSchedule, Numerics, Sampling
 from bench.train import finetune as tuning
@@ -56,7 +56,7 @@ def tuned(it, micro, out, **runtime):
     return out / "model", inputs
 
 
-def training(work=None, batch=10, size=4):
+def training(note=unheard, batch=10, size=4):
     """A training of one layer with a plain optimiser: what it changes at a rate of 1 is the gradient."""
     it = stage().start
     it = replace(it, schedule=replace(it.schedule, batch=batch, clip_norm=1e9))
@@ -64,7 +64,7 @@ def training(work=None, batch=10, size=4):
     layer = nn.Linear(size, 3)
     optimizer = torch.optim.SGD(layer.parameters(), 1.0)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    return layer, loop.Training(it, layer.state_dict(), list(layer.parameters()), optimizer, rate, Runtime(work=work))
+    return layer, loop.Training(it, layer.state_dict(), list(layer.parameters()), optimizer, rate, Runtime(note=note))
 
 
 def test_float32_is_float32_and_bfloat16_computes_in_bfloat16():
@@ -106,8 +106,8 @@ def test_both_trainings_in_bfloat16_keep_float32_weights_and_nearly_the_losses(m
 
 
 @pytest.mark.parametrize("fits", [9, 5, 4, 1])
-def test_a_batch_that_does_not_fit_is_taken_in_parts_with_the_same_gradient(tmp_path, fits):
-    data, seen = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), []
+def test_a_batch_that_does_not_fit_is_taken_in_parts_with_the_same_gradient(fits):
+    data, seen, notes = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), [], []
     dropout = nn.Dropout(0.0)
 
     def loss_of(layer, most):
@@ -123,7 +123,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_with_the_same_gradient(tmp_
 
     whole, first = training()
     found = first.update(loss_of(whole, 10))
-    split, second = training(tmp_path)
+    split, second = training(lambda what, **values: notes.append((what, values)))
     again = second.update(loss_of(split, fits))
     for one, other in zip(whole.parameters(), split.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
@@ -135,8 +135,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_with_the_same_gradient(tmp_
     second.update(loss_of(split, fits))
     assert max(seen) <= fits  # it remembers
     assert sum(seen) == 10
-    lines = [json.loads(line) for line in (tmp_path / loop.LOG).read_text().splitlines()]
-    assert lines[-1] == {"step": 0, "parts": second.parts, "why": "out of memory"}
+    assert notes[-1] == ("memory ended: a batch is taken in more parts", {"step": 0, "parts": second.parts})
 
 
 def test_a_single_item_that_does_not_fit_ends_the_training():
@@ -182,7 +181,7 @@ def test_batches_are_fetched_in_order_and_ahead():
         assert fetched == list(range(10))
 
 
-def test_the_device_is_waited_for_once_for_each_line_of_the_log(micro, tmp_path):
+def test_the_device_is_waited_for_once_for_each_word_of_progress(micro, tmp_path):
     class Waits(TorchDispatchMode):
         count = 0
 
@@ -192,10 +191,11 @@ def test_the_device_is_waited_for_once_for_each_line_of_the_log(micro, tmp_path)
 
     counts = []
     for steps in (10, 30):
-        work = tmp_path / f"work{steps}"
+        said = []
         with Waits() as waits:
-            tuned(stage(schedule=dict(steps=steps)), micro, tmp_path / str(steps), work=work)
-        assert len((work / loop.LOG).read_text().splitlines()) == steps // 10
+            tuned(stage(schedule=dict(steps=steps)), micro, tmp_path / str(steps), work=tmp_path / f"work{steps}",
+                  progress=lambda step, total, said=said, **scalars: said.append(step))
+        assert len(said) == steps // 10
         counts.append(waits.count)
     assert counts[0] > 0  # such as the means at the end
     assert counts[1] - counts[0] <= 2

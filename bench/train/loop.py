@@ -1,9 +1,8 @@
-"""What both trainings share: precision, steps over batches that are split where memory ends, checkpoints, a log."""
+"""What both trainings share: precision, steps over batches that are split where memory ends, checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import pickle
@@ -29,7 +28,6 @@ from bench.stages import Finetune, Numerics, Pretrain
 from bench.train import parallel
 
 EVERY = 300.0  # s from one checkpoint to the next
-LOG = "log.jsonl"
 AHEAD = 2  # batches that are fetched while the device works
 
 Fetched = TypeVar("Fetched")
@@ -134,7 +132,7 @@ class Training:
             self.parts = min(2 * self.parts, self.share)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._log(step=self.step, parts=self.parts, why="out of memory")
+            self._note("memory ended: a batch is taken in more parts", parts=self.parts)
 
     def _accumulate(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         if self.parts == 1:
@@ -150,7 +148,7 @@ class Training:
         return total
 
     def report(self, found: dict[str, Tensor], step: int) -> None:
-        """Tells `runtime.progress` and the log how far it is: the one time that the device is waited for."""
+        """Tells `runtime.progress` how far it is: the one time that the device is waited for."""
         scalars = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
         if lost := [name for name, value in scalars.items() if not math.isfinite(value)]:
             raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
@@ -158,9 +156,13 @@ class Training:
         now, (then, before) = time.monotonic(), self._reported
         self._reported = now, self.step
         items = (self.step - before) * self._stage.schedule.batch / max(now - then, 1e-9)
-        self._log(step=self.step, **scalars, lr=[group["lr"] for group in self._optimizer.param_groups],
-                  items_per_s=round(items, 3), parts=self.parts, **self._utilisation(items))
-        self._runtime.progress(step, self._stage.schedule.steps, loss=scalars["loss"])
+        self._runtime.progress(step, self._stage.schedule.steps, **scalars, **self._rates(),
+                               items_per_s=round(items, 3), parts=self.parts, **self._utilisation(items))
+
+    def _rates(self) -> dict[str, float]:
+        """The learning rate; where groups of parameters have their own, each with its group's number."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        return {"lr": rates[0]} if len(set(rates)) == 1 else {f"lr_{i}": rate for i, rate in enumerate(rates)}
 
     def _utilisation(self, items: float) -> dict[str, float]:
         """TFLOP/s of all processes by the FLOPs counted in the first step, and their share of the peak where known."""
@@ -175,11 +177,9 @@ class Training:
                 found["mfu"] = round(found["tflops"] / gpu.tflops / parallel.size(), 4)
         return found
 
-    def _log(self, **line: Any) -> None:
-        if self._runtime.work is not None and parallel.rank() == 0:
-            self._runtime.work.mkdir(parents=True, exist_ok=True)
-            with (self._runtime.work / LOG).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+    def _note(self, what: str, **values: float) -> None:
+        if parallel.rank() == 0:
+            self._runtime.note(what, step=self.step, **values)
 
     def save_when_due(self, extra: Callable[[], dict[str, Any]]) -> None:
         """Keeps the state and `extra()`, tensors and plain values, if that was done too long ago."""
@@ -211,7 +211,7 @@ class Training:
         self.parts = own["parts"]
         self._set_random(own["random"])
         self._reported = time.monotonic(), self.step
-        self._log(step=self.step, resumed=True)
+        self._note("goes on from a checkpoint")
         return state["extra"]
 
     def _random(self) -> list[Tensor]:

@@ -97,7 +97,7 @@ class Task:
 def launch(function: Function, stage: Stage, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """function(stage, inputs, out, runtime): here, or, for a training whose Numerics ask for N, in N processes.
 
-    On CUDA each has a GPU of its own. `runtime.progress` hears the first one. Raises BenchError where the batch is no
+    On CUDA each has a GPU of its own. `runtime` hears the first one. Raises BenchError where the batch is no
     multiple of N or the GPUs are fewer, and what a process raised; the others are then stopped.
     """
     if not isinstance(stage, (Pretrain, Finetune)) or stage.numerics.world_size == 1:
@@ -159,8 +159,8 @@ def _listen(stage: Stage, processes: dict[Connection, subprocess.Popen], runtime
             if said is None:
                 left.discard(connection)
             else:
-                step, total, scalars = said
-                runtime.progress(step, total, **scalars)
+                what, given, values = said
+                (runtime.progress if what == "progress" else runtime.note)(*given, **values)
 
 
 def _take_part(descriptor: int) -> None:
@@ -176,15 +176,19 @@ def _take_part(descriptor: int) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
 
-    def progress(step: int, total: int, **scalars: float) -> None:
+    def progress(*given: int, **scalars: float) -> None:
         if task.rank == 0:
-            connection.send((step, total, scalars))
+            connection.send(("progress", given, scalars))
+
+    def note(*given: str, **values: float) -> None:
+        if task.rank == 0:
+            connection.send(("note", given, values))
 
     try:
         _join(task)
         own = task.runtime
         task.function(task.stage, task.inputs.__getitem__, task.out,
-                      Runtime(own.device, progress, own.encoders, own.work))
+                      Runtime(own.device, progress, own.encoders, own.work, note))
         distributed.barrier()
         distributed.destroy_process_group()
         connection.send(None)
