@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import platform
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench import journal, provenance
 from bench.errors import ENVIRONMENT, BenchError
-from bench.journal import Journal
-from bench.key import Stage, kind
+from bench.key import Stage, key, kind
 from bench.prior_parts import Part
 from bench.runtime import Runtime, silent
 from bench.store import Store
 from bench.train import parallel
 from bench.train.loop import exact
-
-PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
 
 
 def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..., None] = silent) -> Path:
@@ -28,30 +27,36 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     torch.set_num_threads(numerics.threads if numerics else 1)
     exact()
     function = getattr(importlib.import_module(f"bench.train.{_module(stage)}"), kind(stage))
-    journal = Journal(store.root, stage)
+    log = journal.Journal(store.root, stage)
+    measured: dict[str, Any] = {}  # filled while the stage is made, and written with its manifest
 
     def heard(step: int, total: int, **scalars: float) -> None:
-        journal.progress(step, total, **scalars)
+        log.progress(step, total, **scalars)
+        if "peak_cuda_bytes" in scalars:  # of a training's own process, where it has several
+            measured["peak_cuda_bytes"] = max(measured.get("peak_cuda_bytes", 0), int(scalars["peak_cuda_bytes"]))
         progress(step, total, **scalars)
 
-    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), journal.note)
+    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), log.note)
 
     def make(out: Path) -> None:
-        journal.start(out.name.partition("-")[2], device=device)
-        try:
-            parallel.launch(function, stage, store.path, out, runtime)
-        except torch.OutOfMemoryError as error:
-            raise BenchError(f"{kind(stage)} does not fit into the GPU's memory; take a larger GPU, or a scale with "
-                             "smaller batches", ENVIRONMENT) from error
+        attempt, began = out.name.partition("-")[2], time.monotonic()
+        measured["attempts"] = journal.unfinished(journal.path(store.root, key(stage)))
+        log.start(attempt, device=device)
+        with provenance.measuring(measured, device):
+            try:
+                parallel.launch(function, stage, store.path, out, runtime)
+            except torch.OutOfMemoryError as error:
+                raise BenchError(f"{kind(stage)} does not fit into the GPU's memory; take a larger GPU, or a scale "
+                                 "with smaller batches", ENVIRONMENT) from error
+        measured["attempts"].append({"id": attempt, "host": socket.gethostname(),
+                                     "seconds": round(time.monotonic() - began, 3)})
 
     try:
-        path = store.build(stage, make,
-                           packages={name: importlib.metadata.version(name) for name in PACKAGES},
-                           python=platform.python_version(), device=device)
+        path = store.build(stage, make, **provenance.collect(device), measured=measured)
     except BaseException as error:
-        journal.failed(error)
+        log.failed(error)
         raise
-    journal.done()
+    log.done()
     return path
 
 

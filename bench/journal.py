@@ -197,6 +197,12 @@ def attempts(lines: Iterable[Line]) -> list[Attempt]:
     return list(found.values())
 
 
+def unfinished(file: Path) -> list[dict[str, Any]]:
+    """id, host and seconds of each attempt since the stage was last complete."""
+    return [{"id": one.id, "host": one.host, "seconds": round(one.ended - one.began, 3)}
+            for one in attempts(read(file)[0]) if one.how != "done"]
+
+
 def _now() -> float:
     return round(time.time(), 3)
 

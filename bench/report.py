@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,7 @@ from bench import (
     modules,
     places,
     prior_parts,
+    provenance,
     results,
     run,
     sheet,
@@ -319,11 +319,6 @@ def versions(stage: Stage, store: Store) -> str:
 
 def note(row: Row, store: Store) -> dict[str, object]:
     """What differs from run to run: when, where and how long."""
-    try:
-        commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-                                capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # no git on this machine
-        commit = ""
     def seconds(those: Iterable[Stage]) -> float:
         return round(sum(store.manifest(stage)["wall_s"] for stage in those if store.has(stage)), 1)
 
@@ -331,7 +326,23 @@ def note(row: Row, store: Store) -> dict[str, object]:
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "variant": row.variant, "seed": row.seed,
             "items": row.items, "stage": key(row.stage)[:16], "seconds": seconds(stages([row.stage])),
             "training_s": seconds(trained(row.stage)) if isinstance(row.stage, Scored) else "",
-            "sampling_s": seconds([pictures]) if pictures else "", "host": socket.gethostname(), "commit": commit}
+            "sampling_s": seconds([pictures]) if pictures else "", "host": socket.gethostname(),
+            "commit": provenance.commit(), **used(row.stage, store)}
+
+
+def used(stage: Stage, store: Store) -> dict[str, object]:
+    """Peak memory (GB) of the largest of the stages that a row is made of, and the energy (kWh) and CO2 (kg) of all;
+    "" where one of those that are there has none noted."""
+    noted = [store.manifest(one).get("measured", {}) for one in stages([stage]) if store.has(one)]
+
+    def all_of(name: str) -> list[float]:
+        found = [one.get(name) for one in noted]
+        return [] if None in found else found  # type: ignore[return-value]
+
+    cuda = [one["peak_cuda_bytes"] for one in noted if "peak_cuda_bytes" in one]  # not every stage uses a GPU
+    return {"peak_rss_gb": round(max(all_of("peak_rss_bytes"), default=0) / 1e9, 3) or "",
+            "peak_cuda_gb": round(max(cuda, default=0) / 1e9, 3) or "",
+            "energy_kwh": sum(all_of("energy_kwh")) or "", "co2_kg": sum(all_of("co2_kg")) or ""}
 
 
 def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:

@@ -35,7 +35,8 @@ COLUMNS = ("schema", "ablation", *KEY, "value", "n", *PROVENANCE, *ABOUT)
 FAILED = "failed"  # the metric of a row that has no numbers, and the column that says why
 ITEM_KEY = (*GROUP, "item", "sample")
 ITEM_HEAD = (*ITEM_KEY, "subject", "picture", "label", "judged_real", "judged")  # the others follow by name
-RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "training_s", "sampling_s", "host", "commit")
+RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "training_s", "sampling_s", "host", "commit",
+        "peak_rss_gb", "peak_cuda_gb", "energy_kwh", "co2_kg")
 NUMBERS = {"schema": "int64", "seed": "int64", "n": "int64", "value": "float64", "comparable": "int64",
            "params": "Int64"}
 ITEM_TEXT = ("variant", "items")

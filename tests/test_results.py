@@ -224,7 +224,7 @@ def test_what_changes_from_run_to_run_is_kept_apart(tmp_path):
     results.note_runs(tmp_path, "mine", [{"variant": "5", "seed": 0, "seconds": 2}])
     after = contents(tmp_path)
     runs = after.pop("mine.runs.csv").decode().splitlines()
-    assert runs == [",".join(results.RUNS), ",5,0,,,1.5,,,here,", ",5,0,,,2,,,,"]
+    assert runs == [",".join(results.RUNS), ",5,0,,,1.5,,,here,,,,,", ",5,0,,,2,,,,,,,,"]
     assert after == {name: data for name, data in before.items() if name != "mine.runs.csv"}
     record(tmp_path)
     assert contents(tmp_path)["mine.runs.csv"].decode().splitlines() == runs
@@ -235,7 +235,7 @@ def test_notes_of_an_older_version_get_the_columns_of_this_one(tmp_path):
     (tmp_path / "mine.runs.csv").write_text(old)
     results.note_runs(tmp_path, "mine", [{"variant": "6", "seed": 1, "training_s": 3.5}])
     assert (tmp_path / "mine.runs.csv").read_text().splitlines() == [
-        ",".join(results.RUNS), "d,5,0,real,abc,1.5,,,here,123", ",6,1,,,,3.5,,,"]
+        ",".join(results.RUNS), "d,5,0,real,abc,1.5,,,here,123,,,,", ",6,1,,,,3.5,,,,,,,"]
     assert list(results.runs(tmp_path, "mine")["training_s"]) == ["", "3.5"]
     assert results.runs(tmp_path, "other").empty
 

@@ -165,12 +165,16 @@ class Training:
         return {"lr": rates[0]} if len(set(rates)) == 1 else {f"lr_{i}": rate for i, rate in enumerate(rates)}
 
     def _utilisation(self, items: float) -> dict[str, float]:
-        """TFLOP/s of all processes by the FLOPs counted in the first step, and their share of the peak where known."""
+        """On a GPU: the peak of this process's memory, TFLOP/s of all processes by the FLOPs counted in the first step,
+        and their share of the peak where known."""
+        found: dict[str, float] = {}
+        if self._device.type == "cuda":
+            found["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(self._device)
         if not self._flops:
-            return {}
+            return found
         from bench.price import GPUS
 
-        found = {"tflops": round(self._flops * items / 1e12, 2)}
+        found["tflops"] = round(self._flops * items / 1e12, 2)
         name = torch.cuda.get_device_name(self._device)
         for short, gpu in GPUS.items():
             if re.search(rf"\b{short.upper()}\b", name.upper()) and "PCIE" not in name.upper():
