@@ -36,13 +36,13 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
             measured["peak_cuda_bytes"] = max(measured.get("peak_cuda_bytes", 0), int(scalars["peak_cuda_bytes"]))
         progress(step, total, **scalars)
 
-    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), log.note)
+    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), note=log.note)
 
     def make(out: Path) -> None:
         attempt, began = out.name.partition("-")[2], time.monotonic()
         measured["attempts"] = journal.unfinished(journal.path(store.root, key(stage)))
         log.start(attempt, device=device)
-        with provenance.measuring(measured, device):
+        with provenance.measuring(measured, device, alone=getattr(numerics, "world_size", 1) == 1):
             try:
                 parallel.launch(function, stage, store.path, out, runtime)
             except torch.OutOfMemoryError as error:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import ablation, doctor, encoders, errors, fetch, prepare
+from bench import ablation, doctor, encoders, errors, fetch, prepare, status
 from bench.errors import BenchError
 from bench.plan import systems
 from bench.scale import SCALES, scale
@@ -46,9 +46,10 @@ def parser() -> Parser:
     listing.add_argument("--json", action="store_true", help="for programs")
 
     for name, help in (("run", "build, score and tabulate an ablation"),
-                       ("plan", "what `run` would build, and what is stored")):
+                       ("plan", "what `run` would build, and what is stored"),
+                       ("status", "what runs in a store, and how far the rows of an ablation are")):
         it = command(name, help)
-        it.add_argument("--ablation", required=True, metavar="NAME|FILE")
+        it.add_argument("--ablation", required=name != "status", metavar="NAME|FILE")
         it.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
         it.add_argument("--variants", metavar="A,B", help="these rows alone (default: all)")
         it.add_argument("--subjects", metavar="1,2|all", help="every row once for each of these subjects alone")
@@ -64,10 +65,13 @@ def parser() -> Parser:
         if name == "plan":
             it.add_argument("--gpu", metavar="NAME", help="what it would cost on an h200, h100, a100 or 4090")
             it.add_argument("--gpus", type=int, default=1, metavar="N", help="on so many (default: 1)")
+        if name == "status":
+            status.add_options(it)
         if name == "run":
             it.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core; on a GPU one)")
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")
             it.add_argument("--reference", action="store_true", help="write to DIR/reference/, the suite's own runs")
+            status.add_run_options(it)
             it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")
 
     table = command("table", "print a table from its CSV")
@@ -111,6 +115,7 @@ def parser() -> Parser:
     scoring.add_argument("--csv", metavar="FILE", help="rows that `bench table FILE` reads")
     scoring.add_argument("--json", metavar="FILE", help="for programs")
 
+    status.add_log_options(command("logs", "the log of a stage: its attempts, progress and failures"))
     data = command("data", "prepare data sets and corpora for the paper's scale, and say what is prepared")
     prepare.add_options(data)
     fetching = command("fetch", "download the pinned weights of the paper's scale")
@@ -236,4 +241,5 @@ def _score(options: argparse.Namespace, console: Console) -> int:
 
 
 COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "audit": _audit, "figure": _figure,
-            "score": _score, "data": prepare.main, "fetch": fetch.main, "doctor": doctor.main, "prior": _prior}
+            "score": _score, "data": prepare.main, "fetch": fetch.main, "doctor": doctor.main, "prior": _prior,
+            "status": status.main, "logs": status.logs}

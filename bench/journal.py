@@ -111,6 +111,20 @@ class Journal:
             _lost(error)
 
 
+def given_up(root: Path, stage: Stage, error: str) -> None:
+    """Says that a stage failed where the process that built it could not, such as one that was killed."""
+    file = path(root, key(stage))
+    lines, _ = read(file, TAIL)
+    if lines and lines[-1]["event"] == "failed":
+        return
+    attempt = lines[-1].get("attempt", "") if lines else ""
+    try:
+        append(file, {"t": _now(), "event": "failed", "error": error, "attempt": attempt, "host": socket.gethostname(),
+                      "pid": os.getpid()})
+    except OSError as trouble:
+        _lost(trouble)
+
+
 def append(file: Path, line: Line) -> None:
     """Puts a line to the end in one write, on a line of its own also where a kill cut the last one."""
     data = json.dumps(line, allow_nan=False).encode() + b"\n"

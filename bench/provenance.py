@@ -111,14 +111,15 @@ def cluster() -> dict[str, str]:
 
 
 @contextmanager
-def measuring(found: Found, device: str) -> Iterator[None]:
+def measuring(found: Found, device: str, alone: bool = True) -> Iterator[None]:
     """Puts into `found` what is used meanwhile: peak_rss_bytes of this process, or of one that it started and that took
     more; peak_cuda_bytes; with ENERGY in the environment energy_kwh, co2_kg (of a named country) and how it was had.
 
+    alone: whether this process does the work itself; else the energy is that of the whole machine.
     peak_rss_of is "stage", or "process" where the system keeps but one peak for a process's whole life. Raises
     BenchError (exit 3) where energy is asked for and codecarbon absent.
     """
-    meter = _meter()
+    meter = _meter(alone)
     fresh = _forget_peak()
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     torch = sys.modules.get("torch") if device == "cuda" else None
@@ -133,7 +134,7 @@ def measuring(found: Found, device: str) -> Iterator[None]:
         if torch is not None and torch.cuda.is_initialized():
             found["peak_cuda_bytes"] = max(found.get("peak_cuda_bytes", 0), torch.cuda.max_memory_allocated())
         if meter is not None:
-            found |= _read(meter)
+            found |= _read(meter, alone)
 
 
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
@@ -174,7 +175,7 @@ def check_energy(wanted: str) -> None:
                          "nothing for the energy alone")
 
 
-def _meter() -> Any:
+def _meter(alone: bool) -> Any:
     """codecarbon's tracker, started; None where energy is not asked for. Offline: nothing is sent or looked up."""
     wanted = os.environ.get(ENERGY, "")
     if not wanted:
@@ -184,17 +185,17 @@ def _meter() -> Any:
 
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     meter = codecarbon.OfflineEmissionsTracker(
-        country_iso_code=None if wanted == "1" else wanted, tracking_mode="process", allow_multiple_runs=True,
-        output_methods=[], log_level="critical", measure_power_secs=INTERVAL)
+        country_iso_code=None if wanted == "1" else wanted, tracking_mode="process" if alone else "machine",
+        allow_multiple_runs=True, output_methods=[], log_level="critical", measure_power_secs=INTERVAL)
     meter.start()
     return meter
 
 
-def _read(meter: Any) -> Found:
+def _read(meter: Any, alone: bool) -> Found:
     meter.stop()
     data = meter.final_emissions_data
     found: Found = {"energy_kwh": data.energy_consumed, "energy_by": f"codecarbon {data.codecarbon_version}, "
-                    f"estimated for this process: CPU {data.cpu_model}, GPU {data.gpu_model or 'none'}"}
+                    f"estimated for this {'process' if alone else 'machine'}: CPU {data.cpu_model}, GPU {data.gpu_model or 'none'}"}
     if os.environ.get(ENERGY) != "1":
         found |= {"co2_kg": data.emissions, "country": data.country_iso_code}
     return found

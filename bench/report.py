@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,7 @@ from bench import (
     run,
     sheet,
     tables,
+    trackers,
 )
 from bench.ablation import Ablation
 from bench.data import prepared
@@ -40,7 +43,7 @@ from bench.data.tiny_things import TinyThings
 from bench.key import Stage, digest, key
 from bench.plan import Row, counts, output, rows, shown, stages, trained
 from bench.plan import plan as planned
-from bench.progress import Display
+from bench.progress import Display, Watcher
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, shipped
 from bench.stages import (
@@ -147,6 +150,11 @@ def plan(options: argparse.Namespace, console: Console) -> int:
 
 def go(options: argparse.Namespace, console: Console) -> int:
     """Builds, records, prints; returns the exit code."""
+    if options.track:
+        trackers.check(options.track)
+    if options.energy:
+        provenance.check_energy(options.energy)
+        os.environ[provenance.ENERGY] = options.energy  # which the workers inherit
     chosen, _, at, table = prepare(options)
     folder = results_folder(options, at)
     with results.writing(folder):
@@ -172,7 +180,8 @@ def go(options: argparse.Namespace, console: Console) -> int:
             results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
-    outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console))
+    with watching(options, store, f"{chosen.name}-{at.name}", table) as watcher:
+        outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console, workers, watcher))
     if outcome.failed:
         failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
                     for row, cause in outcome.failed.items()]
@@ -192,6 +201,19 @@ def go(options: argparse.Namespace, console: Console) -> int:
     for line in run.said(outcome.failed):
         print(f"bench: failed: {line}", file=sys.stderr)
     return errors.SOME_FAILED if outcome.failed else errors.OK
+
+
+@contextmanager
+def watching(options: argparse.Namespace, store: Store, group: str, table: list[Row]) -> Iterator[Watcher | None]:
+    """What --track asks for, while stages are built."""
+    if not options.track:
+        yield None
+        return
+    tracker = trackers.Tracker(options.track, store.root / "tracking", group, table)
+    try:
+        yield tracker
+    finally:
+        tracker.close()
 
 
 def _check(todo: Iterable[Stage]) -> None:

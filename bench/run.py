@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from bench import journal
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, key, kind
 from bench.plan import Row, needs, shown, stages
@@ -66,7 +67,7 @@ def run(table: list[Row], store: Store, workers: int, device: str, record: Calla
     record([row for row in table if row not in waiting])
     if todo:
         names = _names(table, todo)
-        with display.showing(todo, names), Pool(min(workers, len(todo)), store.root, device) as pool:
+        with display.showing(todo, names, table), Pool(min(workers, len(todo)), store.root, device) as pool:
             _work_off(todo, pool, store, display, outcome, waiting, record)
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -122,6 +123,7 @@ def said(failed: dict[Row, str]) -> list[str]:
 def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:
     """One line for the summary; the traceback goes to the store's logs/."""
     line = f"{kind(stage)}: {' '.join(str(error).split())}"
+    journal.given_up(store.root, stage, " ".join(str(error).split()))
     if log:
         path = store.root / "logs" / f"{key(stage)}.log"
         path.write_text(log)

@@ -112,12 +112,15 @@ def test_a_line_that_a_kill_cut_is_skipped_and_counted_and_the_next_attempt_star
     assert process.exitcode == -signal.SIGKILL
     found, broken = journal.read(journal.path(root, key(STAGE)))
     assert ([line["event"] for line in found], broken) == (["start"], 1)
+    for _ in range(2):  # who waited for it says that it died, once
+        journal.given_up(root, STAGE, "its worker process died (signal 9)")
     own = Journal(root, STAGE)
     own.start("a2")
     own.done()
     found, broken = journal.read(journal.path(root, key(STAGE)))
     assert ([(line["event"], line["attempt"]) for line in found], broken) == (
-        [("start", "a1"), ("start", "a2"), ("done", "a2")], 1)
+        [("start", "a1"), ("failed", "a1"), ("start", "a2"), ("done", "a2")], 1)
+    assert found[1]["error"] == "its worker process died (signal 9)"
 
 
 def test_the_end_of_a_long_journal_is_read_from_a_whole_line_on(root):

@@ -188,7 +188,7 @@ def _take_part(descriptor: int) -> None:
         _join(task)
         own = task.runtime
         task.function(task.stage, task.inputs.__getitem__, task.out,
-                      Runtime(own.device, progress, own.encoders, own.work, note))
+                      Runtime(own.device, progress, own.encoders, own.work, note=note))
         distributed.barrier()
         distributed.destroy_process_group()
         connection.send(None)
