@@ -194,8 +194,9 @@ def _meter(alone: bool) -> Any:
 def _read(meter: Any, alone: bool) -> Found:
     meter.stop()
     data = meter.final_emissions_data
-    found: Found = {"energy_kwh": data.energy_consumed, "energy_by": f"codecarbon {data.codecarbon_version}, "
-                    f"estimated for this {'process' if alone else 'machine'}: CPU {data.cpu_model}, GPU {data.gpu_model or 'none'}"}
+    of = f"this {'process' if alone else 'machine'}: CPU {data.cpu_model}, GPU {data.gpu_model or 'none'}"
+    found: Found = {"energy_kwh": data.energy_consumed,
+                    "energy_by": f"codecarbon {data.codecarbon_version}, estimated for {of}"}
     if os.environ.get(ENERGY) != "1":
         found |= {"co2_kg": data.emissions, "country": data.country_iso_code}
     return found
