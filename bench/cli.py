@@ -72,6 +72,7 @@ def parser() -> Parser:
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")
             it.add_argument("--reference", action="store_true", help="write to DIR/reference/, the suite's own runs")
             status.add_run_options(it)
+            it.add_argument("--fail-fast", action="store_true", help="begin nothing new after a stage has failed")
             it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")
 
     table = command("table", "print a table from its CSV")

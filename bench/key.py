@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 
@@ -19,6 +20,12 @@ class Stage:
 def kind(value: Any) -> str:
     """The name of a stage's kind, and of the function that builds it: `pretrain` for a Pretrain."""
     return type(value).__name__.lower()
+
+
+@cache
+def _fields(of: type) -> tuple[tuple[str, bool], ...]:
+    """(name, whether it is compared) of each field of a dataclass; asked millions of times for a large plan."""
+    return tuple((f.name, f.compare) for f in fields(of))
 
 
 def canonical(value: Any) -> Any:
@@ -39,7 +46,7 @@ def canonical(value: Any) -> Any:
         document = {"kind": type(value).__name__}
         if isinstance(value, Stage):
             document["version"] = canonical(type(value).version)
-        return document | {f.name: canonical(getattr(value, f.name)) for f in fields(value) if f.compare}
+        return document | {name: canonical(getattr(value, name)) for name, compared in _fields(type(value)) if compared}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
@@ -61,8 +68,13 @@ def digest(value: Any) -> str:
 
 def upstream(value: Any) -> Iterator[Stage]:
     """The stages directly inside a value, in the order of its fields."""
-    children = value if isinstance(value, tuple) else (
-        [getattr(value, f.name) for f in fields(value)] if is_dataclass(value) else [])
+    if value is None or isinstance(value, (str, int, float)):
+        return
+    if isinstance(value, tuple):
+        children: Iterable[Any] = value
+    else:
+        of: type = type(value)
+        children = [getattr(value, name) for name, _ in _fields(of)] if is_dataclass(of) else []
     for child in children:
         if isinstance(child, Stage):
             yield child

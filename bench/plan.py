@@ -178,7 +178,8 @@ def counts(table: Iterable[Row], stored: Callable[[Stage], bool]) -> list[tuple[
     table = list(table)
     own = stages(row.stage for row in table if not row.beside)
     every = stages(row.stage for row in table)
-    extra = [stage for stage in every if stage not in set(own)]
+    of_own = set(own)
+    extra = [stage for stage in every if stage not in of_own]
     of_rows, of_controls = Counter(map(kind, own)), Counter(map(kind, extra))
     there = Counter(kind(stage) for stage in every if stored(stage))
     order = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "retrieval",

@@ -6,39 +6,29 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.executor import Event
 from bench.key import Stage
 
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
          "TOKENIZERS_PARALLELISM": "false"}
 
 
-@dataclass(frozen=True)
-class Event:
-    """What a worker says: "progress" (step, total, scalars), "done", or "failed" (error; log: the whole traceback)."""
-
-    stage: Stage
-    what: str
-    step: int = 0
-    total: int = 0
-    scalars: dict[str, float] | None = None
-    error: BenchError | None = None
-    log: str = ""
-
-
 class Pool:
-    """`workers` processes that build stages into the store at `root`. Use as a context; leaving it ends them."""
+    """An Executor of `workers` processes that build stages into the store at `root`."""
+
+    ahead = False
 
     def __init__(self, workers: int, root: Path, device: str):
         self._arguments = (root, device)
         self._context = multiprocessing.get_context("spawn")
         self._busy: dict[int, Stage | None] = {}
+        self._begun: set[int] = set()
         self._connections: dict[int, Connection] = {}
         self._processes: dict[int, Any] = {}
         self._workers = workers
@@ -60,7 +50,7 @@ class Pool:
         """How many workers wait for a stage."""
         return sum(stage is None for stage in self._busy.values())
 
-    def submit(self, stage: Stage) -> None:
+    def submit(self, stage: Stage, after: Sequence[Stage] = ()) -> None:
         """Gives a stage to an idle worker."""
         slot = next(slot for slot, busy in self._busy.items() if busy is None)
         try:
@@ -69,6 +59,7 @@ class Pool:
             self._start(slot)
             self._connections[slot].send(stage)
         self._busy[slot] = stage
+        self._begun.discard(slot)
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What the workers have said; waits up to `timeout` seconds for the first word. A dead worker is replaced."""
@@ -80,14 +71,17 @@ class Pool:
                 event = self._connections[slot].recv()
             except (EOFError, OSError):
                 self._processes[slot].join()
-                code = self._processes[slot].exitcode
+                code, begun = self._processes[slot].exitcode, slot in self._begun
                 self._start(slot)
                 if stage is None:
                     continue
                 cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
-                yield Event(stage, "failed", error=BenchError(f"its worker process died ({cause})"))
+                error = BenchError(f"its worker process died ({cause})")
+                yield Event(stage, "died", error=error, begun=begun or code >= 0)
                 continue
-            if event.what != "progress":
+            if event.what == "started":
+                self._begun.add(slot)
+            elif event.what != "progress":
                 self._busy[slot] = None
             yield event
 
@@ -118,6 +112,7 @@ def _work(connection: Connection, root: Path, device: str) -> None:
         def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
             connection.send(Event(stage, "progress", step, total, scalars))
 
+        connection.send(Event(stage, "started"))
         try:
             build.build(stage, store, device, progress)
             connection.send(Event(stage, "done"))

@@ -43,6 +43,7 @@ from bench.data.tiny_things import TinyThings
 from bench.key import Stage, digest, key
 from bench.plan import Row, counts, output, rows, shown, stages, trained
 from bench.plan import plan as planned
+from bench.pool import Pool
 from bench.progress import Display, Watcher
 from bench.runtime import Runtime
 from bench.scale import PRIOR, Scale, shipped
@@ -180,8 +181,9 @@ def go(options: argparse.Namespace, console: Console) -> int:
             results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
+    executor = Pool(min(workers, max(len(todo), 1)), store.root, at.numerics.device_class)
     with watching(options, store, f"{chosen.name}-{at.name}", table) as watcher:
-        outcome = run.run(table, store, workers, at.numerics.device_class, record, Display(console, workers, watcher))
+        outcome = run.run(table, store, executor, record, Display(console, workers, watcher), options.fail_fast)
     if outcome.failed:
         failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
                     for row, cause in outcome.failed.items()]
@@ -406,7 +408,8 @@ def prior(options: argparse.Namespace, console: Console) -> int:
         parts = prior_parts.chosen(options.parts, lambda name: shipped(folder, name), Numerics(device_class=device))
         store = Store(Path(options.store))
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
-        outcome = run.run(table, store, run.workers(None, device), device, lambda done: None, Display(console))
+        executor = Pool(run.workers(None, device), store.root, device)
+        outcome = run.run(table, store, executor, lambda done: None, Display(console))
         if outcome.failed:
             for line in run.said(outcome.failed):
                 print(f"bench: failed: {line}", file=sys.stderr)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import heapq
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from bench import journal
+from bench import cost, journal
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
+from bench.executor import Event, Executor
 from bench.key import Stage, key, kind
 from bench.plan import Row, needs, shown, stages
-from bench.pool import Pool
 from bench.progress import Display
-from bench.stages import Pretrain
 from bench.store import Store, disk_full
 
 DEVICES = ("auto", "cpu", "cuda")
+LIVES = {True: 3, False: 20}  # how often a stage's process may die at work, and before it began
 
 
 @dataclass
@@ -51,11 +53,12 @@ def _gpus() -> int:
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
-def run(table: list[Row], store: Store, workers: int, device: str, record: Callable[[list[Row]], None],
-        display: Display) -> Outcome:
+def run(table: list[Row], store: Store, executor: Executor, record: Callable[[list[Row]], None], display: Display,
+        fail_fast: bool = False) -> Outcome:
     """Builds what the rows need and calls `record` with rows as they are complete, stored ones first.
 
-    A stage that fails takes the rows that need it along and no others. Raises BenchError on a full disk (exit 75).
+    A stage that fails takes the rows that need it along and no others; fail_fast: nothing new is begun after it. What
+    another process builds is left to it and waited for. Raises BenchError on a full disk (exit 75).
     """
     began = time.monotonic()
     _sweep(store)
@@ -66,53 +69,113 @@ def run(table: list[Row], store: Store, workers: int, device: str, record: Calla
     waiting = dict.fromkeys(row for row in table if missing.intersection(shown(row)))
     record([row for row in table if row not in waiting])
     if todo:
-        names = _names(table, todo)
-        with display.showing(todo, names, table), Pool(min(workers, len(todo)), store.root, device) as pool:
-            _work_off(todo, pool, store, display, outcome, waiting, record)
+        with display.showing(todo, _names(table, todo), table), executor:
+            _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _work_off(todo: list[Stage], pool: Pool, store: Store, display: Display, outcome: Outcome,
-              waiting: dict[Row, None], record: Callable[[list[Row]], None]) -> None:
-    missing = set(todo)
-    left = sorted(todo, key=_priority)
-    busy: set[Stage] = set()
-    dead: dict[Stage, str] = {}
-    while left or busy:
-        for stage in list(left):
-            cause = next((dead[above] for above in needs(stage) if above in dead), None)
-            if cause:
-                left.remove(stage)
-                dead[stage] = cause
-            elif pool.idle and not any(above in missing for above in needs(stage)):
-                left.remove(stage)
-                busy.add(stage)
-                display.started(stage)
-                pool.submit(stage)
-        for event in pool.events(timeout=0.5) if busy else ():
-            if event.what == "progress":
-                display.advanced(event.stage, event.step, event.total, event.scalars or {})
-                continue
-            busy.discard(event.stage)
-            if event.what == "done":
-                missing.discard(event.stage)
-                outcome.built.add(event.stage)
-                display.finished(event.stage, store.manifest(event.stage)["wall_s"])
-                complete = [row for row in waiting if not missing.intersection(shown(row))]
-                for row in complete:
-                    del waiting[row]
-                record(complete)
-            else:
-                assert event.error is not None
-                if event.error.exit_code == RESUMABLE or store.full():
-                    raise disk_full(store.root) from event.error
-                dead[event.stage] = _cause(event.stage, event.error, event.log, store)
-                display.failed(event.stage, dead[event.stage])
-        display.tick()
-    for row in list(waiting):
-        del waiting[row]
-        outcome.failed[row] = next(dead[stage] for stage in shown(row) if stage in dead)
+class _Work:
+    """The stages of a run that are missing, on their way through an executor."""
+
+    def __init__(self, todo: list[Stage], executor: Executor, store: Store, display: Display, outcome: Outcome,
+                 waiting: Iterable[Row], record: Callable[[list[Row]], None]):
+        self._executor, self._store, self._display, self._outcome = executor, store, display, outcome
+        self._record = record
+        missing = set(todo)
+        self._above = {stage: missing.intersection(needs(stage)) for stage in todo}  # what it waits for
+        self._below: dict[Stage, list[Stage]] = {stage: [] for stage in todo}
+        for stage, those in self._above.items():
+            for above in those:
+                self._below[above].append(stage)
+        self._rows = {row: missing.intersection(shown(row)) for row in waiting}
+        self._shown: dict[Stage, list[Row]] = {}
+        for row, those in self._rows.items():
+            for stage in those:
+                self._shown.setdefault(stage, []).append(row)
+        self._ready: list[tuple[int, float, int, Stage]] = []  # a heap; the number keeps stages from being compared
+        self._number = {stage: number for number, stage in enumerate(todo)}
+        self._busy: set[Stage] = set()
+        self._dead: dict[Stage, str] = {}
+        self._deaths: Counter[tuple[Stage, bool]] = Counter()
+        for stage in todo:
+            if executor.ahead or not self._above[stage]:
+                self._push(stage)
+
+    def off(self, fail_fast: bool) -> None:
+        """Builds them; returns when each is in the store or cannot be."""
+        while self._ready or self._busy:
+            if fail_fast and self._dead:
+                self._ready.clear()
+                if self._executor.ahead or not self._busy:
+                    break
+            while self._ready and self._executor.idle:
+                stage = heapq.heappop(self._ready)[-1]
+                if stage not in self._dead:
+                    self._busy.add(stage)
+                    self._display.started(stage)
+                    self._executor.submit(stage, sorted(self._above[stage], key=self._number.__getitem__))
+            for event in self._executor.events(timeout=0.5):
+                self._hear(event)
+            self._display.tick()
+        for row, those in self._rows.items():
+            self._outcome.failed[row] = next((self._dead[stage] for stage in shown(row) if stage in self._dead), "")
+            if not self._outcome.failed[row]:
+                self._outcome.failed[row] = f"{kind(next(iter(those)))}: not begun, for another stage failed"
+
+    def _push(self, stage: Stage) -> None:
+        order = (self._number[stage], 0.0) if self._executor.ahead else _priority(stage)
+        heapq.heappush(self._ready, (*order, self._number[stage], stage))
+
+    def _hear(self, event: Event) -> None:
+        stage = event.stage
+        if event.what == "started":
+            return
+        if event.what == "progress":
+            self._display.advanced(stage, event.step, event.total, event.scalars or {})
+            return
+        self._busy.discard(stage)
+        if event.what == "done":
+            self._outcome.built.add(stage)
+            self._there(stage)
+            return
+        assert event.error is not None
+        if event.error.exit_code == RESUMABLE or self._store.full():
+            raise disk_full(self._store.root) from event.error
+        if event.what == "died" and not self._lives_spent(event):
+            self._push(stage)
+        elif stage not in self._dead:
+            self._fail(stage, _cause(stage, event.error, event.log, self._store))
+
+    def _lives_spent(self, event: Event) -> bool:
+        """Whether a stage's processes died too often: LIVES[True] times at work on it, LIVES[False] before that."""
+        self._deaths[event.stage, event.begun] += 1
+        return self._deaths[event.stage, event.begun] >= LIVES[event.begun]
+
+    def _there(self, stage: Stage) -> None:
+        """Goes on with what a stage that is now stored makes possible."""
+        self._display.finished(stage, self._store.manifest(stage)["wall_s"])
+        for below in self._below[stage]:
+            self._above[below].discard(stage)
+            if not self._above[below] and not self._executor.ahead:
+                self._push(below)
+        complete = []
+        for row in self._shown.get(stage, ()):
+            self._rows[row].discard(stage)
+            if not self._rows[row]:
+                del self._rows[row]
+                complete.append(row)
+        self._record(complete)
+
+    def _fail(self, stage: Stage, cause: str) -> None:
+        """Gives up a stage, and what needs it with the same cause."""
+        self._display.failed(stage, cause)
+        doomed = [stage]
+        while doomed:
+            stage = doomed.pop()
+            if stage not in self._dead:
+                self._dead[stage] = cause
+                doomed += self._below[stage]
 
 
 def said(failed: dict[Row, str]) -> list[str]:
@@ -132,12 +195,9 @@ def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:
 
 
 def _priority(stage: Stage) -> tuple[int, float]:
-    """Late stages first, so that rows are finished early; among pre-trainings, the longest first."""
+    """Late stages first, so that rows are finished early; among those of a kind, the longest first."""
     order = ("score", "readout", "generate", "finetune", "targets", "trials", "corpus", "reference", "pretrain")
-    length = 0.0
-    if isinstance(stage, Pretrain):
-        length = -stage.encoder.depth * stage.encoder.width * (1.2 - stage.mask_ratio) * stage.schedule.steps
-    return order.index(kind(stage)) if kind(stage) in order else len(order), length
+    return order.index(kind(stage)) if kind(stage) in order else len(order), -cost.seconds(stage)
 
 
 def _names(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:

@@ -32,6 +32,7 @@ class Store:
     def __init__(self, root: Path, create: bool = True):
         self.root = root
         self._sound: set[str] = set()
+        self._keys: dict[Stage, str] = {}
         if not root.exists() and not create:
             return
         try:
@@ -49,13 +50,19 @@ class Store:
     def encoders(self) -> Path:
         return self.root / "encoders"
 
+    def key(self, stage: Stage) -> str:
+        """The stage's key, computed once in a store's life."""
+        if stage not in self._keys:
+            self._keys[stage] = key(stage)
+        return self._keys[stage]
+
     def checkpoints(self, stage: Stage) -> Path:
         """Where an unfinished stage keeps what it can be resumed from; gone when the stage is complete."""
-        return self.root / "checkpoints" / key(stage)
+        return self.root / "checkpoints" / self.key(stage)
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's folder is, or would be."""
-        name = key(stage)
+        name = self.key(stage)
         return self.root / "objects" / name[:2] / name
 
     def has(self, stage: Stage) -> bool:

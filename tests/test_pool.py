@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from bench.pool import Pool
 from bench.scale import MICRO
 from bench.stages import Trials
@@ -15,7 +13,7 @@ TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
 def last_word(pool):
     while True:
         for event in pool.events(1.0):
-            if event.what != "progress":
+            if event.what not in ("started", "progress"):
                 return event
 
 
@@ -28,10 +26,10 @@ def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_wor
         assert last_word(pool).what == "done"
         assert store.sound(TRIALS)
         pool.submit(Trials(MICRO.world, (1, 2, 3), MICRO.band))
-        time.sleep(0.2)
+        assert next(pool.events(60)).what == "started"
         pool._processes[0].kill()
         event = last_word(pool)
-        assert event.what == "failed"
+        assert (event.what, event.begun) == ("died", True)
         assert "its worker process died (signal 9" in str(event.error)
         assert pool.idle == 1
         pool.submit(Trials(MICRO.world, (1,), MICRO.band))
