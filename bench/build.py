@@ -21,8 +21,9 @@ from bench.train import parallel
 from bench.train.loop import exact
 
 
-def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..., None] = silent) -> Path:
-    """The stage's folder, complete; what it is built from must be there."""
+def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..., None] = silent,
+          wait: bool = False) -> Path:
+    """The stage's folder, complete; what it is built from must be there. wait, and what it raises: Store.build."""
     numerics = getattr(stage, "numerics", None)
     torch.set_num_threads(numerics.threads if numerics else 1)
     exact()
@@ -36,9 +37,9 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
             measured["peak_cuda_bytes"] = max(measured.get("peak_cuda_bytes", 0), int(scalars["peak_cuda_bytes"]))
         progress(step, total, **scalars)
 
-    runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), note=log.note)
-
     def make(out: Path) -> None:
+        runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), note=log.note,
+                          owned=store.claim(stage).check)
         attempt, began = out.name.partition("-")[2], time.monotonic()
         measured["attempts"] = journal.unfinished(journal.path(store.root, key(stage)))
         log.start(attempt, device=device)
@@ -52,7 +53,7 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
                                      "seconds": round(time.monotonic() - began, 3)})
 
     try:
-        path = store.build(stage, make, **provenance.collect(device), measured=measured)
+        path = store.build(stage, make, wait, **provenance.collect(device), measured=measured)
     except BaseException as error:
         log.failed(error)
         raise

@@ -16,7 +16,8 @@ class Event:
     """What became of a stage that was submitted.
 
     what: "started", "progress" (step, total, scalars), or a last word: "done" (it is in the store), "held" (another
-    process builds it), "failed" (error; log: the whole traceback), "died" (its process ended without a word; error).
+    process builds it; an executor that is `ahead` waits for that one instead), "failed" (error; log: the whole
+    traceback), "died" (its process ended without a word, or it never began for what it waits for did; error).
     begun: of one that died, whether it had started.
     """
 
@@ -43,7 +44,7 @@ class Executor(Protocol):
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Builds a stage; `after`: those that it needs and that were submitted and are not done (none unless `ahead`).
-        One of them failing, it must say so ("failed") of this one, too."""
+        What becomes of one of them, it says of that one alone."""
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What is new; waits up to `timeout` seconds for it."""

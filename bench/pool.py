@@ -100,6 +100,7 @@ class Pool:
 def _work(connection: Connection, root: Path, device: str) -> None:
     """A worker's life: builds what comes through the connection until it closes."""
     from bench import build
+    from bench.lease import Held
     from bench.store import Store
 
     store = Store(root)
@@ -116,6 +117,8 @@ def _work(connection: Connection, root: Path, device: str) -> None:
         try:
             build.build(stage, store, device, progress)
             connection.send(Event(stage, "done"))
+        except Held as error:
+            connection.send(Event(stage, "held", error=error))
         except BenchError as error:
             connection.send(Event(stage, "failed", error=error))
         except Exception as error:

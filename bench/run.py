@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import heapq
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,6 +14,8 @@ from bench import cost, journal
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.executor import Event, Executor
 from bench.key import Stage, key, kind
+from bench.lease import Lease
+from bench.lease import said as said_of
 from bench.plan import Row, needs, shown, stages
 from bench.progress import Display
 from bench.store import Store, disk_full
@@ -61,7 +62,7 @@ def run(table: list[Row], store: Store, executor: Executor, record: Callable[[li
     another process builds is left to it and waited for. Raises BenchError on a full disk (exit 75).
     """
     began = time.monotonic()
-    _sweep(store)
+    store.sweep()
     outcome = Outcome()
     todo = stages((stage for row in table for stage in shown(row)), store.sound)
     outcome.reused = len(stages(row.stage for row in table)) - len(todo)
@@ -71,6 +72,7 @@ def run(table: list[Row], store: Store, executor: Executor, record: Callable[[li
     if todo:
         with display.showing(todo, _names(table, todo), table), executor:
             _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
+    store.sweep()
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -96,7 +98,11 @@ class _Work:
         self._ready: list[tuple[int, float, int, Stage]] = []  # a heap; the number keeps stages from being compared
         self._number = {stage: number for number, stage in enumerate(todo)}
         self._busy: set[Stage] = set()
+        self._elsewhere: set[Stage] = set()
+        self._done: set[Stage] = set()
+        self._shown_at_work: set[Stage] = set()
         self._dead: dict[Stage, str] = {}
+        self._looked = 0.0
         self._deaths: Counter[tuple[Stage, bool]] = Counter()
         for stage in todo:
             if executor.ahead or not self._above[stage]:
@@ -104,24 +110,54 @@ class _Work:
 
     def off(self, fail_fast: bool) -> None:
         """Builds them; returns when each is in the store or cannot be."""
-        while self._ready or self._busy:
+        while self._ready or self._busy or self._elsewhere:
             if fail_fast and self._dead:
                 self._ready.clear()
+                self._elsewhere.clear()
                 if self._executor.ahead or not self._busy:
                     break
             while self._ready and self._executor.idle:
-                stage = heapq.heappop(self._ready)[-1]
-                if stage not in self._dead:
-                    self._busy.add(stage)
-                    self._display.started(stage)
-                    self._executor.submit(stage, sorted(self._above[stage], key=self._number.__getitem__))
+                self._begin(heapq.heappop(self._ready)[-1])
             for event in self._executor.events(timeout=0.5):
                 self._hear(event)
+            self._look()
             self._display.tick()
         for row, those in self._rows.items():
             self._outcome.failed[row] = next((self._dead[stage] for stage in shown(row) if stage in self._dead), "")
             if not self._outcome.failed[row]:
                 self._outcome.failed[row] = f"{kind(next(iter(those)))}: not begun, for another stage failed"
+
+    def _begin(self, stage: Stage) -> None:
+        if stage in self._dead or stage in self._busy or stage in self._done:
+            return
+        if not self._above[stage] <= self._busy:  # not before those that another builds are there
+            return
+        if lease := self._store.held(stage):
+            self._leave(stage, lease)
+            return
+        if stage not in self._shown_at_work:
+            self._shown_at_work.add(stage)
+            self._display.started(stage)
+        if self._store.has(stage):  # since this run began, by another
+            self._there(stage)
+            return
+        self._busy.add(stage)
+        self._executor.submit(stage, sorted(self._above[stage], key=self._number.__getitem__))
+
+    def _leave(self, stage: Stage, lease: Lease) -> None:
+        """Leaves a stage to the process that builds it."""
+        if not self._elsewhere:
+            self._display.console.print(f"left to another: {kind(stage)}, {said_of(lease)}", highlight=False)
+        self._elsewhere.add(stage)
+
+    def _look(self) -> None:
+        """Whether what others build is there, or theirs no more; once in a second."""
+        if self._elsewhere and time.monotonic() - self._looked >= 1:
+            self._looked = time.monotonic()
+            for stage in sorted(self._elsewhere, key=self._number.__getitem__):
+                if self._store.has(stage) or not self._store.held(stage):
+                    self._elsewhere.discard(stage)
+                    self._push(stage)
 
     def _push(self, stage: Stage) -> None:
         order = (self._number[stage], 0.0) if self._executor.ahead else _priority(stage)
@@ -135,6 +171,9 @@ class _Work:
             self._display.advanced(stage, event.step, event.total, event.scalars or {})
             return
         self._busy.discard(stage)
+        if event.what == "held":
+            self._push(stage)
+            return
         if event.what == "done":
             self._outcome.built.add(stage)
             self._there(stage)
@@ -142,6 +181,8 @@ class _Work:
         assert event.error is not None
         if event.error.exit_code == RESUMABLE or self._store.full():
             raise disk_full(self._store.root) from event.error
+        if event.what == "died":
+            self._store.sweep()
         if event.what == "died" and not self._lives_spent(event):
             self._push(stage)
         elif stage not in self._dead:
@@ -154,10 +195,11 @@ class _Work:
 
     def _there(self, stage: Stage) -> None:
         """Goes on with what a stage that is now stored makes possible."""
+        self._done.add(stage)
         self._display.finished(stage, self._store.manifest(stage)["wall_s"])
         for below in self._below[stage]:
             self._above[below].discard(stage)
-            if not self._above[below] and not self._executor.ahead:
+            if not self._above[below]:
                 self._push(below)
         complete = []
         for row in self._shown.get(stage, ()):
@@ -211,24 +253,6 @@ def _names(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:
                 names.setdefault(stage, f"{kind(stage)} ({label})" if kind(stage) not in (
                     "trials", "corpus", "targets", "reference", "readout") else kind(stage))
     return names
-
-
-def _sweep(store: Store) -> None:
-    """Removes the attempts of processes that are gone."""
-    for folder in (store.root / "work").iterdir():
-        owner = folder.name.split("-")[1] if folder.name.count("-") >= 2 else ""
-        if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def workers(wanted: int | None, device: str) -> int:

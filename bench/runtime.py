@@ -15,6 +15,10 @@ def unheard(what: str, **values: float) -> None:
     """A note that nobody keeps."""
 
 
+def unquestioned() -> None:
+    """The stage is this process's own: nobody else can take it over."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """device: "cpu" or "cuda". progress(step, total, **scalars): called now and then by a stage at work.
@@ -22,6 +26,7 @@ class Runtime:
     encoders: folder of the kept copies of users' encoders; None: a user's encoder is loaded from where it lies.
     work: folder of one stage's checkpoints, which outlives a process that is killed; None: none are kept.
     note(what, **values): called for what happens once, such as that a training goes on from a checkpoint.
+    owned: raises lease.Lost where another process has taken the stage over, before anything is written into `work`.
     """
 
     device: str = "cpu"
@@ -29,3 +34,4 @@ class Runtime:
     encoders: Path | None = None
     work: Path | None = None
     note: Callable[..., None] = unheard
+    owned: Callable[[], None] = unquestioned

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import lease
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.files import sha256, sync
 from bench.key import Stage, document, key, kind
@@ -24,19 +26,21 @@ LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 class Store:
     """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
 
-    work/ holds attempts, one folder each, moved into objects/ when complete; checkpoints/ what a killed stage resumes
-    from; encoders/ the copies of users' encoders; logs/ a journal of each stage. create=False: an absent store is an
-    empty one, and is not made. Raises BenchError (exit 3) when the folder cannot be written.
+    leases/ says who builds what; work/ holds attempts, one folder each, moved into objects/ when complete;
+    checkpoints/ what a killed stage resumes from; encoders/ the copies of users' encoders; logs/ a journal of each
+    stage. docs/store.md. create=False: to read; an absent store is an empty one, and is not made. Raises BenchError
+    (exit 3) when a folder that is to be built in cannot be written.
     """
 
     def __init__(self, root: Path, create: bool = True):
         self.root = root
         self._sound: set[str] = set()
         self._keys: dict[Stage, str] = {}
-        if not root.exists() and not create:
+        self._claims: dict[str, lease.Claim] = {}
+        if not create:
             return
         try:
-            for part in ("objects", "work", "encoders", "logs"):
+            for part in ("objects", "leases", "work", "encoders", "logs"):
                 (root / part).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root / "work"):
                 pass
@@ -79,11 +83,13 @@ class Store:
             return True
         if not path.exists():
             return False
-        damage = _damage(path)
+        number = path.stat().st_ino
+        damage = damaged(path)
         if damage:
             warnings.warn(f"{kind(stage)} {path.name[:12]} in the store is damaged ({damage}): it is built again",
                           stacklevel=2)
-            self.remove(stage)
+            if path.exists() and path.stat().st_ino == number:  # else another process has put it right
+                self.remove(path.name)
             return False
         self._sound.add(path.name)
         return True
@@ -92,47 +98,116 @@ class Store:
         """The stage's manifest: key, document, files with their SHA-256 and size, how it was built."""
         return json.loads((self.path(stage) / MANIFEST).read_text())
 
-    def remove(self, stage: Stage) -> None:
-        """Takes a stage out of the store."""
-        path = self.path(stage)
-        self._sound.discard(path.name)
-        trash = Path(tempfile.mkdtemp(dir=self.root / "work", prefix=f"trash-{os.getpid()}-"))
-        os.rename(path, trash / path.name)
-        shutil.rmtree(trash)
+    def keys(self) -> Iterator[str]:
+        """The key of every stage that is stored, sorted."""
+        for folder in sorted((self.root / "objects").glob("??")):
+            yield from sorted(path.name for path in folder.iterdir() if (path / MANIFEST).is_file())
 
-    def build(self, stage: Stage, make: Callable[[Path], None], **provenance: Any) -> Path:
+    def manifest_of(self, name: str) -> dict[str, Any]:
+        """The manifest of the stage with that key."""
+        return json.loads((self.root / "objects" / name[:2] / name / MANIFEST).read_text())
+
+    def resolve(self, prefix: str) -> str:
+        """The one key that begins so. Raises BenchError for none or several."""
+        found = [name for name in self.keys() if name.startswith(prefix)]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise BenchError(f"no stage in {self.root} has a key that begins with {prefix!r}; list them with: "
+                             f"bench store ls --store {self.root}")
+        some = ", ".join(f"{name[:16]} ({self.manifest_of(name)['stage']['kind'].lower()})" for name in found[:5])
+        raise BenchError(f"{len(found)} stages have a key that begins with {prefix!r}: {some}"
+                         + (", ..." if len(found) > 5 else "") + "; give more of it")
+
+    def running(self) -> list[lease.Lease]:
+        """Who builds what now."""
+        return lease.running(self.root / "leases")
+
+    def held(self, stage: Stage) -> lease.Lease | None:
+        """Who builds the stage now; None where nobody does."""
+        found = lease.read(self.root / "leases", self.key(stage))
+        return found if found and found.live else None
+
+    def claim(self, stage: Stage) -> lease.Claim:
+        """This store's own hold on a stage that it is building."""
+        return self._claims[self.key(stage)]
+
+    def remove(self, name: str) -> None:
+        """Takes the stage with that key out of the store."""
+        self._sound.discard(name)
+        trash = self.root / "work" / f"trash-{secrets.token_hex(8)}"
+        os.rename(self.root / "objects" / name[:2] / name, trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def build(self, stage: Stage, make: Callable[[Path], None], wait: bool = False, **provenance: Any) -> Path:
         """The stage's folder; absent, `make(out)` fills a new one, which is then moved to its place in one step.
 
-        Where another process was faster, its folder is the one that stays. Raises BenchError (exit 75) on a full disk.
+        Raises lease.Held at once where another process builds it, and lease.Lost where one has taken it over from
+        this one; wait: then takes what that one makes, or its place when it dies. BenchError (exit 75): a full disk.
         """
         path = self.path(stage)
-        if self.sound(stage):
-            return path
-        out = Path(tempfile.mkdtemp(dir=self.root / "work", prefix=f"{kind(stage)}-{os.getpid()}-"))
+        while not self.sound(stage):
+            try:
+                with lease.taken(self.root / "leases", path.name, kind(stage)) as claim:
+                    if not self.sound(stage):
+                        self._attempt(stage, make, path, claim, **provenance)
+                        self._put_away(path.name)
+                    self._sound.add(path.name)
+            except lease.Held as held:
+                if isinstance(held, lease.Lost) and self.sound(stage):
+                    break
+                if not wait:
+                    raise
+                time.sleep(min(lease.life() / 10, 5.0))
+            except OSError as error:
+                if self.full(error):
+                    raise disk_full(self.root) from error
+                raise
+        return path
+
+    def _attempt(self, stage: Stage, make: Callable[[Path], None], path: Path, claim: lease.Claim,
+                 **provenance: Any) -> None:
+        out = self.root / "work" / f"{kind(stage)}-{claim.attempt}"
+        self._claims[path.name] = claim
         try:
+            out.mkdir()
             began = time.monotonic()
             make(out)
-            self._commit(stage, out, path, wall_s=round(time.monotonic() - began, 3), **provenance)
+            self._commit(stage, out, path, claim, wall_s=round(time.monotonic() - began, 3), **provenance)
         except Exception as error:
+            claim.check()  # else what it stumbled over may be that another owner is at work
             if self.full(error):  # libraries say it in many ways, not all of them with an errno
                 raise disk_full(self.root) from error
             raise
         finally:
+            del self._claims[path.name]
             shutil.rmtree(out, ignore_errors=True)
-        self._put_away(stage)
-        self._sound.add(path.name)
-        return path
 
-    def _put_away(self, stage: Stage) -> None:
+    def _put_away(self, name: str) -> None:
         """Keeps nothing of what a complete stage could have been resumed from."""
-        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        shutil.rmtree(self.root / "checkpoints" / name, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages."""
+        attempts = list((self.root / "work").iterdir())  # listed first: an attempt has a lease before it has a folder
+        lease.sweep(self.root / "leases")
+        there = self.running()
+        owned = {held.attempt for held in there}
+        for folder in attempts:
+            attempt = folder.name.rpartition("-")[2]
+            if lease.ATTEMPT.fullmatch(attempt) and attempt not in owned:
+                shutil.rmtree(folder, ignore_errors=True)
+        busy = {held.key for held in there}
+        for folder in (self.root / "checkpoints").glob("*"):
+            if folder.name not in busy and (self.root / "objects" / folder.name[:2] / folder.name / MANIFEST).is_file():
+                self._put_away(folder.name)
 
     def full(self, error: BaseException | None = None) -> bool:
         """Whether an error came of a full disk, by its errno or because there is next to no room left."""
         return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(
             self.root).free < LITTLE
 
-    def _commit(self, stage: Stage, out: Path, path: Path, **provenance: Any) -> None:
+    def _commit(self, stage: Stage, out: Path, path: Path, claim: lease.Claim, **provenance: Any) -> None:
         files = {}
         for file in sorted(p for p in out.rglob("*") if p.is_file()):
             files[file.relative_to(out).as_posix()] = {"sha256": sha256(file), "bytes": file.stat().st_size}
@@ -140,14 +215,18 @@ class Store:
         manifest = {"key": path.name, "stage": json.loads(document(stage)), "files": files, **provenance}
         (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         sync(out / MANIFEST)
+        for folder in (*(p for p in out.rglob("*") if p.is_dir()), out):
+            sync(folder)
         out.chmod(0o755)
         path.parent.mkdir(parents=True, exist_ok=True)
+        claim.check()
         try:
             os.rename(out, path)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         sync(path.parent)
+        sync(path.parent.parent)
 
 
 def disk_full(root: Path) -> BenchError:
@@ -156,7 +235,7 @@ def disk_full(root: Path) -> BenchError:
                       "command again", RESUMABLE)
 
 
-def _damage(path: Path) -> str:
+def damaged(path: Path) -> str:
     """What is wrong with a stage's folder; empty when every file is as its manifest says."""
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]

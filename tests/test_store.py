@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, key
+from bench.lease import Held, Lost
 from bench.store import MANIFEST, Store
 
 
@@ -70,15 +73,111 @@ def test_a_damaged_stage_is_found_by_its_hash_and_built_again_with_one_warning(s
     assert (path / "note.txt").read_text() == "a"
 
 
+def stalled(store, stage):
+    """As if this process had been stopped for so long that another has taken the stage's lease over."""
+    (store.root / "leases" / key(stage)).unlink()
+
+
 def test_the_loser_of_a_race_takes_the_winners_folder(store):
     other = Store(store.root)
 
     def slow(out):
+        stalled(store, Note("a"))
         other.build(Note("a"), write(Note("a")))
         (out / "note.txt").write_text("late")
 
     assert (store.build(Note("a"), slow) / "note.txt").read_text() == "a"
     assert list((store.root / "work").iterdir()) == []
+    assert list((store.root / "leases").iterdir()) == []
+
+
+def test_who_lost_its_lease_commits_nothing_and_does_not_disturb_the_thief(store):
+    other = Store(store.root)
+
+    def thief(out):
+        (out / "note.txt").write_text("thief")
+        with pytest.raises(Lost):
+            claims[0].check()
+        assert store.held(Note("a")).attempt == out.name.split("-")[1]
+
+    claims = []
+
+    def slow(out):
+        claims.append(store.claim(Note("a")))
+        stalled(store, Note("a"))
+        (out / "note.txt").write_text("late")
+
+    with pytest.raises(Lost):
+        store.build(Note("a"), slow)
+    assert not store.has(Note("a"))
+    assert (other.build(Note("a"), thief) / "note.txt").read_text() == "thief"
+
+
+def test_an_attempt_whose_folder_was_swept_away_says_that_it_lost_and_no_more(store):
+    def slow(out):
+        stalled(store, Note("a"))
+        Store(store.root).sweep()
+        (out / "note.txt").write_text("late")
+
+    with pytest.raises(Lost):
+        store.build(Note("a"), slow)
+
+
+def test_a_stage_that_another_builds_is_refused_at_once_or_waited_for(store, monkeypatch):
+    monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "1")
+    other, refused, found = Store(store.root), [], []
+
+    def make(out):
+        with pytest.raises(Held) as caught:
+            other.build(Note("a"), lambda out: pytest.fail("built twice"))
+        refused.append(caught.value.lease.pid)
+        waiting.start()
+        time.sleep(0.5)
+        (out / "note.txt").write_text("a")
+
+    waiting = threading.Thread(target=lambda: found.append(
+        other.build(Note("a"), lambda out: (out / "note.txt").write_text("twice"), wait=True)))
+    path = store.build(Note("a"), make)
+    waiting.join()
+    assert refused == [os.getpid()]
+    assert found == [path]
+    assert (path / "note.txt").read_text() == "a"
+
+
+def test_sweeping_leaves_the_attempts_of_live_processes_and_removes_the_others(store):
+    (store.root / "work" / "note-0123456789abcdef").mkdir()
+    (store.root / "work" / "somebody's").mkdir()
+
+    def make(out):
+        (out / "note.txt").write_text("a")
+        Store(store.root).sweep()
+        assert sorted(path.name for path in (store.root / "work").iterdir()) == [out.name, "somebody's"]
+
+    store.build(Note("a"), make)
+
+
+def test_checkpoints_of_a_stage_that_is_complete_are_swept_away_and_its_log_is_kept(store):
+    store.build(Note("a"), write(Note("a")))
+    for name in (Note("a"), Note("b")):
+        store.checkpoints(name).mkdir(parents=True)
+        (store.checkpoints(name) / "log.jsonl").write_text("{}")
+    store.sweep()
+    assert not store.checkpoints(Note("a")).exists()
+    assert store.checkpoints(Note("b")).exists()
+    assert (store.root / "logs" / f"note-{key(Note('a'))[:16]}.jsonl").read_text() == "{}"
+
+
+def test_a_key_is_found_by_its_beginning_and_what_is_ambiguous_is_listed(store):
+    keys = sorted(key(Note(str(number))) for number in range(20))
+    for number in range(20):
+        store.build(Note(str(number)), write(Note(str(number))))
+    assert list(store.keys()) == keys
+    assert store.resolve(keys[3][:20]) == keys[3]
+    assert store.manifest_of(keys[3])["key"] == keys[3]
+    with pytest.raises(BenchError, match="no stage in .* has a key that begins with 'xyz'"):
+        store.resolve("xyz")
+    with pytest.raises(BenchError, match=r"20 stages have a key that begins with '': .* \(note\), .*give more of it"):
+        store.resolve("")
 
 
 def test_a_full_disk_is_said_in_one_line_with_exit_code_75(store):

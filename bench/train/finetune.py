@@ -158,6 +158,7 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         save_file(trained, part)
+        runtime.owned()
         os.replace(part, path)
         return trained
 

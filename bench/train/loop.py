@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.key import key, kind
-from bench.runtime import Runtime
+from bench.runtime import Runtime, unquestioned
 from bench.stages import Finetune, Numerics, Pretrain
 from bench.train import parallel
 
@@ -149,6 +149,7 @@ class Training:
 
     def report(self, found: dict[str, Tensor], step: int) -> None:
         """Tells `runtime.progress` how far it is: the one time that the device is waited for."""
+        self._runtime.owned()
         scalars = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
         if lost := [name for name, value in scalars.items() if not math.isfinite(value)]:
             raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
@@ -193,7 +194,7 @@ class Training:
         if parallel.rank() == 0:
             write(self._runtime.work, self.step, {
                 "key": self._key, "tensors": self._tensors, "optimizer": self._optimizer.state_dict(),
-                "rate": self._rate.state_dict(), "own": own, "extra": extra()})
+                "rate": self._rate.state_dict(), "own": own, "extra": extra()}, self._runtime.owned)
         self._saved = time.monotonic()
 
     def resume(self) -> dict[str, Any] | None:
@@ -229,8 +230,11 @@ class Training:
             torch.cuda.set_rng_state(states[1], self._device)
 
 
-def write(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Keeps a state of tensors and plain values, complete or not at all; its file's name holds its step and SHA-256."""
+def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = unquestioned) -> None:
+    """Keeps a state of tensors and plain values, complete or not at all; its file's name holds its step and SHA-256.
+
+    owned: raises where the folder is another's by now; then nothing in it changes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"checkpoint.{os.getpid()}.part"
     with part.open("wb") as file:
@@ -239,9 +243,14 @@ def write(folder: Path, step: int, state: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     path = folder / f"checkpoint.{step:09d}.{hashing.digest.hexdigest()}.pt"
+    try:
+        owned()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
     for other in folder.glob("checkpoint.*.pt"):
-        if other != path:
+        if other.name < path.name:
             other.unlink(missing_ok=True)
 
 

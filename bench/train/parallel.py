@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.key import Stage, kind, upstream
-from bench.runtime import Runtime
+from bench.runtime import Runtime, silent, unheard
 from bench.stages import Finetune, Numerics, Pretrain
 
 TIMEOUT = timedelta(hours=1)  # that processes wait for one another: the first one also evaluates and writes
@@ -119,7 +119,7 @@ def launch(function: Function, stage: Stage, inputs: Callable[[Stage], Path], ou
         try:
             for number_of in range(number):
                 place = f"cuda:{number_of}" if device.type == "cuda" else runtime.device
-                quiet = Runtime(place, encoders=runtime.encoders, work=runtime.work)
+                quiet = replace(runtime, device=place, progress=silent, note=unheard)
                 ours, theirs = Pipe()
                 processes[ours] = _start(theirs)
                 theirs.close()
@@ -186,9 +186,8 @@ def _take_part(descriptor: int) -> None:
 
     try:
         _join(task)
-        own = task.runtime
         task.function(task.stage, task.inputs.__getitem__, task.out,
-                      Runtime(own.device, progress, own.encoders, own.work, note=note))
+                      replace(task.runtime, progress=progress, note=note))
         distributed.barrier()
         distributed.destroy_process_group()
         connection.send(None)
