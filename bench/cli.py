@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import ablation, doctor, encoders, errors, fetch, prepare, status
+from bench import ablation, doctor, encoders, errors, fetch, gc, prepare, status
 from bench.errors import BenchError
 from bench.plan import systems
 from bench.scale import SCALES, scale
@@ -123,6 +123,11 @@ def parser() -> Parser:
     fetch.add_options(fetching)
     examining = command("doctor", "whether a scale can run here: Python, packages, GPU, disk, weights, data")
     doctor.add_options(examining)
+
+    keeping = command("store", "what lies in the store")
+    gc.add_store_options(keeping)
+    collecting = command("gc", "remove from the store what no result stands on")
+    gc.add_options(collecting)
 
     prior = command("prior", "train the frozen parts and put them into bench/prior/, or check those that are shipped")
     prior.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
@@ -242,5 +247,5 @@ def _score(options: argparse.Namespace, console: Console) -> int:
 
 
 COMMANDS = {"list": _list, "run": _run, "plan": _plan, "table": _table, "audit": _audit, "figure": _figure,
-            "score": _score, "data": prepare.main, "fetch": fetch.main, "doctor": doctor.main, "prior": _prior,
-            "status": status.main, "logs": status.logs}
+            "score": _score, "data": prepare.main, "fetch": fetch.main, "doctor": doctor.main, "store": gc.store,
+            "gc": gc.main, "prior": _prior, "status": status.main, "logs": status.logs}

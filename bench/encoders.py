@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def keep(encoder: Encoder, folder: Path) -> None:
     """Copies a user's encoder with its local modules to folder/<code>, whence workers load it."""
     if not encoder.code or (folder / encoder.code).exists():
         return
-    path, part = Path(encoder.path), folder / f"{encoder.code}.part"
+    path, part = Path(encoder.path), folder / f"{encoder.code}.{secrets.token_hex(8)}.part"
     for file in sources(path):
         target = part / file.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -271,4 +272,9 @@ def keep(encoder: Encoder, folder: Path) -> None:
     if code(part / path.name) != encoder.code:
         shutil.rmtree(part)
         raise BenchError(f"{path} was changed while the run was being planned; run again")
-    part.rename(folder / encoder.code)
+    try:
+        part.rename(folder / encoder.code)
+    except OSError:
+        shutil.rmtree(part)
+        if not (folder / encoder.code).exists():  # else another run was faster
+            raise

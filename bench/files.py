@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 def sha256(path: Path) -> str:
@@ -20,3 +23,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file of zeros, to be written through memory. Its room on the disk is taken now: a full disk is an
+    OSError here, and would be the end of the process (SIGBUS) later."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

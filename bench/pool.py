@@ -5,18 +5,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from bench import runtime
 from bench.errors import BenchError
 from bench.executor import Event
 from bench.key import Stage
+from bench.lease import Held
+from bench.runtime import Stopped
 
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
          "TOKENIZERS_PARALLELISM": "false"}
+GRACE = 60.0  # s in which a training that is stopped keeps its state
 
 
 class Pool:
@@ -40,10 +46,20 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes.values():
-            process.kill()
-        for process in self._processes.values():
-            process.join()
+        for slot, process in self._processes.items():
+            if self._busy[slot] is None:
+                process.kill()
+            else:
+                process.terminate()
+        end = time.monotonic() + GRACE
+        try:
+            for process in self._processes.values():
+                process.join(max(0.0, end - time.monotonic()))
+        finally:  # a second Ctrl-C comes here at once
+            for process in self._processes.values():
+                process.kill()
+            for process in self._processes.values():
+                process.join()
 
     @property
     def idle(self) -> int:
@@ -98,31 +114,39 @@ class Pool:
 
 
 def _work(connection: Connection, root: Path, device: str) -> None:
-    """A worker's life: builds what comes through the connection until it closes."""
+    """A worker's life: builds what comes through the connection until it closes, or until SIGTERM."""
+    with suppress(Stopped, EOFError, BrokenPipeError):  # the two last: whoever started it is gone
+        signal.signal(signal.SIGTERM, runtime.stop)
+        _serve(connection, root, device)
+
+
+def _serve(connection: Connection, root: Path, device: str) -> None:
     from bench import build
-    from bench.lease import Held
     from bench.store import Store
 
     store = Store(root)
     while True:
-        try:
-            stage = connection.recv()
-        except EOFError:
-            return
+        stage = connection.recv()
 
         def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
-            connection.send(Event(stage, "progress", step, total, scalars))
+            try:
+                connection.send(Event(stage, "progress", step, total, scalars))
+            except BrokenPipeError:
+                runtime.stop()
 
+        runtime.keeps(False)
         connection.send(Event(stage, "started"))
         try:
             build.build(stage, store, device, progress)
-            connection.send(Event(stage, "done"))
+            said = Event(stage, "done")
         except Held as error:
-            connection.send(Event(stage, "held", error=error))
+            said = Event(stage, "held", error=error)
         except BenchError as error:
-            connection.send(Event(stage, "failed", error=error))
+            said = Event(stage, "failed", error=error)
         except Exception as error:
-            connection.send(Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
-                                  log=traceback.format_exc()))
-            if device == "cuda":  # what broke it may have broken its context: the pool starts another
-                return
+            said = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
+                         log=traceback.format_exc())
+        runtime.keeps(False)
+        connection.send(said)
+        if said.log and device == "cuda":  # what broke it may have broken its context: the pool starts another
+            return

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import heapq
 import os
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bench import cost, journal
@@ -70,11 +73,29 @@ def run(table: list[Row], store: Store, executor: Executor, record: Callable[[li
     waiting = dict.fromkeys(row for row in table if missing.intersection(shown(row)))
     record([row for row in table if row not in waiting])
     if todo:
-        with display.showing(todo, _names(table, todo), table), executor:
+        with _told_to_end(), display.showing(todo, _names(table, todo), table), executor:
             _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
     store.sweep()
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what runs as Ctrl-C does, with exit code 75."""
+    def end(number: int, _: object) -> None:
+        raise BenchError(f"told to end ({signal.Signals(number).name}); what is complete is kept, and the same command "
+                         "goes on from there", RESUMABLE)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
+                  if signal.getsignal(number) is signal.SIG_DFL}  # nohup has it ignored
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,31 @@ def silent(step: int, total: int, **scalars: float) -> None:
 
 def unheard(what: str, **values: float) -> None:
     """A note that nobody keeps."""
+
+
+class Stopped(BaseException):
+    """This process was asked to end, and what can be gone on from is kept."""
+
+
+_asked, _keeps = threading.Event(), threading.Event()
+
+
+def stop(*_: object) -> None:
+    """Asks the stage at work in this process to end; a handler of signals. It ends with Stopped: at once, or where it
+    is a training that keeps its state, as soon as that is done."""
+    _asked.set()
+    if not _keeps.is_set():
+        raise Stopped
+
+
+def stopping() -> bool:
+    """Whether this process was asked to end."""
+    return _asked.is_set()
+
+
+def keeps(state: bool) -> None:
+    """Whether what is at work looks at `stopping` itself, now and then, and ends with Stopped."""
+    (_keeps.set if state else _keeps.clear)()
 
 
 def unquestioned() -> None:

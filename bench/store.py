@@ -20,6 +20,7 @@ from bench.files import sha256, sync
 from bench.key import Stage, document, key, kind
 
 MANIFEST = "MANIFEST.json"
+DOCUMENT = "stage.json"  # beside the checkpoints of a training: what it is built from
 LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 
 

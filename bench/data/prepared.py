@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.data.tiny_things import part_in
 from bench.errors import ENVIRONMENT, BenchError
-from bench.files import sha256, sync
+from bench.files import mapped, sha256, sync
 from bench.runtime import silent
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def write(stage: Trials, out: Path, progress: Callable[..., None] = silent) -> N
     except OSError:  # another file system
         shutil.copyfile(folder / "pictures.npy", out / "pictures.npy")
     source = np.load(folder / eeg_file(stage.band), mmap_mode="r", allow_pickle=False)
-    eeg = np.lib.format.open_memmap(out / "eeg.npy", "w+", np.float16, (len(chosen), *source.shape[1:]))
+    eeg = mapped(out / "eeg.npy", np.float16, (len(chosen), *source.shape[1:]))
     rows = chosen.index.to_numpy()
     for begin in range(0, len(rows), ROWS):
         eeg[begin : begin + ROWS] = normalised(source[rows[begin : begin + ROWS]].astype(np.float32))
@@ -255,7 +255,7 @@ def write_pictures(path: Path, files: Sequence[Path], size: int, progress: Calla
     """
     from bench.gallery import decode, resize
 
-    pictures = np.lib.format.open_memmap(path, "w+", np.uint8, (len(files), size, size, 3))
+    pictures = mapped(path, np.uint8, (len(files), size, size, 3))
     for row, file in enumerate(files):
         pictures[row] = resize(decode(file), (size, size))
         progress(row + 1, len(files))
@@ -312,7 +312,7 @@ class TrialWriter:
 
     def __init__(self, path: Path, n: int, n_chans: int, n_times: int):
         self.path = path
-        self.eeg = np.lib.format.open_memmap(path, "w+", np.float16, (n, n_chans, n_times))
+        self.eeg = mapped(path, np.float16, (n, n_chans, n_times))
         self.rejected = [""] * n
         self.repaired: Counter[str] = Counter()
         self.amplitudes: list[float] = []
@@ -388,7 +388,7 @@ def keep_rows(path: Path, keep: Array) -> None:
         return
     before = np.load(path, mmap_mode="r", allow_pickle=False)
     kept, rows = path.with_suffix(".kept"), np.flatnonzero(keep)
-    after = np.lib.format.open_memmap(kept, "w+", before.dtype, (len(rows), *before.shape[1:]))
+    after = mapped(kept, before.dtype, (len(rows), *before.shape[1:]))
     for begin in range(0, len(rows), ROWS):
         after[begin : begin + ROWS] = before[rows[begin : begin + ROWS]]
     after.flush()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.items import Loaded, load
 from bench.key import kind
 from bench.runtime import Runtime
@@ -135,7 +136,7 @@ def brain2imagepictures(stage: Brain2ImagePictures, inputs: Callable[[Stage], Pa
     generator.to(runtime.device).eval()
     noise = initial_noise(items.item, stage.samples, stage.seed, (stage.decoder.noise,))
     shape = (len(items.item), stage.samples, *items.pictures.shape[1:])
-    pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, shape)
+    pictures = mapped(out / "pictures.npy", np.uint8, shape)
     flat, done = pictures.reshape(-1, *shape[2:]), 0
     for rows, padded in batches(torch.arange(len(noise)), stage.batch):
         with torch.inference_mode():

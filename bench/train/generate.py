@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.files import mapped
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Captions, Generate, Stage
@@ -51,7 +52,7 @@ def generate(stage: Generate, inputs: Callable[[Stage], Path], out: Path, runtim
         drawn = images.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()[:len(rows)]
         if pictures is None:
             shape = (len(items.item), sampling.samples, *drawn.shape[1:])
-            pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, shape)
+            pictures = mapped(out / "pictures.npy", np.uint8, shape)
         pictures.reshape(-1, *drawn.shape[1:])[done:done + len(rows)] = drawn
         done += len(rows)
         runtime.progress(done, len(noise))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, l1_loss, mse_loss, normalize
 
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.items import Loaded, load
 from bench.key import kind
 from bench.runtime import Runtime
@@ -223,8 +224,7 @@ def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: 
         told = _prompts(stage, pipe, _captions(stage, items, embeddings, inputs, out, runtime), runtime)
         start = _start(stage, items, inputs, runtime) if stage.low_level else None
     noise = initial_noise(items.item, stage.samples, stage.seed, frozen.latent_shape(pipe.unet))
-    pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8,
-                                         (len(items.item), stage.samples, *items.pictures.shape[1:]))
+    pictures = mapped(out / "pictures.npy", np.uint8, (len(items.item), stage.samples, *items.pictures.shape[1:]))
     flat, done = pictures.reshape(-1, *pictures.shape[2:]), 0
     for rows, padded in batches(torch.arange(len(noise)), sampling.batch):
         with torch.inference_mode(), autocast():

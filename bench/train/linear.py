@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Items, Stage, Targets
@@ -220,8 +221,7 @@ def imagetoimage(stage: ImageToImage, inputs: Callable[[Stage], Path], out: Path
         with autocast():
             start = None if latents is None else in_batches(again, latents, sampling.batch)
     noise = initial_noise(items.item, stage.samples, stage.seed, shape)
-    drawn = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8,
-                                      (len(eeg), stage.samples, *items.pictures.shape[1:]))
+    drawn = mapped(out / "pictures.npy", np.uint8, (len(eeg), stage.samples, *items.pictures.shape[1:]))
     done = 0
     for rows, padded in batches(torch.arange(len(noise)), sampling.batch):
         item = padded // stage.samples

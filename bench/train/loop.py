@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
-from bench.key import key, kind
-from bench.runtime import Runtime, unquestioned
+from bench.key import document, key, kind
+from bench.runtime import Runtime, Stopped, keeps, stopping, unquestioned
 from bench.stages import Finetune, Numerics, Pretrain
+from bench.store import DOCUMENT
 from bench.train import parallel
 
 EVERY = 300.0  # s from one checkpoint to the next
@@ -116,6 +117,7 @@ class Training:
         self._optimizer.zero_grad()
         self._rate.step()
         self.step += 1
+        keeps(self._runtime.work is not None and self.step < self._stage.schedule.steps)
         return found
 
     def _gradients(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -187,15 +189,24 @@ class Training:
             self._runtime.note(what, step=self.step, **values)
 
     def save_when_due(self, extra: Callable[[], dict[str, Any]]) -> None:
-        """Keeps the state and `extra()`, tensors and plain values, if that was done too long ago."""
-        if self._runtime.work is None or not parallel.agreed(time.monotonic() - self._saved >= EVERY):
+        """Keeps the state and `extra()`, tensors and plain values, if that was done too long ago; raises Stopped after
+        that where the process was asked to end."""
+        if self._runtime.work is None:
             return
+        due, last = parallel.agreed((time.monotonic() - self._saved >= EVERY, stopping()))
+        if not due and not last:
+            return
+        if parallel.rank() == 0 and not (says := self._runtime.work / DOCUMENT).exists():
+            says.parent.mkdir(parents=True, exist_ok=True)
+            says.write_text(document(self._stage))
         own = parallel.gathered({"random": self._random(), "parts": self.parts})
         if parallel.rank() == 0:
             write(self._runtime.work, self.step, {
                 "key": self._key, "tensors": self._tensors, "optimizer": self._optimizer.state_dict(),
                 "rate": self._rate.state_dict(), "own": own, "extra": extra()}, self._runtime.owned)
         self._saved = time.monotonic()
+        if last:
+            raise Stopped
 
     def resume(self) -> dict[str, Any] | None:
         """Goes back to the last kept state and gives the `extra` kept with it; None where there is none that fits."""

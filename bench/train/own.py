@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench import encoders, modules
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.items import Loaded, Stimuli, load
 from bench.runtime import Runtime, silent
 from bench.stages import Items, Numerics, Stage, Weights
@@ -154,7 +155,7 @@ def _training(stage: Own | OwnFit, inputs: Callable[[Stage], Path], out: Path) -
     train = _loaded(stage, stage.train, inputs)
     path = out / "training.npy"
     _, first, row = np.unique(train.picture, return_index=True, return_inverse=True)
-    copy = np.lib.format.open_memmap(path, "w+", np.uint8, (len(first), *train.pictures.shape[1:]))
+    copy = mapped(path, np.uint8, (len(first), *train.pictures.shape[1:]))
     for start in range(0, len(first), AT_ONCE):
         copy[start:start + AT_ONCE] = train.pictures[first[start:start + AT_ONCE]]
     copy.flush()

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, Pipe, wait
@@ -24,7 +25,7 @@ from torch import Tensor, distributed
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.key import Stage, kind, upstream
-from bench.runtime import Runtime, silent, unheard
+from bench.runtime import Runtime, Stopped, keeps, silent, stop, stopping, unheard
 from bench.stages import Finetune, Numerics, Pretrain
 
 TIMEOUT = timedelta(hours=1)  # that processes wait for one another: the first one also evaluates and writes
@@ -124,6 +125,7 @@ def launch(function: Function, stage: Stage, inputs: Callable[[Stage], Path], ou
                 processes[ours] = _start(theirs)
                 theirs.close()
                 ours.send(Task(number_of, number, folder, function, stage, paths, out.absolute(), quiet))
+            keeps(runtime.work is not None)
             _listen(stage, processes, runtime)
         finally:
             for connection, process in processes.items():
@@ -142,10 +144,15 @@ def _start(connection: Connection) -> subprocess.Popen:
 
 
 def _listen(stage: Stage, processes: dict[Connection, subprocess.Popen], runtime: Runtime) -> None:
-    """Hands on what the processes say until all are done."""
-    order, left = list(processes), set(processes)
+    """Hands on what the processes say until all are done, and to them that they shall stop."""
+    order, left, told = list(processes), set(processes), False
     while left:
-        for connection in wait(list(left)):
+        if stopping() and not told:
+            told = True
+            for connection in processes:
+                with suppress(OSError):  # it has just ended
+                    connection.send("stop")
+        for connection in wait(list(left), 0.5):
             assert isinstance(connection, Connection)
             try:
                 said = connection.recv()
@@ -171,6 +178,9 @@ def _take_part(descriptor: int) -> None:
     def watch() -> None:
         try:
             connection.recv()
+            with suppress(Stopped):
+                stop()
+            connection.recv()
         except (EOFError, OSError):
             os._exit(1)  # whoever launched this is gone
 
@@ -191,7 +201,7 @@ def _take_part(descriptor: int) -> None:
         distributed.barrier()
         distributed.destroy_process_group()
         connection.send(None)
-    except BenchError as error:
+    except (BenchError, Stopped) as error:
         connection.send(error)
     except Exception as error:
         traceback.print_exc()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.runtime import Runtime
 from bench.stages import Stage, Targets
 from bench.train.loop import frozen_dtype, precision
@@ -68,7 +69,7 @@ def targets(stage: Targets, inputs: Callable[[Stage], Path], out: Path, runtime:
         whole = values[0] if len(values) == 1 else torch.stack(values, 1).half()
         whole = whole.cpu().numpy()
         if name not in arrays:
-            arrays[name] = np.lib.format.open_memmap(out / f"{name}.npy", "w+", whole.dtype, (total, *whole.shape[1:]))
+            arrays[name] = mapped(out / f"{name}.npy", whole.dtype, (total, *whole.shape[1:]))
         arrays[name][rows.start:rows.stop] = whole
 
     for start in range(0, total, batch):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.files import mapped
 from bench.items import Loaded, load
 from bench.key import kind
 from bench.runtime import Runtime
@@ -134,8 +135,7 @@ def thoughtvizpictures(stage: ThoughtVizPictures, inputs: Callable[[Stage], Path
                                        .uniform(-1, 1, NOISE).astype(np.float32)
                                        for item in items.item for sample in range(stage.samples)]))
     height, width = items.pictures.shape[1:3]
-    pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8,
-                                         (len(items.item), stage.samples, height, width, 3))
+    pictures = mapped(out / "pictures.npy", np.uint8, (len(items.item), stage.samples, height, width, 3))
     flat, done = pictures.reshape(-1, height, width, 3), 0
     for rows, padded in batches(torch.arange(len(noise)), stage.batch):
         with torch.inference_mode():

@@ -1,0 +1,169 @@
+"""What lies in the store: listed, shown, verified, and removed where no result stands on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from bench import gc, lease
+from bench.cli import main
+from bench.key import Stage, document, key
+from bench.store import Store
+
+
+@dataclass(frozen=True)
+class Grape(Stage):
+    sort: str
+
+
+@dataclass(frozen=True)
+class Must(Stage):
+    grape: Grape
+
+
+@dataclass(frozen=True)
+class Wine(Stage):
+    must: Must
+    year: int
+
+
+KEPT, LOOSE = Wine(Must(Grape("red")), 1), Wine(Must(Grape("white")), 1)
+
+
+def fill(stage):
+    return lambda out: (out / "note.txt").write_text("a" * 1000)
+
+
+def chain(wine):
+    return [wine.must.grape, wine.must, wine]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Two chains of three stages, built a month ago; a result stands on the end of one."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / ".bench")
+    for wine in (KEPT, LOOSE):
+        for stage in chain(wine):
+            manifest = store.build(stage, fill(stage)) / "MANIFEST.json"
+            os.utime(manifest, (time.time() - 30 * 86400,) * 2)
+    named(tmp_path / "results" / "tiny", KEPT)
+    return store
+
+
+def named(folder, *stages):
+    folder.mkdir(parents=True)
+    lines = [f"Full,0,fid,1.5,{key(stage)[:16]}" for stage in stages]
+    (folder / "own.csv").write_text("\n".join(["variant,seed,metric,value,stage", *lines]) + "\n")
+    (folder / "own.runs.csv").write_text(f"date,variant,stage\n2020,Full,{key(LOOSE)[:16]}\n")
+
+
+def there(store):
+    return [stage for stage in (*chain(KEPT), *chain(LOOSE)) if store.has(stage)]
+
+
+def test_what_a_result_stands_on_is_kept_with_all_that_it_was_built_from_and_nothing_is_removed_unless_asked(store,
+                                                                                                      capsys):
+    assert main(["gc"]) == 0
+    said = capsys.readouterr().out
+    assert "would remove 3 of 6 stages, 3.0 kB" in said
+    assert "--delete" in said
+    assert len(there(store)) == 6
+    assert main(["gc", "--delete"]) == 0
+    assert "removed 3 of 6 stages, 3.0 kB" in capsys.readouterr().out
+    assert there(store) == chain(KEPT)
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_what_is_young_is_kept_with_all_that_it_was_built_from(store, capsys):
+    os.utime(store.path(LOOSE.must) / "MANIFEST.json")
+    assert main(["gc", "--delete"]) == 0
+    assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]
+    assert main(["gc", "--delete", "--older-than", "0"]) == 0
+    assert there(store) == chain(KEPT)
+
+
+def test_a_stage_with_checkpoints_keeps_what_it_is_built_from(store):
+    begun = Wine(LOOSE.must, 2)
+    store.checkpoints(begun).mkdir(parents=True)
+    (store.checkpoints(begun) / "stage.json").write_text(document(begun))
+    assert main(["gc", "--delete"]) == 0
+    assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]
+    assert store.checkpoints(begun).exists()
+
+
+def test_nothing_is_removed_while_a_run_is_at_work(store, capsys):
+    with lease.taken(store.root / "leases", key(Wine(LOOSE.must, 3)), "wine"):
+        assert main(["gc", "--delete"]) == 2
+    assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
+    assert len(there(store)) == 6
+
+
+def test_a_store_is_not_emptied_because_a_folder_was_mistaken(store, tmp_path, capsys):
+    for arguments, said in ((["--results", "nowhere"], "no results in nowhere"),
+                            (["--store", "nowhere"], "no store in nowhere"),
+                            (["--older-than", "-1"], "--older-than -1"),
+                            (["--results", "other"], "none of the 1 stages that other names is in .bench")):
+        if arguments == ["--results", "other"]:
+            named(tmp_path / "other", Wine(Must(Grape("none")), 1))
+        assert main(["gc", "--delete", *arguments]) == 2
+        assert said in capsys.readouterr().err
+    assert len(there(store)) == 6
+
+
+def test_every_stage_is_listed_with_kind_size_and_age(store, capsys):
+    assert main(["store", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == ["grape"] * 2 + ["must"] * 2 + ["wine"] * 2
+    assert lines[0].split()[2:] == ["1.0", "kB", "30", "days"]
+    assert lines[-1] == "6 stages, 6.0 kB"
+    assert main(["store", "ls", "--kind", "wine", "--sort", "key"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]] == sorted(
+        key(stage)[:16] for stage in (KEPT, LOOSE))
+    assert main(["store", "ls", "--kind", "beer"]) == 2
+    assert "no stage of kind beer in .bench; there are: grape, must, wine" in capsys.readouterr().err
+
+
+def test_a_manifest_is_shown_by_the_beginning_of_its_key(store, capsys):
+    assert main(["store", "show", key(KEPT)[:12]]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"]["must"]["grape"]["sort"] == "red"
+    assert main(["store", "show", "zz"]) == 2
+    assert "has a key that begins with 'zz'" in capsys.readouterr().err
+
+
+def test_verifying_names_what_is_damaged_and_removes_it_when_asked(store, capsys):
+    assert main(["store", "verify"]) == 0
+    assert capsys.readouterr().out == "6 stages read, 0 damaged\n"
+    (store.path(KEPT) / "note.txt").write_text("b" * 1000)
+    (store.path(LOOSE) / "MANIFEST.json").unlink()
+    assert main(["store", "verify"]) == 1
+    said = capsys.readouterr().out
+    assert f"{key(KEPT)[:16]}  wine: note.txt has another hash than the manifest says" in said
+    assert f"{key(LOOSE)[:16]}  damaged: FileNotFoundError" in said
+    assert "6 stages read, 2 damaged" in said
+    assert main(["store", "verify", "--delete-damaged"]) == 1
+    assert not store.path(KEPT).exists()
+    assert not store.path(LOOSE).exists()
+    assert main(["store", "verify"]) == 0
+
+
+def test_ancestry_by_a_manifest_is_that_of_the_plan():
+    from bench import FULL, plan
+    from bench.scale import MICRO
+
+    score = plan.plan(FULL, MICRO.items(), MICRO, 0)
+    assert set(gc.ancestry(json.loads(document(score)))) == {key(stage) for stage in plan.stages([score])}
+
+
+def test_the_store_is_looked_at_without_torch(store):
+    code = ("import sys; from bench.cli import main; main(sys.argv[1:]); "
+            "sys.exit(any(name.split('.')[0] in ('torch', 'diffusers', 'timm') for name in sys.modules))")
+    for arguments in (["gc"], ["store", "ls"]):
+        assert subprocess.run([sys.executable, "-c", code, *arguments], cwd=store.root.parent, check=False,
+                              capture_output=True).returncode == 0
