@@ -13,11 +13,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError
+from bench.errors import RESUMABLE, BenchError
 from bench.key import Stage, key, kind
 
 EVERY = 1.0  # s at least from one line of progress to the next
@@ -38,8 +39,8 @@ def traceback_path(root: Path, name: str) -> Path:
 
 
 class Journal:
-    """Writes one attempt's lines: {"t": unix seconds, "event": "start", "progress", "note", "done" or "failed", ...,
-    "attempt", "host", "pid"}.
+    """Writes one attempt's lines: {"t": unix seconds, "event": "start", "progress", "note", "done", "failed" or
+    "stopped", ..., "attempt", "host", "pid"}.
 
     Nothing is written before `start`. A line that cannot be written is lost with a warning: no stage fails for its log.
     """
@@ -48,61 +49,67 @@ class Journal:
         self._root, self._name, self._kind = root, key(stage), kind(stage)
         self._attempt = ""
         self._wrote = -math.inf
-        self._held: Line | None = None  # progress that was too soon for a line of its own
+        self._held: tuple[float, Line] | None = None  # progress that was too soon for a line of its own
 
     def start(self, attempt: str, **about: Any) -> None:
         """An attempt begins; `about`: what else is known of it, such as the device."""
         self._attempt, self._wrote, self._held = attempt, -math.inf, None
-        self._write("start", kind=self._kind, **about)
+        self._write("start", {"kind": self._kind, **about})
 
     def progress(self, step: int, total: int, **scalars: Any) -> None:
         """At most a line in EVERY seconds; the first and the last are always written."""
         if not self._attempt:
             return
-        line = {"step": step, "total": total, **scalars}
+        line = {**scalars, "step": step, "total": total}
         if step < total and time.monotonic() - self._wrote < EVERY:
-            self._held = {"t": _now(), **line}
+            self._held = _now(), line
             return
         self._held, self._wrote = None, time.monotonic()
-        self._write("progress", **line)
+        self._write("progress", line)
 
     def note(self, what: str, **values: Any) -> None:
         """What happens once, such as that a training goes on from a checkpoint."""
         if self._attempt:
             self._release()
-            self._write("note", what=what, **values)
+            self._write("note", {"what": what, **values})
 
     def done(self) -> None:
         """The stage is in the store."""
         if self._attempt:
             self._release()
-            self._write("done")
-            traceback_path(self._root, self._name).unlink(missing_ok=True)
+            self._write("done", {})
+            with suppress(OSError):
+                traceback_path(self._root, self._name).unlink(missing_ok=True)
             self._attempt = ""
 
     def failed(self, error: BaseException) -> None:
-        """The attempt ended with an error; a BenchError says all in its one line, of others the traceback is kept."""
+        """The attempt ended with an error; a BenchError says all in its one line, of others the traceback is kept.
+
+        It was only stopped where the process was told to end, the disk is full, or another has taken the stage over.
+        """
         if not self._attempt:
             return
         self._release()
-        said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        self._write("failed", error=" ".join(said.split()))
-        if isinstance(error, Exception) and not isinstance(error, BenchError):
-            text = "".join(traceback.format_exception(error))
-            try:
-                traceback_path(self._root, self._name).write_text(text)
-            except OSError as trouble:
-                _lost(trouble)
+        said = " ".join((str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}").split())
+        if not isinstance(error, Exception) or getattr(error, "exit_code", None) == RESUMABLE:
+            self._write("stopped", {"error": said})
+        else:
+            self._write("failed", {"error": said})
+            if not isinstance(error, BenchError):
+                try:
+                    traceback_path(self._root, self._name).write_text("".join(traceback.format_exception(error)))
+                except OSError as trouble:
+                    _lost(trouble)
         self._attempt = ""
 
     def _release(self) -> None:
         if self._held is not None:
-            self._write("progress", **self._held)
+            t, line = self._held
+            self._write("progress", line, t)
             self._held = None
 
-    def _write(self, event: str, t: float | None = None, **values: Any) -> None:
-        line = {"t": t or _now(), "event": event} | {name: values.pop(name) for name in ("step", "total")
-                                                     if name in values}
+    def _write(self, event: str, values: Line, t: float | None = None) -> None:
+        line = {"t": t or _now(), "event": event} | {name: values[name] for name in ("step", "total") if name in values}
         line |= {name: _plain(value) for name, value in values.items() if name not in OWN}
         line |= {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid()}
         try:

@@ -254,7 +254,7 @@ def logs(options: argparse.Namespace, console: Console) -> int:
         for new in journal.follow(file):
             if new is not None:
                 print(json.dumps(new) if options.json else spoken(new), flush=True)
-                ended = new["event"] in ("done", "failed")
+                ended = new["event"] in ("done", "failed", "stopped")
             elif ended:
                 break
     return errors.OK

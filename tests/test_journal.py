@@ -12,7 +12,7 @@ import socket
 import pytest
 
 from bench import journal
-from bench.errors import BenchError
+from bench.errors import RESUMABLE, BenchError
 from bench.journal import Journal
 from bench.key import key
 from bench.scale import MICRO
@@ -35,7 +35,7 @@ def lines(root):
 def test_an_attempt_is_a_start_its_progress_and_an_end_each_with_who_wrote_it(root):
     own = Journal(root, STAGE)
     own.start("a1", device="cpu")
-    own.progress(10, 20, loss=0.5, odd=float("nan"), attempt="spoofed")
+    own.progress(10, 20, loss=0.5, odd=float("nan"), attempt="spoofed", event="x", t=5)
     own.note("goes on from a checkpoint", step=10)
     own.done()
     first, progress, note, last = lines(root)
@@ -84,6 +84,16 @@ def test_a_failure_is_one_line_and_only_of_a_bug_is_the_whole_traceback_kept_unt
     assert "test_journal.py" in journal.traceback_path(root, key(STAGE)).read_text()
     own.start("a3")
     own.done()
+    assert not journal.traceback_path(root, key(STAGE)).exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BenchError("no room left on the disk", RESUMABLE)])
+def test_an_attempt_that_can_be_gone_on_from_is_stopped_and_has_not_failed(root, error):
+    own = Journal(root, STAGE)
+    own.start("a1")
+    own.failed(error)
+    assert (lines(root)[-1]["event"], lines(root)[-1]["error"]) == (
+        "stopped", str(error) or "KeyboardInterrupt:")
     assert not journal.traceback_path(root, key(STAGE)).exists()
 
 
