@@ -18,7 +18,7 @@ class Event:
     what: "started", "progress" (step, total, scalars), or a last word: "done" (it is in the store), "held" (another
     process builds it; an executor that is `ahead` waits for that one instead), "failed" (error; log: the whole
     traceback), "died" (its process ended without a word, or it never began for what it waits for did; error).
-    begun: of one that died, whether it had started.
+    begun: of one that died, whether it had started. found: of one that is done, whether another process had built it.
     """
 
     stage: Stage
@@ -29,6 +29,7 @@ class Event:
     error: BenchError | None = None
     log: str = ""
     begun: bool = False
+    found: bool = False
 
 
 class Executor(Protocol):

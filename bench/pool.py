@@ -138,7 +138,7 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
         connection.send(Event(stage, "started"))
         try:
             build.build(stage, store, device, progress)
-            said = Event(stage, "done")
+            said = Event(stage, "done", found=store.key(stage) not in store.built)
         except Held as error:
             said = Event(stage, "held", error=error)
         except BenchError as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from bench import cost, journal
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.executor import Event, Executor
-from bench.key import Stage, key, kind
+from bench.key import Stage, kind
 from bench.lease import Lease
 from bench.lease import said as said_of
 from bench.plan import Row, needs, shown, stages
@@ -196,23 +196,23 @@ class _Work:
             self._push(stage)
             return
         if event.what == "done":
-            self._outcome.built.add(stage)
+            if not event.found:
+                self._outcome.built.add(stage)
             self._there(stage)
             return
         assert event.error is not None
         if event.error.exit_code == RESUMABLE or self._store.full():
             raise disk_full(self._store.root) from event.error
+        error = event.error
         if event.what == "died":
             self._store.sweep()
-        if event.what == "died" and not self._lives_spent(event):
-            self._push(stage)
-        elif stage not in self._dead:
-            self._fail(stage, _cause(stage, event.error, event.log, self._store))
-
-    def _lives_spent(self, event: Event) -> bool:
-        """Whether a stage's processes died too often: LIVES[True] times at work on it, LIVES[False] before that."""
-        self._deaths[event.stage, event.begun] += 1
-        return self._deaths[event.stage, event.begun] >= LIVES[event.begun]
+            self._deaths[stage, event.begun] += 1
+            if self._deaths[stage, event.begun] < LIVES[event.begun]:
+                self._push(stage)
+                return
+            error = BenchError(f"{error} ({LIVES[event.begun]} times)")
+        if stage not in self._dead:
+            self._fail(stage, _cause(stage, error, event.log, self._store))
 
     def _there(self, stage: Stage) -> None:
         """Goes on with what a stage that is now stored makes possible."""
@@ -247,14 +247,13 @@ def said(failed: dict[Row, str]) -> list[str]:
 
 
 def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:
-    """One line for the summary; the traceback goes to the store's logs/."""
-    line = f"{kind(stage)}: {' '.join(str(error).split())}"
-    journal.given_up(store.root, stage, " ".join(str(error).split()))
-    if log:
-        path = store.root / "logs" / f"{key(stage)}.log"
-        path.write_text(log)
-        line += f" (log: {path})"
-    return line
+    """One line for the summary; the traceback goes to the store's logs/, where a stage's journal lies, too."""
+    said = " ".join(str(error).split())
+    journal.given_up(store.root, stage, said)
+    path = journal.traceback_path(store.root, store.key(stage))
+    path.write_text(log) if log else path.unlink(missing_ok=True)
+    there = next((f" (log: {file})" for file in (path, path.with_suffix(".jsonl")) if file.is_file()), "")
+    return f"{kind(stage)}: {said}{there}"
 
 
 def _priority(stage: Stage) -> tuple[int, float]:

@@ -38,6 +38,7 @@ class Store:
         self._sound: set[str] = set()
         self._keys: dict[Stage, str] = {}
         self._claims: dict[str, lease.Claim] = {}
+        self.built: set[str] = set()  # keys of the stages that came into the store through this object
         if not create:
             return
         try:
@@ -223,6 +224,7 @@ class Store:
         claim.check()
         try:
             os.rename(out, path)
+            self.built.add(path.name)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from dataclasses import replace
+
+from bench import FULL, build, plan
 from bench.pool import Pool
 from bench.scale import MICRO
 from bench.stages import Trials
 from bench.store import Store
+from bench.train import loop
 
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
 
@@ -34,3 +41,60 @@ def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_wor
         assert pool.idle == 1
         pool.submit(Trials(MICRO.world, (1,), MICRO.band))
         assert last_word(pool).what == "done"
+
+
+def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there_to_the_same_bytes(micro, tmp_path):
+    first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    stage = replace(first, schedule=replace(first.schedule, steps=120))
+    with Pool(1, micro.root, "cpu") as pool:
+        pool.submit(stage)
+        while next(pool.events(60)).what != "progress":
+            pass
+        assert micro.held(stage).pid == pool._processes[0].pid
+    step, _ = loop.read(micro.checkpoints(stage), micro.key(stage))
+    assert 0 < step < 120
+    assert micro.running() == []
+    assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []
+    steps = []
+    path = build.build(stage, micro, progress=lambda step, total, **scalars: steps.append(step))
+    assert steps[0] >= step
+    assert not micro.checkpoints(stage).exists()
+    again = Store(tmp_path)
+    for above in plan.stages([stage])[:-1]:
+        again.path(above).parent.mkdir(parents=True, exist_ok=True)
+        again.path(above).symlink_to(micro.path(above))
+    whole = build.build(stage, again)
+    for file in ("pretrain.json", *(path.name for path in path.glob("*.safetensors"))):
+        assert (path / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_checkpoints_nor_its_result(
+        micro, monkeypatch):
+    first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    stage = replace(first, schedule=replace(first.schedule, steps=120))
+    monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "2")
+    monkeypatch.setattr(loop, "EVERY", 0)
+    with Pool(1, micro.root, "cpu") as pool:
+        pool.submit(stage)
+        while next(pool.events(60)).what != "progress":
+            pass
+        os.kill(pool._processes[0].pid, signal.SIGSTOP)
+        stalled, end = micro.held(stage), time.monotonic() + 60
+        while micro.held(stage) and time.monotonic() < end:
+            time.sleep(0.1)
+        seen = []
+
+        def progress(step, total, **scalars):
+            if step == 80:  # the thief is at work and has kept a state: now the other wakes up
+                kept = os.listdir(micro.checkpoints(stage))
+                os.kill(pool._processes[0].pid, signal.SIGCONT)
+                word = next(event for event in pool.events(60) if event.what != "progress")
+                seen.append((word.what, micro.held(stage).attempt != stalled.attempt,
+                             os.listdir(micro.checkpoints(stage)) == kept, len(kept)))
+
+        path = build.build(stage, micro, progress=progress)
+        assert seen == [("held", True, True, 3)]  # the state, the log, what it is built from
+    assert sorted(Store(micro.root).manifest(stage)["files"]) == sorted(
+        file.name for file in path.iterdir() if file.name != "MANIFEST.json")
+    assert Store(micro.root).sound(stage)
+    assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []

@@ -192,6 +192,8 @@ def test_ctrl_c_ends_with_130_keeps_what_is_complete_and_leaves_no_attempt_behin
     store = Store(tmp_path / "s")
     assert list((store.root / "objects").glob("*/*"))
     assert not list((tmp_path / "r").glob("*/*.new"))
+    assert not list((store.root / "work").iterdir())
+    assert not list((store.root / "leases").iterdir())
     assert main(command[3:]) == 0
     assert csv(tmp_path / "r") == csv(there / "results")
     assert not list((store.root / "work").iterdir())
