@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, ClassVar
+
+from bench.errors import BenchError
 
 
 class Stage:
@@ -80,3 +84,80 @@ def upstream(value: Any) -> Iterator[Stage]:
             yield child
         else:
             yield from upstream(child)
+
+
+def dump(stage: Stage) -> str:
+    """JSON that `load` makes the stage from again, in another process: its classes, their versions, and all fields, those
+    that are not compared included. Fields that say where something lies are written out from the root.
+
+    Raises TypeError for a value that is neither None, a truth value, a number, text, a tuple nor a dataclass.
+    """
+    return json.dumps({"key": key(stage), "stage": _plain(stage)}, indent=1, allow_nan=False) + "\n"
+
+
+def load(text: str, name: str) -> Stage:
+    """The stage of key `name` that `dump` wrote. Makes frozen dataclasses of the suite's own modules and nothing else.
+
+    Raises BenchError for text that is no such JSON, for other classes, fields or versions than this suite has, and for
+    a stage of another key.
+    """
+    try:
+        document = json.loads(text)
+        given, stage = document["key"], _value(document["stage"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); ask for the stage again "
+                         "with bench run") from error
+    if not isinstance(stage, Stage) or given != name or key(stage) != name:
+        raise BenchError(f"request {name[:12]} holds another stage than its name says; ask for the stage again with "
+                         "bench run")
+    return stage
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{type(value).__name__} cannot be written into a request: {value!r}")
+    said: dict[str, Any] = {"class": f"{type(value).__module__}.{type(value).__qualname__}"}
+    if isinstance(value, Stage):
+        said["version"] = type(value).version
+    said["fields"] = own = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
+    for f in fields(value):
+        if not f.compare and f.name == "path" and own["path"]:
+            own["path"] = os.path.abspath(own["path"])
+    return said
+
+
+def _value(plain: Any) -> Any:
+    if plain is None or isinstance(plain, (bool, int, float, str)):
+        return plain
+    if isinstance(plain, list):
+        return tuple(map(_value, plain))
+    made, said = _class(plain["class"]), plain["fields"]
+    if issubclass(made, Stage) and plain["version"] != made.version:
+        raise ValueError(f"it asks for version {plain['version']} of {made.__name__}, and this suite has {made.version}")
+    known = {f.name for f in fields(made) if f.init}  # type: ignore[arg-type]
+    if set(said) != known:
+        raise ValueError(f"{made.__name__} has other fields: {', '.join(sorted(known.symmetric_difference(said)))}")
+    try:
+        return made(**{name: _value(one) for name, one in said.items()})
+    except BenchError as error:
+        raise ValueError(str(error)) from error
+
+
+def _class(name: str) -> type:
+    """The frozen dataclass of that name, which a module of the suite defines. Raises ValueError for any other."""
+    module, _, short = name.rpartition(".")
+    rooms = module.split(".")
+    if rooms[0] != "bench" or len(rooms) < 2 or not all(room.isidentifier() for room in rooms):
+        raise ValueError(f"{name} is no class of the suite")
+    try:
+        made = getattr(importlib.import_module(module), short, None)
+    except ImportError as error:
+        raise ValueError(f"{name} is no class of this suite") from error
+    if not (isinstance(made, type) and is_dataclass(made) and made.__module__ == module
+            and made.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise ValueError(f"{name} is no frozen dataclass of the suite")
+    return made

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 import warnings
@@ -17,7 +18,7 @@ from typing import Any
 from bench import lease
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.files import sha256, sync
-from bench.key import Stage, document, key, kind
+from bench.key import Stage, document, dump, key, kind, load
 
 MANIFEST = "MANIFEST.json"
 DOCUMENT = "stage.json"  # beside the checkpoints of a training: what it is built from
@@ -230,6 +231,24 @@ class Store:
                 raise
         sync(path.parent)
         sync(path.parent.parent)
+
+    def ask(self, stage: Stage) -> Path:
+        """Writes requests/<key>.json, from which a process elsewhere makes the stage again (`asked`)."""
+        path = self.root / "requests" / f"{key(stage)}.json"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
+        part.write_text(dump(stage))
+        os.replace(part, path)
+        return path
+
+    def asked(self, name: str) -> Stage:
+        """The stage of that key, by its request. Raises BenchError where there is none, or none that fits."""
+        try:
+            text = (self.root / "requests" / f"{name}.json").read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BenchError(f"store {self.root}: no request {name[:12]} that can be read; bench run --on ENGINE writes "
+                             "them") from error
+        return load(text, name)
 
 
 def disk_full(root: Path) -> BenchError:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from bench.key import Stage, document, key, kind, upstream
+from bench import FULL, ablation, plan, prior_parts
+from bench.errors import BenchError, NotHere
+from bench.key import Stage, document, dump, key, kind, load, upstream
+from bench.plan import Row, shown, stages
+from bench.scale import MICRO, PAPER, REHEARSAL
+from bench.stages import Numerics, Prepared, Trials
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,77 @@ def test_upstream_finds_stages_inside_plain_values():
     assert list(upstream(fill)) == [Dig(3)]
     assert '"layers":[1,2.5]' in document(fill)
     assert key(replace(fill, layers=(1.0,))) != key(fill)
+
+
+def every(at):
+    """Every stage of every ablation of the suite at a scale."""
+    found = {}
+    for name in ablation.names():
+        for variant in ablation.load(name).variants:
+            with suppress(NotHere):
+                row = Row(variant.name, 0, "real", plan.plan(variant, at.items(), at, 0))
+                found |= dict.fromkeys(stages(shown(row)))
+    return list(found)
+
+
+@pytest.mark.parametrize("at", [MICRO, replace(REHEARSAL, prior=""), PAPER], ids=lambda at: at.name)
+def test_every_stage_of_every_ablation_is_read_back_as_it_was(at):
+    found = every(at)
+    assert len(found) > 200
+    for stage in found:
+        again = load(dump(stage), key(stage))
+        assert again == stage
+        assert repr(again) == repr(stage)  # 1 and 1.0 are equal, and so is what is not compared
+
+
+def test_a_systems_own_stages_and_frozen_parts_are_read_back_too():
+    kinds = {type(stage).__module__ for stage in every(MICRO)}
+    assert {"bench.systems.guided", "bench.systems.linear", "bench.systems.brain2image"} <= kinds
+    for part in prior_parts.recipe(Numerics()).values():
+        assert load(dump(part), key(part)) == part
+
+
+def test_where_a_file_lies_is_written_out_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trials = Trials(Prepared("mine", "ab", 4, 64, 128.0, path="data/mine"), (0,), (5, 95))
+    assert load(dump(trials), key(trials)).world.path == str(tmp_path / "data/mine")
+
+
+def trials():
+    return plan.plan(FULL, MICRO.items(), MICRO, 0).items.trials
+
+
+@pytest.mark.parametrize(("old", "new", "why"), [
+    ("bench.stages.Trials", "os.Trials", "no class of the suite"),
+    ("bench.stages.Trials", "bench.stages.subprocess.Popen", "no class of this suite"),
+    ("bench.stages.Trials", "bench.store.Store", "no frozen dataclass"),
+    ("bench.stages.Trials", "bench.stages.replace", "no frozen dataclass"),
+    ("bench.stages.Trials", "bench.run.Outcome", "no frozen dataclass"),
+    ("bench.stages.Trials", "bench.variant.On", "other fields"),
+    ("bench.stages.Trials", "bench..Trials", "no class of the suite"),
+    ('"window"', '"door"', "other fields: door, window"),
+    ('"version": 3', '"version": 2', "version 2 of Trials, and this suite has 3"),
+    ('"split": "item"', '"split": "block"', "another stage than its name says"),
+    ('"key": "', '"key": "0', "another stage than its name says"),
+    ('"stage"', '"age"', "KeyError"),
+    ("{", "", "JSONDecodeError"),
+])
+def test_a_request_that_was_tampered_with_is_refused_in_one_line(old, new, why):
+    text = dump(trials())
+    assert old in text
+    with pytest.raises(BenchError) as refused:
+        load(text.replace(old, new, 1), key(trials()))
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert key(trials())[:12] in str(refused.value)
+
+
+def test_a_request_of_another_stage_is_refused():
+    other = replace(trials(), split="block")
+    with pytest.raises(BenchError, match="another stage"):
+        load(dump(other), key(trials()))
+
+
+def test_a_value_that_has_no_plain_form_is_not_written():
+    with pytest.raises(TypeError, match="request"):
+        dump(Dig(1, Path("x")))
