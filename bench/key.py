@@ -87,8 +87,8 @@ def upstream(value: Any) -> Iterator[Stage]:
 
 
 def dump(stage: Stage) -> str:
-    """JSON that `load` makes the stage from again, in another process: its classes, their versions, and all fields, those
-    that are not compared included. Fields that say where something lies are written out from the root.
+    """JSON that `load` makes the stage from again, in another process: its classes, their versions, and all fields,
+    those that are not compared included. Fields that say where something lies are written out from the root.
 
     Raises TypeError for a value that is neither None, a truth value, a number, text, a tuple nor a dataclass.
     """
@@ -105,8 +105,8 @@ def load(text: str, name: str) -> Stage:
         document = json.loads(text)
         given, stage = document["key"], _value(document["stage"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); ask for the stage again "
-                         "with bench run") from error
+        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); ask for the stage "
+                         "again with bench run") from error
     if not isinstance(stage, Stage) or given != name or key(stage) != name:
         raise BenchError(f"request {name[:12]} holds another stage than its name says; ask for the stage again with "
                          "bench run")
@@ -137,7 +137,8 @@ def _value(plain: Any) -> Any:
         return tuple(map(_value, plain))
     made, said = _class(plain["class"]), plain["fields"]
     if issubclass(made, Stage) and plain["version"] != made.version:
-        raise ValueError(f"it asks for version {plain['version']} of {made.__name__}, and this suite has {made.version}")
+        raise ValueError(f"it asks for version {plain['version']} of {made.__name__}, and this suite has "
+                         f"{made.version}")
     known = {f.name for f in fields(made) if f.init}  # type: ignore[arg-type]
     if set(said) != known:
         raise ValueError(f"{made.__name__} has other fields: {', '.join(sorted(known.symmetric_difference(said)))}")

@@ -246,8 +246,8 @@ class Store:
         try:
             text = (self.root / "requests" / f"{name}.json").read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise BenchError(f"store {self.root}: no request {name[:12]} that can be read; bench run --on ENGINE writes "
-                             "them") from error
+            raise BenchError(f"store {self.root}: no request {name[:12]} that can be read; bench run --on ENGINE "
+                             "writes them") from error
         return load(text, name)
 
 

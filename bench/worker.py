@@ -1,0 +1,126 @@
+"""Builds one stage in a process of its own, as an engine wants it: `python -P -m bench.worker KEY --store DIR`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from bench import errors
+from bench.cli import Parser
+from bench.errors import RESUMABLE, BenchError
+from bench.key import Stage, key, kind
+from bench.plan import needs
+from bench.pool import QUIET
+from bench.run import device
+from bench.store import Store
+
+
+class Stopped(SystemExit):
+    """The engine wants the machine back: what was begun is put away, and the exit code says that it can be resumed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds the stage and returns the exit code; one that is there already is done at once. 75: the disk is full, or
+    the engine stopped it (SIGTERM, SIGUSR2): the same command goes on from the last checkpoint."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _stop)
+    os.environ.update(QUIET)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        options = _parser().parse_args(arguments)
+        store = Store(_existing(Path(options.store)))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
+        note(store, options.key, None)
+        stage = store.asked(options.key)
+        _build(stage, store, device(options.device))
+    except BenchError as error:
+        note(store, options.key, error)
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return errors.INTERRUPTED
+    except Stopped:
+        print("bench: stopped by the engine; the same command goes on from the last checkpoint", file=sys.stderr)
+        return RESUMABLE
+    except Exception as error:
+        traceback.print_exc()
+        note(store, options.key, BenchError(f"{type(error).__name__}: {error}", errors.SOME_FAILED))
+        return errors.SOME_FAILED
+    print(f"{kind(stage)} {key(stage)} is complete")
+    return errors.OK
+
+
+def note(store: Store, name: str, error: BenchError | None) -> None:
+    """Keeps beside a request why its last attempt failed; None: forgets it."""
+    path = _note(store, name)
+    if error is None:
+        path.unlink(missing_ok=True)
+    elif not store.full(error):
+        path.write_text(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+
+
+def noted(store: Store, name: str) -> BenchError | None:
+    """Why the last attempt at the stage of that key failed, by its own word; None where it left none."""
+    try:
+        said = json.loads(_note(store, name).read_text())
+        return BenchError(str(said["error"]), int(said["exit_code"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def command(stage: Stage, store: Store, device: str) -> list[str]:
+    """What an engine runs for a stage whose request is written. -P: a user's folder may be called models, too."""
+    return [sys.executable, "-P", "-m", "bench.worker", key(stage), "--store", str(store.root.absolute()),
+            "--device", device]
+
+
+def _build(stage: Stage, store: Store, device: str) -> None:
+    if store.sound(stage):
+        return
+    for above in needs(stage):
+        if not store.has(above):
+            raise BenchError(f"{kind(stage)} is built from {kind(above)} {key(above)[:12]}, which the store lacks; "
+                             "bench run builds them in order")
+    from bench.build import build  # imports torch: some seconds, which a stage that is there does not need
+
+    build(stage, store, device)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="bench.worker", description="Build one stage by its request in the store.")
+    parser.add_argument("key", metavar="KEY", help="64 hex digits: the name of requests/KEY.json")
+    parser.add_argument("--store", required=True, metavar="DIR")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    return parser
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        raise BenchError(f"no store at {root}: it must lie on a disk that this machine shares with the one that asked "
+                         "for the stage", errors.ENVIRONMENT)
+    return root
+
+
+def _note(store: Store, name: str) -> Path:
+    return store.root / "requests" / f"{name}.error"
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for one in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(one, signal.SIG_IGN)  # putting away is not to be interrupted
+    raise Stopped(RESUMABLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
