@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         options = _parser().parse_args(arguments)
+        if options.leash:
+            threading.Thread(target=_end_with_standard_input, daemon=True).start()
         store = Store(_existing(Path(options.store)))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -80,9 +83,10 @@ def noted(store: Store, name: str) -> BenchError | None:
 
 
 def command(stage: Stage, store: Store, device: str) -> list[str]:
-    """What an engine runs for a stage whose request is written. -P: a user's folder may be called models, too."""
+    """What an engine runs for a stage whose request is written, with a pipe as its standard input, which ends when the
+    engine's own process does. -P: a user's folder may be called models, too."""
     return [sys.executable, "-P", "-m", "bench.worker", key(stage), "--store", str(store.root.absolute()),
-            "--device", device]
+            "--device", device, "--leash"]
 
 
 def _build(stage: Stage, store: Store, device: str) -> None:
@@ -102,7 +106,14 @@ def _parser() -> Parser:
     parser.add_argument("key", metavar="KEY", help="64 hex digits: the name of requests/KEY.json")
     parser.add_argument("--store", required=True, metavar="DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--leash", action="store_true", help="stop when standard input ends: whoever began it is gone")
     return parser
+
+
+def _end_with_standard_input() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _existing(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A Slurm of its own on this machine, for tests: two GPUs that are none, partitions low and high, pre-emption by requeue.
+"""A Slurm of its own on this machine, for tests: two GPUs that are none, and partitions low and high that pre-empts it.
 
     python tests/slurm.py FOLDER    starts one and keeps it until Ctrl-C; commands find it by SLURM_CONF
 """
@@ -116,8 +116,7 @@ def _until(true, who: str, folder: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not true():
         if time.monotonic() > until:
-            log = folder / f"{who}.log"
-            raise RuntimeError(f"{who} did not come up: {log.read_text()[-2000:] if log.exists() else 'it wrote no log'}")
+            raise RuntimeError(f"{who} did not come up: {(folder / f'{who}.out').read_text()[-2000:]}")
         time.sleep(0.2)
 
 

@@ -16,16 +16,17 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from bench import worker
 from bench.engines import settings
 from bench.errors import ENVIRONMENT, OK, RESUMABLE, BenchError
+from bench.executor import Event
 from bench.key import Stage, key, kind
-from bench.pool import Event
 from bench.store import Store
 
 KNOWN: settings.Known = {
@@ -37,7 +38,6 @@ NOTICE = 90  # s before the end that a job is told
 CPUS = 2
 ASK = 10.0  # s from one question to Slurm to the next
 SETTLE = 20.0  # s that a stage may take to be seen in the store when its job has ended: disks are shared slowly
-AGAIN = 2  # times that a stage whose job died without a word is submitted again
 PATIENCE = 300.0  # s that a job that was told to stop, and is not stopped, waits before it goes on
 QUEUED = {"PENDING", "RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED",
           "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "RESV_DEL_HOLD"}
@@ -86,7 +86,7 @@ class Job:
         return DelayedSubmission(replace(self))
 
     def _run(self) -> int:
-        self._worker = subprocess.Popen(self.command)
+        self._worker = subprocess.Popen(self.command, stdin=subprocess.PIPE)
         while (code := self._worker.poll()) is None:
             time.sleep(0.2)
         self._worker = None
@@ -96,106 +96,116 @@ class Job:
         return worker.noted(Store(Path(self.root)), self.key) is None
 
 
-@dataclass(eq=False)
-class Handle:
-    """A stage that was handed to Slurm: its job's number, how often it was submitted again, since when it is gone."""
+@dataclass
+class Handed:
+    """A stage that Slurm has: its job's number, those that it waits for, and since when the job is gone."""
 
-    stage: Stage
-    after: list[Handle]
-    job: str = ""
-    again: int = 0
+    job: str
+    after: tuple[Stage, ...]
     gone: float | None = None
-    error: BenchError | None = None
 
 
 class Slurm:
-    """Submits stages and says what became of them.
+    """An Executor whose stages are jobs.
 
-    given: settings, as `bench.engines.settings` reads them. Raises BenchError (exit 3) where submitit or Slurm's
-    commands are missing.
+    given: settings, as `bench.engines.settings` reads them. wait: whether to stay until they have ended; else the last
+    word about each is "queued". Raises BenchError (exit 3) where submitit or Slurm's commands are missing.
     """
 
-    def __init__(self, store: Store, given: Sequence[str]):
+    ahead = True
+    idle = 1  # one more, always
+
+    def __init__(self, store: Store, given: Sequence[str], wait: bool = True):
         examine()
-        self.store = store
-        self.asked = settings.read(given, KNOWN)
+        self._store, self._wait = store, wait
+        self._asked = settings.read(given, KNOWN)
         self._folder = store.root.absolute() / "slurm"
-        self._open: list[Handle] = []
-        self._lanes: list[str] = []
-        self._queue: dict[str, tuple[str, str, str]] = {}
+        self._open: dict[Stage, Handed] = {}
+        self._lost: dict[Stage, BenchError] = {}
+        self._jobs: list[str] = []  # in the order of their submission
+        self._queue: dict[str, tuple[str, str, str]] = {}  # of a job's number: state, reason, name
         self._looked = 0.0
-        self._look()
 
-    def submit(self, stage: Stage, after: Sequence[Handle]) -> Handle:
-        """Hands a stage to Slurm, to be begun when those of `after` are complete. One that is queued already, by an
-        earlier run, is taken over."""
-        handle = Handle(stage, list(after))
-        name = self._known(stage)
-        if name and self._queue.get(name, ("", "", ""))[2] == _name(stage) and self._alive(name):
-            handle.job = name
-            self._lanes.append(name)
+    def __enter__(self) -> Self:
+        if not self._look():
+            raise BenchError("Slurm does not answer: squeue shows no queue, and what is queued already is not known",
+                             ENVIRONMENT)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Cancels what a run that waits has given up. One that is interrupted, or does not wait, leaves its jobs."""
+        if self._open and self._wait and kind is None:
+            subprocess.run(["scancel", *(handed.job for handed in self._open.values())], check=False)
+
+    def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
+        """Hands a stage to Slurm, to be begun when those of `after` are complete. One that an earlier run has queued is
+        taken over."""
+        job = self._known(stage)
+        self._lost.pop(stage, None)
+        if job and self._alive(job) and self._queue[job][2] == _name(stage):
+            self._jobs.append(job)
         else:
-            self._submit(handle)
-        self._open.append(handle)
-        return handle
+            if job and (said := worker.noted(self._store, key(stage))):
+                warnings.warn(f"{kind(stage)} {key(stage)[:12]} failed the last time ({said}); it is submitted again",
+                              stacklevel=2)
+            try:
+                job = self._submit(stage, [self._open[above].job for above in after if above in self._open])
+            except BenchError as error:
+                self._lost[stage] = error
+        self._open[stage] = Handed(job, tuple(after))
 
-    def poll(self) -> list[Event]:
-        """What has come to an end since; asks Slurm every ASK seconds at most."""
-        if time.monotonic() - self._looked < ASK or not self._look():
-            return []
-        events = []
-        for handle in list(self._open):
-            event = self._judge(handle)
-            if event:
-                self._open.remove(handle)
-                events.append(event)
-        return events
+    def events(self, timeout: float) -> Iterator[Event]:
+        """Last words; Slurm is asked every ASK seconds at most."""
+        if self._wait and not self._lost.keys() & self._open.keys():  # of those that were refused it is known at once
+            time.sleep(min(timeout, max(0.0, self._looked + ASK - time.monotonic())))
+            if time.monotonic() - self._looked < ASK or not self._look():
+                return
+        ended: set[Stage] = set()
+        for stage, handed in list(self._open.items()):
+            if event := self._judge(stage, handed, ended):
+                del self._open[stage]
+                ended.add(stage)
+                yield event
 
-    def cancel(self) -> None:
-        """Takes every job that is still open out of the queue."""
-        if self._open:
-            subprocess.run(["scancel", *(handle.job for handle in self._open)], check=False)
-        self._open = []
-
-    def _judge(self, handle: Handle) -> Event | None:
-        if self.store.has(handle.stage):
-            _job_file(self.store, handle.stage).unlink(missing_ok=True)
-            return Event(handle.stage, "done")
-        lost = next((above.error for above in handle.after if above.error), None)
-        if lost:
-            subprocess.run(["scancel", handle.job], check=False)
-            return self._failed(handle, lost)
-        if self._alive(handle.job):
-            handle.gone = None
+    def _judge(self, stage: Stage, handed: Handed, ended: set[Stage]) -> Event | None:
+        """The last word about a stage, None while there is none. ended: whose last word was said in this round, so that
+        it is not known yet whether they are submitted again."""
+        if self._store.has(stage):
+            _job_file(self._store, stage).unlink(missing_ok=True)
+            return Event(stage, "done")
+        if stage in self._lost:
+            return Event(stage, "failed", error=self._lost[stage])
+        if lost := next((self._lost[above] for above in handed.after if above in self._lost), None):
+            subprocess.run(["scancel", handed.job], check=False)
+            return self._failed(stage, lost)
+        if not self._wait:
+            return Event(stage, "queued")
+        if self._alive(handed.job):
+            handed.gone = None
             return None
-        handle.gone = handle.gone or time.monotonic()
-        if time.monotonic() - handle.gone < SETTLE:
+        handed.gone = handed.gone or time.monotonic()
+        if time.monotonic() - handed.gone < SETTLE:
             return None
-        if said := worker.noted(self.store, key(handle.stage)):
-            return self._failed(handle, said)
-        state, reason, _ = self._queue.get(handle.job, ("", "", ""))
+        if said := worker.noted(self._store, key(stage)):
+            return self._failed(stage, said)
+        state, reason, _ = self._queue.get(handed.job, ("", "", ""))
         how = ", ".join(filter(None, (state or "gone from the queue", reason)))
-        where = f"its Slurm job {handle.job} ended ({how})"
-        log = f"; its log: {self._folder / handle.job}_0_log.out"
-        waited = state in ("CANCELLED", "PENDING") and "Dependency" in reason
-        if state in FINAL and not waited:
-            return self._failed(handle, BenchError(f"{where}: {FINAL[state]}{log}"))
-        if not waited:
-            handle.again += 1
-        if handle.again > AGAIN:
-            return self._failed(handle, BenchError(f"{where} and left no word, as {AGAIN} before it did{log}"))
-        if not waited:
-            warnings.warn(f"{kind(handle.stage)} {key(handle.stage)[:12]}: {where} and left no word; it is "
-                          f"submitted again{log}", stacklevel=2)
-        try:
-            self._submit(handle)
-        except BenchError as error:
-            return self._failed(handle, error)
-        return None
+        error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")
+        if state in ("CANCELLED", "PENDING") and "Dependency" in reason:
+            above = [one for one in handed.after if not self._store.has(one)]
+            if any(one in ended or (one in self._open and not self._alive(self._open[one].job)) for one in above):
+                return None
+            if given_up := [one for one in above if one not in self._open]:
+                return self._failed(stage, BenchError(f"{kind(given_up[0])}, which it is built from, failed"))
+            return Event(stage, "died", error=error)
+        if state in FINAL:
+            return self._failed(stage, BenchError(f"{error}; {FINAL[state]}"))
+        return Event(stage, "died", error=error, begun=True)
 
-    def _failed(self, handle: Handle, error: BenchError) -> Event:
-        handle.error = error
-        return Event(handle.stage, "failed", error=error)
+    def _failed(self, stage: Stage, error: BenchError) -> Event:
+        self._lost[stage] = error
+        return Event(stage, "failed", error=error)
 
     def _alive(self, name: str) -> bool:
         state, reason, _ = self._queue.get(name, ("", "", ""))
@@ -216,20 +226,20 @@ class Slurm:
             self._queue[name] = (state, "" if reason == "None" else reason, title)
         return True
 
-    def _submit(self, handle: Handle) -> None:
+    def _submit(self, stage: Stage, after: Sequence[str]) -> str:
+        """The number of the new job. Raises BenchError where Slurm takes none."""
         import submitit
 
-        stage, asked = handle.stage, self.asked(handle.stage)
-        least = gpus_of(stage)
+        asked, least = self._asked(stage), gpus_of(stage)
         gpus = asked.get("gpus", least)
         if gpus < least:
-            raise BenchError(f"{kind(stage)} is planned for {least} GPUs, and gpus is {gpus}")
-        self.store.ask(stage)
-        worker.note(self.store, key(stage), None)
-        needed = [f"afterok:{above.job}" for above in handle.after if not self.store.has(above.stage)]
+            raise BenchError(f"it is planned for {least} GPUs, and gpus is {gpus}")
+        self._store.ask(stage)
+        worker.note(self._store, key(stage), None)
+        needed = [f"afterok:{job}" for job in after]
         width = asked.get("at_once", 0)
-        if width and len(self._lanes) >= width:
-            needed.append(f"afterany:{self._lanes[-width]}")
+        if width and len(self._jobs) >= width:
+            needed.append(f"afterany:{self._jobs[-width]}")
         more = {"requeue": True, "kill-on-invalid-dep": "yes"} | ({"dependency": ",".join(needed)} if needed else {})
         executor = submitit.SlurmExecutor(self._folder, asked.get("timeouts", TIMEOUTS),
                                           python=f"{shlex.quote(sys.executable)} -P")
@@ -244,19 +254,19 @@ class Slurm:
             kept = {name: said for name, said in os.environ.items() if name.startswith(("SBATCH_", "SLURM_CONF"))}
             with submitit.helpers.clean_env():  # of what a job, in which this may run, would pass on
                 os.environ.update(kept)  # where the cluster is, and the user's defaults, are no part of that
-                job = executor.submit(Job(worker.command(stage, self.store, "cuda" if least else "cpu"),
-                                          str(self.store.root.absolute()), key(stage)))
+                job = executor.submit(Job(worker.command(stage, self._store, "cuda" if least else "cpu"),
+                                          str(self._store.root.absolute()), key(stage)))
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            raise BenchError(f"Slurm takes no job for {kind(stage)}: {_last_line(error)}") from error
-        handle.job, handle.gone = job.job_id, None
-        self._queue[handle.job] = ("PENDING", "", _name(stage))
-        self._lanes.append(handle.job)
-        _job_file(self.store, stage).write_text(json.dumps({"engine": "slurm", "job": handle.job}))
+            raise BenchError(f"Slurm takes no job for it: {_last_line(error)}") from error
+        self._queue[job.job_id] = ("PENDING", "", _name(stage))
+        self._jobs.append(job.job_id)
+        _job_file(self._store, stage).write_text(json.dumps({"engine": "slurm", "job": job.job_id}))
+        return job.job_id
 
     def _known(self, stage: Stage) -> str:
         """The job that an earlier run submitted for a stage; "" where there is none."""
         try:
-            said = json.loads(_job_file(self.store, stage).read_text())
+            said = json.loads(_job_file(self._store, stage).read_text())
             return str(said["job"]) if said["engine"] == "slurm" else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,6 +173,8 @@ def _listen(stage: Stage, processes: dict[Connection, subprocess.Popen], runtime
 
 def _take_part(descriptor: int) -> None:
     """The life of one of the processes."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # meant for whoever launched this, whose end is its end
+        signal.signal(number, signal.SIG_IGN)
     connection = Connection(descriptor)
     task: Task = connection.recv()
 

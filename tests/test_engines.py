@@ -1,0 +1,146 @@
+"""What engines are asked for, and what a job does, without any cluster; tests/test_slurm.py and test_ray.py have one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from bench import FULL, plan
+from bench.engines import ray, settings, slurm
+from bench.errors import BenchError
+from bench.key import kind
+from bench.scale import MICRO
+from bench.stages import Numerics
+from bench.store import Store
+
+FILE = """
+partition = "gpu"
+time = "12:00:00"
+memory = 64
+setup = ["module load cuda"]
+
+[options]
+constraint = "h100"
+
+[score]
+gpus = 0
+time = "30"
+
+[score.options]
+nice = "5"
+"""
+
+
+def stages():
+    return {kind(stage): stage for stage in plan.stages([plan.plan(FULL, MICRO.items(), MICRO, 0)])}
+
+
+def test_a_file_asks_for_all_stages_and_for_one_kind_and_the_last_word_counts(tmp_path):
+    (tmp_path / "slurm.toml").write_text(FILE)
+    asked = settings.read([str(tmp_path / "slurm.toml"), "time=2:00:00", "pretrain.gpus=2", "options.nice=9"],
+                          slurm.KNOWN)
+    every = {"partition": "gpu", "time": "2:00:00", "memory": 64, "setup": ["module load cuda"]}
+    assert asked(stages()["trials"]) == every | {"options": {"constraint": "h100", "nice": "9"}}
+    assert asked(stages()["pretrain"])["gpus"] == 2
+    assert asked(stages()["score"]) == every | {"gpus": 0, "time": "30",
+                                                "options": {"constraint": "h100", "nice": "5"}}
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("partition = 3", "text"),
+    ('gpus = "2"', "a whole number"),
+    ("gpus = 0.5", "a whole number"),
+    ("gpus = true", "a whole number"),
+    ("gpus = -1", "a whole number from 0 on"),
+    ("memory = inf", "a number from 0 on"),
+    ("time = 02:00:00", "text"),
+    ('setup = "module load cuda"', "a list of texts"),
+    ("options = {nice = 5}", "a table of texts"),
+    ("gpu = 1", "no setting 'gpu'"),
+    ("[paint]\ngpus = 1", "no setting 'paint'"),
+    ("[score]\ngpu = 1", "no setting 'gpu'"),
+    ("score = 1", "no setting 'score'"),
+    ("gpus = ", "no TOML"),
+])
+def test_a_file_that_asks_for_what_there_is_not_is_refused_with_what_there_is(tmp_path, text, why):
+    file = tmp_path / "slurm.toml"
+    file.write_text(text)
+    with pytest.raises(BenchError) as refused:
+        settings.read([str(file)], slurm.KNOWN)
+    assert str(refused.value).startswith(str(file))
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+    if why.startswith("no setting"):
+        assert "partition" in str(refused.value)
+        assert "guidedencoder" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["gpus=many", "gpus=0.5", "score.gpus=x", "paint.gpus=1", "gpu=1", "nowhere.toml"])
+def test_a_flag_that_is_not_understood_is_refused_alike(text):
+    with pytest.raises(BenchError, match=text.partition("=")[0]):
+        settings.read([text], slurm.KNOWN)
+
+
+def test_fractions_of_a_gpu_are_asked_of_ray_and_not_of_slurm():
+    assert settings.read(["gpus=0.25"], ray.KNOWN)(stages()["score"]) == {"gpus": 0.25}
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("90", 90), ("30:00", 30), ("2:00:00", 120), ("0:00:30", 1), ("1-0", 1440), ("1-02:30", 1590), ("2-00:00:01", 2881)])
+def test_a_time_is_read_as_slurm_reads_it(text, expected):
+    assert slurm.minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "two hours", "0", "0:00", "1:2:3:4", "-5", "1.5"])
+def test_a_time_that_is_none_is_refused(text):
+    with pytest.raises(BenchError, match="time="):
+        slurm.minutes(text)
+
+
+def test_a_stage_without_numerics_asks_for_no_gpu_and_a_training_for_one_a_process():
+    assert slurm.gpus_of(stages()["trials"]) == slurm.gpus_of(stages()["pretrain"]) == 0
+    cuda = Numerics(device_class="cuda")
+    assert slurm.gpus_of(replace(stages()["score"], numerics=cuda)) == 1
+    assert slurm.gpus_of(replace(stages()["pretrain"], numerics=replace(cuda, world_size=4))) == 4
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job whose command notes that it began, and the second time ends well."""
+    submitit = pytest.importorskip("submitit")
+    store = Store(tmp_path / "s")
+    (store.root / "requests").mkdir()
+    script = f"echo begun >> {tmp_path}/said; test $(wc -l < {tmp_path}/said) = 2 || exec sleep 60"
+    executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
+    executor.update_parameters(timeout_min=60, signal_delay_s=1)
+    return executor.submit(slurm.Job(["sh", "-c", script], str(store.root), "ab")), tmp_path / "said"
+
+
+def test_a_job_that_is_pre_empted_ends_its_process_and_is_queued_again(job):
+    running, said = job
+    until = time.monotonic() + 60
+    while not said.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    running._interrupt()
+    running.result()
+    assert said.read_text() == "begun\n" * 2
+    assert "is preempted" in running.stderr()
+
+
+@pytest.mark.parametrize(("command", "code"), [(["false"], 1), (["sh", "-c", "exit 75"], None),
+                                               (["sh", "-c", "kill -9 $$"], 137)])
+def test_a_job_ends_as_its_process_did_unless_that_was_only_stopped(tmp_path, monkeypatch, command, code):
+    monkeypatch.setattr(slurm, "PATIENCE", 0.01)
+    store = Store(tmp_path / "s")
+    (store.root / "requests").mkdir()
+    if code is None:  # stopped, and Slurm does nothing: it goes on
+        command = ["sh", "-c", f"test -f {tmp_path}/again || {{ touch {tmp_path}/again; exit 75; }}"]
+        slurm.Job(command, str(store.root), "ab")()
+        assert (tmp_path / "again").exists()
+        return
+    with pytest.raises(SystemExit) as ended:
+        slurm.Job(command, str(store.root), "ab")()
+    assert ended.value.code == code
