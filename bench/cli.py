@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import ablation, doctor, encoders, errors, fetch, gc, prepare, status
+from bench import ablation, doctor, encoders, engines, errors, fetch, gc, prepare, status
 from bench.errors import BenchError
 from bench.plan import systems
 from bench.scale import SCALES, scale
@@ -72,6 +72,7 @@ def parser() -> Parser:
             it.add_argument("--results", default="results", metavar="DIR", help="default: results")
             it.add_argument("--reference", action="store_true", help="write to DIR/reference/, the suite's own runs")
             status.add_run_options(it)
+            engines.add_options(it)
             it.add_argument("--fail-fast", action="store_true", help="begin nothing new after a stage has failed")
             it.add_argument("--dry-run", action="store_true", help="say what would be built, and stop")
 

@@ -11,11 +11,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import FULL, errors, plan, run, weights
+from bench import FULL, engines, errors, plan, run, weights
 from bench.data.prepared import Prepared
 from bench.errors import BenchError
 from bench.key import kind
@@ -40,13 +41,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="DIR", help="pre-trained weights, before the libraries' caches")
     parser.add_argument("--data", default=DATA, metavar="DIR", help=f"prepared data (default: {DATA})")
     parser.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
+    parser.add_argument("--on", choices=engines.ENGINES, help="whether this engine is here, too")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
     """Prints a line for everything that was looked at; returns 0, or 3 where the scale cannot run."""
     at, sound = scale(options.scale), True
     folder = Path(options.weights) if options.weights else None
-    for line in examine(at, folder, Path(options.data), Path(options.store)):
+    lines = examine(at, folder, Path(options.data), Path(options.store))
+    if options.on:
+        lines = chain(lines, [_tried(options.on, lambda: engines.found(options.on))])
+    for line in lines:
         sound &= line.ok
         console.print(f"{'ok' if line.ok else 'NO':4s}{line.what:14s}{line.said}", highlight=False, markup=False)
     console.print(f"scale {at.name} can{'' if sound else 'not'} run here", highlight=False, markup=False)

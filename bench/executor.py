@@ -16,8 +16,9 @@ class Event:
     """What became of a stage that was submitted.
 
     what: "started", "progress" (step, total, scalars), or a last word: "done" (it is in the store), "held" (another
-    process builds it; an executor that is `ahead` waits for that one instead), "failed" (error; log: the whole
-    traceback), "died" (its process ended without a word, or it never began for what it waits for did; error).
+    process builds it; an executor that is `ahead` waits for that one instead), "queued" (an engine has it and is not
+    waited for), "failed" (error; log: the whole traceback), "died" (its process ended without a word, or it never began
+    for what it waits for did; error).
     begun: of one that died, whether it had started. found: of one that is done, whether another process had built it.
     """
 

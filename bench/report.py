@@ -24,6 +24,7 @@ from bench import (
     audit,
     cost,
     encoders,
+    engines,
     errors,
     items,
     modules,
@@ -105,7 +106,9 @@ def numbered(at: Scale, options: argparse.Namespace, needed: bool = True) -> Sca
     """The scale with the device and the number of processes that the options ask for. Raises BenchError (exit 3) where
     there is no GPU and one is needed."""
     device = at.numerics.device_class
-    if device == "cpu" or needed or options.device != "auto":
+    if getattr(options, "on", "here") != "here" and options.device in run.DEVICES:  # GPUs of this machine do not count
+        device = device if options.device == "auto" else options.device
+    elif device == "cpu" or needed or options.device != "auto":
         device = run.device(device if options.device == "auto" and device == "cuda" else options.device)
     processes = getattr(options, "processes", None) or 1
     if processes < 1:
@@ -166,14 +169,17 @@ def go(options: argparse.Namespace, console: Console) -> int:
         results.read(folder, chosen.name)
     workers = run.workers(options.workers, at.numerics.device_class)
     store = Store(Path(options.store))
+    engine = engines.chosen(options, store)
     every = stages(row.stage for row in table)
     for source in {source for stage in every for source in modules.own(stage)}:
         encoders.keep(source, store.encoders)
     todo = stages((stage for row in table for stage in shown(row)), store.has)
     _check(todo)
     console.print(f"{chosen.name} at scale {at.name}, seeds {options.seeds}: {len(every)} stages, "
-                  f"{len(every) - len(todo)} stored, {len(todo)} to build on {workers} workers"
-                  + (f", {cost.said(todo, workers)}" if todo and isinstance(at.world, World) else ""), highlight=False)
+                  f"{len(every) - len(todo)} stored, {len(todo)} to build on "
+                  + (options.on if engine else f"{workers} workers")
+                  + (f", {cost.said(todo, workers)}" if todo and not engine and isinstance(at.world, World) else ""),
+                  highlight=False)
 
     def record(done: Sequence[Row]) -> None:
         gathered = [gather(row, store, at, chosen) for row in done]
@@ -181,7 +187,7 @@ def go(options: argparse.Namespace, console: Console) -> int:
             results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
-    executor = Pool(min(workers, max(len(todo), 1)), store.root, at.numerics.device_class)
+    executor = engine or Pool(min(workers, max(len(todo), 1)), store.root, at.numerics.device_class)
     with watching(options, store, f"{chosen.name}-{at.name}", table) as watcher:
         outcome = run.run(table, store, executor, record, Display(console, workers, watcher), options.fail_fast)
     if outcome.failed:
@@ -190,12 +196,17 @@ def go(options: argparse.Namespace, console: Console) -> int:
         results.record(folder, chosen.name, pd.concat(failures), pd.DataFrame())
     there = results.runs(folder, chosen.name)
     noted = set(zip(there["variant"], there["seed"], there["items"], there["stage"], strict=True))
-    new = [row for row in table if row.stage in outcome.built or (row not in outcome.failed and (
-        row.variant, str(row.seed), row.items, key(row.stage)[:16]) not in noted)]
+    new = [row for row in table if row.stage in outcome.built or (
+        row not in outcome.failed and row not in outcome.waiting
+        and (row.variant, str(row.seed), row.items, key(row.stage)[:16]) not in noted)]
     if new:
         results.note_runs(folder, chosen.name, [note(row, store) for row in new])
     console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
                   highlight=False)
+    if outcome.queued:
+        console.print(f"{len(outcome.queued)} stages are queued on {options.on}, and {len(outcome.waiting)} rows wait "
+                      f"for them; look: bench status --store {options.store}; the same command records the rows that "
+                      "are complete by then, and with --wait stays until all are\n", highlight=False)
     if (folder / f"{chosen.name}.csv").exists():
         print(tables.table(folder, chosen.name, chosen).render())
         picture = pictures(folder, chosen, at, store)

@@ -29,9 +29,12 @@ LIVES = {True: 3, False: 20}  # how often a stage's process may die at work, and
 
 @dataclass
 class Outcome:
-    """What became of a run: rows that failed with the reason, the stages that were built, how many were reused."""
+    """What became of a run: rows that failed with the reason, the stages that were built, those that are queued and the
+    rows that wait for them, how many were reused."""
 
     failed: dict[Row, str] = field(default_factory=dict)
+    queued: set[Stage] = field(default_factory=set)
+    waiting: set[Row] = field(default_factory=set)
     built: set[Stage] = field(default_factory=set)
     reused: int = 0
     seconds: float = 0.0
@@ -144,6 +147,9 @@ class _Work:
             self._look()
             self._display.tick()
         for row, those in self._rows.items():
+            if those <= self._outcome.queued:
+                self._outcome.waiting.add(row)
+                continue
             self._outcome.failed[row] = next((self._dead[stage] for stage in shown(row) if stage in self._dead), "")
             if not self._outcome.failed[row]:
                 self._outcome.failed[row] = f"{kind(next(iter(those)))}: not begun, for another stage failed"
@@ -199,6 +205,9 @@ class _Work:
             if not event.found:
                 self._outcome.built.add(stage)
             self._there(stage)
+            return
+        if event.what == "queued":
+            self._outcome.queued.add(stage)
             return
         assert event.error is not None
         if event.error.exit_code == RESUMABLE or self._store.full():
