@@ -129,8 +129,12 @@ def _note(store: Store, name: str) -> Path:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for one in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(one, signal.SIG_IGN)  # putting away is not to be interrupted
+        signal.signal(one, _hear_nothing)  # putting away is not to be interrupted
     raise Stopped(RESUMABLE)
+
+
+def _hear_nothing(number: int, frame: FrameType | None) -> None:
+    """No SIG_IGN, of which Python complains where the signal has come already."""
 
 
 if __name__ == "__main__":

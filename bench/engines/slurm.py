@@ -184,11 +184,11 @@ class Slurm:
         if self._alive(handed.job):
             handed.gone = None
             return None
+        if said := worker.noted(self._store, key(stage)):
+            return self._failed(stage, said)
         handed.gone = handed.gone or time.monotonic()
         if time.monotonic() - handed.gone < SETTLE:
             return None
-        if said := worker.noted(self._store, key(stage)):
-            return self._failed(stage, said)
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
         how = ", ".join(filter(None, (state or "gone from the queue", reason)))
         error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")

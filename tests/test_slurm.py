@@ -1,0 +1,178 @@
+"""`bench run --on slurm` on a Slurm of this machine's own (tests/slurm.py): jobs pre-empted, killed, never begun."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import slurm
+
+from bench.cli import main
+
+pytestmark = pytest.mark.long
+
+RUN = ["run", "--scale", "micro", "--ablation"]
+ON = ["--on", "slurm", "--slurm", "gpus=1", "--slurm", "time=1:00:00"]
+BROKEN = """
+from torch import nn
+from ablations.table2 import row3
+from bench import replace
+
+
+class Encoder(nn.Module):
+    def __init__(self, channels, times, width, depth, heads):
+        super().__init__()
+        raise ZeroDivisionError("of nothing")
+
+
+variants = [row3, replace(row3, name="broken", encoder=__file__)]
+contrasts = [("broken", "3")]
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
+    if lacking := slurm.missing():
+        pytest.skip(lacking)
+    with slurm.cluster(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """mask_ratio, built by this machine's own workers."""
+    folder = tmp_path_factory.mktemp("here")
+    assert main([*RUN, "mask_ratio", "--store", str(folder / "store"), "--results", str(folder / "results")]) == 0
+    return folder
+
+
+def csv(folder, name="mask_ratio") -> bytes:
+    return (folder / "results" / "micro" / f"{name}.csv").read_bytes()
+
+
+def jobs(*states: str) -> dict[str, str]:
+    """Name of each job by its number, of those in any of the states."""
+    found = subprocess.run(["squeue", "-h", "-t", ",".join(states or ("all",)), "-o", "%i %j"], capture_output=True,
+                           text=True, check=True).stdout.split()
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def shown(job: str) -> str:
+    return subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
+
+
+def until(true, seconds=240.0):
+    """What `true` gives, once that is something."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, jobs()
+        time.sleep(0.2)
+    return found
+
+
+def begin_at_once() -> None:
+    """Slurm holds a job that was queued again for two minutes."""
+    for job in jobs("PENDING"):
+        if "Reason=BeginTime" in shown(job):
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+
+
+def processes(module: str, folder: Path) -> list[psutil.Process]:
+    """Those of this test alone that run a module on a folder."""
+    found = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [process for process, line in found if {module, str(folder)} <= set(line) and "python" in line[0]]
+
+
+def test_jobs_that_are_pre_empted_and_killed_give_the_same_table_as_a_run_without_a_cluster(cluster, here, tmp_path):
+    own = ["--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
+    assert main([*RUN, "mask_ratio", *ON, *own]) == 0
+    submitted = jobs()
+    assert len(submitted) > 20
+    assert not (tmp_path / "results" / "micro" / "mask_ratio.csv").exists()
+
+    assert main([*RUN, "mask_ratio", *ON, *own]) == 0  # leaves again; nothing is submitted twice
+    assert jobs() == submitted
+
+    command = [sys.executable, "-c", "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))", *RUN,
+               "mask_ratio", *ON, *own, "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        try:
+            until(lambda: [name for name in jobs("RUNNING").values() if "pretrain" in name or "finetune" in name])
+            time.sleep(3)
+            before = jobs("RUNNING")
+            subprocess.run(["sbatch", "-p", "high", "--gres=gpu:2", "-c", "4", "-t", "5", "-o", "/dev/null", "--wrap",
+                            "sleep 1"], check=True, capture_output=True)
+            again = until(lambda: [job for job in before if "Restarts=1" in shown(job)])
+            until(lambda: "wrap" in jobs("COMPLETED").values())
+            begin_at_once()
+            assert "is preempted" in (tmp_path / "store" / "slurm" / f"{again[0]}_0_log.out").read_text()
+
+            store = tmp_path / "store"  # a stage's own process, and then a job's
+            for what in (("bench.worker", store), ("submitit.core._submit", store / "slurm")):
+                victim = until(lambda what=what: processes(*what))[0]
+                job = victim.environ()["SLURM_JOB_ID"]
+                victim.kill()
+                until(lambda job=job: "JobState=FAILED" in shown(job))
+            while run.poll() is None:
+                begin_at_once()
+                time.sleep(1)
+            said = run.stdout.read()
+        finally:
+            run.kill()
+    assert run.returncode == 0, said
+    assert csv(tmp_path) == csv(here)
+    names = [name for name in jobs().values() if name != "wrap"]
+    assert len(names) > len(set(names))  # what was killed was submitted again
+    for folder in ("work", "leases"):
+        path = tmp_path / "store" / folder
+        assert not path.exists() or not list(path.iterdir())
+
+
+def test_what_can_never_begin_is_a_failed_row_with_its_cause_and_the_others_go_on(cluster, here, tmp_path, capsys,
+                                                                                   monkeypatch):
+    monkeypatch.setattr("bench.engines.slurm.ASK", 1.0)
+    (tmp_path / "broken.py").write_text(BROKEN)
+    own = ["--store", str(here / "store"), "--results", str(tmp_path / "results")]
+    before = jobs()
+    assert main([*RUN, str(tmp_path / "broken.py"), *ON, *own, "--wait"]) == 1
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("bench: failed: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("bench: failed: broken (seed 0, real): finetune: ")
+    assert "ZeroDivisionError: of nothing" in lines[0]
+    assert re.search(r"^3 +", said.out, re.MULTILINE)
+    cancelled = {job: name for job, name in jobs("CANCELLED").items() if job not in before}
+    assert {name.split("-")[1] for name in cancelled.values()} == {"generate", "score"}
+    assert "DependencyNeverSatisfied" in shown(next(iter(cancelled)))
+
+
+def test_slurm_that_takes_no_job_is_a_failed_row_with_slurms_own_word(cluster, here, tmp_path, capsys):
+    own = ["--store", str(here / "store"), "--results", str(tmp_path / "results")]
+    arguments = [*RUN, "mask_ratio", "--seeds", "1", "--variants", "5", *own, "--on", "slurm", "--wait"]
+    assert main([*arguments, "--slurm", "partition=nowhere"]) == 1
+    said = capsys.readouterr().err
+    assert "invalid partition" in said
+    assert main([*arguments, "--slurm", "nowhere=1"]) == 2
+    assert "no setting 'nowhere'" in capsys.readouterr().err
+
+
+def test_doctor_says_that_slurm_is_here(cluster, capsys):
+    main(["doctor", "--scale", "micro", "--on", "slurm"])
+    assert re.search(r"^ok +slurm +submitit [\d.]+, slurm", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_without_slurm_a_run_says_what_is_missing_and_builds_nothing(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
+    own = ["--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
+    assert main([*RUN, "mask_ratio", *ON, *own]) == 3
+    assert "login node" in capsys.readouterr().err
+    assert main(["doctor", "--scale", "micro", "--on", "slurm"]) == 3
+    assert re.search(r"^NO +slurm +--on slurm: no sbatch", capsys.readouterr().out, re.MULTILINE)
