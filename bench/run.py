@@ -159,7 +159,7 @@ class _Work:
             return
         if not self._above[stage] <= self._busy:  # not before those that another builds are there
             return
-        if lease := self._store.held(stage):
+        if not self._executor.ahead and (lease := self._store.held(stage)):  # an engine's own jobs hold leases, too
             self._leave(stage, lease)
             return
         if stage not in self._shown_at_work:

@@ -28,38 +28,40 @@ class Stopped(SystemExit):
     """The engine wants the machine back: what was begun is put away, and the exit code says that it can be resumed."""
 
 
+stopped: list[int] = []  # by which signal
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds the stage and returns the exit code; one that is there already is done at once. 75: the disk is full, or
-    the engine stopped it (SIGTERM, SIGUSR2): the same command goes on from the last checkpoint."""
+    """Builds the stage and returns the exit code; one that is there already is done at once, and one that another
+    process builds is waited for. 75: the disk is full, or the engine stopped it (SIGTERM, SIGUSR2), and the same command
+    goes on from the last checkpoint."""
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, _stop)
     os.environ.update(QUIET)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    stopped.clear()
+    store = None
     try:
         options = _parser().parse_args(arguments)
         if options.leash:
             threading.Thread(target=_end_with_standard_input, daemon=True).start()
         store = Store(_existing(Path(options.store)))
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
-    try:
         note(store, options.key, None)
         stage = store.asked(options.key)
         _build(stage, store, device(options.device))
-    except BenchError as error:
-        note(store, options.key, error)
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if stopped:  # whatever has become of Stopped on its way through the libraries
+            print("bench: stopped by the engine; the same command goes on from the last checkpoint", file=sys.stderr)
+            return RESUMABLE
+        if isinstance(error, KeyboardInterrupt):
+            return errors.INTERRUPTED
+        if not isinstance(error, BenchError):
+            traceback.print_exc()
+            error = BenchError(f"{type(error).__name__}: {error}", errors.SOME_FAILED)
         print(f"bench: {error}", file=sys.stderr)
+        if store:
+            note(store, options.key, error)
         return error.exit_code
-    except KeyboardInterrupt:
-        return errors.INTERRUPTED
-    except Stopped:
-        print("bench: stopped by the engine; the same command goes on from the last checkpoint", file=sys.stderr)
-        return RESUMABLE
-    except Exception as error:
-        traceback.print_exc()
-        note(store, options.key, BenchError(f"{type(error).__name__}: {error}", errors.SOME_FAILED))
-        return errors.SOME_FAILED
     print(f"{kind(stage)} {key(stage)} is complete")
     return errors.OK
 
@@ -98,7 +100,7 @@ def _build(stage: Stage, store: Store, device: str) -> None:
                              "bench run builds them in order")
     from bench.build import build  # imports torch: some seconds, which a stage that is there does not need
 
-    build(stage, store, device)
+    build(stage, store, device, wait=True)
 
 
 def _parser() -> Parser:
@@ -130,6 +132,7 @@ def _note(store: Store, name: str) -> Path:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for one in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(one, _hear_nothing)  # putting away is not to be interrupted
+    stopped.append(number)
     raise Stopped(RESUMABLE)
 
 

@@ -1,0 +1,98 @@
+"""`bench run --on ray` on a Ray of this machine's own, its token on."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from bench.cli import main
+
+pytestmark = pytest.mark.long
+
+TWO = """
+from ablations.table2 import row3
+from bench import replace
+variants = [row3, replace(row3, name="label", align="label")]
+"""
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The address of a Ray with two CPUs and two GPUs that are none, whose token is in the environment."""
+    pytest.importorskip("ray", reason="Ray is missing: pip install -e '.[ray]'")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    before = dict(os.environ)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_ADDRESS="")
+    del os.environ["RAY_ADDRESS"]
+    command = [*RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=2",
+               "--include-dashboard=false", "--disable-usage-stats"]
+    with (tmp_path_factory.mktemp("ray") / "head").open("w+") as out:
+        head = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        try:
+            until = time.monotonic() + 120
+            while "Ray runtime started" not in (out.seek(0), out.read())[1]:
+                assert head.poll() is None, (out.seek(0), out.read())[1]
+                assert time.monotonic() < until
+                time.sleep(0.5)
+            yield f"127.0.0.1:{port}"
+        finally:
+            children = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+            head.terminate()
+            _, alive = psutil.wait_procs([head, *children] if isinstance(head, psutil.Process) else children, 20)
+            for process in alive:
+                process.kill()
+            head.wait(20)
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    return tmp_path
+
+
+def command(files, where: str, *more: str) -> list[str]:
+    return ["run", "--scale", "micro", "--ablation", str(files / "two.py"), "--store", str(files / where),
+            "--results", str(files / f"results-{where}"), *more]
+
+
+def test_the_table_is_that_of_a_run_without_ray_also_when_a_process_was_killed(cluster, files):
+    assert main(command(files, "here")) == 0
+    on = command(files, "there", "--on", "ray", "--ray", f"address={cluster}", "--ray", "gpus=0.5")
+    program = "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    with subprocess.Popen([sys.executable, "-c", program, *on], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as run:
+        killed: list[int] = []
+        while run.poll() is None:
+            for process in psutil.process_iter(["cmdline", "pid"]):
+                line = process.info["cmdline"] or []
+                if not killed and "bench.worker" in line and str(files / "there") in line:
+                    killed.append(process.info["pid"])
+                    process.kill()
+            time.sleep(0.2)
+        assert run.returncode == 0, run.stdout.read()
+    assert killed
+    name = "micro/two.csv"
+    assert (files / "results-there" / name).read_bytes() == (files / "results-here" / name).read_bytes()
+    assert not list((files / "there" / "leases").iterdir())
+
+
+def test_a_stranger_is_not_let_in(cluster, files, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    assert main(command(files, "s", "--on", "ray", "--ray", f"address={cluster}")) == 3
+    assert "RAY_AUTH_TOKEN" in capsys.readouterr().err
+
+
+def test_what_the_whole_of_ray_cannot_give_is_refused_and_does_not_wait(cluster, files, capsys):
+    assert main(command(files, "s", "--on", "ray", "--ray", f"address={cluster}", "--ray", "gpus=8")) == 1
+    assert "it asks for 8 GPU and the whole of Ray has 2" in capsys.readouterr().err
