@@ -11,10 +11,8 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from bench import errors
+from bench import errors, runtime
 from bench.cli import Parser
 from bench.errors import RESUMABLE, BenchError
 from bench.key import Stage, key, kind
@@ -24,22 +22,14 @@ from bench.run import device
 from bench.store import Store
 
 
-class Stopped(SystemExit):
-    """The engine wants the machine back: what was begun is put away, and the exit code says that it can be resumed."""
-
-
-stopped: list[int] = []  # by which signal
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the stage and returns the exit code; one that is there already is done at once, and one that another
-    process builds is waited for. 75: the disk is full, or the engine stopped it (SIGTERM, SIGUSR2), and the same command
-    goes on from the last checkpoint."""
+    process builds is waited for. 75: the disk is full, or the engine stopped it (SIGTERM, SIGUSR2): a training kept its
+    state first, and the same command goes on from there."""
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, _stop)
     os.environ.update(QUIET)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    stopped.clear()
     store = None
     try:
         options = _parser().parse_args(arguments)
@@ -49,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         note(store, options.key, None)
         stage = store.asked(options.key)
         _build(stage, store, device(options.device))
-    except (Exception, KeyboardInterrupt, Stopped) as error:
-        if stopped:  # whatever has become of Stopped on its way through the libraries
-            print("bench: stopped by the engine; the same command goes on from the last checkpoint", file=sys.stderr)
+    except (Exception, KeyboardInterrupt, runtime.Stopped) as error:
+        if runtime.stopping():  # whatever has become of Stopped on its way through the libraries
+            print("bench: stopped by the engine; the same command goes on from what is kept", file=sys.stderr)
             return RESUMABLE
         if isinstance(error, KeyboardInterrupt):
             return errors.INTERRUPTED
@@ -129,15 +119,10 @@ def _note(store: Store, name: str) -> Path:
     return store.root / "requests" / f"{name}.error"
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    for one in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(one, _hear_nothing)  # putting away is not to be interrupted
-    stopped.append(number)
-    raise Stopped(RESUMABLE)
-
-
-def _hear_nothing(number: int, frame: FrameType | None) -> None:
-    """No SIG_IGN, of which Python complains where the signal has come already."""
+def _stop(*_: object) -> None:
+    """`runtime.stop`, once: an engine says it twice, and putting away is not to be interrupted."""
+    if not runtime.stopping():
+        runtime.stop()
 
 
 if __name__ == "__main__":
