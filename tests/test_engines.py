@@ -120,7 +120,7 @@ def job(tmp_path):
 
 def test_a_job_that_is_pre_empted_ends_its_process_and_is_queued_again(job):
     running, said = job
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not said.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -128,6 +128,14 @@ def test_a_job_that_is_pre_empted_ends_its_process_and_is_queued_again(job):
     running.result()
     assert said.read_text() == "begun\n" * 2
     assert "is preempted" in running.stderr()
+
+
+def test_a_job_whose_disk_is_full_ends_and_does_not_try_again(tmp_path, monkeypatch):
+    store = Store(tmp_path / "s")
+    monkeypatch.setattr(Store, "full", lambda self, error=None: True)
+    with pytest.raises(SystemExit) as ended:
+        slurm.Job(["sh", "-c", "exit 75"], str(store.root), "ab")()
+    assert ended.value.code == 75
 
 
 @pytest.mark.parametrize(("command", "code"), [(["false"], 1), (["sh", "-c", "exit 75"], None),

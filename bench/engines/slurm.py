@@ -5,7 +5,6 @@ Whether a stage is complete is asked of the store. Slurm is asked which jobs are
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -61,8 +60,8 @@ class Job:
         from submitit.core.utils import UncompletedJobError
 
         try:
-            while (code := self._run()) in (RESUMABLE, -signal.SIGTERM, -signal.SIGUSR2) and self._silent():
-                time.sleep(PATIENCE)  # stopped: Slurm is about to end this job, or to queue it again
+            while self._stopped(code := self._run()):
+                time.sleep(PATIENCE)  # Slurm is about to end this job, or to queue it again
         except UncompletedJobError as error:  # raised where submitit takes a signal
             worker.note(Store(Path(self.root)), self.key, BenchError(f"its job ended: {error} Ask for more: time=, "
                                                                      "timeouts=", ENVIRONMENT))
@@ -92,8 +91,11 @@ class Job:
         self._worker = None
         return code
 
-    def _silent(self) -> bool:
-        return worker.noted(Store(Path(self.root)), self.key) is None
+    def _stopped(self, code: int) -> bool:
+        """Whether the worker ended because it was told to."""
+        store = Store(Path(self.root))
+        return code in (RESUMABLE, -signal.SIGTERM, -signal.SIGUSR2) and not store.full() and worker.noted(
+            store, self.key) is None
 
 
 @dataclass
@@ -214,7 +216,7 @@ class Slurm:
     def _look(self) -> bool:
         """Reads the queue; False, with a warning, where Slurm does not answer."""
         self._looked = time.monotonic()
-        found = subprocess.run(["squeue", "--noheader", "--user", getpass.getuser(), "--states", "all", "--format",
+        found = subprocess.run(["squeue", "--noheader", "--user", str(os.getuid()), "--states", "all", "--format",
                                 "%i|%T|%r|%j"], capture_output=True, text=True, check=False)
         if found.returncode:
             warnings.warn(f"squeue does not answer ({' '.join(found.stderr.split())}); asked again in {ASK:g} s",
