@@ -1,4 +1,4 @@
-"""What engines are asked for, and what a job does, without any cluster; tests/test_slurm.py and test_ray.py have one."""
+"""What engines are asked for, and what a job does, without a cluster; tests/test_slurm.py and test_ray.py have one."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def test_fractions_of_a_gpu_are_asked_of_ray_and_not_of_slurm():
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("90", 90), ("30:00", 30), ("2:00:00", 120), ("0:00:30", 1), ("1-0", 1440), ("1-02:30", 1590), ("2-00:00:01", 2881)])
+    ("90", 90), ("30:00", 30),
+    ("2:00:00", 120), ("0:00:30", 1), ("1-0", 1440), ("1-02:30", 1590), ("2-00:00:01", 2881)])
 def test_a_time_is_read_as_slurm_reads_it(text, expected):
     assert slurm.minutes(text) == expected
 

@@ -50,7 +50,8 @@ def test_a_process_builds_a_stage_from_its_request_and_a_second_one_finds_it_don
     store.ask(trials)
     command = worker.command(trials, store, "cpu")
     for _ in range(2):
-        with subprocess.Popen(command, cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, cwd=tmp_path, text=True, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as process:
             assert process.stdout.read() == f"trials {key(trials)} is complete\n"
             assert process.wait(200) == 0
     assert store.sound(trials)
