@@ -154,7 +154,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 def _rows(options: argparse.Namespace) -> int:
     """Audits what the rows of an ablation are trained on, and their trials where the store has them."""
     at, store = places.asked(options, needed=False), Store(Path(options.store), create=False)
-    leaky = False
+    leaky, verdicts = False, dict[Trials, str]()
     for variant in ablation.load(options.ablation).variants:
         try:
             score = plan(variant, at.items(), at, 0)
@@ -165,8 +165,9 @@ def _rows(options: argparse.Namespace) -> int:
         trials, unseen = score.items.trials, ""
         if store.has(trials):
             known = prepared.leaky(trials.world, trials.split) if isinstance(trials.world, Prepared) else "no"
-            verdict = read(store.path(trials), known=known, left_out=claimed(trials)).verdict
-            found += [verdict.removeprefix("yes: ")] if verdict.startswith("yes") else []
+            if trials not in verdicts:
+                verdicts[trials] = read(store.path(trials), known=known, left_out=claimed(trials)).verdict
+            found += [verdicts[trials].removeprefix("yes: ")] if verdicts[trials].startswith("yes") else []
         else:
             unseen = " (its trials are not in the store: what it is trained on alone was looked at)"
         leaky = leaky or bool(found)

@@ -214,9 +214,11 @@ class On:
             raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
                           f"{', '.join(map(str, there))}")
         if self.protocol == "things" and not isinstance(scale.things.world, World):
+            world, corpus = scale.things.world, scale.corpus  # the world's training pictures are FID's reference
+            if corpus and (corpus.n_chans, corpus.n_times) != (world.n_chans, world.n_times):
+                corpus = None
             networks = (*scale.networks, "swav") if scale.networks else ()  # Li et al., Table 1
-            # whose training pictures are FID's reference
-            scale = replace(scale, world=scale.things.world, networks=networks)
+            scale = replace(scale, world=world, corpus=corpus, networks=networks)
         if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
             raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
                           f"of scale {scale.name}")
