@@ -11,7 +11,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,11 @@ def rate(name: str) -> Rate:
 
 NOT_COUNTED = ("elementwise operations, norms, optimisers and input", "losses on held-out windows", "readouts",
                "captions' text tower", "metrics on features")
+GUIDED = {  # parts of ATM with guided diffusion: bytes of each parameter, and its networks in models.configurations
+    "turbo": (2, ("sdxl_unet", "sdxl_vae", "sdxl_text")),
+    "clip_h": (4, ("clip_h",)),
+    "captioner": (4, ("git",)),
+}
 HEADROOM = 0.9  # of a GPU's memory that a plan may fill
 AUTOCAST = 1.5  # sums and inputs of norms stay in float32: saved bytes over those with everything in bfloat16; assumed
 ALIVE = 4  # tensors of the largest one's size, in float32, at the peak of a forward pass; assumed
@@ -116,6 +121,8 @@ PUBLISHED = {  # by data set: pictures; trials of each part and subject; classes
     "imagenet_eeg": (2000, {"train": 1600, "val": 200, "test": 200}, 40),  # Sec. 4.1, in shares of 80, 10, 10 %
     "things_eeg2": (16_740, {"train": 62_160, "val": 4_000, "test": 200}, 1854),  # val: 100 concepts of 10 pictures
 }
+PUBLISHED_SHOWN = {"imagenet_eeg": {"train": 1600, "val": 200, "test": 200},  # pictures of each part
+                   "things_eeg2": {"train": 15_540, "val": 1_000, "test": 200}}
 PUBLISHED_WINDOWS = 120_000  # of pre-training's corpus (Sec. 4.1)
 
 
@@ -129,13 +136,8 @@ def size(world: Any, subjects: tuple[int, ...], split: str = "item") -> Size:
         raise BenchError(f"no price for the world of scale tiny: prepared data sets have one, such as "
                          f"{', '.join(PUBLISHED)}")
     if world.path:
-        rows = [row for row in _rows(Path(world.path) / "trials.csv") if int(row["subject"]) in subjects]
-        column = f"part_{split}" if rows and f"part_{split}" in rows[0] else "part_item"
-        if rows and "part_concept" in rows[0] and split in ("subject", "subject_seen"):  # depends on who takes part
-            rows = [row | {column: part_in(split, row["part_concept"], int(row["subject"]) == subjects[-1])}
-                    for row in rows]
-        rows = [row for row in rows if row[column]]
-        return Size(len({row["picture"] for row in rows}), dict(Counter(row[column] for row in rows)),
+        rows = _parted(world, subjects, split)
+        return Size(len({row["picture"] for row in rows}), dict(Counter(row["part"] for row in rows)),
                     len({row["label"] for row in rows}), True)
     if world.name not in PUBLISHED:
         raise BenchError(f"no price for {world.name}, whose size is not known: bench data prepare {world.name}",
@@ -144,6 +146,18 @@ def size(world: Any, subjects: tuple[int, ...], split: str = "item") -> Size:
     things = split in LEFT_OUT and world.name == "things_eeg2"
     people = [part_in(split, part, one == subjects[-1]) if things else part for part in parts for one in subjects]
     return Size(pictures, {part: n * people.count(part) for part, n in parts.items()}, classes, False)
+
+
+def _parted(world: Prepared, subjects: tuple[int, ...], split: str) -> list[dict[str, str]]:
+    """The rows of those subjects in a prepared data set's trials.csv that are in a part, which is their `part`."""
+    rows = [row for row in _rows(Path(world.path) / "trials.csv") if int(row["subject"]) in subjects]
+    if rows and "part_concept" in rows[0] and split in ("subject", "subject_seen"):  # depends on who takes part
+        rows = [row | {"part": part_in(split, row["part_concept"], int(row["subject"]) == subjects[-1])}
+                for row in rows]
+    else:
+        column = f"part_{split}" if rows and f"part_{split}" in rows[0] else "part_item"
+        rows = [row | {"part": row[column]} for row in rows]
+    return [row for row in rows if row["part"]]
 
 
 @functools.cache
@@ -162,6 +176,16 @@ def trials(items: Items) -> int:
     if items.part not in found:
         raise BenchError(f"no part {items.part!r} among those of the data set: {', '.join(sorted(found))}")
     return found[items.part]
+
+
+def shown(items: Items) -> int:
+    """How many different pictures that part shows; as `trials`."""
+    own = items.trials
+    if isinstance(own.world, Prepared) and own.world.path:
+        rows = _parted(own.world, own.subjects, own.split)
+        return len({row["picture"] for row in rows if row["part"] == items.part})
+    trials(items)  # raises where nothing is known
+    return PUBLISHED_SHOWN[own.world.name][items.part]  # type: ignore[union-attr]
 
 
 def _padded(n: int, batch: int) -> int:
@@ -829,7 +853,7 @@ class RowPrice:
     alone: int
     added: int
     hours: float  # of what is added
-    naive: int
+    naive: int | None  # None: the released code has no such row
     naive_hours: float
 
 
@@ -871,8 +895,8 @@ class Priced:
 
     @property
     def naive(self) -> int:
-        """FLOPs of the rows by `naive`."""
-        return sum(row.naive for row in self.rows)
+        """FLOPs of the rows by `naive`, of those that it knows."""
+        return sum(row.naive or 0 for row in self.rows)
 
     @property
     def naive_hours(self) -> float:
@@ -904,9 +928,13 @@ class Priced:
         second = [["row", "seed", "EFLOP alone", "EFLOP added", "GPU-hours added", "kWh added", "naive EFLOP",
                    "naive GPU-hours"]]
         second += [[row.variant, str(row.seed), _exa(row.alone), _exa(row.added), f"{row.hours:.2f}",
-                    f"{self.energy(row.hours):.1f}", _exa(row.naive), f"{row.naive_hours:.2f}"] for row in self.rows]
+                    f"{self.energy(row.hours):.1f}"]
+                   + (["-", "-"] if row.naive is None else [_exa(row.naive), f"{row.naive_hours:.2f}"])
+                   for row in self.rows]
+        compared = all(row.naive is not None for row in self.rows)
         second.append(["total", "", _exa(self.unshared), _exa(self.flops), f"{self.hours:.2f}",
-                       f"{self.energy(self.hours):.1f}", _exa(self.naive), f"{self.naive_hours:.2f}"])
+                       f"{self.energy(self.hours):.1f}"]
+                      + ([_exa(self.naive), f"{self.naive_hours:.2f}"] if compared else ["-", "-"]))
         wall = max((self.hours + beside.hours) / self.gpus, self.longest)
         lines = [
             f"price at scale {self.scale} on {self.gpus} x {gpu.name}: {gpu.tflops:g} TFLOP/s dense bfloat16, "
@@ -918,9 +946,10 @@ class Priced:
         ]
         if self.flops:
             lines.append(
-                f"the rows: {_exa(self.flops)} EFLOP; without sharing {_exa(self.unshared)}; as the released code "
-                f"would, nothing shared or stored, {_exa(self.naive)}: {self.naive / self.flops:.2f} times as many, "
-                f"{self.naive_hours - self.hours:.1f} GPU-hours more at the same rates")
+                f"the rows: {_exa(self.flops)} EFLOP; without sharing {_exa(self.unshared)}" + (
+                    f"; as the released code would, nothing shared or stored, {_exa(self.naive)}: "
+                    f"{self.naive / self.flops:.2f} times as many, {self.naive_hours - self.hours:.1f} GPU-hours more "
+                    "at the same rates" if compared else ""))
         lines += [
             f"rate: {MATMUL.share:.0%} of the peak ({MATMUL.source}) for large matrix products, and a stage's share of "
             "it; a goal is what the suite is to reach (pre-training's: in batches of 1,024), and nothing of this was "
@@ -980,15 +1009,28 @@ def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
         needed = stages([row.stage])
         new = [stage for stage in needed if stage in left and stage not in seen]
         seen.update(new)
-        simple = {stage: naive(stage) for stage in needed}
+        others = any(type(stage).__module__.startswith("bench.systems.") for stage in needed)
+        simple = {} if others else {stage: naive(stage) for stage in needed}
         rows.append(RowPrice(row.variant, row.seed, sum(cost[stage] for stage in needed),
                              sum(cost[stage] for stage in new), sum(hours(stage, cost[stage], chosen) for stage in new),
-                             sum(simple.values()), sum(hours(stage, n, chosen) for stage, n in simple.items())))
+                             None if others else sum(simple.values()),
+                             sum(hours(stage, n, chosen) for stage, n in simple.items())))
     networks = {network.name for stage in every if isinstance(stage, Score) for network in stage.networks}
-    parts = ["stable_diffusion_unet", "stable_diffusion_vae", "clip", "judge"]
-    return Priced(scale.name, chosen, gpus, lines, tuple(rows), beside, 4 * sum(map(_parameters, parts)),
+    also = ["what GIT says"] * any(kind(stage) == "guidedcaptions" for stage in every)
+    return Priced(scale.name, chosen, gpus, lines, tuple(rows), beside, _frozen(every),
                   _longest(every, left, cost, chosen), all(_size(s).exact for s in every if isinstance(s, Trials)),
-                  (*NOT_COUNTED, *sorted(networks - set(NETWORKS))))
+                  (*NOT_COUNTED, *also, *sorted(networks - set(NETWORKS))))
+
+
+def _frozen(every: Iterable[Stage]) -> int:
+    """Bytes of the frozen parts: those of Stable Diffusion and the judge, and what else these stages hold."""
+    from models import pins
+
+    held = {value.name for stage in every for f in fields(stage)  # type: ignore[arg-type]
+            if isinstance(value := getattr(stage, f.name), Weights)}
+    total = 4 * sum(map(_parameters, ("stable_diffusion_unet", "stable_diffusion_vae", "clip", "judge")))
+    total += sum(each * sum(map(_parameters, nets)) for name, (each, nets) in GUIDED.items() if name in held)
+    return total + (pins.part("adapter").files[0].bytes or 0) * ("adapter" in held)
 
 
 def _line(name: str, asked: int, group: list[Stage], left: set[Stage], cost: dict[Stage, int], gpu: Gpu) -> KindPrice:

@@ -14,7 +14,7 @@ import torchvision
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
-from transformers import GitConfig, GitForCausalLM
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, GitConfig, GitForCausalLM
 
 PIXELS = 512  # side of the pictures that Stable Diffusion 1.5 makes
 TOKENS = 77  # M, of a caption and of a condition
@@ -74,6 +74,12 @@ SDXL_UNET: dict[str, Any] = {  # unet/config.json of SDXL-Turbo
     "norm_eps": 1e-5,
     "act_fn": "silu",
 }
+SDXL_TEXT: tuple[dict[str, Any], dict[str, Any]] = (  # text_encoder/ and text_encoder_2/config.json of SDXL
+    {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+     "projection_dim": 768, "hidden_act": "quick_gelu"},
+    {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+     "projection_dim": 1280, "hidden_act": "gelu"},
+)
 GIT: dict[str, Any] = {  # config.json of git-large-coco
     "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
                       "num_attention_heads": 16, "patch_size": 14, "image_size": 224},
@@ -108,6 +114,12 @@ def sdxl_vae() -> AutoencoderKL:
     """The VAE of SDXL-Turbo: Stable Diffusion's architecture, other weights and another factor."""
     return AutoencoderKL(**STABLE_DIFFUSION_VAE | {"scaling_factor": 0.13025, "force_upcast": True,
                                                    "sample_size": 1024})
+
+
+def sdxl_text() -> nn.ModuleList:
+    """What encodes prompts [B, 77] in SDXL-Turbo: CLIP ViT-L/14's text encoder and OpenCLIP ViT-bigG/14's."""
+    first, second = (CLIPTextConfig(vocab_size=49408, max_position_embeddings=TOKENS, **one) for one in SDXL_TEXT)
+    return nn.ModuleList([CLIPTextModel(first), CLIPTextModelWithProjection(second)])
 
 
 def clip_h() -> open_clip.CLIP:

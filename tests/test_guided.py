@@ -61,6 +61,7 @@ def test_networks_have_the_parameters_of_the_released_ones():
         low_level = LowLevel((63, 250), 4, guided.PAPER.hidden, guided.PAPER.widths)
     parts = made["atm"].trunk.attention, made["atm"].trunk.convolution, made["atm"].project
     assert [count(part) for part in parts] == [446_000, 103_680, 2_527_232]
+    assert count(made["atm"]) == 446_000 + 103_680 + 2_527_232 + 1
     assert count(made["nice"]) == 103_680 + 2_527_232 + 1
     assert count(made["enigma"]) == 1_405_242 + 1
     assert count(prior) == 9_675_648

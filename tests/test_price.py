@@ -16,9 +16,10 @@ import pytest
 from bench import ablation, price, weights
 from bench.errors import ENVIRONMENT, USAGE, BenchError
 from bench.key import kind
-from bench.plan import counts, rows, stages
+from bench.plan import Row, counts, plan, rows, stages
 from bench.scale import PAPER, TINY, Scale
 from bench.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
+from bench.systems import captions
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -252,3 +253,25 @@ if __name__ == "__main__":
         before, after = page.split(BEGIN.format(mark))
         page = "\n\n".join([before + BEGIN.format(mark), "\n".join(lines), END + after.split(END, 1)[1]])
     PAGE.write_text(page)
+
+
+def test_the_guided_system_is_priced_with_all_its_parts_and_beside_no_released_code_of_dreamdiffusions():
+    chosen = ablation.load("guided_parts")
+    table = [Row(name, 0, "real", plan(next(v for v in chosen.variants if v.name == name), PAPER.items(), PAPER, 0))
+             for name in ("ATM", "with low-level path", "with captions", "with both")]
+    priced = price.price(table, PAPER, "h100")
+    lines = {line.kind: line for line in priced.kinds}
+    assert (lines["guidedencoder"].built, lines["guidedprior"].built, lines["guidedpictures"].built) == (1, 1, 4)
+    for own in ("guidedencoder", "guidedprior", "guidedpictures", "guidedlowlevel", "guidedcaptions"):
+        assert lines[own].flops > 0
+    trained = table[2].stage.pictures.captions
+    assert price.trials(trained.items) == 62_160
+    assert price.shown(trained.items) == 15_540  # GIT sees each picture once in an epoch
+    turbo = 2 * (2_567_463_684 + price._parameters("sdxl_vae") + 123_060_480 + 694_659_840)
+    alone = price.price([Row("prior alone", 0, "real", plan(captions.Spec(), PAPER.items(), PAPER, 0))], PAPER, "h100")
+    more = priced.weights - alone.weights - turbo - 698_391_064
+    assert more == 4 * (price._parameters("clip_h") + price._parameters("git"))
+    assert all(row.naive is None for row in priced.rows)
+    assert "released code would" not in priced.render()
+    assert "what GIT says" in priced.render()
+    assert isinstance(alone.rows[0].naive, int)

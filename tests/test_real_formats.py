@@ -375,11 +375,13 @@ def test_the_configurations_of_guided_diffusion_have_the_published_sizes():
         unet, clip, git = configurations.sdxl_unet(), configurations.clip_h(), configurations.git()
         tensors = adapter.fresh(unet, 1024)
         projector = captioner.PixelProjector()
+        text = [sum(p.numel() for p in one.parameters()) for one in configurations.sdxl_text()]
     numbers = [int(name.split(".")[1]) for name in tensors if name.startswith("ip_adapter.")]
     assert sorted(set(numbers)) == list(range(1, 140, 2))
     assert 0 < pins.PARTS["adapter"].files[0].bytes - 2 * sum(t.numel() for t in tensors.values()) < 250_000
     assert 0 < pins.PARTS["clip_h"].files[0].bytes - 4 * sum(t.numel() for t in clip.state_dict().values()) < 250_000
     assert sum(p.numel() for p in unet.parameters()) == 2_567_463_684
+    assert text == [123_060_480, 694_659_840]
     assert round(4 * sum(p.numel() for p in git.parameters()) / 1e9, 2) == 1.58
     assert sum(p.numel() for p in projector.parameters()) == 1_052_676
     assert frozen.latent_shape(unet) == (4, 64, 64)

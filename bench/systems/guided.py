@@ -6,6 +6,7 @@ ENIGMA's direct path (arXiv 2602.10361) is encoder="enigma", loss="direct", prio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -340,12 +341,13 @@ def _vae_of(pipeline: Weights) -> Weights:
 
 
 def cost(stage: Stage) -> Cost | None:
-    """Of building one of these stages at scale paper, trainings in float32. Not counted: the adapter's few tokens, what
-    encodes prompts, and saying captions."""
+    """Of building one of these stages at scale paper, trainings in float32. Not counted: the adapter's few tokens, and
+    what GIT says word by word."""
     import torch
 
     from bench import price
     from models import configurations
+    from models.captioner import PixelProjector
     from models.diffusion_prior import DiffusionPrior
     from models.guided import KINDS, LowLevel
 
@@ -375,23 +377,35 @@ def cost(stage: Stage) -> Cost | None:
         with torch.device("meta"):
             tower = configurations.git().git.image_encoder.eval().requires_grad_(False)
         seen = price.counted(lambda: tower(price.meta(1, 3, 224, 224)).last_hidden_state, False)[0]
-        return price.Cost(stage.schedule.epochs * price.trials(stage.items) * seen, None, 0)
+        return price.Cost(stage.schedule.epochs * price.shown(stage.items) * seen, None, 4 * _count(PixelProjector()))
     if not isinstance(stage, GuidedPictures):
         return None
     n, sampling = price.trials(stage.items) * stage.samples, stage.sampling
-    with torch.device("meta"):
-        unet = configurations.sdxl_unet().eval().requires_grad_(False)
-        vae = configurations.sdxl_vae()
-    beside = {"text_embeds": price.meta(1, 1280), "time_ids": price.meta(1, 6)}
-    evaluation = price.counted(lambda: unet(price.meta(1, 4, 64, 64), price.meta(1), price.meta(1, 77, 2048),
-                                            added_cond_kwargs=beside).sample, False)[0]
+    evaluation, prompt, parameters = _turbo()
     each = max(1, int(sampling.steps * stage.strength)) * evaluation + price.vae_flops("decode")
     if stage.prior:
         with torch.device("meta"):
             prior = DiffusionPrior(EMBEDDING, EMBEDDING, stage.prior.widths, stage.prior.time).eval()
         each += 2 * stage.prior_sampling.steps * price.counted(lambda: prior(*_noisy(1)), False)[0]
-    memory = price.Memory(2 * (_count(unet) + _count(vae)), price.ALIVE * price._largest("decode"), sampling.batch)
-    return price.Cost(-(-n // sampling.batch) * sampling.batch * each, memory, 3 * n * configurations.PIXELS**2)
+    flops = -(-n // sampling.batch) * sampling.batch * each + (n if stage.captions else 1) * prompt
+    memory = price.Memory(2 * parameters, price.ALIVE * price._largest("decode"), sampling.batch)
+    return price.Cost(flops, memory, 3 * n * configurations.PIXELS**2)
+
+
+@functools.cache
+def _turbo() -> tuple[int, int, int]:
+    """Of SDXL-Turbo: FLOPs of an evaluation of its U-Net, and of encoding a prompt; the parameters of all its parts."""
+    import torch
+
+    from bench import price
+
+    unet, vae, text = map(price._part, ("sdxl_unet", "sdxl_vae", "sdxl_text"))
+    beside = {"text_embeds": price.meta(1, 1280), "time_ids": price.meta(1, 6)}
+    evaluation = price.counted(lambda: unet(price.meta(1, 4, 64, 64), price.meta(1), price.meta(1, 77, 2048),
+                                            added_cond_kwargs=beside).sample, False)[0]
+    words = price.meta(1, 77, dtype=torch.int64)
+    prompt = sum(price.counted(lambda one=one: one(words)[0], False)[0] for one in text)  # type: ignore[misc]
+    return evaluation, prompt, sum(map(_count, (unet, vae, text)))
 
 
 def _training(module: nn.Module, run: Callable[[int, Any], Tensor], samples: int, batch: int) -> Cost:
