@@ -105,7 +105,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
         table = report.prepare(options, needed=False)[3]
     look = _looking(store, table)
-    console.soft_wrap = not console.is_terminal  # lines are cut at a terminal's edge, and never in a file
+    console.soft_wrap = not console.is_terminal  # lines wrap at a terminal's edge, and never in a file
     if not options.watch:
         found = look()
         if options.json:
@@ -227,8 +227,8 @@ def _lines(one: dict[str, Any]) -> tuple[Text, Text]:
     who = f"  on {one['host']}, process {one['pid']}" + (f" ({one['about']})" if one["about"] else "")
     spent = spell(max(0.0, time.time() - one["began"]))
     return (Text(f"{one['stage']} {one['key'][:12]}: " + (", ".join(filter(None, far)) or "nothing said yet")
-                 + f"; {age}", "" if one["live"] else "red", no_wrap=True, overflow="ellipsis"),
-            Text(f"{who}, attempt {one['attempts'] or 1}, for {spent}", "dim", no_wrap=True, overflow="ellipsis"))
+                 + f"; {age}", "" if one["live"] else "red"),
+            Text(f"{who}, attempt {one['attempts'] or 1}, for {spent}", "dim"))
 
 
 def logs(options: argparse.Namespace, console: Console) -> int:
