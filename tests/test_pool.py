@@ -93,7 +93,7 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
                              os.listdir(micro.checkpoints(stage)) == kept, len(kept)))
 
         path = build.build(stage, micro, progress=progress)
-        assert seen == [("held", True, True, 3)]  # the state, the log, what it is built from
+        assert seen == [("held", True, True, 2)]  # the state, and what it is built from
     assert sorted(Store(micro.root).manifest(stage)["files"]) == sorted(
         file.name for file in path.iterdir() if file.name != "MANIFEST.json")
     assert Store(micro.root).sound(stage)

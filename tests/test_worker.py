@@ -137,7 +137,7 @@ def test_a_stage_that_the_engine_stops_is_put_away_and_goes_on_from_its_last_che
     assert process.exitcode == 0
     lines = [json.loads(line) for file in (micro.root / "logs").glob("*.jsonl") if key(stage)[:16] in file.name
              for line in file.read_text().splitlines()]
-    assert any(line.get("resumed") and line["step"] > 0 for line in lines)
+    assert any(line.get("what") == "goes on from a checkpoint" and line["step"] > 0 for line in lines)
     (tmp_path / "whole").mkdir()
     pretrain(stage, micro.path, tmp_path / "whole", Runtime())
     for file in (tmp_path / "whole").iterdir():
