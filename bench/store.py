@@ -38,6 +38,7 @@ class Store:
         self.root = root
         self._sound: set[str] = set()
         self._keys: dict[Stage, str] = {}
+        self._builds = create
         self._claims: dict[str, lease.Claim] = {}
         self.built: set[str] = set()  # keys of the stages that came into the store through this object
         if not create:
@@ -77,7 +78,8 @@ class Store:
         return (self.path(stage) / MANIFEST).is_file()
 
     def sound(self, stage: Stage) -> bool:
-        """Whether the stage is there with every file as it was written; a damaged one is removed with a warning.
+        """Whether the stage is there with every file as it was written; of a damaged one a warning says so, and where
+        this store builds it is removed.
 
         Each stage is read once in a store's life.
         """
@@ -91,7 +93,7 @@ class Store:
         if damage:
             warnings.warn(f"{kind(stage)} {path.name[:12]} in the store is damaged ({damage}): it is built again",
                           stacklevel=2)
-            if path.exists() and path.stat().st_ino == number:  # else another process has put it right
+            if self._builds and path.exists() and path.stat().st_ino == number:  # else another has put it right
                 self.remove(path.name)
             return False
         self._sound.add(path.name)

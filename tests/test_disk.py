@@ -91,6 +91,17 @@ def test_a_stage_that_fills_the_disk_ends_with_exit_code_75_leaves_nothing_and_i
     assert (store.build(stage, large) / "large.npy").stat().st_size > 2 << 20
 
 
+@pytest.mark.parametrize("option", ["--store", "--results"])
+def test_a_disk_that_is_full_before_anything_began_ends_a_run_with_exit_code_75_and_one_line(disk, capsys, option):
+    folder = disk("disk", "size=1m", "nr_inodes=1")
+    arguments = {"--store": folder.parent / "s", "--results": folder.parent / "r"} | {option: folder / "full"}
+    assert main(["run", "--ablation", "mask_ratio", "--scale", "micro",
+                 *(str(text) for pair in arguments.items() for text in pair)]) == RESUMABLE
+    line, = capsys.readouterr().err.splitlines()
+    assert str(folder) in line
+    assert "make room" in line
+
+
 def test_results_on_a_full_disk_stay_as_they_were_and_are_recorded_when_there_is_room(disk):
     folder = disk("disk", "size=200k")
     about = {name: "" for name in results.ABOUT if name != results.FAILED} | {"items": "real", "leaky": "no"}

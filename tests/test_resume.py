@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import FULL, plan
+from bench import FULL, lease, plan
 from bench.key import key
 from bench.runtime import Runtime
 from bench.scale import MICRO
@@ -102,10 +102,29 @@ def test_a_checkpoint_that_was_being_written_when_the_process_died_counts_for_no
     stage, _, training = small(tmp_path)
     (tmp_path / "checkpoint.7.part").write_bytes(b"half")
     assert loop.read(tmp_path, key(stage)) is None
+    assert training.resume() is None
+    assert not list(tmp_path.glob("*.part"))
     training.save_when_due(dict)
     training.update(lambda rows: {"loss": training._parameters[0].sum()})
     training.save_when_due(dict)
     assert [path.name.split(".")[1] for path in tmp_path.glob("checkpoint.*.pt")] == ["000000002"]
+
+
+def test_a_process_that_lost_its_stage_changes_nothing_among_the_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "EVERY", 0)
+    _, _, training = small(tmp_path)
+    training.save_when_due(dict)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def lost():
+        raise lease.Lost("pretrain", lease.Lease("ab" * 32))
+
+    training._runtime = replace(training._runtime, owned=lost)
+    training.update(lambda rows: {"loss": training._parameters[0].sum()})
+    for write in (lambda: training.save_when_due(dict), lambda: training.report({"loss": torch.ones(())}, 1)):
+        with pytest.raises(lease.Lost):
+            write()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_nothing_is_kept_before_it_is_due_or_without_a_folder(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +153,26 @@ def test_a_full_disk_ends_the_run_with_exit_code_75(store):
     with pytest.raises(BenchError, match="no room left") as caught:
         go(store, Here(store, {RED: [Event(RED, "failed", error=BenchError("full", 75))]}))
     assert caught.value.exit_code == 75
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_stops_what_runs_says_how_to_go_on_and_ends_with_exit_code_75(store, number):
+    class Told(Here):
+        stopped = False
+
+        def events(self, timeout):
+            os.kill(os.getpid(), number)
+            return iter(())
+
+        def __exit__(self, *_):
+            self.stopped = True
+
+    executor = Told(store)
+    with pytest.raises(BenchError, match=f"told to end .{number.name}.*the same command goes on") as caught:
+        go(store, executor)
+    assert caught.value.exit_code == 75
+    assert executor.stopped
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_an_executor_that_takes_stages_ahead_is_told_what_each_comes_after(store):

@@ -210,7 +210,12 @@ class Training:
 
     def resume(self) -> dict[str, Any] | None:
         """Goes back to the last kept state and gives the `extra` kept with it; None where there is none that fits."""
-        if self._runtime.work is None or (found := read(self._runtime.work, self._key)) is None:
+        if self._runtime.work is None:
+            return None
+        if parallel.rank() == 0:
+            for part in self._runtime.work.glob("*.part"):  # its writer is dead, or has lost the stage
+                part.unlink(missing_ok=True)
+        if (found := read(self._runtime.work, self._key)) is None:
             return None
         step, state = found
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
@@ -248,18 +253,17 @@ def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], No
     """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"checkpoint.{os.getpid()}.part"
-    with part.open("wb") as file:
-        hashing = _Hashing(file)
-        torch.save(state, hashing)
-        file.flush()
-        os.fsync(file.fileno())
-    path = folder / f"checkpoint.{step:09d}.{hashing.digest.hexdigest()}.pt"
     try:
+        with part.open("wb") as file:
+            hashing = _Hashing(file)
+            torch.save(state, hashing)
+            file.flush()
+            os.fsync(file.fileno())
+        path = folder / f"checkpoint.{step:09d}.{hashing.digest.hexdigest()}.pt"
         owned()
-    except BaseException:
+        os.replace(part, path)
+    finally:
         part.unlink(missing_ok=True)
-        raise
-    os.replace(part, path)
     for other in folder.glob("checkpoint.*.pt"):
         if other.name < path.name:
             other.unlink(missing_ok=True)
