@@ -192,7 +192,8 @@ class Slurm:
         if time.monotonic() - handed.gone < SETTLE:
             return None
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
-        how = ", ".join(filter(None, (state or "gone from the queue", reason)))
+        code = _exit_code(handed.job)
+        how = ", ".join(filter(None, (state or "gone from the queue", reason, f"exit code {code}" * bool(code))))
         error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")
         if state in ("CANCELLED", "PENDING") and "Dependency" in reason:
             above = [one for one in handed.after if not self._store.has(one)]
@@ -203,7 +204,7 @@ class Slurm:
             return Event(stage, "died", error=error)
         if state in FINAL:
             return self._failed(stage, BenchError(f"{error}; {FINAL[state]}"))
-        return Event(stage, "died", error=error, begun=True)
+        return Event(stage, "died", error=error, begun=code != 128 + signal.SIGUSR2)  # told before it could hear
 
     def _failed(self, stage: Stage, error: BenchError) -> Event:
         self._lost[stage] = error
@@ -283,6 +284,13 @@ def examine() -> None:
     if missing := [name for name in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(name) is None]:
         raise BenchError(f"--on slurm: no {', '.join(missing)} on this machine; run it where jobs are submitted, on a "
                          "login node of the cluster", ENVIRONMENT)
+
+
+def _exit_code(job: str) -> int:
+    """128 and the number of a signal for a job that it ended; 0 where Slurm does not know any more."""
+    said = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"ExitCode=(\d+):(\d+)", said)
+    return (int(found[1]) or (int(found[2]) and 128 + int(found[2]))) if found else 0
 
 
 def gpus_of(stage: Stage) -> int:
