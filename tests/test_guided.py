@@ -16,10 +16,12 @@ from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
 from bench import On, ablation, plan, price, tables, trivial
 from bench.build import build
+from bench.cli import main
 from bench.errors import BenchError
 from bench.items import load
 from bench.runtime import Runtime
 from bench.scale import MICRO, PAPER, TINY
+from bench.store import Store
 from bench.systems import guided
 from bench.systems.guided import ENCODERS, GuidedPictures, Spec
 from bench.train import guided as train
@@ -417,3 +419,28 @@ def test_its_ablations_are_about_concepts_that_were_never_trained_on(name):
     known = {*published["row"], *zip(published["row"], published["dataset"], strict=True)}
     for rows in chosen.literature.values():
         assert set(rows) <= known
+
+
+LEFT_OUT = '''from bench import On
+from bench.systems import guided
+
+variants = [On(guided.Spec("x"), split, protocol="things", split=split) for split in ("concept", "subject",
+                                                                                       "subject_seen")]
+'''
+
+
+def test_the_audit_passes_one_subject_left_out_and_flags_the_one_that_was_trained_on(tmp_path, capsys):
+    (tmp_path / "left_out.py").write_text(LEFT_OUT)
+    store = Store(tmp_path / "store")
+    for variant in ablation.load(str(tmp_path / "left_out.py")).variants:
+        build(plan.plan(variant, MICRO.items(), MICRO, 0).items.trials, store)
+    named = ["--scale", "micro", "--store", str(store.root)]
+    assert main(["audit", "--ablation", str(tmp_path / "left_out.py"), *named]) == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said.pop("subject_seen").startswith("yes: ")
+    assert said == {"concept": "no", "subject": "no"}
+    for name in ("guided_parts", "guided_encoders", "guided_selection"):
+        assert main(["audit", "--ablation", name, *named]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(ablation.load(name).variants)
+        assert all(line.endswith(": no") for line in lines)
