@@ -18,7 +18,7 @@ from bench.stages import Prepared, Shards, Weights
 
 DATA = ".bench-data"  # where `bench data prepare` writes
 PARTS = ("vae", "unet", "clip", "judge")
-GUIDED = ("turbo", "adapter", "clip_h", "captioner")  # of ATM with guided diffusion, where they lie
+GUIDED = ("turbo", "adapter", "clip_h", "captioner", "swav")  # of ATM with guided diffusion, where they lie
 PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # by Scale.prior: side of its pictures, classes of its judge
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,57 +18,24 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from bench import errors, journal, trackers
+from bench import errors, journal, lease, trackers
 from bench.errors import BenchError
 from bench.key import key
+from bench.lease import Lease
 from bench.plan import Row, needs, shown, stages
 from bench.progress import WINDOW, cells, rate, spell
 from bench.store import Store
 
-TTL = 600.0  # s that a lease lives without a heartbeat
 WATCHED = 2.0  # s from one look to the next
 LISTED = 12  # stages that a message names
 
 
-@dataclass(frozen=True)
-class Lease:
-    """Who builds a stage, of which kind, since when (unix seconds); age (s) of the heartbeat, whether it holds."""
-
-    key: str
-    stage: str
-    pid: int
-    host: str
-    attempt: str
-    began: float
-    about: str
-    age: float
-    live: bool
-
-
 def running(root: Path) -> list[Lease]:
-    """The leases of a store, the oldest first."""
-    found = []
-    now = _clock(root)
-    ttl = float(os.environ.get("EEG2IMAGE_BENCH_LEASE_S", TTL))
-    for file in sorted((root / "leases").glob("[!.]*")):
-        try:
-            said, beat = json.loads(file.read_text()), file.stat().st_mtime
-            pid, host = int(said["pid"]), str(said["host"])
-            gone = host == socket.gethostname() and not Path(f"/proc/{pid}").exists()
-            found.append(Lease(file.name, str(said["stage"]), pid, host, str(said["attempt"]), float(said["began"]),
-                               str(said.get("about") or ""), max(0.0, now - beat), not gone and now - beat < ttl))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # taken back meanwhile, or a name that is no lease
-    return sorted(found, key=lambda lease: lease.began)
-
-
-def _clock(root: Path) -> float:
-    """The file system's time, which is what heartbeats are stated in; the host's where the store cannot be written."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=root / "work") as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
+    """The leases of a store, also those that hold no more, the oldest first."""
+    folder = root / "leases"
+    now = lease.clock(folder)
+    found = (lease.read(folder, path.name, now) for path in folder.glob("[!.]*"))
+    return sorted(filter(None, found), key=lambda lease: lease.began)
 
 
 def add_options(status: argparse.ArgumentParser) -> None:
