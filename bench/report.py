@@ -189,7 +189,8 @@ def go(options: argparse.Namespace, console: Console) -> int:
 
     executor = engine or Pool(min(workers, max(len(todo), 1)), store.root, at.numerics.device_class)
     with watching(options, store, f"{chosen.name}-{at.name}", table) as watcher:
-        outcome = run.run(table, store, executor, record, Display(console, None if engine else workers, watcher), options.fail_fast)
+        display = Display(console, None if engine else workers, watcher)
+        outcome = run.run(table, store, executor, record, display, options.fail_fast)
     if outcome.failed:
         failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
                     for row, cause in outcome.failed.items()]

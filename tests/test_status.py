@@ -17,6 +17,7 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.journal import Journal, path
 from bench.key import key, kind
+from bench.lease import machine
 from bench.scale import MICRO
 from bench.store import Store
 
@@ -33,7 +34,8 @@ def lease(store, stage, pid=None, host=None, age=0.0, about=""):
     folder.mkdir(exist_ok=True)
     file = folder / key(stage)
     file.write_text(json.dumps({"pid": pid or os.getpid(), "host": host or socket.gethostname(), "attempt": "a1",
-                                "began": time.time() - 100, "stage": kind(stage), "about": about}))
+                                "machine": "another" if host else machine(), "began": time.time() - 100,
+                                "stage": kind(stage), "about": about}))
     os.utime(file, (time.time() - age,) * 2)
 
 
