@@ -17,11 +17,16 @@ from bench.train import loop
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
 
 
-def last_word(pool):
+LAST = ("done", "held", "failed", "died")
+
+
+def hear(pool, *what):
+    """The next event of these; a last word that is none of them is none that was expected."""
     while True:
         for event in pool.events(1.0):
-            if event.what not in ("started", "progress"):
+            if event.what in what:
                 return event
+            assert event.what not in LAST, event
 
 
 def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_work_fails_its_stage(tmp_path):
@@ -30,17 +35,17 @@ def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_wor
         pool._processes[0].kill()
         pool._processes[0].join()
         pool.submit(TRIALS)
-        assert last_word(pool).what == "done"
+        assert hear(pool, *LAST).what == "done"
         assert store.sound(TRIALS)
         pool.submit(Trials(MICRO.world, (1, 2, 3), MICRO.band))
-        assert next(pool.events(60)).what == "started"
+        hear(pool, "started")
         pool._processes[0].kill()
-        event = last_word(pool)
+        event = hear(pool, *LAST)
         assert (event.what, event.begun) == ("died", True)
         assert "its worker process died (signal 9" in str(event.error)
         assert pool.idle == 1
         pool.submit(Trials(MICRO.world, (1,), MICRO.band))
-        assert last_word(pool).what == "done"
+        assert hear(pool, *LAST).what == "done"
 
 
 def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there_to_the_same_bytes(micro, tmp_path):
@@ -48,8 +53,7 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
     stage = replace(first, schedule=replace(first.schedule, steps=120))
     with Pool(1, micro.root, "cpu") as pool:
         pool.submit(stage)
-        while next(pool.events(60)).what != "progress":
-            pass
+        hear(pool, "progress")
         assert micro.held(stage).pid == pool._processes[0].pid
     step, _ = loop.read(micro.checkpoints(stage), micro.key(stage))
     assert 0 < step < 120
@@ -71,13 +75,12 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
 def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_checkpoints_nor_its_result(
         micro, monkeypatch):
     first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
-    stage = replace(first, schedule=replace(first.schedule, steps=120))
+    stage = replace(first, schedule=replace(first.schedule, steps=110))
     monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "2")
     monkeypatch.setattr(loop, "EVERY", 0)
     with Pool(1, micro.root, "cpu") as pool:
         pool.submit(stage)
-        while next(pool.events(60)).what != "progress":
-            pass
+        hear(pool, "progress")
         os.kill(pool._processes[0].pid, signal.SIGSTOP)
         stalled, end = micro.held(stage), time.monotonic() + 60
         while micro.held(stage) and time.monotonic() < end:
@@ -88,7 +91,7 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
             if step == 80:  # the thief is at work and has kept a state: now the other wakes up
                 kept = os.listdir(micro.checkpoints(stage))
                 os.kill(pool._processes[0].pid, signal.SIGCONT)
-                word = next(event for event in pool.events(60) if event.what != "progress")
+                word = hear(pool, *LAST)
                 seen.append((word.what, micro.held(stage).attempt != stalled.attempt,
                              os.listdir(micro.checkpoints(stage)) == kept, len(kept)))
 
