@@ -184,7 +184,7 @@ def test_dreamdiffusion_is_retrieved_by_what_lies_beside_its_pictures_and_others
                        (captions.Spec("x"), "system captions has no embedding in CLIP space")):
         with pytest.raises(BenchError, match=said):
             plan.plan(retrieval.Spec(spec, "x"), MICRO.items(), MICRO, 0)
-    with pytest.raises(BenchError, match="a checkpoint is asked of a system that is not fine-tuned"):
+    with pytest.raises(BenchError, match="a checkpoint is asked of a system that keeps none"):
         plan.plan(On(retrieval.Spec(guided.Spec("x"), "x"), "x", checkpoint=(1, 2)), MICRO.items(), MICRO, 0)
 
 
