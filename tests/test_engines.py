@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from bench import FULL, plan
@@ -125,7 +127,8 @@ def test_a_job_that_is_pre_empted_ends_its_process_and_is_queued_again(job):
     while not said.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
-    running._interrupt()
+    submitted, = psutil.Process(running._process.pid).children()
+    submitted.send_signal(signal.SIGUSR2)
     running.result()
     assert said.read_text() == "begun\n" * 2
     assert "is preempted" in running.stderr()
