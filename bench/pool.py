@@ -115,7 +115,7 @@ class Pool:
 
 def _work(connection: Connection, root: Path, device: str) -> None:
     """A worker's life: builds what comes through the connection until it closes, or until SIGTERM."""
-    with suppress(Stopped, EOFError, BrokenPipeError):  # the two last: whoever started it is gone
+    with suppress(Stopped, EOFError, ConnectionError):  # the two last: whoever started it is gone
         signal.signal(signal.SIGTERM, runtime.stop)
         _serve(connection, root, device)
 
@@ -131,7 +131,7 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
         def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
             try:
                 connection.send(Event(stage, "progress", step, total, scalars))
-            except BrokenPipeError:
+            except ConnectionError:
                 runtime.stop()
 
         runtime.keeps(False)
