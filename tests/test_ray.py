@@ -31,8 +31,8 @@ def cluster(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     before = dict(os.environ)
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_ADDRESS="")
-    del os.environ["RAY_ADDRESS"]
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_worker_niceness="0")
+    os.environ.pop("RAY_ADDRESS", None)
     command = [*RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=2",
                "--include-dashboard=false", "--disable-usage-stats"]
     with (tmp_path_factory.mktemp("ray") / "head").open("w+") as out:
