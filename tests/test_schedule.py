@@ -169,12 +169,15 @@ def test_a_run_that_is_told_to_end_stops_what_runs_says_how_to_go_on_and_ends_wi
         def __exit__(self, *_):
             self.stopped = True
 
-    executor = Told(store)
-    with pytest.raises(BenchError, match=f"told to end .{number.name}.*the same command goes on") as caught:
-        go(store, executor)
+    executor, before = Told(store), signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP
+    try:
+        with pytest.raises(BenchError, match=f"told to end .{number.name}.*the same command goes on") as caught:
+            go(store, executor)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert caught.value.exit_code == 75
     assert executor.stopped
-    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_an_executor_that_takes_stages_ahead_is_told_what_each_comes_after(store):
