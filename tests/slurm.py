@@ -102,6 +102,9 @@ def cluster(folder: Path) -> Iterator[None]:
         yield
     finally:
         _said("scancel", "--user=root")
+        until = time.monotonic() + 40  # KillWait, and more
+        while _said("squeue", "--noheader", "--states=RUNNING,COMPLETING") and time.monotonic() < until:
+            time.sleep(0.5)
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
             try:
