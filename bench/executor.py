@@ -17,8 +17,8 @@ class Event:
 
     what: "started", "progress" (step, total, scalars), or a last word: "done" (it is in the store), "held" (another
     process builds it; an executor that is `ahead` waits for that one instead), "queued" (an engine has it and is not
-    waited for), "failed" (error; log: the whole traceback), "died" (its process ended without a word, or it never began
-    for what it waits for did; error).
+    waited for), "failed" (error), "died" (its process ended without a word, or it never began for what it waits for
+    did; error).
     begun: of one that died, whether it had started. found: of one that is done, whether another process had built it.
     """
 
@@ -28,7 +28,6 @@ class Event:
     total: int = 0
     scalars: dict[str, float] | None = None
     error: BenchError | None = None
-    log: str = ""
     begun: bool = False
     found: bool = False
 

@@ -95,11 +95,14 @@ class Journal:
             self._write("stopped", {"error": said})
         else:
             self._write("failed", {"error": said})
-            if not isinstance(error, BenchError):
-                try:
-                    traceback_path(self._root, self._name).write_text("".join(traceback.format_exception(error)))
-                except OSError as trouble:
-                    _lost(trouble)
+            kept = traceback_path(self._root, self._name)
+            try:
+                if isinstance(error, BenchError):
+                    kept.unlink(missing_ok=True)
+                else:
+                    kept.write_text("".join(traceback.format_exception(error)))
+            except OSError as trouble:
+                _lost(trouble)
         self._attempt = ""
 
     def _release(self) -> None:
@@ -126,6 +129,7 @@ def given_up(root: Path, stage: Stage, error: str) -> None:
         return
     attempt = lines[-1].get("attempt", "") if lines else ""
     try:
+        traceback_path(root, key(stage)).unlink(missing_ok=True)  # of a failure before this one
         append(file, {"t": _now(), "event": "failed", "error": error, "attempt": attempt, "host": socket.gethostname(),
                       "pid": os.getpid()})
     except OSError as trouble:

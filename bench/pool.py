@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -134,6 +133,7 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
             except ConnectionError:
                 runtime.stop()
 
+        broken = False
         runtime.keeps(False)
         connection.send(Event(stage, "started"))
         try:
@@ -144,9 +144,8 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
         except BenchError as error:
             said = Event(stage, "failed", error=error)
         except Exception as error:
-            said = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
-                         log=traceback.format_exc())
+            said, broken = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}")), True
         runtime.keeps(False)
         connection.send(said)
-        if said.log and device == "cuda":  # what broke it may have broken its context: the pool starts another
+        if broken and device == "cuda":  # what broke it may have broken its context: the pool starts another
             return

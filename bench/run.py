@@ -221,7 +221,7 @@ class _Work:
                 return
             error = BenchError(f"{error} ({LIVES[event.begun]} times)")
         if stage not in self._dead:
-            self._fail(stage, _cause(stage, error, event.log, self._store))
+            self._fail(stage, _cause(stage, error, self._store))
 
     def _there(self, stage: Stage) -> None:
         """Goes on with what a stage that is now stored makes possible."""
@@ -255,13 +255,12 @@ def said(failed: dict[Row, str]) -> list[str]:
     return [f"{row.variant} (seed {row.seed}, {row.items}): {cause}" for row, cause in failed.items()]
 
 
-def _cause(stage: Stage, error: BenchError, log: str, store: Store) -> str:
-    """One line for the summary; the traceback goes to the store's logs/, where a stage's journal lies, too."""
-    said = " ".join(str(error).split())
+def _cause(stage: Stage, error: BenchError, store: Store) -> str:
+    """One line for the summary, with where the traceback lies, or the stage's journal."""
+    said, name = " ".join(str(error).split()), store.key(stage)
     journal.given_up(store.root, stage, said)
-    path = journal.traceback_path(store.root, store.key(stage))
-    path.write_text(log) if log else path.unlink(missing_ok=True)
-    there = next((f" (log: {file})" for file in (path, path.with_suffix(".jsonl")) if file.is_file()), "")
+    files = journal.traceback_path(store.root, name), journal.path(store.root, name)
+    there = next((f" (log: {file})" for file in files if file.is_file()), "")
     return f"{kind(stage)}: {said}{there}"
 
 

@@ -46,9 +46,6 @@ class Encoder(nn.Module):
         self.register_buffer("out", torch.tensor(out))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
-    def forward(self, eeg: Tensor, subject: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 class Atm(Encoder):
     """ATM-S: attention between channels, NICE's convolution, NICE's projector.

@@ -1,8 +1,8 @@
-"""How much faster two workers are than one, and what scheduling costs: python tests/speed_workers.py [SCALE [ABLATION]]
+"""How much faster two workers are, and what scheduling costs: python tests/speed_workers.py [SCALE [ABLATION [TURNS]]]
 
-A benchmark, not a test: runs of table2 at scale tiny, with one worker, two, two, one, each in a store of its own, on
-two cores that do nothing else. Prints seconds of each, what they took above the sum of their stages, and whether the
-results are byte-identical.
+A benchmark, not a test: runs of table2 at scale tiny, with one worker, two, two, one (TURNS: 1,2,2,1), each in a store
+of its own, on two cores that do nothing else. Prints seconds of each, what they took above the sum of their stages, and
+whether the results are byte-identical.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from bench.store import Store
 
 CODE = "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
-TURNS = (1, 2, 2, 1)
 
 
 def run(folder: Path, workers: int, scale: str, ablation: str) -> tuple[float, float, float, dict[str, bytes]]:
@@ -37,12 +36,12 @@ def run(folder: Path, workers: int, scale: str, ablation: str) -> tuple[float, f
     return wall, building, stages, files
 
 
-def main(scale: str = "tiny", ablation: str = "table2") -> None:
-    """Four runs, in turns."""
+def main(scale: str = "tiny", ablation: str = "table2", turns: str = "1,2,2,1") -> None:
+    """The runs, one after the other."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     found = []
     print(f"{ablation} at {scale}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
-    for workers in TURNS:
+    for workers in map(int, turns.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             wall, building, stages, files = run(Path(folder), workers, scale, ablation)
         seconds[workers].append(wall)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -119,12 +120,12 @@ def test_late_stages_come_first_and_among_pre_trainings_the_longest():
 
 
 def test_a_stage_that_fails_takes_its_own_rows_along_with_the_reason_and_no_others(store):
-    error = Event(RED, "failed", error=BenchError("sour\ngrapes"), log="Traceback ...")
+    error = Event(RED, "failed", error=BenchError("sour\ngrapes"))
     outcome, recorded, said = go(store, Here(store, {RED: [error]}))
     assert recorded == [ROWS[1]]
-    path = store.root / "logs" / f"{key(RED)}.log"
+    path = store.root / "logs" / f"{key(RED)}.jsonl"
     assert outcome.failed == dict.fromkeys((ROWS[0], ROWS[2]), f"grape: sour grapes (log: {path})")
-    assert path.read_text() == "Traceback ..."
+    assert json.loads(path.read_text())["error"] == "sour grapes"
     assert "FAILED: grape: sour grapes" in said
 
 
