@@ -283,7 +283,7 @@ def _least(attempt: Callable[[int], Any], n_times: int, patch: int) -> int | Non
     def works(times: int) -> bool:
         try:
             attempt(times)
-        except Exception:
+        except Exception:  # other people's networks refuse a length in whatever way they like
             return False
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -67,8 +68,9 @@ def listing(subjects=2, blocks=6, each=20):
                          for _ in range(each)])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="pyarrow is there")
-def test_without_pyarrow_the_package_is_named(tmp_path):
+def test_without_pyarrow_the_package_is_named(tmp_path, monkeypatch):
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import then fails, as where it is not installed
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match="needs the package pyarrow: pip install pyarrow") as caught:
         alljoined.prepare(tmp_path, tmp_path / "out", tmp_path)
