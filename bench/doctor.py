@@ -10,15 +10,17 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import FULL, engines, errors, plan, run, weights
+from bench import FULL, ablation, engines, errors, places, plan, run, weights
+from bench.ablation import Ablation
 from bench.data.prepared import Prepared
-from bench.errors import BenchError
+from bench.errors import BenchError, NotHere
 from bench.key import kind
 from bench.places import DATA, PARTS
 from bench.scale import REHEARSAL, SCALES, Scale, scale
@@ -36,8 +38,9 @@ class Line:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--scale, --weights, --data, --store."""
+    """--scale, --ablation, --weights, --data, --store, --on."""
     parser.add_argument("--scale", default="tiny", help=f"one of {', '.join(SCALES)} (default: tiny)")
+    parser.add_argument("--ablation", metavar="NAME|FILE.py", help="look for what only its rows need, too")
     parser.add_argument("--weights", metavar="DIR", help="pre-trained weights, before the libraries' caches")
     parser.add_argument("--data", default=DATA, metavar="DIR", help=f"prepared data (default: {DATA})")
     parser.add_argument("--store", default=".bench", metavar="DIR", help="where stages are kept (default: .bench)")
@@ -49,6 +52,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     at, sound = scale(options.scale), True
     folder = Path(options.weights) if options.weights else None
     lines = examine(at, folder, Path(options.data), Path(options.store))
+    if options.ablation and not at.prior and at.name != REHEARSAL.name:
+        lines = chain(lines, _rows(ablation.asked(options.ablation), at, folder, Path(options.data)))
     if options.on:
         lines = chain(lines, [_tried(options.on, lambda: engines.found(options.on))])
     for line in lines:
@@ -79,6 +84,23 @@ def examine(at: Scale, folder: Path | None, data: Path, store: Path) -> Iterator
     else:
         yield Line("data", True, "drawn by the suite itself")
     yield _room(at, store)
+
+
+def _rows(chosen: Ablation, at: Scale, folder: Path | None, data: Path) -> Iterator[Line]:
+    """Data sets and weights that an ablation's rows need and Full does not."""
+    from bench.data import prepared
+
+    planned = []
+    for variant in chosen.variants:
+        with suppress(NotHere):  # `bench run` says so and leaves it out
+            planned.append(plan.plan(variant, at.items(), at, 0))
+    worlds, parts = places.lacking(plan.stages(planned))
+    for name in worlds:
+        if name != getattr(at.world, "name", ""):
+            yield _tried(name, lambda name=name: prepared.find(name, data).path)  # type: ignore[misc]
+    for part in parts:
+        if part in places.GUIDED:
+            yield _tried(part, lambda part=part: _weights(at, part, folder))  # type: ignore[misc]
 
 
 def _tried(what: str, look: Callable[[], str]) -> Line:

@@ -70,12 +70,19 @@ def complete(planned: Iterable[Stage], options: argparse.Namespace) -> None:
     from bench.data import prepared
     from bench.weights import check
 
+    worlds, parts = lacking(planned)
+    for name in worlds:
+        prepared.find(name, Path(options.data or DATA))
+    if guided := [name for name in parts if name in GUIDED]:
+        check(guided, options.weights and Path(options.weights))
+
+
+def lacking(planned: Iterable[Stage]) -> tuple[list[str], list[str]]:
+    """Names of the data sets and of the weights that these stages need and whose place is open."""
     held = [getattr(stage, f.name) for stage in planned for f in fields(stage)]  # type: ignore[arg-type]
-    for world in dict.fromkeys(one for one in held if isinstance(one, Prepared) and not one.path):
-        prepared.find(world.name, Path(options.data or DATA))
-    if lacking := dict.fromkeys(one.name for one in held if isinstance(one, Weights) and one.name in GUIDED
-                                and not one.path):
-        check([*lacking], options.weights and Path(options.weights))
+    names = {kind: [*dict.fromkeys(one.name for one in held if isinstance(one, kind) and not one.path)]
+             for kind in (Prepared, Weights)}
+    return names[Prepared], names[Weights]
 
 
 def asked(options: argparse.Namespace, needed: bool = True) -> Scale:

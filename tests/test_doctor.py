@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench import doctor, run
 from bench.errors import ENVIRONMENT, OK
+from bench.places import PARTS
 from bench.scale import PAPER, REHEARSAL, TINY
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -99,3 +100,19 @@ def test_on_a_gpu_its_memory_and_what_fits_are_said(tmp_path):
     assert found["GPU"].ok
     assert re.search(r"\d+ GB, \d+ GB free", found["GPU"].said)
     assert Path(tmp_path).exists()
+
+
+def test_of_an_ablation_what_only_its_rows_need_is_looked_for_too(tmp_path):
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    parser = argparse.ArgumentParser()
+    doctor.add_options(parser)
+    for name, own in (("table2", []), ("guided_retrieval", ["things_eeg2", "clip_h"]),
+                      ("guided_parts", ["things_eeg2", "clip_h", "adapter", "turbo", "captioner"])):
+        console.file.truncate(0)
+        console.file.seek(0)
+        options = ["--scale", "paper", "--ablation", name, "--store", str(tmp_path), "--data", str(tmp_path / "data"),
+                   "--weights", str(tmp_path)]
+        assert doctor.main(parser.parse_args(options), console) == ENVIRONMENT
+        said = console.file.getvalue().splitlines()
+        lacking = [line.split()[1] for line in said if line.startswith("NO")]
+        assert [what for what in lacking if what not in (*PARTS, *PAPER.networks, "GPU", "data", "corpus")] == own
