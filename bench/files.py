@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put(path: Path, text: str) -> None:
+    """Writes a file that others read meanwhile: they find what was there, or the whole of it."""
+    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:

@@ -138,18 +138,40 @@ def main(options: argparse.Namespace, console: Console) -> int:
     loose = [stage for key, stage in found.items() if key not in kept]
     for kind, count in sorted(Counter(stage.kind for stage in loose).items()):
         print(f"{kind:20s}{count:6d}{size(sum(stage.bytes for stage in loose if stage.kind == kind)):>12s}")
+    asked = list(_asked(there, youngest))
     amount = f"{len(loose)} of {len(found)} stages, {size(sum(stage.bytes for stage in loose))}"
     if not options.delete:
         print(f"would remove {amount}, that no result stands on and that are older than {options.older_than:g} days"
-              + ("; to do it: --delete" if loose else ""))
+              + (f"; and {len(asked)} files that engines were handed" if asked else "")
+              + ("; to do it: --delete" if loose or asked else ""))
         return errors.OK
     for stage in loose:
-        if running := there.running():
-            raise BenchError(f"a run is at work in {options.store} ({lease.said(running[0])}): it may need what would "
-                             "be removed; wait for it, or end it")
+        _alone(there)
         there.remove(stage.key)
-    print(f"removed {amount}")
+    for path in asked:
+        _alone(there)
+        path.unlink(missing_ok=True)
+    print(f"removed {amount}" + (f", and {len(asked)} files that engines were handed" if asked else ""))
     return errors.OK
+
+
+def _alone(there: Store) -> None:
+    """Raises BenchError where a run is at work."""
+    if running := there.running():
+        raise BenchError(f"a run is at work in {there.root} ({lease.said(running[0])}): it may need what would be "
+                         "removed; wait for it, or end it")
+
+
+def _asked(there: Store, youngest: float) -> Iterator[Path]:
+    """What engines were handed and need no more: requests for stages that are complete, or that nobody has as a job,
+    and files of jobs that no request names, all older than `youngest`."""
+    requests, jobs = there.root / "requests", there.root / "slurm"
+    begun = {path.stem: json.loads(path.read_text())["job"] for path in requests.glob("*.job")
+             if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file()}
+    for path in (*requests.glob("*"), *jobs.glob("*")):
+        wanted = path.name.partition(".")[0] in begun or path.name.partition("_")[0] in begun.values()
+        if not wanted and path.stat().st_mtime < youngest:
+            yield path
 
 
 def stored(there: Store) -> Iterator[Stored]:

@@ -7,21 +7,22 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench import lease
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
-from bench.files import sha256, sync
+from bench.files import put, sha256, sync
 from bench.key import Stage, document, dump, key, kind, load
 
 MANIFEST = "MANIFEST.json"
 DOCUMENT = "stage.json"  # beside the checkpoints of a training: what it is built from
+COPYING = 3600.0  # s that copying a user's encoder may take
 LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 
 
@@ -193,7 +194,8 @@ class Store:
         shutil.rmtree(self.root / "checkpoints" / name, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages."""
+        """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages, and
+        of users' encoders copies that were not finished within an hour."""
         attempts = list((self.root / "work").iterdir())  # listed first: an attempt has a lease before it has a folder
         lease.sweep(self.root / "leases")
         there = self.running()
@@ -206,6 +208,10 @@ class Store:
         for folder in (self.root / "checkpoints").glob("*"):
             if folder.name not in busy and (self.root / "objects" / folder.name[:2] / folder.name / MANIFEST).is_file():
                 self._put_away(folder.name)
+        for part in self.encoders.glob("*.part"):
+            with suppress(FileNotFoundError):  # another sweeps, too
+                if part.stat().st_mtime < lease.clock(self.root / "leases") - COPYING:
+                    shutil.rmtree(part, ignore_errors=True)
 
     def full(self, error: BaseException | None = None) -> bool:
         """Whether an error came of a full disk, by its errno or because there is next to no room left."""
@@ -238,9 +244,7 @@ class Store:
         """Writes requests/<key>.json, from which a process elsewhere makes the stage again (`asked`)."""
         path = self.root / "requests" / f"{key(stage)}.json"
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
-        part.write_text(dump(stage))
-        os.replace(part, path)
+        put(path, dump(stage))
         return path
 
     def asked(self, name: str) -> Stage:

@@ -167,3 +167,24 @@ def test_the_store_is_looked_at_without_torch(store):
     for arguments in (["gc"], ["store", "ls"]):
         assert subprocess.run([sys.executable, "-c", code, *arguments], cwd=store.root.parent, check=False,
                               capture_output=True).returncode == 0
+
+
+def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(store, capsys):
+    never, running = Wine(LOOSE.must, 4), Wine(LOOSE.must, 5)
+    files = {}
+    for number, stage in enumerate((KEPT, never, running)):
+        files[stage] = [store.ask(stage), store.root / "slurm" / f"{number}_submitted.pkl"]
+        files[stage][1].parent.mkdir(exist_ok=True)
+        files[stage][1].touch()
+        if stage is not never:  # of that one only a request was written
+            files[stage].append(files[stage][0].with_suffix(".job"))
+            files[stage][2].write_text(json.dumps({"engine": "slurm", "job": str(number)}))
+    assert main(["gc", "--delete"]) == 0
+    every = [path for those in files.values() for path in those]
+    assert all(path.exists() for path in every)  # they are young
+    for path in every:
+        os.utime(path, (time.time() - 30 * 86400,) * 2)
+    assert main(["gc"]) == 0
+    assert "and 5 files that engines were handed; to do it: --delete" in capsys.readouterr().out
+    assert main(["gc", "--delete"]) == 0
+    assert [path for path in every if path.exists()] == files[running]

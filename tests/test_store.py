@@ -14,7 +14,7 @@ import pytest
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, key
 from bench.lease import Held, Lost
-from bench.store import MANIFEST, Store
+from bench.store import COPYING, MANIFEST, Store
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,16 @@ def test_a_stage_that_another_builds_is_refused_at_once_or_waited_for(store, mon
     assert refused == [os.getpid()]
     assert found == [path]
     assert (path / "note.txt").read_text() == "a"
+
+
+def test_sweeping_removes_a_users_encoder_whose_copy_was_never_finished(store):
+    young, old = (store.encoders / f"{name}.part" for name in ("a" * 8, "b" * 8))
+    for folder in (young, old, store.encoders / "c"):
+        folder.mkdir()
+    for folder in (old, store.encoders / "c"):
+        os.utime(folder, (time.time() - 2 * COPYING,) * 2)
+    store.sweep()
+    assert sorted(path.name for path in store.encoders.iterdir()) == [young.name, "c"]
 
 
 def test_sweeping_leaves_the_attempts_of_live_processes_and_removes_the_others(store):
