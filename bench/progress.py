@@ -153,7 +153,6 @@ class Display:
         """The picture of now, no taller than the terminal: rows, the stages that run, and how much is left."""
         now = time.monotonic()
         running = [at for at in self._at.values() if at.state == RUNNING]
-        running.sort(key=lambda at: -at.step)  # those that wait in a cluster's queue last
         room = self.console.height - 3  # beside two heads and the last line
         stages_shown = running[:max(1, room // 2)]
         left = self.left(now)

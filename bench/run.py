@@ -162,9 +162,6 @@ class _Work:
         if not self._executor.ahead and (lease := self._store.held(stage)):  # an engine's own jobs hold leases, too
             self._leave(stage, lease)
             return
-        if stage not in self._shown_at_work:
-            self._shown_at_work.add(stage)
-            self._display.started(stage)
         if self._store.has(stage):  # since this run began, by another
             self._there(stage)
             return
@@ -192,10 +189,10 @@ class _Work:
 
     def _hear(self, event: Event) -> None:
         stage = event.stage
-        if event.what == "started":
-            return
-        if event.what == "progress":
-            self._display.advanced(stage, event.step, event.total, event.scalars or {})
+        if event.what in ("started", "progress"):
+            self._at_work(stage)
+            if event.what == "progress":
+                self._display.advanced(stage, event.step, event.total, event.scalars or {})
             return
         self._busy.discard(stage)
         if event.what == "held":
@@ -223,9 +220,15 @@ class _Work:
         if stage not in self._dead:
             self._fail(stage, _cause(stage, error, self._store))
 
+    def _at_work(self, stage: Stage) -> None:
+        if stage not in self._shown_at_work:
+            self._shown_at_work.add(stage)
+            self._display.started(stage)
+
     def _there(self, stage: Stage) -> None:
         """Goes on with what a stage that is now stored makes possible."""
         self._done.add(stage)
+        self._at_work(stage)
         self._display.finished(stage, self._store.manifest(stage)["wall_s"])
         for below in self._below[stage]:
             self._above[below].discard(stage)

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import errors, runtime
+from bench import errors, journal, runtime
 from bench.cli import Parser
 from bench.errors import RESUMABLE, BenchError
+from bench.executor import Event
 from bench.key import Stage, key, kind
 from bench.plan import needs
 from bench.pool import QUIET
@@ -72,6 +73,16 @@ def noted(store: Store, name: str) -> BenchError | None:
         return BenchError(str(said["error"]), int(said["exit_code"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def progress(store: Store, stage: Stage) -> Event | None:
+    """How far its process is, by the last word in the stage's journal; None where that says nothing of it."""
+    lines, _ = journal.read(journal.path(store.root, key(stage)), journal.TAIL)
+    last = lines[-1] if lines else {}
+    if last.get("event") != "progress":
+        return None
+    scalars = {name: value for name, value in last.items() if name not in journal.OWN}
+    return Event(stage, "progress", last["step"], last["total"], scalars)
 
 
 def command(stage: Stage, store: Store, device: str) -> list[str]:

@@ -13,7 +13,14 @@ import psutil
 import pytest
 import slurm
 
+from bench import cost, plan
+from bench.ablation import load
+from bench.build import build
 from bench.cli import main
+from bench.engines.slurm import Slurm
+from bench.key import kind
+from bench.scale import TINY
+from bench.store import Store
 
 pytestmark = pytest.mark.long
 
@@ -148,6 +155,42 @@ def test_what_can_never_begin_is_a_failed_row_with_its_cause_and_the_others_go_o
     cancelled = {job: name for job, name in jobs("CANCELLED").items() if job not in before}
     assert {name.split("-")[1] for name in cancelled.values()} == {"generate", "score"}
     assert "DependencyNeverSatisfied" in shown(next(iter(cancelled)))
+
+
+def test_a_training_that_takes_longer_than_its_jobs_goes_on_in_the_next_one(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.engines.slurm.ASK", 1.0)
+    store = Store(tmp_path / "store")
+    planned = plan.stages(row.stage for row in plan.rows(load("mask_ratio").variants, TINY, [0]))
+    training = max((stage for stage in planned if kind(stage) == "pretrain"), key=cost.seconds)
+    for above in plan.stages(plan.needs(training)):
+        build(above, store, "cpu")
+    heard = []
+    with Slurm(store, ["time=2", "notice=25", "cpus=1"]) as executor:
+        executor.submit(training, [])
+        end = time.monotonic() + 1200
+        while not heard or heard[-1].what in ("started", "progress"):
+            assert time.monotonic() < end
+            begin_at_once()
+            heard += executor.events(1)
+    assert heard[-1].what == "done"
+    job, = jobs("COMPLETED").keys() & {path.name.partition("_")[0] for path in (store.root / "slurm").iterdir()}
+    assert int(re.search(r"Restarts=(\d+)", shown(job))[1]) >= 1
+    steps = [event.step for event in heard if event.what == "progress"]
+    assert steps
+    assert steps == sorted(steps)  # nothing was done twice
+
+
+def test_no_more_jobs_run_at_once_than_asked_for(cluster, tmp_path):
+    own = ["--store", str(tmp_path / "store"), "--results", str(tmp_path / "results"), "--slurm", "at_once=1"]
+    assert main([*RUN, "mask_ratio", "--variants", "5", *ON, *own]) == 0
+    mine = {path.name.partition("_")[0] for path in (tmp_path / "store" / "slurm").iterdir()}
+    most = 0
+    while mine & jobs("PENDING", "RUNNING", "COMPLETING").keys():
+        most = max(most, len(mine & jobs("RUNNING", "COMPLETING").keys()))
+        time.sleep(0.2)
+    assert len(mine) > 3
+    assert most == 1
+    assert main([*RUN, "mask_ratio", "--variants", "5", *own[:4]]) == 0
 
 
 def test_slurm_that_takes_no_job_is_a_failed_row_with_slurms_own_word(cluster, here, tmp_path, capsys):

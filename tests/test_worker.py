@@ -15,6 +15,8 @@ import pytest
 
 from bench import FULL, plan, worker
 from bench.errors import BenchError
+from bench.executor import Event
+from bench.journal import Journal
 from bench.key import key, kind
 from bench.runtime import Runtime
 from bench.scale import MICRO
@@ -159,3 +161,15 @@ def test_a_note_about_a_full_disk_is_not_tried(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "full", lambda self, error=None: True)
     worker.note(store, "ab", BenchError("no room"))
     assert worker.noted(store, "ab") is None
+
+
+def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_path):
+    store, stage = Store(tmp_path / "s"), stages()["pretrain"]
+    assert worker.progress(store, stage) is None
+    journal = Journal(store.root, stage)
+    journal.start("a" * 16)
+    assert worker.progress(store, stage) is None
+    journal.progress(1, 10, loss=0.5)
+    assert worker.progress(store, stage) == Event(stage, "progress", 1, 10, {"loss": 0.5})
+    journal.failed(BenchError("no more"))
+    assert worker.progress(store, stage) is None

@@ -19,6 +19,7 @@ from bench.store import Store
 
 KNOWN: settings.Known = {"address": str, "gpus": float, "cpus": float, "memory": float, "at_once": int}
 CPUS = 1.0
+LOOK = 2.0  # s from one look at the journals of what runs to the next
 
 
 def _work(command: list[str]) -> int:
@@ -42,6 +43,7 @@ class Ray:
         self._open: dict[Any, Stage] = {}
         self._refused: list[Event] = []
         self._room: dict[str, float] = {}
+        self._looked = 0.0
 
     def __enter__(self) -> Self:
         general = self._asked(Stage())
@@ -92,7 +94,12 @@ class Ray:
         if not self._open:
             time.sleep(timeout)
             return
-        for reference in self._ray.wait(list(self._open), timeout=timeout)[0]:
+        ended = self._ray.wait(list(self._open), timeout=timeout)[0]
+        if time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            yield from [worker.progress(self._store, stage) or Event(stage, "started")
+                        for reference, stage in self._open.items() if reference not in ended]
+        for reference in ended:
             stage = self._open.pop(reference)
             try:
                 code = self._ray.get(reference)

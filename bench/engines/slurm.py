@@ -25,6 +25,7 @@ from bench import worker
 from bench.engines import settings
 from bench.errors import ENVIRONMENT, OK, RESUMABLE, BenchError
 from bench.executor import Event
+from bench.files import put
 from bench.key import Stage, key, kind
 from bench.store import Store
 
@@ -169,6 +170,8 @@ class Slurm:
                 del self._open[stage]
                 ended.add(stage)
                 yield event
+            elif self._queue.get(handed.job, ("",))[0] == "RUNNING":
+                yield worker.progress(self._store, stage) or Event(stage, "started")
 
     def _judge(self, stage: Stage, handed: Handed, ended: set[Stage]) -> Event | None:
         """The last word about a stage, None while there is none. ended: whose last word was said in this round, so that
@@ -263,7 +266,7 @@ class Slurm:
             raise BenchError(f"Slurm takes no job for it: {_last_line(error)}") from error
         self._queue[job.job_id] = ("PENDING", "", _name(stage))
         self._jobs.append(job.job_id)
-        _job_file(self._store, stage).write_text(json.dumps({"engine": "slurm", "job": job.job_id}))
+        put(_job_file(self._store, stage), json.dumps({"engine": "slurm", "job": job.job_id}))
         return job.job_id
 
     def _known(self, stage: Stage) -> str:
