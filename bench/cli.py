@@ -64,7 +64,7 @@ def parser() -> Parser:
         _places(it)
         if name == "plan":
             it.add_argument("--gpu", metavar="NAME", help="what it would cost on an h200, h100, a100 or 4090")
-            it.add_argument("--gpus", type=int, default=1, metavar="N", help="on so many (default: 1)")
+            it.add_argument("--gpus", type=int, metavar="N", help="on so many (default: 1)")
         if name == "status":
             status.add_options(it)
         if name == "run":
@@ -195,12 +195,19 @@ def _table(options: argparse.Namespace, console: Console) -> int:
     if (options.check is None) == (options.ablation is None) or (options.write and not options.check):
         raise BenchError("bench table takes either a name, or --check FILE.md (with --write to put tables right)")
     if options.check:
+        plain = vars(parser().parse_args(["table", "--check", options.check])) | {
+            name: getattr(options, name) for name in ("results", "write")}
+        if given := [name for name, value in vars(options).items() if value != plain[name]]:
+            raise BenchError(f"bench table --check and --{given[0].replace('_', '-')}: each table's mark in the file "
+                             "says which it is; leave that option out")
         differences = tables.check(Path(options.check), Path(options.results), options.write)
         for difference in differences:
             print(f"{options.check}: {difference.name} written" if options.write else f"bench: {difference}",
                   file=sys.stdout if options.write else sys.stderr)
         return errors.USAGE if differences and not options.write else errors.OK
     at = scale(options.scale)
+    if options.ablation == "table1" and (options.subjects or options.with_controls):
+        raise BenchError("table1 is Full's alone: it has no --subjects and no --with-controls")
     folder = Path(options.results) / ("reference" if options.reference else "") / at.name / (options.pairs or "")
     with threadpool_limits(1):  # so small a product takes 50 times as long on two threads
         printed = tables.named(options.ablation, folder, options.with_controls,

@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import ablation, errors, items, places, plan, report, sheet
 from bench.ablation import Ablation
 from bench.errors import BenchError
+from bench.places import DATA
 from bench.plan import Row
 from bench.scale import Scale
 from bench.stages import Score, Stage, Trials
@@ -32,6 +33,7 @@ TITLES = {
 COMPARED = 3  # classes of Figure 4, as many as the paper's
 PER_CLASS = {3: 3, 4: 5}  # items drawn of each class
 COLUMNS = 10  # items side by side
+OTHERS = 20  # classes beside those shown, which the judge saw most often, with a column of their own in Figure 6
 SIDE = (64, 128)  # pixels on the page: small pictures are enlarged to the first, large ones reduced to the last
 
 
@@ -52,6 +54,11 @@ class _Page:
         """The items that a row was made for; labels and stimuli are the same whatever stood in place of the EEG."""
         shown = replace(_score(row).items, eeg="real")
         return items.load(shown, self.store.path(shown.trials))
+
+    def judged(self, row: Row) -> dict[int, str]:
+        """What the judge's numbers mean in the data set's words; where several classes are one to it, it has none."""
+        classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
+        return dict(classes.drop_duplicates("judge", keep=False)[["judge", "name"]].itertuples(index=False, name=None))
 
     def pictures(self, row: Row) -> np.ndarray:
         """[N, samples, H, W, 3] uint8, in the order of the items."""
@@ -83,7 +90,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
             f"figure {number}: not in the store {options.store}: "
             + ", ".join(f"{_line(row)} (seed {row.seed})" for row in lacking)
             + f"; make it with: bench run --ablation {options.ablation} --scale {at.name} --seeds {options.seeds} "
-            f"--store {options.store}")
+            f"--store {options.store}" + "".join(f" --{name} {given}" for name in ("data", "weights", "device")
+                                                 if (given := getattr(options, name)) not in (None, "auto", DATA)))
     page = _Page(chosen, at, store, rows)
     blocks, caption = {3: _samples, 4: _compared, 5: _variants, 6: _failures}[number](page)
     title = f"Figure {number}. {_main(chosen)}: {TITLES[number]}" if number in (3, 6) else (
@@ -142,17 +150,25 @@ def _failures(page: _Page) -> Drawn:
     """The confusion matrix over all seeds, then for each seed the worst wrong picture of each class."""
     stimuli = page.stimuli(page.rows[0])
     scored = [page.scored(row) for row in page.rows]
-    every = pd.concat(scored)
-    labels, seen = np.unique(stimuli.label), np.union1d(stimuli.label, every["judged"])
-    counts = pd.crosstab(every["label"], every["judged"]).reindex(index=labels, columns=seen, fill_value=0).to_numpy()
-    blocks = [sheet.matrix(counts / counts.sum(1, keepdims=True), [stimuli.names[label] for label in labels],
-                           [stimuli.names[label] for label in seen])]
+    every, names = pd.concat(scored), page.judged(page.rows[0])
+    if "label" not in every:
+        raise BenchError("figure 6: the judge does not know the classes of these items, so that none is right or wrong")
+    counts = pd.crosstab(every["label"], every["judged"])
+    others = counts.drop(columns=counts.index, errors="ignore").sum().sort_values(ascending=False, kind="stable")
+    seen = sorted([*counts.index, *others.index[:OTHERS]])
+    rest = counts[others.index[OTHERS:]].sum(axis=1).to_numpy()[:, None]
+    shares = np.hstack([counts.reindex(columns=seen, fill_value=0), *[rest] * (len(others) > OTHERS)])
+
+    def named(number: int) -> str:
+        return names.get(number, f"class {number}")
+
+    blocks = [sheet.matrix(shares / shares.sum(1, keepdims=True), [*map(named, counts.index)],
+                           [*map(named, seen), *["another"] * (len(others) > OTHERS)])]
     place = {item: row for row, item in enumerate(stimuli.item)}
     for row, rows in zip(page.rows, scored, strict=True):
         worst = worst_of_each(rows)
         which, pictures = [place[item] for item in worst["item"]], page.pictures(row)
-        heads = [f"{stimuli.names[a]} > {stimuli.names[b]}" for a, b in zip(worst["label"], worst["judged"],
-                                                                            strict=True)]
+        heads = [f"{named(a)} > {named(b)}" for a, b in zip(worst["label"], worst["judged"], strict=True)]
         lines = {"stimulus": stimuli.pictures[which][:, None],
                  page.name(row): pictures[which, worst["sample"]][:, None]}
         blocks += [_block({name: line[begin : begin + COLUMNS] for name, line in lines.items()},

@@ -131,9 +131,8 @@ def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[R
             controls.append(Row(others.ceiling.name, seed, "captions", plan(others.ceiling, items, scale, seed), True))
     if not others.classifiers:
         return table + controls
-    readouts = [Row(f"{classifier} classifier", seeds[0], "readout",
-                    captions.readout(classifier, items, scale, seeds[0]), True)
-                for classifier in ("ridge", "eegnet")]
+    readouts = [Row(f"{classifier} classifier", seed, "readout", captions.readout(classifier, items, scale, seed), True)
+                for classifier in ("ridge", "eegnet") for seed in seeds]
     return table + controls + readouts + _probes(table, items)
 
 

@@ -148,7 +148,10 @@ def plan(options: argparse.Namespace, console: Console) -> int:
     if getattr(options, "gpu", None):
         from bench import price
 
-        print("\n" + price.price(table, at, options.gpu, options.gpus, store.has).render())
+        gpus = 1 if options.gpus is None else options.gpus
+        print("\n" + price.price(table, at, options.gpu, gpus, store.has).render())
+    elif getattr(options, "gpus", None) is not None:
+        raise errors.BenchError(f"--gpus {options.gpus}: of which kind? --gpu NAME says it")
     return errors.OK
 
 

@@ -134,7 +134,8 @@ def read(folder: Path, ablation: str) -> Results:
         there = sorted(path.stem for path in folder.glob("*.sha256"))
         raise BenchError(f"no results of {ablation!r} in {folder}; "
                          + (f"there are: {', '.join(there)}; " if there else "")
-                         + f"make them with: bench run --ablation {ablation}")
+                         + f"make them with: bench run --ablation {ablation}, and what else this folder is for: "
+                         "--scale, --reference, --pairs")
     with _shared(folder, ablation):
         _settle(folder, ablation)
         rows, items = _bytes(folder, ablation)

@@ -202,11 +202,6 @@ def paired_contrast(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> I
     return crossed_interval(_difference(a, b), confidence)
 
 
-def p_value(values: np.ndarray) -> float:
-    """Two-sided p that the mean of values [S, N] is 0, by `crossed_interval`: below 0.05 where that leaves 0 out."""
-    return float(Anova.of(_table(values)).p())
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """The p values of a family, adjusted by Holm's step-down (Holm 1979), in their order."""
     return holm_last(np.asarray(p, np.float64)).tolist()
@@ -316,19 +311,6 @@ def _rounded(count: float) -> int:
     """To two digits, upwards."""
     unit = 10 ** max(int(np.log10(count)) - 1, 0)
     return int(np.ceil(count / unit) * unit)
-
-
-def crossed_bootstrap(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000,
-                      confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean of values [S, N], as a check of `crossed_interval`.
-
-    A resample draws items once, for all seeds together, and seeds. With few seeds it is too narrow where seeds matter:
-    it takes (S - 1) / S of their variance and knows no Student's t.
-    """
-    values = _table(values)
-    means = _resampled(values[None], rng, resamples)[:, 0]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

@@ -151,7 +151,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -
 
     def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str, free: bool = False) -> Row:
         gain = None if whose == NULL else scores.gain(whose)
-        way = scores.contrast(scores.ceiling, NULL if others.null else scores.shuffled(whose)) if gain else None
+        floor = NULL if NULL in scores.pictures else scores.shuffled(whose)
+        way = scores.contrast(scores.ceiling, floor) if gain else None
         null = scores.null(whose) if free else None
         return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
                    scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
@@ -447,8 +448,14 @@ class _Scores:
             return None
         values = self.pictures[whose]
         if values.isna().to_numpy().any():
-            raise BenchError(f"{whose[0]} ({whose[1]}): its seeds were scored on different pictures; run them again")
+            raise self._again(whose, "its seeds were scored on different pictures")
         return values
+
+    def _again(self, whose: Whose, why: str) -> BenchError:
+        """What is recorded of a row does not fit together."""
+        name = self.rows["ablation"].iloc[0]
+        return BenchError(f"{name}: row {whose[0]} ({whose[1]}): {why}; run all its seeds together, with the options "
+                          f"that its results were made with: bench run --ablation {name} --variants {whose[0]!r}")
 
     def seeds(self, whose: Whose) -> tuple[int, ...]:
         values = self.top1(whose)
@@ -496,11 +503,11 @@ class _Scores:
                 frame = self.of[whose]
                 self.first[whose] = frame[frame["sample"] == 0].pivot(index="seed", columns="item",
                                                                       values=self.headline)
-        one, other = self.first[a], self.first[b]
+        seeds = self.first[a].index.intersection(self.first[b].index)
+        one, other = (self.first[whose].loc[seeds] for whose in (a, b))
         if not one.columns.equals(other.columns) or not (one.isin((0, 1)) & other.isin((0, 1))).all(axis=None):
             return {}
-        return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy())
-                for seed in one.index.intersection(other.index)}
+        return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy()) for seed in seeds}
 
     def null(self, whose: Whose) -> Null | None:
         """Accuracy under permuted labels, in retrieval under permuted pictures, the same permutation for all seeds and
@@ -512,7 +519,7 @@ class _Scores:
         item = frame["item"].to_numpy()
         first = np.unique(item, return_index=True)[1]
         if len(frame) % len(first) or (np.diff(np.append(first, len(frame))) != len(frame) // len(first)).any():
-            raise BenchError(f"{whose[0]} ({whose[1]}): its items do not have as many samples each; run it again")
+            raise self._again(whose, "its items do not have as many samples each")
         judged = frame[found].to_numpy().reshape(len(first), -1)
         return permutation_null(judged, frame[right].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
 
@@ -577,10 +584,7 @@ def _settings(spec: Any) -> tuple[str, str, str, str]:
 
 def _about_pretraining(a: Any, b: Any) -> bool:
     """Whether two rows differ in pre-training, mask ratio or size."""
-    while hasattr(a, "of"):
-        a = a.of
-    while hasattr(b, "of"):
-        b = b.of
+    a, b = innermost(a), innermost(b)
     return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
 
 
@@ -661,8 +665,9 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
         yield "A rehearsal: data are made up and the frozen parts have random weights. No number here means anything."
     stands, own = beside(ablation.variants), any(hasattr(innermost(v), "mask_ratio") for v in ablation.variants)
     if said("scale") != "paper" and (stands.null or own) and scores.headline == HEADLINE:
-        yield (f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
-               "not compare. The encoder's label is the paper's, the count of its parameters is real.")
+        yield ((f"Every number but those of the column \"{PAPER}\" was measured at scale {said('scale')}; the two do "
+                "not compare." if paper else f"Measured at scale {said('scale')}: no number compares with the paper's.")
+               + " The encoder's label is the paper's, the count of its parameters is real." * own)
     if scores.headline.startswith("retrieval_"):
         yield from _said_of_retrieval(scores)
     elif scores.headline != HEADLINE:
@@ -698,9 +703,10 @@ def _caption(scores: _Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]
     elif pretrained:
         yield f"pretrain_seeds = {said('pretrain_seeds')}: every seed has a pre-training of its own."
     if getattr(ablation, "costs", False):
-        yield ("Trained parameters: of all networks that a row trains. Seconds: wall time of a worker on one core or "
-               "GPU for all trainings of a row, and for drawing its pictures, means over seeds; a training that rows "
-               "share counts in each. They change from run to run.")
+        yield "Trained parameters: of all networks that a row trains." + (
+            " Seconds: wall time of a worker on one core or GPU for all trainings of a row, and for drawing its "
+            "pictures, means over seeds; a training that rows share counts in each. They change from run to run."
+            if any(row.seconds for row in rows) else "")
     if getattr(ablation, "literature", {}):
         yield ("What the literature prints was measured on other data by other classifiers and networks: no number of "
                "it compares with one of this table.")
@@ -779,7 +785,7 @@ def _said_of_nulls(scores: _Scores, rows: Sequence[Row]) -> Iterable[str]:
     names, what = {row.name for row in rows}, _permuted(scores.headline)
     measured = next((row.top1 for row in rows if row.name == NULL_NAME), None)
     permuted = scores.null(("Full", "real"))
-    if NULL_NAME not in names and any(row.gain for row in rows):
+    if measured is None and any(row.gain for row in rows):
         yield ("Gain over shuffled: paired with the row's own shuffled EEG."
                + " Null to ceiling: that gain as a share of the ceiling's." * (CEILING_NAME in names))
     elif measured or permuted:
@@ -841,10 +847,12 @@ def _classifiers(scores: _Scores) -> Iterable[str]:
     accuracy = scores.rows[scores.rows["metric"] == "readout_accuracy"]
     for items, title in (("readout", "The class from the test EEG itself, without a picture"),
                          ("probe", "The class from pre-trained encoders, by a linear probe")):
-        means = accuracy[accuracy["items"] == items].groupby(["key", "n", "variant"], sort=False)["value"].mean()
+        found = accuracy[accuracy["items"] == items].groupby(["key", "n", "variant"], sort=False)["value"]
         said: dict[str, list[str]] = {}
-        for key, n, variant, value in means.reset_index().itertuples(index=False, name=None):
-            said.setdefault(f"({key}, n = {n})", []).append(f"{variant} {100 * value:.1f} %")
+        for key, n, variant, mean, low, high, seeds in found.agg(["mean", "min", "max", "count"]).reset_index(
+                ).itertuples(index=False, name=None):
+            spread = f" ({_count(seeds, 'seed')}: {100 * low:.1f} to {100 * high:.1f})" if low < high else ""
+            said.setdefault(f"({key}, n = {n})", []).append(f"{variant} {100 * mean:.1f} %{spread}")
         if said:
             yield f"{title}: " + "; ".join(f"{', '.join(each)} {what}" for what, each in said.items()) + "."
 

@@ -25,15 +25,6 @@ def part(name: str) -> Weights:
     return Weights(name, _pin(name).identity, "")
 
 
-def found(weights: Weights, folder: Path | None = None) -> Weights:
-    """The same with the path at which it lies: a folder in its library's format, or a single file.
-
-    Looked up in `folder` (the user's), in HuggingFace's cache and in torch's folder of checkpoints. Raises BenchError
-    (exit 3) where it is nowhere, where a file has another size than is published, or where it has another hash.
-    """
-    return check([weights.name], folder)[weights.name]
-
-
 def check(names: Sequence[str], folder: Path | None = None) -> dict[str, Weights]:
     """Every part with its path. Raises one BenchError (exit 3) that names all absent and wrong files, and what to do.
 

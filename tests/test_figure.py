@@ -35,20 +35,24 @@ variants = [full, On(full, "in blocks", world={"order": "blocked", "blocks": 60}
 """
 
 
-def scored(seed: int) -> pd.DataFrame:
+def scored(seed: int, judge: int = 0) -> pd.DataFrame:
     """Every second class is always taken for the next one by sample 1, worst in the class's last item."""
     rows = [{"item": item, "sample": sample, "label": item % SHOWN, "judged": (item + sample * (item % 2)) % SHOWN,
              "nway_label": 1 - 0.01 * item if sample else 1.0, "judge_distance": 0.5}
             for item in range(N) for sample in range(SAMPLES)]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.assign(label=frame["label"] + judge, judged=frame["judged"] + judge)
 
 
-def fill(store: Store, table, but=()) -> None:
-    """Puts trials, pictures and scores of the rows into the store, every picture another one."""
+def fill(store: Store, table, but=(), judge: int = 0) -> None:
+    """Puts trials, pictures and scores of the rows into the store, every picture another one. judge: what its numbers
+    of the classes are above the data set's."""
     rng = np.random.default_rng(0)
 
     def trials(out):
         write_classes(out)
+        classes = pd.read_csv(out / "classes.csv")
+        classes.assign(judge=classes["judge"] + judge).to_csv(out / "classes.csv", index=False)
         item = np.arange(N)
         np.save(out / "pictures.npy", rng.integers(0, 256, (N, 32, 32, 3), dtype=np.uint8))
         np.save(out / "eeg.npy", np.zeros((N, 2, 8), np.float32))
@@ -64,7 +68,7 @@ def fill(store: Store, table, but=()) -> None:
             store.build(row.stage.items.trials, trials)
             store.build(row.stage.pictures, pictures)
             store.build(row.stage, lambda out, seed=row.seed: (out / "items.csv.gz").write_bytes(
-                results.gzipped(results.csv_bytes(scored(seed)))))
+                results.gzipped(results.csv_bytes(scored(seed, judge)))))
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,37 @@ def test_figure_6_shows_the_worst_wrong_picture_of_each_class_and_none_where_all
         assert not holds(page, full[label, 1])
     for label in range(0, SHOWN, 2):
         assert not any(holds(page, stimuli[item]) for item in range(label, N, SHOWN))
+
+
+def test_figure_6_names_classes_by_the_judges_numbers_which_need_not_be_the_data_sets(there, tmp_path, monkeypatch):
+    (tmp_path / "two.py").write_text(TWO)
+    fill(Store(tmp_path / "store"), table(tmp_path, (0,)), judge=900)
+    drawn = []
+    matrix = sheet.matrix
+    monkeypatch.setattr(sheet, "matrix", lambda *given: drawn.append(given) or matrix(*given))
+    page = draw(tmp_path, 6)
+    draw(there, 6)
+    assert drawn[0][1:] == drawn[1][1:] == ([*CLASSES[:SHOWN]], [*CLASSES[:SHOWN]])
+    assert np.array_equal(drawn[0][0], drawn[1][0])
+    assert np.trace(drawn[0][0]) == pytest.approx(SHOWN * 0.75)
+    store = Store(tmp_path / "store")
+    stage = next(row for row in table(tmp_path, (0,)) if row.variant == "Full" and row.items == "real").stage
+    assert holds(page, np.load(store.path(stage.pictures) / "pictures.npy")[31, 1])
+
+
+def test_figure_6_puts_classes_that_are_seldom_judged_into_one_column(there, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.figure.OTHERS", 0)
+    (tmp_path / "two.py").write_text(TWO)
+    rare = scored(0).assign(judged=lambda frame: frame["judged"].where(frame["label"] > 0, 500))
+    monkeypatch.setattr(sys.modules[__name__], "scored", lambda seed, judge: rare)
+    fill(Store(tmp_path / "store"), table(tmp_path, (0,)))
+    drawn = []
+    matrix = sheet.matrix
+    monkeypatch.setattr(sheet, "matrix", lambda *given: drawn.append(given) or matrix(*given))
+    draw(tmp_path, 6)
+    shares, _, columns = drawn[0]
+    assert columns == [*CLASSES[:SHOWN], "another"]
+    assert shares[0].tolist() == [0] * SHOWN + [1]
 
 
 def test_the_worst_of_a_class_has_the_lowest_accuracy_then_the_greatest_distance_then_comes_first():

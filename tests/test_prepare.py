@@ -153,7 +153,6 @@ def test_a_folder_of_data_that_cannot_be_written_is_an_error_of_the_environment(
 
 @pytest.mark.parametrize("name", list(prepare.PAIRS))
 def test_a_data_set_that_is_prepared_from_files_says_which(name, tmp_path):
-    pytest.importorskip(prepare.PAIRS[name])
     refused(rf"{name} is prepared from its published files: --from DIR with\n  ", "prepare", name)
     refused("a folder with the files of", "prepare", name, "--from", tmp_path / "gone")
     refused(r"--set no=1: .* has the options ", "prepare", name, "--from", tmp_path, "--set", "no=1")

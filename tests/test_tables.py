@@ -187,6 +187,21 @@ def test_a_narrow_terminal_loses_columns_by_name_never_the_result(tmp_path):
     assert "Not shown" not in wide
 
 
+def test_mcnemar_is_taken_over_the_seeds_that_both_rows_have(tmp_path):
+    put_all(tmp_path)
+    alone = made(tmp_path).contrasts[0].mcnemar
+    put(tmp_path, "Full", 0.6, 1)
+    assert set(alone) == {0}
+    assert made(tmp_path).contrasts[0].mcnemar == alone
+
+
+def test_no_column_is_named_that_the_table_does_not_have(tmp_path):
+    put_all(tmp_path)
+    assert tables.PAPER in " ".join(made(tmp_path).caption)
+    assert tables.PAPER not in " ".join(made(tmp_path, changed(published=None)).caption)
+    assert "Seconds:" not in " ".join(made(tmp_path, changed(costs=True)).caption)
+
+
 def test_csv_holds_rows_contrasts_and_mcnemar_as_numbers(tmp_path):
     put_all(tmp_path)
     frame = pd.read_csv(io.StringIO(made(tmp_path).render("csv")), dtype={"name": str})

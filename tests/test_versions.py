@@ -22,7 +22,7 @@ WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures
          "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
-DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/items.py"]
+DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/items.py"]
 BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *DRAWS]
 THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *DRAWS]
 LINEAR = ["bench/train/linear.py", "models/frozen.py", *DRAWS]
@@ -42,11 +42,13 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
                        "bench/data/prepared.py", "models/frozen.py"],
     stages.Score: ["bench/train/score.py", "bench/train/measure.py", "bench/train/targets.py", "bench/metrics.py",
-                   "bench/train/retrieval.py", "bench/gallery.py", "bench/items.py", "models/extractors.py",
-                   "models/frozen.py"],
-    stages.Retrieval: ["bench/train/retrieval.py", "bench/train/measure.py", "bench/metrics.py", "bench/items.py"],
+                   "bench/train/retrieval.py", "bench/train/loop.py", "bench/gallery.py", "bench/items.py",
+                   "models/extractors.py", "models/pins.py", "models/frozen.py"],
+    stages.Retrieval: ["bench/train/retrieval.py", "bench/train/measure.py", "bench/metrics.py", "bench/items.py",
+                       "models/pins.py"],
     stages.Readout: ["bench/train/readout.py", "bench/items.py", "models/classifiers.py", *MODEL],
-    stages.Trivial: ["bench/train/trivial.py", "bench/train/targets.py", "bench/items.py", "models/frozen.py"],
+    stages.Trivial: ["bench/train/trivial.py", "bench/train/targets.py", "bench/train/loop.py", "bench/items.py",
+                     "models/frozen.py"],
     brain2image.Brain2ImageEncoder: BRAIN2IMAGE, brain2image.Brain2ImageGan: BRAIN2IMAGE,
     brain2image.Brain2ImageVae: BRAIN2IMAGE, brain2image.Brain2ImagePictures: BRAIN2IMAGE,
     thoughtviz.ThoughtVizEeg: THOUGHTVIZ, thoughtviz.ThoughtVizClassifier: THOUGHTVIZ,

@@ -81,7 +81,7 @@ def test_a_part_has_an_identity_before_it_is_there():
 @pytest.mark.parametrize("place", ["stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "."])
 def test_a_part_is_found_in_the_users_folder(tmp_path, vae, place):
     write(tmp_path / "mine" / place)
-    found = weights.found(weights.part("vae"), tmp_path / "mine")
+    found = weights.check(["vae"], tmp_path / "mine")["vae"]
     assert Path(found.path).resolve() == (tmp_path / "mine" / place / "vae").resolve()
     assert found == weights.part("vae")
 
@@ -134,7 +134,7 @@ def test_a_file_with_another_hash_is_refused(tmp_path, vae):
     folder = write(tmp_path / "stable-diffusion-v1-5")
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights of a cat")
     with refused(r"has SHA-256 .{8}\.\.\., not the published .{8}\.\.\.: remove what is wrong.*bench fetch"):
-        weights.found(weights.part("vae"), tmp_path)
+        weights.check(["vae"], tmp_path)
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path):

@@ -342,7 +342,8 @@ def _vae_of(pipeline: Weights) -> Weights:
 
 def cost(stage: Stage) -> Cost | None:
     """Of building one of these stages at scale paper, trainings in float32. Not counted: the adapter's few tokens, and
-    what GIT says word by word."""
+    what GIT says word by word, and the trained encoder's passes over the items that are drawn or that the prior learns
+    from."""
     import torch
 
     from bench import price

@@ -207,8 +207,8 @@ def guidedcaptions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: 
 
 def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], embedding.npy [N, D'],
-    what the encoder makes of their EEG (embedding.clip_h.npy where that is not the CLIP that scores), and where there
-    are captions captions.csv.
+    what the encoder makes of their EEG (where it aims at the CLIP that scores), and where there are captions
+    captions.csv.
 
     Embeddings are brought to unit norm before they are drawn: the adapter was trained on such. (The released one was
     trained on others, and is given what the prior draws.)
@@ -240,8 +240,8 @@ def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: 
         runtime.progress(done, len(noise))
     pictures.flush()
     np.save(out / "item.npy", items.item)
-    space = "embedding" if stage.vae else "embedding.clip_h"  # retrieval is scored in the space of the scale's CLIP
-    np.save(out / f"{space}.npy", features.cpu().numpy())
+    if stage.vae:  # else another CLIP than the scale's, in which nothing is scored
+        np.save(out / "embedding.npy", features.cpu().numpy())
 
 
 def _drawn(stage: GuidedPictures, items: Loaded, features: Tensor, inputs: Callable[[Stage], Path],
