@@ -27,7 +27,6 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     numerics = getattr(stage, "numerics", None)
     torch.set_num_threads(numerics.threads if numerics else 1)
     exact()
-    function = getattr(importlib.import_module(f"bench.train.{_module(stage)}"), kind(stage))
     log = journal.Journal(store.root, stage)
     measured: dict[str, Any] = {}  # filled while the stage is made, and written with its manifest
 
@@ -40,6 +39,7 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
     def make(out: Path) -> None:
         runtime = Runtime(device, heard, store.encoders, store.checkpoints(stage), note=log.note,
                           owned=store.claim(stage).check)
+        function = getattr(importlib.import_module(f"bench.train.{_module(stage)}"), kind(stage))
         attempt, began = out.name.partition("-")[2], time.monotonic()
         measured["attempts"] = journal.unfinished(journal.path(store.root, key(stage)))
         log.start(attempt, device=device)

@@ -19,7 +19,8 @@ class Event:
     process builds it; an executor that is `ahead` waits for that one instead), "queued" (an engine has it and is not
     waited for), "failed" (error), "died" (its process ended without a word, or it never began for what it waits for
     did; error).
-    begun: of one that died, whether it had started. found: of one that is done, whether another process had built it.
+    leaves: the process that says it ends with it. begun: of one that died, whether it had started. found: of one that
+    is done, whether another process had built it.
     """
 
     stage: Stage
@@ -28,6 +29,7 @@ class Event:
     total: int = 0
     scalars: dict[str, float] | None = None
     error: BenchError | None = None
+    leaves: bool = False
     begun: bool = False
     found: bool = False
 

@@ -28,8 +28,9 @@ def sync(path: Path) -> None:
 
 def put(path: Path, text: str) -> None:
     """Writes a file that others read meanwhile: they find what was there, or the whole of it."""
-    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}")
+    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.part")
     part.write_text(text)
+    sync(part)
     os.replace(part, path)
 
 

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from bench import errors, lease
 from bench.errors import BenchError
-from bench.store import DOCUMENT, MANIFEST, Store, damaged
+from bench.store import DOCUMENT, MANIFEST, Store, damaged, unreadable
 
 SORTS = ("kind", "key", "size", "age")
 DAYS = 14.0
@@ -105,9 +105,10 @@ def _verify(there: Store, found: list[Stored], delete: bool, console: Console) -
             wrong += 1
             print(f"{stage.key[:PREFIX]}  {stage.kind}: {damage}" + (", removed" if delete else ""))
             if delete:
-                there.remove(stage.key)
+                there.remove_damaged(stage.key, stage.kind)
     print(f"{len(found)} stages read, {wrong} damaged" + (
-        "" if delete or not wrong else "; a run that needs them builds them again, --delete-damaged removes them now"))
+        "" if not wrong else "; build them again before bench gc, which does not know what they were built from"
+        if delete else "; a run that needs them builds them again, --delete-damaged removes them now"))
     return errors.SOME_FAILED if wrong else errors.OK
 
 
@@ -128,13 +129,18 @@ def main(options: argparse.Namespace, console: Console) -> int:
                          f"{options.store}: one of the two is not what is meant; nothing is removed")
     youngest = time.time() - options.older_than * 86400
     roots += [key for key, stage in found.items() if stage.built > youngest]
-    kept = _begun(there) | {held.key for held in there.running()}
-    documents = [found[key].document for key in {*roots, *kept} if key in found]
+    kept = {*roots, *_begun(there), *(held.key for held in there.running())}
+    if broken := [key for key in kept if key in found and not found[key].document]:
+        raise BenchError(f"{there.root / 'objects' / broken[0][:2] / broken[0] / MANIFEST} cannot be read, so that it "
+                         "is not known what that stage was built from, which would be removed: build it again first, "
+                         "with the `bench run` that made it")
+    documents = [found[key].document for key in kept if key in found]
     for key in kept:
         path = there.root / "checkpoints" / key / DOCUMENT
-        documents += [json.loads(path.read_text())] if path.is_file() else []
-    for document in documents:
-        kept.update(ancestry(document))
+        documents += [_json(path)] if path.is_file() else []
+    documents += [job["stage"] for job in _jobs(there).values()]
+    for one in documents:
+        kept.update(ancestry(one))
     loose = [stage for key, stage in found.items() if key not in kept]
     for kind, count in sorted(Counter(stage.kind for stage in loose).items()):
         print(f"{kind:20s}{count:6d}{size(sum(stage.bytes for stage in loose if stage.kind == kind)):>12s}")
@@ -157,7 +163,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
 def _alone(there: Store) -> None:
     """Raises BenchError where a run is at work."""
-    if running := there.running():
+    if running := there.running() or there.runs():
         raise BenchError(f"a run is at work in {there.root} ({lease.said(running[0])}): it may need what would be "
                          "removed; wait for it, or end it")
 
@@ -165,13 +171,27 @@ def _alone(there: Store) -> None:
 def _asked(there: Store, youngest: float) -> Iterator[Path]:
     """What engines were handed and need no more: requests for stages that are complete, or that nobody has as a job,
     and files of jobs that no request names, all older than `youngest`."""
-    requests, jobs = there.root / "requests", there.root / "slurm"
-    begun = {path.stem: json.loads(path.read_text())["job"] for path in requests.glob("*.job")
-             if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file()}
-    for path in (*requests.glob("*"), *jobs.glob("*")):
-        wanted = path.name.partition(".")[0] in begun or path.name.partition("_")[0] in begun.values()
+    begun = _jobs(there)
+    numbers = {job["job"] for job in begun.values()}
+    for path in (*(there.root / "requests").glob("*"), *(there.root / "slurm").glob("*")):
+        wanted = path.name.partition(".")[0] in begun or path.name.partition("_")[0] in numbers
         if not wanted and path.stat().st_mtime < youngest:
             yield path
+
+
+def _jobs(there: Store) -> dict[str, dict[str, Any]]:
+    """The job of each stage that was handed to an engine and is not there, by its key: number, and the stage's
+    document."""
+    return {path.stem: {"job": "", "stage": {}} | _json(path) for path in (there.root / "requests").glob("*.job")
+            if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file()}
+
+
+def _json(path: Path) -> Any:
+    """Raises BenchError for a file that is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read as JSON ({error}); remove it if nothing of it is wanted") from error
 
 
 def stored(there: Store) -> Iterator[Stored]:
@@ -182,9 +202,11 @@ def stored(there: Store) -> Iterator[Stored]:
             built, manifest = path.stat().st_mtime, json.loads(path.read_bytes())
             total = sum(file["bytes"] for file in manifest["files"].values())
             yield Stored(folder.name, manifest["stage"]["kind"].lower(), total, built, manifest["stage"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
             if folder.exists():  # else it was removed since it was listed
                 yield Stored(folder.name, "damaged", 0, folder.stat().st_mtime, {})
+        except OSError as error:
+            raise unreadable(error) from error
 
 
 def ancestry(document: Any) -> Iterator[str]:

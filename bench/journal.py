@@ -87,8 +87,8 @@ class Journal:
 
         It was only stopped where the process was told to end, the disk is full, or another has taken the stage over.
         """
-        if not self._attempt:
-            return
+        if not self._attempt and (isinstance(error, BenchError) or not isinstance(error, Exception)):
+            return  # such as that another builds it
         self._release()
         said = " ".join((str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}").split())
         if not isinstance(error, Exception) or getattr(error, "exit_code", None) == RESUMABLE:
@@ -125,7 +125,7 @@ def given_up(root: Path, stage: Stage, error: str) -> None:
     """Says that a stage failed where the process that built it could not, such as one that was killed."""
     file = path(root, key(stage))
     lines, _ = read(file, TAIL)
-    if lines and lines[-1]["event"] == "failed":
+    if lines and lines[-1]["event"] == "failed" and lines[-1].get("error") == error:
         return
     attempt = lines[-1].get("attempt", "") if lines else ""
     try:
@@ -214,7 +214,8 @@ def attempts(lines: Iterable[Line]) -> list[Attempt]:
     for line in lines:
         if line["event"] == "start" and over:
             found, over = {}, False
-        name = str(line.get("attempt"))
+        if not (name := str(line.get("attempt", ""))):  # it failed before it began
+            continue
         began = found[name].began if name in found else line["t"]
         found[name] = Attempt(name, str(line.get("host")), int(line.get("pid", 0)), began, max(began, line["t"]),
                               line["event"])

@@ -131,6 +131,7 @@ def _take(folder: Path, key: str, stage: str) -> tuple[Claim, int]:
     descriptor = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
         os.write(descriptor, text.encode())
+        os.fsync(descriptor)  # it stays open: others on a network file system see what was written, not what will be
         while not _linked(own, path):
             found = read(folder, key)
             if found and found.live:
@@ -180,7 +181,8 @@ def read(folder: Path, key: str, now: float | None = None) -> Lease | None:
         return None
     lease, touched = found
     age = (clock(folder) if now is None else now) - touched
-    live = age < life() and not (lease.machine == machine() and not _alive(lease.pid, lease.start))
+    here = lease.machine == machine() != ""
+    live = age < life() and not (here and not _alive(lease.pid, lease.start))
     return replace(lease, age=max(age, 0.0), live=live)
 
 

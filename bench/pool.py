@@ -96,6 +96,10 @@ class Pool:
                 continue
             if event.what == "started":
                 self._begun.add(slot)
+            elif event.leaves:
+                self._processes[slot].kill()
+                self._processes[slot].join()
+                self._start(slot)
             elif event.what != "progress":
                 self._busy[slot] = None
             yield event
@@ -103,11 +107,12 @@ class Pool:
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the parent's to handle
-        try:
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+        try:  # inherited: Ctrl-C and a terminal that is gone are the parent's to handle
             process.start()
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         theirs.close()
         self._busy[slot], self._connections[slot], self._processes[slot] = None, ours, process
 
@@ -133,7 +138,6 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
             except ConnectionError:
                 runtime.stop()
 
-        broken = False
         runtime.keeps(False)
         connection.send(Event(stage, "started"))
         try:
@@ -143,9 +147,10 @@ def _serve(connection: Connection, root: Path, device: str) -> None:
             said = Event(stage, "held", error=error)
         except BenchError as error:
             said = Event(stage, "failed", error=error)
-        except Exception as error:
-            said, broken = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}")), True
+        except Exception as error:  # a stage that breaks, in whatever way, fails its own rows and no others
+            said = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
+                         leaves=device == "cuda")  # what broke it may have broken its context: the pool starts another
         runtime.keeps(False)
         connection.send(said)
-        if broken and device == "cuda":  # what broke it may have broken its context: the pool starts another
+        if said.leaves:
             return

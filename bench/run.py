@@ -68,6 +68,14 @@ def run(table: list[Row], store: Store, executor: Executor, record: Callable[[li
     another process builds is left to it and waited for. Raises BenchError on a full disk (exit 75).
     """
     began = time.monotonic()
+    with _told_to_end(), store.at_work():
+        outcome = _built(table, store, executor, record, display, fail_fast)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _built(table: list[Row], store: Store, executor: Executor, record: Callable[[list[Row]], None], display: Display,
+           fail_fast: bool) -> Outcome:
     store.sweep()
     outcome = Outcome()
     todo = stages((stage for row in table for stage in shown(row)), store.sound)
@@ -76,10 +84,9 @@ def run(table: list[Row], store: Store, executor: Executor, record: Callable[[li
     waiting = dict.fromkeys(row for row in table if missing.intersection(shown(row)))
     record([row for row in table if row not in waiting])
     if todo:
-        with _told_to_end(), display.showing(todo, _names(table, todo), table), executor:
+        with display.showing(todo, _names(table, todo), table), executor:
             _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
     store.sweep()
-    outcome.seconds = time.monotonic() - began
     return outcome
 
 

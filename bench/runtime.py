@@ -25,10 +25,12 @@ _asked, _keeps = threading.Event(), threading.Event()
 
 def stop(*_: object) -> None:
     """Asks the stage at work in this process to end; a handler of signals. It ends with Stopped: at once, or where it
-    is a training that keeps its state, as soon as that is done."""
-    _asked.set()
-    if not _keeps.is_set():
-        raise Stopped
+    is a training that keeps its state, as soon as that is done. Asked again, it goes on ending: putting away is not to
+    be interrupted."""
+    if not _asked.is_set():
+        _asked.set()
+        if not _keeps.is_set():
+            raise Stopped
 
 
 def stopping() -> bool:

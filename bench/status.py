@@ -213,14 +213,17 @@ def logs(options: argparse.Namespace, console: Console) -> int:
         if broken:
             print(f"bench: {broken} of the lines of {file} were cut by a kill and are left out", file=sys.stderr)
         return errors.OK
-    ended = False
+    ended = told = False
     with suppress(KeyboardInterrupt):
         for new in journal.follow(file):
             if new is not None:
                 print(json.dumps(new) if options.json else spoken(new), flush=True)
-                ended = new["event"] in ("done", "failed", "stopped")
+                ended, told = new["event"] in ("done", "failed", "stopped"), False
             elif ended:
                 break
+            elif not told and lease.read(root / "leases", name) is None:  # killed, or between two attempts
+                told = True
+                print("bench: nobody builds it now; the next attempt is waited for, Ctrl-C ends this", file=sys.stderr)
     return errors.OK
 
 

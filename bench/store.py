@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ LITTLE = 1 << 20  # bytes; a disk with less room than that is full
 class Store:
     """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
 
-    leases/ says who builds what; work/ holds attempts, one folder each, moved into objects/ when complete;
-    checkpoints/ what a killed stage resumes from; encoders/ the copies of users' encoders; logs/ a journal of each
-    stage. docs/store.md. create=False: to read; an absent store is an empty one, and is not made. Raises BenchError
-    (exit 3) when a folder that is to be built in cannot be written.
+    leases/ says who builds what, runs/ who is at work here at all; work/ holds attempts, one folder each, moved into
+    objects/ when complete; checkpoints/ what a killed stage resumes from; encoders/ the copies of users' encoders;
+    logs/ a journal of each stage. docs/store.md. create=False: to read; an absent store is an empty one, and is not
+    made. Raises BenchError (exit 3) when a folder that is to be built in cannot be written.
     """
 
     def __init__(self, root: Path, create: bool = True):
@@ -45,7 +45,7 @@ class Store:
         if not create:
             return
         try:
-            for part in ("objects", "leases", "work", "encoders", "logs"):
+            for part in ("objects", "leases", "runs", "work", "encoders", "logs"):
                 (root / part).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root / "work"):
                 pass
@@ -89,16 +89,20 @@ class Store:
             return True
         if not path.exists():
             return False
-        number = path.stat().st_ino
-        damage = damaged(path)
-        if damage:
+        if damage := damaged(path):
             warnings.warn(f"{kind(stage)} {path.name[:12]} in the store is damaged ({damage}): it is built again",
                           stacklevel=2)
-            if self._builds and path.exists() and path.stat().st_ino == number:  # else another has put it right
-                self.remove(path.name)
+            if self._builds:
+                self.remove_damaged(path.name, kind(stage))
             return False
         self._sound.add(path.name)
         return True
+
+    def remove_damaged(self, name: str, kind: str) -> None:
+        """Takes the stage of that key out of the store, if it still is damaged and nobody builds it."""
+        with suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
+            if damaged(self.root / "objects" / name[:2] / name):
+                self.remove(name)
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         """The stage's manifest: key, document, files with their SHA-256 and size, how it was built."""
@@ -129,6 +133,16 @@ class Store:
         """Who builds what now."""
         return lease.running(self.root / "leases")
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a run relies on what it found here, also where it builds nothing just now."""
+        with lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
+            yield
+
+    def runs(self) -> list[lease.Lease]:
+        """Who is `at_work`."""
+        return lease.running(self.root / "runs")
+
     def held(self, stage: Stage) -> lease.Lease | None:
         """Who builds the stage now; None where nobody does."""
         found = lease.read(self.root / "leases", self.key(stage))
@@ -141,8 +155,13 @@ class Store:
     def remove(self, name: str) -> None:
         """Takes the stage with that key out of the store."""
         self._sound.discard(name)
+        self._away(self.root / "objects" / name[:2] / name)
+
+    def _away(self, folder: Path) -> None:
+        """Removes a folder, which is whole at its place or not there."""
         trash = self.root / "work" / f"trash-{secrets.token_hex(8)}"
-        os.rename(self.root / "objects" / name[:2] / name, trash)
+        with suppress(FileNotFoundError):  # another was faster
+            os.rename(folder, trash)
         shutil.rmtree(trash, ignore_errors=True)
 
     def build(self, stage: Stage, make: Callable[[Path], None], wait: bool = False, **provenance: Any) -> Path:
@@ -155,7 +174,8 @@ class Store:
         while not self.sound(stage):
             try:
                 with lease.taken(self.root / "leases", path.name, kind(stage)) as claim:
-                    if not self.sound(stage):
+                    if not path.exists() or damaged(path):  # else another built it since it was looked for
+                        self._away(path)
                         self._attempt(stage, make, path, claim, **provenance)
                         self._put_away(path.name)
                     self._sound.add(path.name)
@@ -197,13 +217,13 @@ class Store:
         """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages, and
         of users' encoders copies that were not finished within an hour."""
         attempts = list((self.root / "work").iterdir())  # listed first: an attempt has a lease before it has a folder
-        lease.sweep(self.root / "leases")
+        for folder in ("leases", "runs"):
+            lease.sweep(self.root / folder)
         there = self.running()
         owned = {held.attempt for held in there}
-        for folder in attempts:
-            attempt = folder.name.rpartition("-")[2]
-            if lease.ATTEMPT.fullmatch(attempt) and attempt not in owned:
-                shutil.rmtree(folder, ignore_errors=True)
+        for attempt in attempts if "" not in owned else ():  # a network may show a lease before what it says
+            if lease.ATTEMPT.fullmatch(number := attempt.name.rpartition("-")[2]) and number not in owned:
+                self._away(attempt)
         busy = {held.key for held in there}
         for folder in (self.root / "checkpoints").glob("*"):
             if folder.name not in busy and (self.root / "objects" / folder.name[:2] / folder.name / MANIFEST).is_file():
@@ -264,12 +284,24 @@ def disk_full(root: Path) -> BenchError:
 
 
 def damaged(path: Path) -> str:
-    """What is wrong with a stage's folder; empty when every file is as its manifest says."""
+    """What is wrong with a stage's folder; empty when every file is as its manifest says.
+
+    Raises BenchError (exit 3) where a file cannot be read, which says nothing about what it holds.
+    """
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
         for name, entry in files.items():
             if sha256(path / name) != entry["sha256"]:
                 return f"{name} has another hash than the manifest says"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
         return repr(error)
+    except OSError as error:
+        raise unreadable(error) from error
     return ""
+
+
+def unreadable(error: OSError) -> BenchError:
+    """What a file that cannot be read says."""
+    return BenchError(f"{error.filename or 'a file in the store'} cannot be read ({error.strerror}); nothing is "
+                      "removed: see to the disk, or to who may read there, and give the same command again",
+                      ENVIRONMENT)

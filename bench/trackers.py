@@ -73,7 +73,7 @@ class Tracker:
             return
         try:
             action()
-        except Exception as error:
+        except Exception as error:  # networks and services of others: nothing of theirs is worth a row
             self._given_up = True
             warnings.warn(f"{self._name} is given up for this run: {type(error).__name__}: {error}", stacklevel=3)
 

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process builds is waited for. 75: the disk is full, or the engine stopped it (SIGTERM, SIGUSR2): a training kept its
     state first, and the same command goes on from there."""
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, _stop)
+        signal.signal(number, runtime.stop)
     os.environ.update(QUIET)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     store = None
@@ -128,12 +128,6 @@ def _existing(root: Path) -> Path:
 
 def _note(store: Store, name: str) -> Path:
     return store.root / "requests" / f"{name}.error"
-
-
-def _stop(*_: object) -> None:
-    """`runtime.stop`, once: an engine says it twice, and putting away is not to be interrupted."""
-    if not runtime.stopping():
-        runtime.stop()
 
 
 if __name__ == "__main__":

@@ -89,6 +89,11 @@ def test_fractions_of_a_gpu_are_asked_of_ray_and_not_of_slurm():
     assert settings.read(["gpus=0.25"], ray.KNOWN)(stages()["score"]) == {"gpus": 0.25}
 
 
+def test_sbatchs_own_options_are_texts_whatever_a_setting_of_their_name_is():
+    asked = settings.read(["options.gpus=a100:2", "options.mem-per-cpu=2G"], slurm.KNOWN)
+    assert asked(stages()["score"]) == {"options": {"gpus": "a100:2", "mem-per-cpu": "2G"}}
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("90", 90), ("30:00", 30),
     ("2:00:00", 120), ("0:00:30", 1), ("1-0", 1440), ("1-02:30", 1590), ("2-00:00:01", 2881)])
@@ -112,7 +117,7 @@ def test_a_stage_without_numerics_asks_for_no_gpu_and_a_training_for_one_a_proce
 @pytest.fixture
 def job(tmp_path):
     """A job whose command notes that it began, and the second time ends well."""
-    submitit = pytest.importorskip("submitit")
+    submitit = pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
     store = Store(tmp_path / "s")
     (store.root / "requests").mkdir()
     script = f"echo begun >> {tmp_path}/said; test $(wc -l < {tmp_path}/said) = 2 || exec sleep 60"

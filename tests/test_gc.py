@@ -105,6 +105,30 @@ def test_nothing_is_removed_while_a_run_is_at_work(store, capsys):
     assert len(there(store)) == 6
 
 
+def test_nothing_is_removed_under_a_run_that_builds_nothing_just_now(store, capsys):
+    with store.at_work():
+        assert main(["gc", "--delete"]) == 2
+    assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
+    assert len(there(store)) == 6
+    assert list((store.root / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["", "{"])
+def test_nothing_is_removed_where_it_is_not_known_what_a_result_stands_on(store, capsys, broken):
+    (store.path(KEPT) / "MANIFEST.json").write_text(broken)
+    assert main(["gc", "--delete"]) == 2
+    assert f"{key(KEPT)}/MANIFEST.json cannot be read" in capsys.readouterr().err
+    assert len(there(store)) == 6
+
+
+@pytest.mark.parametrize("file", ["checkpoints/ab/stage.json", "requests/ab.job"])
+def test_a_note_that_is_cut_is_named(store, capsys, file):
+    (store.root / file).parent.mkdir(parents=True)
+    (store.root / file).write_text('{"job"')
+    assert main(["gc"]) == 2
+    assert f"{file} cannot be read as JSON" in capsys.readouterr().err
+
+
 def test_a_store_is_not_emptied_because_a_folder_was_mistaken(store, tmp_path, capsys):
     for arguments, said in ((["--results", "nowhere"], "no results in nowhere"),
                             (["--store", "nowhere"], "no store in nowhere"),
@@ -178,7 +202,8 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
         files[stage][1].touch()
         if stage is not never:  # of that one only a request was written
             files[stage].append(files[stage][0].with_suffix(".job"))
-            files[stage][2].write_text(json.dumps({"engine": "slurm", "job": str(number)}))
+            files[stage][2].write_text(json.dumps({"engine": "slurm", "job": str(number),
+                                                   "stage": json.loads(document(stage))}))
     assert main(["gc", "--delete"]) == 0
     every = [path for those in files.values() for path in those]
     assert all(path.exists() for path in every)  # they are young
@@ -188,3 +213,4 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
     assert "and 5 files that engines were handed; to do it: --delete" in capsys.readouterr().out
     assert main(["gc", "--delete"]) == 0
     assert [path for path in every if path.exists()] == files[running]
+    assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]  # the job needs them

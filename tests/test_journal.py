@@ -184,3 +184,19 @@ def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tm
     assert last["event"] == "failed"
     assert last["error"] == f"FileNotFoundError: {raised.value}"
     assert "Traceback" in journal.traceback_path(root, key(readout)).read_text()
+
+
+def test_what_fails_before_an_attempt_begins_leaves_its_own_traceback_and_not_that_of_an_older_failure(root):
+    old = Journal(root, STAGE)
+    old.start("a1")
+    old.failed(ArithmeticError("no roots"))
+    Journal(root, STAGE).failed(ImportError("no such library"))
+    assert [line["error"] for line in lines(root) if line["event"] == "failed"] == [
+        "ArithmeticError: no roots", "ImportError: no such library"]
+    assert "ImportError: no such library" in journal.traceback_path(root, key(STAGE)).read_text()
+    assert [one.id for one in journal.attempts(lines(root))] == ["a1"]
+    before = lines(root)
+    Journal(root, STAGE).failed(BenchError("another has it", RESUMABLE))  # nothing to say
+    assert lines(root) == before
+    journal.given_up(root, STAGE, "its process died")
+    assert lines(root)[-1]["error"] == "its process died"

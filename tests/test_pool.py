@@ -55,6 +55,8 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
         pool.submit(stage)
         hear(pool, "progress")
         assert micro.held(stage).pid == pool._processes[0].pid
+        for number in (signal.SIGHUP, signal.SIGTERM):  # as a whole group is told; the pool says it once more
+            os.kill(pool._processes[0].pid, number)
     step, _ = loop.read(micro.checkpoints(stage), micro.key(stage))
     assert 0 < step < 120
     assert micro.running() == []

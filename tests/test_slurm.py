@@ -209,7 +209,7 @@ def test_doctor_says_that_slurm_is_here(cluster, capsys):
 
 
 def test_without_slurm_a_run_says_what_is_missing_and_builds_nothing(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
     own = ["--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
     assert main([*RUN, "mask_ratio", *ON, *own]) == 3

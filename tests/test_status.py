@@ -195,8 +195,10 @@ def test_following_a_log_ends_with_its_stage(store, tmp_path):
     own = Journal(store.root, of("corpus"))
     own.start("a1")
     code = "import sys; from bench.cli import main; sys.exit(main(['logs', 'corpus', '--follow']))"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
         assert "start of corpus" in process.stdout.readline()
+        assert "nobody builds it now" in process.stderr.readline()  # it has no lease
         own.progress(5, 10, loss=0.25)
         assert "5/10  loss 0.25" in process.stdout.readline()
         own.done()

@@ -14,7 +14,7 @@ import pytest
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.key import Stage, key
 from bench.lease import Held, Lost
-from bench.store import COPYING, MANIFEST, Store
+from bench.store import COPYING, MANIFEST, Store, damaged
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,49 @@ def test_a_damaged_stage_is_found_by_its_hash_and_built_again_with_one_warning(s
         path = again.build(Note("a"), write(Note("a")))
     assert len(caught) == 1
     assert (path / "note.txt").read_text() == "a"
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(store, monkeypatch):
+    path = store.build(Note("a"), write(Note("a")))
+
+    def denied(file):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("bench.store.sha256", denied)
+    with pytest.raises(BenchError, match="note.txt cannot be read .Permission denied.; nothing is removed") as caught:
+        Store(store.root).sound(Note("a"))
+    assert caught.value.exit_code == ENVIRONMENT
+    assert (path / "note.txt").read_text() == "a"
+
+
+def test_a_damaged_stage_that_another_has_put_right_meanwhile_stays(store, monkeypatch):
+    path = store.build(Note("a"), write(Note("a")))
+    (path / "note.txt").write_text("b")
+    again, looked = Store(store.root), []
+
+    def once(folder):
+        said = damaged(folder)
+        if not looked:  # between the first look and the removal another builds it again
+            (path / "note.txt").write_text("a")
+        looked.append(said)
+        return said
+
+    monkeypatch.setattr("bench.store.damaged", once)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert not again.sound(Note("a"))
+    assert [bool(said) for said in looked] == [True, False]
+    assert Store(store.root).sound(Note("a"))
+
+
+def test_a_lease_that_does_not_say_its_attempt_yet_keeps_all_attempts(store):
+    (store.root / "leases" / "ab").write_text("")
+    attempt = store.root / "work" / "note-0123456789abcdef"
+    attempt.mkdir()
+    store.sweep()
+    assert attempt.exists()
+    (store.root / "leases" / "ab").unlink()
+    store.sweep()
+    assert not attempt.exists()
 
 
 def stalled(store, stage):

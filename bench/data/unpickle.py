@@ -53,7 +53,7 @@ def load_pickled_arrays(path: Path) -> Any:
         raise _refused(path, size, str(error), "numpy arrays, numbers, text, lists and dicts") from error
     except MemoryError as error:
         raise _too_large(path, size) from error
-    except Exception as error:
+    except Exception as error:  # a broken pickle raises anything
         raise _unreadable(path, size, expected, error) from error
     return found.item() if saved and isinstance(found, np.ndarray) and found.ndim == 0 else found
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from bench import worker
 from bench.engines import settings
-from bench.engines.slurm import gpus_of
+from bench.engines.slurm import SETTLE, gpus_of
 from bench.errors import ENVIRONMENT, OK, BenchError
 from bench.executor import Event
 from bench.key import Stage, key, kind
@@ -44,6 +44,7 @@ class Ray:
         self._refused: list[Event] = []
         self._room: dict[str, float] = {}
         self._looked = 0.0
+        self._ended: dict[Stage, float] = {}  # well, at which time; not yet seen in the store
 
     def __enter__(self) -> Self:
         general = self._asked(Stage())
@@ -92,7 +93,8 @@ class Ray:
         while self._refused:
             yield self._refused.pop()
         if not self._open:
-            time.sleep(timeout)
+            time.sleep(min(timeout, 0.1))
+            yield from self._settled()
             return
         ended = self._ray.wait(list(self._open), timeout=timeout)[0]
         if time.monotonic() - self._looked >= LOOK:
@@ -107,12 +109,23 @@ class Ray:
             except self._ray.exceptions.RayError as error:
                 code, cause = -1, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             said = worker.noted(self._store, key(stage))
-            if code == OK and self._store.has(stage):
-                yield Event(stage, "done")
+            if code == OK and not said:
+                self._ended[stage] = time.monotonic()
             elif said:
                 yield Event(stage, "failed", error=said)
             else:
                 yield Event(stage, "died", error=BenchError(f"its Ray task died ({cause})"), begun=True)
+        yield from self._settled()
+
+    def _settled(self) -> Iterator[Event]:
+        """Those that ended well and are seen in the store, or were not for too long."""
+        for stage, since in list(self._ended.items()):
+            there = self._store.has(stage)
+            if there or time.monotonic() - since > SETTLE:
+                del self._ended[stage]
+                yield Event(stage, "done") if there else Event(stage, "failed", error=BenchError(
+                    f"its Ray task ended well, and the store at {self._store.root} does not have it: do all machines "
+                    "see the same folder?", ENVIRONMENT))
 
     def _refuse(self, stage: Stage, why: str) -> None:
         self._refused.append(Event(stage, "failed", error=BenchError(why, ENVIRONMENT)))

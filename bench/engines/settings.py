@@ -65,7 +65,7 @@ def _assigned(text: str, known: Known) -> dict[str, Any]:
     """"time=2:00:00" -> {"time": "2:00:00"}, "score.gpus=0" -> {"score": {"gpus": 0}}, "options.mem=0" alike."""
     name, _, value = (part.strip() for part in text.partition("="))
     *tables, last = name.split(".")
-    wanted, said = known.get(last, str), value
+    wanted, said = str if known.get(tables[-1] if tables else "") is dict else known.get(last, str), value
     try:
         given: Any = [said] if wanted is list else wanted(said) if wanted in (int, float) else said
     except ValueError:

@@ -5,6 +5,7 @@ Whether a stage is complete is asked of the store. Slurm is asked which jobs are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from bench.engines import settings
 from bench.errors import ENVIRONMENT, OK, RESUMABLE, BenchError
 from bench.executor import Event
 from bench.files import put
-from bench.key import Stage, key, kind
+from bench.key import Stage, document, key, kind
 from bench.store import Store
 
 KNOWN: settings.Known = {
@@ -37,7 +38,7 @@ TIMEOUTS = 50  # so often
 NOTICE = 90  # s before the end that a job is told
 CPUS = 2
 ASK = 10.0  # s from one question to Slurm to the next
-SETTLE = 20.0  # s that a stage may take to be seen in the store when its job has ended: disks are shared slowly
+SETTLE = 60.0  # s that a stage may take to be seen in the store when its job has ended: disks are shared slowly
 PATIENCE = 300.0  # s that a job that was told to stop, and is not stopped, waits before it goes on
 QUEUED = {"PENDING", "RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED",
           "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "RESV_DEL_HOLD"}
@@ -54,6 +55,7 @@ class Job:
     command: list[str]
     root: str
     key: str
+    grace: float = NOTICE / 3  # s that the worker has to put away what it does
     _worker: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __call__(self) -> None:
@@ -76,7 +78,7 @@ class Job:
 
         if self._worker is not None:
             self._worker.terminate()
-            until = time.monotonic() + NOTICE / 3
+            until = time.monotonic() + self.grace
             while time.monotonic() < until:  # no wait(): the signal may have come inside one
                 if os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     break
@@ -101,10 +103,12 @@ class Job:
 
 @dataclass
 class Handed:
-    """A stage that Slurm has: its job's number, those that it waits for, and since when the job is gone."""
+    """A stage that Slurm has: its job's number, those that it waits for, whether this run submitted it, and since when
+    the job is gone."""
 
     job: str
     after: tuple[Stage, ...]
+    own: bool = True
     gone: float | None = None
 
 
@@ -126,6 +130,7 @@ class Slurm:
         self._open: dict[Stage, Handed] = {}
         self._lost: dict[Stage, BenchError] = {}
         self._jobs: list[str] = []  # in the order of their submission
+        self._held: set[str] = set()
         self._queue: dict[str, tuple[str, str, str]] = {}  # of a job's number: state, reason, name
         self._looked = 0.0
 
@@ -137,16 +142,18 @@ class Slurm:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        """Cancels what a run that waits has given up. One that is interrupted, or does not wait, leaves its jobs."""
-        if self._open and self._wait and kind is None:
-            subprocess.run(["scancel", *(handed.job for handed in self._open.values())], check=False)
+        """Cancels what a run that waits has given up, of its own jobs those that have not begun. One that is
+        interrupted, or does not wait, leaves its jobs."""
+        if self._wait and kind is None and (own := [handed.job for handed in self._open.values() if handed.own]):
+            subprocess.run(["scancel", "--state=PENDING", *own], check=False)
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Hands a stage to Slurm, to be begun when those of `after` are complete. One that an earlier run has queued is
         taken over."""
         job = self._known(stage)
         self._lost.pop(stage, None)
-        if job and self._alive(job) and self._queue[job][2] == _name(stage):
+        own = not (job and self._alive(job) and self._queue[job][2] == self._name(stage))
+        if not own:
             self._jobs.append(job)
         else:
             if job and (said := worker.noted(self._store, key(stage))):
@@ -156,7 +163,7 @@ class Slurm:
                 job = self._submit(stage, [self._open[above].job for above in after if above in self._open])
             except BenchError as error:
                 self._lost[stage] = error
-        self._open[stage] = Handed(job, tuple(after))
+        self._open[stage] = Handed(job, tuple(after), own)
 
     def events(self, timeout: float) -> Iterator[Event]:
         """Last words; Slurm is asked every ASK seconds at most."""
@@ -192,10 +199,10 @@ class Slurm:
         if said := worker.noted(self._store, key(stage)):
             return self._failed(stage, said)
         handed.gone = handed.gone or time.monotonic()
-        if time.monotonic() - handed.gone < SETTLE:
+        code = _exit_code(handed.job)
+        if time.monotonic() - handed.gone < SETTLE and code <= 128:  # a signal leaves no last word to wait for
             return None
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
-        code = _exit_code(handed.job)
         how = ", ".join(filter(None, (state or "gone from the queue", reason, f"exit code {code}" * bool(code))))
         error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")
         if state in ("CANCELLED", "PENDING") and "Dependency" in reason:
@@ -215,6 +222,10 @@ class Slurm:
 
     def _alive(self, name: str) -> bool:
         state, reason, _ = self._queue.get(name, ("", "", ""))
+        if "held" in reason.lower() and name not in self._held:
+            self._held.add(name)
+            warnings.warn(f"Slurm job {name} is held ({reason}) and will not begin by itself: scontrol release {name}",
+                          stacklevel=2)
         return state in QUEUED and reason != NEVER
 
     def _look(self) -> bool:
@@ -252,8 +263,9 @@ class Slurm:
         try:
             executor.update_parameters(
                 **{name: asked[name] for name in ("partition", "account", "qos", "setup") if name in asked},
-                job_name=_name(stage), time=minutes(asked.get("time", TIME)), cpus_per_task=asked.get("cpus", CPUS),
-                signal_delay_s=asked.get("notice", NOTICE), stderr_to_stdout=True,
+                job_name=self._name(stage), time=minutes(asked.get("time", TIME)),
+                cpus_per_task=asked.get("cpus", CPUS), signal_delay_s=asked.get("notice", NOTICE),
+                stderr_to_stdout=True,
                 **({"gpus_per_node": gpus} if gpus else {}),
                 **({"mem": f"{round(asked['memory'] * 1024)}M"} if "memory" in asked else {}),
                 additional_parameters=more | asked.get("options", {}))
@@ -261,21 +273,32 @@ class Slurm:
             with submitit.helpers.clean_env():  # of what a job, in which this may run, would pass on
                 os.environ.update(kept)  # where the cluster is, and the user's defaults, are no part of that
                 job = executor.submit(Job(worker.command(stage, self._store, "cuda" if least else "cpu"),
-                                          str(self._store.root.absolute()), key(stage)))
+                                          str(self._store.root.absolute()), key(stage),
+                                          asked.get("notice", NOTICE) / 3))
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
             raise BenchError(f"Slurm takes no job for it: {_last_line(error)}") from error
-        self._queue[job.job_id] = ("PENDING", "", _name(stage))
+        self._queue[job.job_id] = ("PENDING", "", self._name(stage))
         self._jobs.append(job.job_id)
-        put(_job_file(self._store, stage), json.dumps({"engine": "slurm", "job": job.job_id}))
+        put(_job_file(self._store, stage), json.dumps({"engine": "slurm", "job": job.job_id,
+                                                       "stage": json.loads(document(stage))}))
         return job.job_id
 
     def _known(self, stage: Stage) -> str:
-        """The job that an earlier run submitted for a stage; "" where there is none."""
+        """The job that an earlier run submitted for a stage, also one that was ended before it could note the number;
+        "" where there is none."""
         try:
             said = json.loads(_job_file(self._store, stage).read_text())
-            return str(said["job"]) if said["engine"] == "slurm" else ""
+            if said["engine"] == "slurm":
+                return str(said["job"])
         except (OSError, ValueError, KeyError, TypeError):
-            return ""
+            pass
+        name = self._name(stage)
+        return next((job for job, (state, _, title) in self._queue.items() if title == name and state in QUEUED), "")
+
+    def _name(self, stage: Stage) -> str:
+        """Of its job; what other stores ask for has other names."""
+        store = hashlib.sha256(str(self._store.root.resolve()).encode()).hexdigest()[:6]
+        return f"bench-{kind(stage)}-{key(stage)[:12]}-{store}"
 
 
 def examine() -> None:
@@ -318,10 +341,6 @@ def minutes(text: str) -> int:
     if not seconds:
         raise BenchError(f"time={text}: a job of no length")
     return -(-seconds // 60)
-
-
-def _name(stage: Stage) -> str:
-    return f"bench-{kind(stage)}-{key(stage)[:12]}"
 
 
 def _job_file(store: Store, stage: Stage) -> Path:

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.files import sync
 from bench.items import Loaded, load
 from bench.runtime import Runtime
 from bench.stages import Encoder, Finetune, FinetuneSchedule, Items, Pretrain, Stage
 from bench.train import parallel
 from bench.train.encoder import build
-from bench.train.loop import Training, frozen_dtype, hold, precision
+from bench.train.loop import Training, describe, frozen_dtype, hold, precision
 from bench.train.targets import as_images, cropped, room
 from bench.variant import OPENS
 from models import frozen
@@ -155,15 +156,22 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
 
     def keep(path: Path) -> dict[str, Tensor]:
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         save_file(trained, part)
+        sync(part)
         runtime.owned()
         os.replace(part, path)
+        sync(path.parent)
         return trained
 
     kept = runtime.work or out  # where checkpoints of the model outlive the process
-    losses = _train(stage, model, items, inputs(stage.targets), runtime, lambda number: keep(kept / file(number)))
+
+    def keep_checkpoint(number: int) -> None:
+        if kept != out:
+            describe(kept, stage)
+        keep(kept / file(number))
+
+    losses = _train(stage, model, items, inputs(stage.targets), runtime, keep_checkpoint)
     if parallel.rank() != 0:
         return
     for number in range(1, stage.checkpoints):

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
-from bench.key import document, key, kind
+from bench.files import put, sync
+from bench.key import Stage, document, key, kind
 from bench.runtime import Runtime, Stopped, keeps, stopping, unquestioned
 from bench.stages import Finetune, Numerics, Pretrain
 from bench.store import DOCUMENT
@@ -196,9 +197,8 @@ class Training:
         due, last = parallel.agreed((time.monotonic() - self._saved >= EVERY, stopping()))
         if not due and not last:
             return
-        if parallel.rank() == 0 and not (says := self._runtime.work / DOCUMENT).exists():
-            says.parent.mkdir(parents=True, exist_ok=True)
-            says.write_text(document(self._stage))
+        if parallel.rank() == 0:
+            describe(self._runtime.work, self._stage)
         own = parallel.gathered({"random": self._random(), "parts": self.parts})
         if parallel.rank() == 0:
             write(self._runtime.work, self.step, {
@@ -246,6 +246,13 @@ class Training:
             torch.cuda.set_rng_state(states[1], self._device)
 
 
+def describe(folder: Path, stage: Stage) -> None:
+    """Makes a folder of checkpoints that says what the stage is built from, which is kept as long as it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / DOCUMENT).exists():
+        put(folder / DOCUMENT, document(stage))
+
+
 def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = unquestioned) -> None:
     """Keeps a state of tensors and plain values, complete or not at all; its file's name holds its step and SHA-256.
 
@@ -262,6 +269,7 @@ def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], No
         path = folder / f"checkpoint.{step:09d}.{hashing.digest.hexdigest()}.pt"
         owned()
         os.replace(part, path)
+        sync(folder)
     finally:
         part.unlink(missing_ok=True)
     for other in folder.glob("checkpoint.*.pt"):

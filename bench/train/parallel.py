@@ -206,7 +206,7 @@ def _take_part(descriptor: int) -> None:
         connection.send(None)
     except (BenchError, Stopped) as error:
         connection.send(error)
-    except Exception as error:
+    except Exception as error:  # whatever it was, the others are told, who would wait for this one
         traceback.print_exc()
         connection.send(BenchError(f"{kind(task.stage)}: process {task.rank} of {task.size}: "
                                    f"{type(error).__name__}: {error}"))
