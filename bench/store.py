@@ -217,8 +217,8 @@ class Store:
         """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages, and
         of users' encoders copies that were not finished within an hour."""
         attempts = list((self.root / "work").iterdir())  # listed first: an attempt has a lease before it has a folder
-        for folder in ("leases", "runs"):
-            lease.sweep(self.root / folder)
+        lease.sweep(self.root / "leases")
+        lease.sweep(self.root / "runs")
         there = self.running()
         owned = {held.attempt for held in there}
         for attempt in attempts if "" not in owned else ():  # a network may show a lease before what it says
