@@ -135,9 +135,15 @@ class Store:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While a run relies on what it found here, also where it builds nothing just now."""
-        with lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
-            yield
+        """While a run relies on what it found here, also where it builds nothing just now. Raises BenchError (exit 75)
+        where the disk is full."""
+        try:
+            with lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
+                yield
+        except OSError as error:
+            if self.full(error):
+                raise disk_full(self.root) from error
+            raise
 
     def runs(self) -> list[lease.Lease]:
         """Who is `at_work`."""

@@ -69,7 +69,7 @@ def results(folder: Path, name: str) -> dict[str, bytes]:
 def left_behind(folder: Path, name: str) -> list[str]:
     """Leases, attempts, checkpoints, half-written files: nothing of it should be there after a run."""
     store = folder / name / "store"
-    found = [path for part in ("leases", "work", "checkpoints") for path in (store / part).glob("*")]
+    found = [path for part in ("leases", "runs", "work", "checkpoints") for path in (store / part).glob("*")]
     found += [path for pattern in ("*.part", "*.new", ".*.new") for path in (folder / name).rglob(pattern)]
     return [str(path) for path in found]
 

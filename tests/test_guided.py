@@ -388,7 +388,7 @@ def test_eeg_that_the_kernels_cannot_take_is_refused_before_anything_runs():
 def test_losses_that_are_no_numbers_and_latents_of_another_size_are_named(micro, tmp_path):
     stage = pictures(Spec("row", low_level=True))
     wild = replace(stage.encoder, schedule=replace(stage.encoder.schedule, lr=1e30))
-    with pytest.raises(BenchError, match="guidedencoder has lost its way: its loss is no finite number at step"):
+    with pytest.raises(BenchError, match="guidedencoder has lost its way: encoder is no finite number at step"):
         train.guidedencoder(wild, micro.path, tmp_path, Runtime())
     with pytest.raises(BenchError, match=r"latents are \[8, 8, 8\], and the low-level path makes \[8, 4, 4\]"):
         train.guidedlowlevel(replace(stage.low_level, widths=(4, 4)), micro.path, tmp_path, Runtime())

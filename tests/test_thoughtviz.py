@@ -24,6 +24,7 @@ from bench.stages import Trials, Weights, training
 from bench.systems import thoughtviz
 from bench.systems.thoughtviz import Spec
 from bench.train import thoughtviz as trained
+from bench.train.losses import Losses
 from models.thoughtviz import (
     LEAST,
     NOISE,
@@ -248,7 +249,7 @@ def test_a_scale_without_sizes_is_named():
 
 def test_losses_are_the_means_over_the_last_tenth_of_the_steps():
     stage = pictures().model.eeg
-    followed = trained._Losses(replace(stage, schedule=replace(stage.schedule, steps=20)), Runtime())
+    followed = Losses(stage, 20, Runtime())
     for step in range(20):
         followed.add(one=torch.tensor(float(step)))
     assert followed.last() == {"one": 18.5}

@@ -23,11 +23,12 @@ WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
 DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/items.py"]
-BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *DRAWS]
-THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *DRAWS]
+TRAINED = [*DRAWS, "bench/train/losses.py"]
+BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *TRAINED]
+THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *TRAINED]
 LINEAR = ["bench/train/linear.py", "models/frozen.py", *DRAWS]
 GUIDED = ["bench/train/guided.py", "models/guided.py", "models/diffusion_prior.py", "models/encoders/atm.py",
-          "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", "models/frozen.py", *DRAWS]
+          "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", "models/frozen.py", *TRAINED]
 OWN = ["bench/train/own.py", "models/frozen.py", *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", *WORLD],

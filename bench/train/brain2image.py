@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
-from bench.key import kind
 from bench.runtime import Runtime
 from bench.stages import Items, Stage
 from bench.systems.brain2image import Brain2ImageEncoder, Brain2ImageGan, Brain2ImagePictures, Brain2ImageVae
 from bench.train.generate import batches, in_batches, initial_noise
+from bench.train.losses import Losses, count, descend, summary
 from bench.train.targets import PIXELS, as_images
 from models.brain2image import Discriminator, Encoder, Generator, PictureEncoder
 
-EVERY = 50  # steps from one look at the losses to the next
 AT_ONCE = 100  # trials whose features are computed together
 
 
@@ -32,7 +30,7 @@ def brain2imageencoder(stage: Brain2ImageEncoder, inputs: Callable[[Stage], Path
                        runtime: Runtime) -> None:
     """Writes encoder.safetensors and summary.json."""
     items = load(stage.items, inputs(stage.items.trials))
-    schedule, losses = stage.schedule, _Losses(stage, stage.schedule.steps, runtime)
+    schedule, losses = stage.schedule, Losses(stage, stage.schedule.steps, runtime)
     eeg, label = (torch.from_numpy(array).to(runtime.device) for array in (items.eeg, items.label))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
@@ -41,12 +39,12 @@ def brain2imageencoder(stage: Brain2ImageEncoder, inputs: Callable[[Stage], Path
         optimizer = torch.optim.Adam(encoder.parameters(), schedule.lr, fused=True)
         for rows in _rows(len(eeg), schedule.batch, schedule.steps):
             loss = F.cross_entropy(encoder.logits(eeg[rows]), label[rows])
-            _step(loss, optimizer)
+            descend(loss, optimizer)
             losses.add(classifier=loss)
     with torch.inference_mode():
         encoder.measure(in_batches(encoder, eeg, AT_ONCE))
     save_file(encoder.state_dict(), out / "encoder.safetensors")
-    _summary(out, losses, {"encoder": encoder}, encoder_parameters=_count(encoder))
+    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count(encoder))
 
 
 def brain2imagegan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
@@ -62,7 +60,7 @@ def brain2imagegan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: 
     features = _features(stage.encoder, items, inputs, runtime)
     real, picture = _real(items, stage.side, device)
     another = _another_class(items.label, stage.encoder.items)
-    losses = _Losses(stage, schedule.alone + schedule.steps, runtime)
+    losses = Losses(stage, schedule.alone + schedule.steps, runtime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         generator = Generator(stage.noise, features.shape[1], stage.width, stage.side).to(device)
@@ -82,17 +80,17 @@ def brain2imagegan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: 
             faked = _says(discriminator(made.detach(), feature), 0.0)
             if conditional:
                 faked = (faked + _says(discriminator.judge(seen, features[another(rows)]), 0.0)) / 2
-            _step(told + faked, of_discriminator)
+            descend(told + faked, of_discriminator)
             discriminator.requires_grad_(False)
             fooled = _says(discriminator(made, feature), 1.0)
-            _step(fooled, of_generator)
+            descend(fooled, of_generator)
             discriminator.requires_grad_(True)
             with torch.no_grad():
                 torch._foreach_lerp_(list(kept.parameters()), list(generator.parameters()), 1 - schedule.average)
             losses.add(generator=fooled, discriminator=told + faked)
         _normalise(kept, features, stage.noise, schedule.batch)
     save_file(kept.state_dict(), out / "generator.safetensors")
-    _summary(out, losses, {"generator": generator, "discriminator": discriminator})
+    summary(out, {"generator": generator, "discriminator": discriminator}, losses.last())
 
 
 def brain2imagevae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
@@ -106,7 +104,7 @@ def brain2imagevae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: 
     items = load(stage.encoder.items, inputs(stage.encoder.items.trials))
     features = _features(stage.encoder, items, inputs, runtime)
     real, picture = _real(items, stage.side, device)
-    losses = _Losses(stage, schedule.steps, runtime)
+    losses = Losses(stage, schedule.steps, runtime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         decoder = Generator(stage.noise, features.shape[1], stage.width, stage.side).to(device)
@@ -118,11 +116,11 @@ def brain2imagevae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: 
             noise = mean + (log_variance / 2).exp() * torch.randn(mean.shape).to(device)
             error = (decoder(noise, features[rows]) - pictures).square().flatten(1).sum(1).mean()
             divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
-            _step(error / 2 + divergence, optimizer)
+            descend(error / 2 + divergence, optimizer)
             losses.add(squared_error=error / real[0].numel(), divergence=divergence)
         _normalise(decoder, features, stage.noise, schedule.batch)
     save_file(decoder.state_dict(), out / "generator.safetensors")
-    _summary(out, losses, {"decoder": decoder, "picture encoder": encoder})
+    summary(out, {"decoder": decoder, "picture encoder": encoder}, losses.last())
 
 
 def brain2imagepictures(stage: Brain2ImagePictures, inputs: Callable[[Stage], Path], out: Path,
@@ -218,45 +216,3 @@ def _rows(number: int, batch: int, steps: int) -> Iterator[Tensor]:
         for rows in torch.randperm(number)[:number // batch * batch].split(batch)[:steps - given]:
             yield rows
             given += 1
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-def _count(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
-
-
-class _Losses:
-    """What a training lost at every step. Looks at them now and then, since a GPU must be waited for."""
-
-    def __init__(self, stage: Stage, steps: int, runtime: Runtime):
-        self._stage, self._steps, self._runtime = stage, steps, runtime
-        self._kept: dict[str, list[Tensor]] = {}
-
-    def add(self, **losses: Tensor) -> None:
-        """One step's. Raises BenchError where one is no finite number."""
-        for name, loss in losses.items():
-            self._kept.setdefault(name, []).append(loss.detach())
-        done = len(self._kept[name])
-        if done % EVERY and done < self._steps:
-            return
-        now = {name: loss.item() for name, loss in losses.items()}
-        if lost := [name for name, value in now.items() if not math.isfinite(value)]:
-            raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
-                             f"{done}; lower the learning rate, or look at the EEG")
-        self._runtime.progress(done, self._steps, loss=next(iter(now.values())))
-
-    def last(self) -> dict[str, float]:
-        """Means over the last tenth of the steps."""
-        few = max(1, self._steps // 10)
-        return {name: torch.stack(each[-few:]).mean().item() for name, each in self._kept.items()}
-
-
-def _summary(out: Path, losses: _Losses, trained: dict[str, nn.Module], **more: int) -> None:
-    counts = {name: _count(net) for name, net in trained.items()}
-    found = {"trained_parameters": counts, "losses": losses.last(), **more}
-    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,13 +10,12 @@ import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, l1_loss, mse_loss, normalize
 
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
-from bench.key import kind
 from bench.runtime import Runtime
 from bench.stages import Stage
 from bench.systems.guided import (
@@ -31,13 +28,13 @@ from bench.systems.guided import (
 )
 from bench.train.generate import batches, in_batches, initial_noise
 from bench.train.loop import exact, frozen_dtype, precision
+from bench.train.losses import Losses, count, descend, summary
 from bench.train.targets import PIXELS, as_images
 from models import adapter, frozen
 from models.captioner import PixelProjector, load_captioner, load_git
 from models.diffusion_prior import DiffusionPrior, draw, noise_schedule, prior_loss
 from models.guided import KINDS, Encoder, LowLevel, encoder_loss
 
-EVERY = 50  # steps from one look at the losses to the next
 AT_ONCE, FEW = 100, 16  # trials outside of training; captions of GIT
 
 
@@ -53,7 +50,7 @@ def guidedencoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Pa
     if steps < stage.checkpoints:
         raise BenchError(f"guided: {stage.checkpoints} checkpoints are asked of an encoder that is trained for {steps} "
                          "steps; ask for fewer")
-    losses, kept = _Losses(stage, steps, runtime), {steps * which // stage.checkpoints: which
+    losses, kept = Losses(stage, steps, runtime), {steps * which // stage.checkpoints: which
                                                     for which in range(1, stage.checkpoints)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
@@ -62,12 +59,12 @@ def guidedencoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Pa
         for step, rows in enumerate(_steps(len(eeg), schedule.batch, steps), 1):
             features = encoder(eeg[rows], subject[rows])
             loss = encoder_loss(stage.loss, encoder, features, image[rows], text[rows])
-            _step(loss, optimizer, schedule.clip_norm)
-            losses.add(loss)
+            descend(loss, optimizer, schedule.clip_norm)
+            losses.add(encoder=loss)
             if step in kept:
                 save_file(encoder.state_dict(), out / f"encoder.{kept[step]}.safetensors")
     save_file(encoder.state_dict(), out / "encoder.safetensors")
-    _summary(out, "encoder", encoder, losses, encoder_parameters=_count(encoder))
+    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count(encoder))
 
 
 def _targets(stage: GuidedEncoder, items: Loaded, inputs: Callable[[Stage], Path],
@@ -131,7 +128,7 @@ def guidedprior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, 
     condition = _features(stage.encoder, stage.checkpoint, items, inputs, runtime)
     embeddings = np.load(inputs(stage.encoder.targets) / "embeddings.npy", mmap_mode="r")
     embedding = torch.from_numpy(embeddings[items.picture]).to(device)
-    losses, noising = _Losses(stage, schedule.steps, runtime), noise_schedule(True)
+    losses, noising = Losses(stage, schedule.steps, runtime), noise_schedule(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         prior = DiffusionPrior(embedding.shape[1], condition.shape[1], stage.widths, stage.time).to(device).train()
@@ -139,12 +136,12 @@ def guidedprior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, 
         rate = get_cosine_schedule_with_warmup(optimizer, schedule.warmup, schedule.steps)
         for rows in _steps(len(embedding), schedule.batch, schedule.steps):
             without = torch.rand(()) < schedule.condition_dropout
-            _step(loss := prior_loss(prior, noising, embedding[rows], None if without else condition[rows]), optimizer,
-                  schedule.clip_norm)
+            loss = prior_loss(prior, noising, embedding[rows], None if without else condition[rows])
+            descend(loss, optimizer, schedule.clip_norm)
             rate.step()
-            losses.add(loss)
+            losses.add(prior=loss)
     save_file(prior.state_dict(), out / "prior.safetensors")
-    _summary(out, "prior", prior, losses)
+    summary(out, {"prior": prior}, losses.last())
 
 
 def guidedlowlevel(stage: GuidedLowLevel, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
@@ -155,7 +152,7 @@ def guidedlowlevel(stage: GuidedLowLevel, inputs: Callable[[Stage], Path], out: 
     items = load(stage.items, inputs(stage.items.trials))
     latents = np.load(inputs(stage.targets) / "mean.npy", mmap_mode="r")
     eeg = torch.from_numpy(items.eeg).to(device)
-    losses = _Losses(stage, schedule.epochs * (len(eeg) // min(schedule.batch, len(eeg))), runtime)
+    losses = Losses(stage, schedule.epochs * (len(eeg) // min(schedule.batch, len(eeg))), runtime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         net = _low_level(stage, items, latents.shape[1:]).to(device).train()
@@ -164,11 +161,11 @@ def guidedlowlevel(stage: GuidedLowLevel, inputs: Callable[[Stage], Path], out: 
         for _ in range(schedule.epochs):
             for rows in _epoch(len(eeg), schedule.batch):
                 target = torch.from_numpy(latents[items.picture[rows.numpy()]]).to(device)
-                _step(loss := l1_loss(net(eeg[rows]), target), optimizer)
-                losses.add(loss)
+                descend(loss := l1_loss(net(eeg[rows]), target), optimizer)
+                losses.add(**{"low-level": loss})
             rate.step()
     save_file(net.state_dict(), out / "low_level.safetensors")
-    _summary(out, "low-level", net, losses)
+    summary(out, {"low-level": net}, losses.last())
 
 
 def _low_level(stage: GuidedLowLevel, items: Loaded, shape: Sequence[int]) -> LowLevel:
@@ -191,7 +188,7 @@ def guidedcaptions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: 
     if embedding.shape[1] != git.width:
         raise BenchError(f"guided: CLIP's embeddings have {embedding.shape[1]} dimensions, GIT's vision tower "
                          f"{git.width}: take the ones that belong together")
-    losses = _Losses(stage, schedule.epochs * (len(first) // min(schedule.batch, len(first))), runtime)
+    losses = Losses(stage, schedule.epochs * (len(first) // min(schedule.batch, len(first))), runtime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         projector = PixelProjector(git.width, git.tokens).to(device).train()
@@ -199,10 +196,10 @@ def guidedcaptions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: 
         for _ in range(schedule.epochs):
             for rows in _epoch(len(first), schedule.batch):
                 seen = git.hidden(as_images(items.pictures[first[rows.numpy()]], device))
-                _step(loss := mse_loss(projector(embedding[rows]), seen), optimizer)
-                losses.add(loss)
+                descend(loss := mse_loss(projector(embedding[rows]), seen), optimizer)
+                losses.add(captions=loss)
     save_file(projector.state_dict(), out / "projector.safetensors")
-    _summary(out, "captions", projector, losses)
+    summary(out, {"captions": projector}, losses.last())
 
 
 def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
@@ -351,43 +348,3 @@ def _steps(n: int, batch: int, steps: int) -> Iterator[Tensor]:
         for rows in _epoch(n, batch)[:steps]:
             yield rows
             steps -= 1
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_norm)
-    optimizer.step()
-
-
-class _Losses:
-    """The losses of a training, which are looked at now and then. Raises BenchError where one is not finite."""
-
-    def __init__(self, stage: Stage, steps: int, runtime: Runtime):
-        self._stage, self._steps, self._runtime = stage, steps, runtime
-        self._found: list[Tensor] = []
-
-    def add(self, loss: Tensor) -> None:
-        """That of one step."""
-        self._found.append(loss.detach())
-        step = len(self._found)
-        if step % EVERY and step < self._steps:
-            return
-        if not math.isfinite(value := loss.item()):
-            raise BenchError(f"{kind(self._stage)} has lost its way: its loss is no finite number at step {step}; "
-                             "lower the learning rate, or look at the EEG")
-        self._runtime.progress(step, self._steps, loss=value)
-
-    def last(self) -> float:
-        """The mean over the last tenth of the steps."""
-        return torch.stack(self._found[-max(1, len(self._found) // 10):]).mean().item()
-
-
-def _count(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
-def _summary(out: Path, name: str, net: nn.Module, losses: _Losses, **more: int) -> None:
-    found = {"trained_parameters": {name: _count(net)}, "losses": {name: losses.last()}, **more}
-    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")

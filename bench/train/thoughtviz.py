@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,15 +15,14 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
-from bench.key import kind
 from bench.runtime import Runtime
 from bench.stages import Stage
 from bench.systems.thoughtviz import ThoughtVizClassifier, ThoughtVizEeg, ThoughtVizGan, ThoughtVizPictures
 from bench.train.generate import batches, in_batches
 from bench.train.loop import exact
+from bench.train.losses import Losses, count, descend, summary
 from models.thoughtviz import NOISE, Discriminator, EegClassifier, Generator, PictureClassifier
 
-EVERY = 50  # steps from one look at the losses to the next
 AT_ONCE = 100  # pictures, and trials, outside of training
 
 
@@ -40,7 +37,7 @@ def thoughtvizeeg(stage: ThoughtVizEeg, inputs: Callable[[Stage], Path], out: Pa
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + stage.schedule.decay * step))
         losses = _classify(net, torch.from_numpy(items.eeg), items.label, optimizer, rate, stage, runtime)
     save_file(net.state_dict(), out / "eeg.safetensors")
-    _summary(out, {"encoder": net}, losses, encoder_parameters=_count(net))
+    summary(out, {"encoder": net}, losses, encoder_parameters=count(net))
 
 
 def thoughtvizclassifier(stage: ThoughtVizClassifier, inputs: Callable[[Stage], Path], out: Path,
@@ -55,7 +52,7 @@ def thoughtvizclassifier(stage: ThoughtVizClassifier, inputs: Callable[[Stage], 
         rate = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
         losses = _classify(net, _real(items, stage.side, stage.mirror), items.label, optimizer, rate, stage, runtime)
     save_file(net.state_dict(), out / "classifier.safetensors")
-    _summary(out, {"classifier": net}, losses)
+    summary(out, {"classifier": net}, losses)
 
 
 def _classify(net: nn.Module, seen: Tensor, label: np.ndarray, optimizer: torch.optim.Optimizer,
@@ -63,11 +60,11 @@ def _classify(net: nn.Module, seen: Tensor, label: np.ndarray, optimizer: torch.
               runtime: Runtime) -> dict[str, float]:
     """Trains a classifier of what is seen [N * k, ...], k times the N trials of those labels; its losses."""
     target = torch.from_numpy(label).repeat(len(seen) // len(label)).to(runtime.device)
-    seen, losses = seen.to(runtime.device), _Losses(stage, runtime)
+    seen, losses = seen.to(runtime.device), Losses(stage, stage.schedule.steps, runtime)
     net.train()
     for rows in islice(_rows(len(seen), stage.schedule.batch, stage.seed), stage.schedule.steps):
         loss = F.cross_entropy(net(seen[rows]), target[rows])
-        _step(loss, optimizer)
+        descend(loss, optimizer)
         rate.step()
         losses.add(classifier=loss)
     return losses.last()
@@ -91,7 +88,7 @@ def thoughtvizgan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Pa
     classifier = PictureClassifier(known.shown, stage.classifier.widths)
     classifier.load_state_dict(load_file(inputs(stage.classifier) / "classifier.safetensors"))
     classifier.to(device).eval().requires_grad_(False)
-    losses = _Losses(stage, runtime)
+    losses = Losses(stage, stage.schedule.steps, runtime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         generator = Generator(stage.generator).to(device).train()
@@ -107,17 +104,17 @@ def thoughtvizgan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Pa
             says_real, says_made = discriminator(real[rows]), discriminator(made.detach())
             told = F.binary_cross_entropy_with_logits(says_real, torch.ones_like(says_real)) \
                 + F.binary_cross_entropy_with_logits(says_made, torch.zeros_like(says_made))
-            _step(told, of_discriminator)
+            descend(told, of_discriminator)
             discriminator.requires_grad_(False)
             says = discriminator(made)
             fooled = F.binary_cross_entropy_with_logits(says, torch.ones_like(says))
             recognised = F.cross_entropy(classifier(made), label.to(device))
             penalty = schedule.std_penalty * generator.mixture.std.square().sum()
-            _step(fooled + recognised + penalty, of_generator)
+            descend(fooled + recognised + penalty, of_generator)
             discriminator.requires_grad_(True)
             losses.add(generator=fooled, recognised=recognised, discriminator=told)
     save_file(generator.state_dict(), out / "generator.safetensors")
-    _summary(out, {"generator": generator, "discriminator": discriminator}, losses.last())
+    summary(out, {"generator": generator, "discriminator": discriminator}, losses.last())
 
 
 def thoughtvizpictures(stage: ThoughtVizPictures, inputs: Callable[[Stage], Path], out: Path,
@@ -197,45 +194,3 @@ def _drawn(label: np.ndarray, batch: int) -> tuple[Tensor, Tensor]:
     which = torch.randint(len(there), (batch,))
     within = (torch.rand(batch, dtype=torch.float64) * many[which]).long()
     return there[which], order[(many.cumsum(0) - many)[which] + within]
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-class _Losses:
-    """The losses of a training, which are looked at now and then. Raises BenchError where one is not finite."""
-
-    def __init__(self, stage: ThoughtVizEeg | ThoughtVizClassifier | ThoughtVizGan, runtime: Runtime):
-        self._stage, self._runtime = stage, runtime
-        self._names: tuple[str, ...] = ()
-        self._found: list[Tensor] = []
-
-    def add(self, **losses: Tensor) -> None:
-        """Those of one step."""
-        self._names = tuple(losses)
-        self._found.append(torch.stack([loss.detach() for loss in losses.values()]))
-        step, steps = len(self._found), self._stage.schedule.steps
-        if step % EVERY and step < steps:
-            return
-        values = self._found[-1].tolist()
-        if not all(map(math.isfinite, values)):
-            raise BenchError(f"{kind(self._stage)} has lost its way: a loss is no finite number at step {step}; lower "
-                             "the learning rate, or look at the EEG")
-        self._runtime.progress(step, steps, loss=sum(values))
-
-    def last(self) -> dict[str, float]:
-        """The means over the last tenth of the steps."""
-        tail = torch.stack(self._found[-max(1, len(self._found) // 10):]).mean(0).tolist()
-        return dict(zip(self._names, tail, strict=True))
-
-
-def _count(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
-def _summary(out: Path, trained: dict[str, nn.Module], losses: dict[str, float], **more: int) -> None:
-    found = {"trained_parameters": {name: _count(net) for name, net in trained.items()}, "losses": losses, **more}
-    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
