@@ -52,8 +52,10 @@ def main(options: argparse.Namespace, console: Console) -> int:
     at, sound = scale(options.scale), True
     folder = Path(options.weights) if options.weights else None
     lines = examine(at, folder, Path(options.data), Path(options.store))
-    if options.ablation and not at.prior and at.name != REHEARSAL.name:
-        lines = chain(lines, _rows(ablation.asked(options.ablation), at, folder, Path(options.data)))
+    if options.ablation:
+        chosen = ablation.asked(options.ablation)
+        if not at.prior and at.name != REHEARSAL.name:  # those make or ship what they need
+            lines = chain(lines, _rows(chosen, at, folder, Path(options.data)))
     if options.on:
         lines = chain(lines, [_tried(options.on, lambda: engines.found(options.on))])
     for line in lines:

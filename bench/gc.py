@@ -8,6 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,17 +100,22 @@ def _list(there: Store, found: list[Stored], sort: str) -> int:
 
 
 def _verify(there: Store, found: list[Stored], delete: bool, console: Console) -> int:
-    wrong = 0
+    wrong = unread = 0
     for stage in track(found, "reading", console=console, transient=True, disable=not console.is_terminal):
-        if damage := damaged(there.root / "objects" / stage.key[:2] / stage.key):
+        try:
+            damage = damaged(there.root / "objects" / stage.key[:2] / stage.key)
+        except BenchError as error:
+            unread += 1
+            print(f"{stage.key[:PREFIX]}  {stage.kind}: {error}")
+            continue
+        if damage:
             wrong += 1
-            print(f"{stage.key[:PREFIX]}  {stage.kind}: {damage}" + (", removed" if delete else ""))
-            if delete:
-                there.remove_damaged(stage.key, stage.kind)
-    print(f"{len(found)} stages read, {wrong} damaged" + (
+            removed = delete and there.remove_damaged(stage.key, stage.kind)
+            print(f"{stage.key[:PREFIX]}  {stage.kind}: {damage}" + (", removed" if removed else ""))
+    print(f"{len(found)} stages read, {wrong} damaged" + f", {unread} could not be read" * bool(unread) + (
         "" if not wrong else "; build them again before bench gc, which does not know what they were built from"
         if delete else "; a run that needs them builds them again, --delete-damaged removes them now"))
-    return errors.SOME_FAILED if wrong else errors.OK
+    return errors.ENVIRONMENT if unread else errors.SOME_FAILED if wrong else errors.OK
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -175,28 +181,34 @@ def _asked(there: Store, youngest: float) -> Iterator[Path]:
     numbers = {job["job"] for job in begun.values()}
     for path in (*(there.root / "requests").glob("*"), *(there.root / "slurm").glob("*")):
         wanted = path.name.partition(".")[0] in begun or path.name.partition("_")[0] in numbers
-        if not wanted and path.stat().st_mtime < youngest:
-            yield path
+        with suppress(FileNotFoundError):  # a run at work has taken it away
+            if not wanted and path.stat().st_mtime < youngest:
+                yield path
 
 
 def _jobs(there: Store) -> dict[str, dict[str, Any]]:
     """The job of each stage that was handed to an engine and is not there, by its key: number, and the stage's
     document."""
-    return {path.stem: {"job": "", "stage": {}} | _json(path) for path in (there.root / "requests").glob("*.job")
-            if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file()}
+    found = {}
+    for path in (there.root / "requests").glob("*.job"):
+        if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file():
+            with suppress(FileNotFoundError):  # it has just ended
+                found[path.stem] = {"job": "", "stage": {}} | _json(path)
+    return found
 
 
 def _json(path: Path) -> Any:
     """Raises BenchError for a file that is none."""
+    text = path.read_text()
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(text)
+    except ValueError as error:
         raise BenchError(f"{path} cannot be read as JSON ({error}); remove it if nothing of it is wanted") from error
 
 
 def stored(there: Store) -> Iterator[Stored]:
     """Every stage of a store. One whose manifest cannot be read has the kind "damaged"."""
-    for folder in sorted((there.root / "objects").glob("??/*")):
+    for folder in _folders(there.root / "objects"):
         path = folder / MANIFEST
         try:
             built, manifest = path.stat().st_mtime, json.loads(path.read_bytes())
@@ -207,6 +219,16 @@ def stored(there: Store) -> Iterator[Stored]:
                 yield Stored(folder.name, "damaged", 0, folder.stat().st_mtime, {})
         except OSError as error:
             raise unreadable(error) from error
+
+
+def _folders(objects: Path) -> Iterator[Path]:
+    """Of stages; a glob would leave out what it may not list."""
+    try:
+        for first in sorted(objects.iterdir()):
+            if len(first.name) == 2:
+                yield from sorted(first.iterdir())
+    except OSError as error:
+        raise unreadable(error) from error
 
 
 def ancestry(document: Any) -> Iterator[str]:

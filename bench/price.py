@@ -664,7 +664,7 @@ def memory(stage: Stage) -> Memory | None:
 
 
 def _parameters(name: str) -> int:
-    return sum(p.numel() for p in _part(name).parameters())
+    return count(_part(name))
 
 
 def trained_parameters(stage: Finetune) -> dict[str, int]:
@@ -677,7 +677,7 @@ def trained_parameters(stage: Finetune) -> dict[str, int]:
         parts["tau"] = [_tau(tokens, width), *([_time_condition()] if stage.time_condition else [])]
     if stage.align:
         parts["head"] = [_head(stage.aligned, tokens, width, _out(stage))]
-    found = {name: sum(p.numel() for part in modules for p in part.parameters()) for name, modules in parts.items()}
+    found = {name: sum(map(count, modules)) for name, modules in parts.items()}
     if stage.sd_loss and opens & {"A", "norm2"}:
         unet = _unet(frozenset(opens & {"A", "norm2"}))
         found["unet"] = sum(p.numel() for p in unet.parameters() if p.requires_grad)
@@ -712,6 +712,24 @@ def saved(module: nn.Module, run: Callable[[], Tensor]) -> int:
     return int(AUTOCAST * total)
 
 
+def count(net: nn.Module) -> int:
+    """Of its parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def another(net: nn.Module, run: Callable[[int], Tensor]) -> int:
+    """Bytes that autograd keeps in float32 of one more sample; `run` takes so many, in bfloat16. The first ones have
+    weights among what is kept."""
+    net.train()
+    return round(2 * (saved(net, lambda: run(3)) - saved(net, lambda: run(2))) / AUTOCAST)
+
+
+def training(flops: int, trained: nn.Module, kept: nn.Module, sample: int, batch: int, held: int = 0) -> Cost:
+    """Of a training in float32: in memory `held` bytes, 16 for each parameter (value, gradient and the optimiser's two)
+    and `sample` for each sample of a batch; on the disk the parameters of `kept`."""
+    return Cost(flops, Memory(held + 16 * count(trained), sample, batch), 4 * count(kept))
+
+
 def _fused() -> Any:
     """A context in which attention on the meta device keeps and makes what a fused kernel does: no [L, L] weights."""
     import torch
@@ -738,7 +756,7 @@ def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: 
     model, tokens = _autoencoder(encoder, decoder, n_chans, n_times)
     masking = _masking(tokens, mask_ratio)
     model.train().requires_grad_(True)
-    return sum(p.numel() for p in model.parameters()), saved(
+    return count(model), saved(
         model, lambda: model(meta(1, n_chans, n_times, dtype=torch.bfloat16), masking))
 
 
@@ -806,7 +824,7 @@ def disk(stage: Stage) -> int:
         return sum(found.trials.values()) * stage.world.n_chans * stage.world.n_times * 2 + found.pictures * side**2 * 3
     if isinstance(stage, Pretrain):
         encoder, _ = _encoder(stage.encoder, stage.corpus.world.n_chans, stage.corpus.world.n_times)
-        return 4 * sum(p.numel() for p in encoder.parameters())
+        return 4 * count(encoder)
     if isinstance(stage, Targets):
         number = 4 if stage.views == 1 else 2  # bytes of mean and standard deviation
         return _size(stage.trials).pictures * (stage.views * 2 * 4 * (side // 8)**2 * number + 768 * 4)

@@ -65,7 +65,7 @@ from bench.stages import (
 from bench.store import Store
 from bench.variant import Spec
 
-SAMPLES, COLUMNS = 2, 40  # of each item, and items at most, on a contact sheet
+SAMPLES, COLUMNS = 2, 20  # of each item, and items at most, on a contact sheet
 
 
 def prepare(options: argparse.Namespace, needed: bool = True) -> tuple[Ablation, list[Spec], Scale, list[Row]]:

@@ -92,8 +92,11 @@ def _built(table: list[Row], store: Store, executor: Executor, record: Callable[
 
 @contextmanager
 def _told_to_end() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what runs as Ctrl-C does, with exit code 75."""
+    """SIGTERM and SIGHUP end what runs as Ctrl-C does, with exit code 75; told again, which a terminal does that is
+    closed, it goes on putting away."""
     def end(number: int, _: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         raise BenchError(f"told to end ({signal.Signals(number).name}); what is complete is kept, and the same command "
                          "goes on from there", RESUMABLE)
 
@@ -132,6 +135,7 @@ class _Work:
         self._elsewhere: set[Stage] = set()
         self._done: set[Stage] = set()
         self._shown_at_work: set[Stage] = set()
+        self._steps: dict[Stage, int] = {}
         self._dead: dict[Stage, str] = {}
         self._looked = 0.0
         self._deaths: Counter[tuple[Stage, bool]] = Counter()
@@ -198,7 +202,8 @@ class _Work:
         stage = event.stage
         if event.what in ("started", "progress"):
             self._at_work(stage)
-            if event.what == "progress":
+            if event.what == "progress" and self._steps.get(stage) != event.step:  # an engine says a step again
+                self._steps[stage] = event.step
                 self._display.advanced(stage, event.step, event.total, event.scalars or {})
             return
         self._busy.discard(stage)

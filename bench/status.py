@@ -221,7 +221,7 @@ def logs(options: argparse.Namespace, console: Console) -> int:
                 ended, told = new["event"] in ("done", "failed", "stopped"), False
             elif ended:
                 break
-            elif not told and lease.read(root / "leases", name) is None:  # killed, or between two attempts
+            elif not told and not ((held := lease.read(root / "leases", name)) and held.live):
                 told = True
                 print("bench: nobody builds it now; the next attempt is waited for, Ctrl-C ends this", file=sys.stderr)
     return errors.OK

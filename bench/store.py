@@ -76,7 +76,10 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage is there, by its manifest alone: quick, reads no file of the stage."""
-        return (self.path(stage) / MANIFEST).is_file()
+        try:
+            return (self.path(stage) / MANIFEST).is_file()
+        except OSError as error:
+            raise unreadable(error) from error
 
     def sound(self, stage: Stage) -> bool:
         """Whether the stage is there with every file as it was written; of a damaged one a warning says so, and where
@@ -87,7 +90,7 @@ class Store:
         path = self.path(stage)
         if path.name in self._sound:
             return True
-        if not path.exists():
+        if not _there(path):
             return False
         if damage := damaged(path):
             warnings.warn(f"{kind(stage)} {path.name[:12]} in the store is damaged ({damage}): it is built again",
@@ -98,11 +101,19 @@ class Store:
         self._sound.add(path.name)
         return True
 
-    def remove_damaged(self, name: str, kind: str) -> None:
-        """Takes the stage of that key out of the store, if it still is damaged and nobody builds it."""
-        with suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
-            if damaged(self.root / "objects" / name[:2] / name):
-                self.remove(name)
+    def remove_damaged(self, name: str, kind: str) -> bool:
+        """Takes the stage of that key out of the store, if it still is damaged and nobody builds it; whether it did.
+        Raises BenchError (exit 75) where the disk is full."""
+        try:
+            with suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
+                if damaged(self.root / "objects" / name[:2] / name):
+                    self.remove(name)
+                    return True
+        except OSError as error:
+            if self.full(error):
+                raise disk_full(self.root) from error
+            raise
+        return False
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         """The stage's manifest: key, document, files with their SHA-256 and size, how it was built."""
@@ -180,7 +191,7 @@ class Store:
         while not self.sound(stage):
             try:
                 with lease.taken(self.root / "leases", path.name, kind(stage)) as claim:
-                    if not path.exists() or damaged(path):  # else another built it since it was looked for
+                    if not _there(path) or damaged(path):  # else another built it since it was looked for
                         self._away(path)
                         self._attempt(stage, make, path, claim, **provenance)
                         self._put_away(path.name)
@@ -287,6 +298,13 @@ def disk_full(root: Path) -> BenchError:
     """What a full disk says."""
     return BenchError(f"no room left on the disk of {root}; what is complete is kept: make room and give the same "
                       "command again", RESUMABLE)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreadable(error) from error
 
 
 def damaged(path: Path) -> str:

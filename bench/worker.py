@@ -76,11 +76,18 @@ def noted(store: Store, name: str) -> BenchError | None:
 
 
 def progress(store: Store, stage: Stage) -> Event | None:
-    """How far its process is, by the last word in the stage's journal; None where that says nothing of it."""
-    lines, _ = journal.read(journal.path(store.root, key(stage)), journal.TAIL)
-    last = lines[-1] if lines else {}
-    if last.get("event") != "progress":
+    """How far the process is that builds it now, by the last word in the stage's journal: "started" where that is
+    none of its own. None where nobody builds it."""
+    try:
+        held = store.held(stage)
+        lines, _ = journal.read(journal.path(store.root, key(stage)), journal.TAIL)
+    except OSError:  # a network disk that does not answer now: how far it is can wait
         return None
+    if held is None:
+        return None
+    last = lines[-1] if lines else {}
+    if last.get("event") != "progress" or last.get("attempt") != held.attempt:
+        return Event(stage, "started")
     scalars = {name: value for name, value in last.items() if name not in journal.OWN}
     return Event(stage, "progress", last["step"], last["total"], scalars)
 

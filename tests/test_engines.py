@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -161,3 +163,56 @@ def test_a_job_ends_as_its_process_did_unless_that_was_only_stopped(tmp_path, mo
     with pytest.raises(SystemExit) as ended:
         slurm.Job(command, str(store.root), "ab")()
     assert ended.value.code == code
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """A Slurm that nobody asks: what it would run is noted in `ran`."""
+    monkeypatch.setattr(slurm, "examine", lambda: None)
+    engine = slurm.Slurm(Store(tmp_path / "s"), [])
+    (engine._store.root / "requests").mkdir()
+    engine.ran = []
+    monkeypatch.setattr(slurm.subprocess, "run", lambda command, **_: engine.ran.append(command))
+    return engine
+
+
+@pytest.mark.parametrize("noted", ["", "5", "9"])
+def test_a_job_that_is_queued_already_is_taken_over_also_where_its_number_was_not_noted(engine, noted):
+    stage = stages()["score"]
+    name = engine._name(stage)
+    engine._queue = {"5": ("FAILED", "", name), "7": ("PENDING", slurm.NEVER, name), "8": ("PENDING", "", "other"),
+                     "9": ("PENDING", "", name)}
+    if noted:
+        slurm._job_file(engine._store, stage).write_text(json.dumps({"engine": "slurm", "job": noted}))
+    engine.submit(stage, [])
+    assert (engine._open[stage].job, engine._open[stage].own) == ("9", False)
+    engine.__exit__(None, None, None)
+    assert engine.ran == []  # it is another run's
+
+
+def test_of_what_is_given_up_own_jobs_that_have_not_begun_are_cancelled(engine):
+    first, second, third = (stages()[name] for name in ("trials", "generate", "score"))
+    engine._open = {second: slurm.Handed("3", (first,)), third: slurm.Handed("4", (first,), own=False)}
+    engine._lost = {first: BenchError("Slurm takes no job for it")}
+    for stage in (second, third):
+        assert engine._judge(stage, engine._open[stage], set()).what == "failed"
+    assert engine.ran == [["scancel", "3"]]
+    engine.__exit__(None, None, None)
+    assert engine.ran[1:] == [["scancel", "--state=PENDING", "3"]]
+
+
+def test_a_job_that_is_held_is_said_once(engine):
+    engine._queue = {"3": ("PENDING", "JobHeldUser", "bench")}
+    with pytest.warns(UserWarning, match="job 3 is held .JobHeldUser.*scontrol release 3") as caught:
+        assert [engine._alive("3") for _ in range(2)] == [True, True]
+    assert len(caught) == 1
+
+
+def test_a_worker_has_a_third_of_the_notice_to_put_away(tmp_path):
+    pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
+    assert slurm.Job(["true"], str(tmp_path), "ab").grace == slurm.NOTICE / 3
+    job = slurm.Job(["sh", "-c", "trap '' TERM; sleep 60"], str(tmp_path), "ab", grace=0.2)
+    threading.Timer(0.5, lambda: job._worker and job.checkpoint()).start()
+    began = time.monotonic()
+    assert job._run() == -signal.SIGKILL
+    assert time.monotonic() - began < 20

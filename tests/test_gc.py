@@ -13,6 +13,7 @@ import pytest
 
 from bench import gc, lease
 from bench.cli import main
+from bench.files import sha256
 from bench.key import Stage, document, key
 from bench.store import Store
 
@@ -214,3 +215,44 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
     assert main(["gc", "--delete"]) == 0
     assert [path for path in every if path.exists()] == files[running]
     assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]  # the job needs them
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_verified(store, capsys, monkeypatch):
+    def denied(file):
+        if file.parent.name == key(KEPT):
+            raise PermissionError(13, "Permission denied", str(file))
+        return sha256(file)
+
+    monkeypatch.setattr("bench.store.sha256", denied)
+    (store.path(LOOSE) / "note.txt").write_text("b")
+    assert main(["store", "verify", "--delete-damaged"]) == 3
+    said = capsys.readouterr().out
+    assert "note.txt cannot be read (Permission denied)" in said
+    assert "another hash than the manifest says, removed" in said
+    assert "6 stages read, 1 damaged, 1 could not be read" in said
+    assert store.has(KEPT)
+    assert not store.has(LOOSE)
+
+
+def test_what_is_being_built_again_is_not_said_to_be_removed(store, capsys):
+    (store.path(LOOSE) / "note.txt").write_text("b")
+    with lease.taken(store.root / "leases", key(LOOSE), "wine"):
+        assert main(["store", "verify", "--delete-damaged"]) == 1
+    assert ", removed" not in capsys.readouterr().out
+    assert store.has(LOOSE)
+
+
+def test_a_folder_that_cannot_be_listed_ends_gc(store, capsys, monkeypatch):
+    closed = store.path(KEPT).parent
+    iterdir = type(closed).iterdir
+
+    def denied(folder):
+        if folder.name == closed.name:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(type(closed), "iterdir", denied)
+    assert main(["gc", "--delete"]) == 3
+    assert f"{closed.name} cannot be read (Permission denied)" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert len(list((store.root / "objects").glob("*/*"))) == 6

@@ -215,3 +215,10 @@ def test_several_processes_are_in_the_keys_of_the_trainings_alone():
     assert before["reference"] == after["reference"]
     assert score.pictures.model.numerics.world_size == score.pictures.model.start.numerics.world_size == 2
     assert score.numerics.world_size == score.pictures.numerics.world_size == 1
+
+
+def test_every_seed_has_a_classifier_of_the_eeg_and_one_that_draws_nothing_is_built_once():
+    rows = [row for row in plan.rows([FULL], TINY, [0, 1]) if row.items == "readout"]
+    assert [(row.variant, row.seed) for row in rows] == [
+        ("ridge classifier", 0), ("ridge classifier", 1), ("eegnet classifier", 0), ("eegnet classifier", 1)]
+    assert len({row.stage for row in rows}) == 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -275,7 +274,7 @@ def test_a_plan_of_ten_thousand_stages_is_printed_within_ten_seconds_and_500_mb(
     done = subprocess.run([sys.executable, "-c", code, "plan", "--ablation", "table2", "--scale", "micro", "--seeds",
                            ",".join(map(str, range(155)))], cwd=tmp_path, capture_output=True, text=True, check=True)
     *_, planned, used = done.stdout.splitlines()
-    assert 10_000 < int(re.match(r"a run now builds (\d+) stages", planned)[1]) < 11_000
+    assert planned.startswith("a run now builds 10235 stages")
     seconds, memory = map(float, used.split())
     assert seconds < 10
     assert memory / 1024 < 500

@@ -194,11 +194,13 @@ def test_logs_failed_prints_the_traceback_or_the_one_line_and_refuses_where_noth
 def test_following_a_log_ends_with_its_stage(store, tmp_path):
     own = Journal(store.root, of("corpus"))
     own.start("a1")
+    left = store.root / "leases" / key(of("corpus"))  # by a process that was killed
+    left.write_text(json.dumps({"attempt": "a" * 16, "pid": 2**22 + 1, "start": 1, "machine": machine()}))
     code = "import sys; from bench.cli import main; sys.exit(main(['logs', 'corpus', '--follow']))"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:
         assert "start of corpus" in process.stdout.readline()
-        assert "nobody builds it now" in process.stderr.readline()  # it has no lease
+        assert "nobody builds it now" in process.stderr.readline()
         own.progress(5, 10, loss=0.25)
         assert "5/10  loss 0.25" in process.stdout.readline()
         own.done()

@@ -195,6 +195,15 @@ def test_mcnemar_is_taken_over_the_seeds_that_both_rows_have(tmp_path):
     assert made(tmp_path).contrasts[0].mcnemar == alone
 
 
+def test_classifiers_that_differ_from_seed_to_seed_have_their_range(tmp_path):
+    put_all(tmp_path)
+    assert "linear read-out 54.3 % (10 classes" in " ".join(made(tmp_path).caption)
+    readout = {"variant": "linear read-out", "seed": 1, "items": "readout", "metric": "readout_accuracy",
+               "key": "10 classes", "value": 0.643, "n": 40, "stage": "r", **PIXELS, **ABOUT, "params": ""}
+    results.record(tmp_path, "mask_ratio", pd.DataFrame([readout]), pd.DataFrame())
+    assert "linear read-out 59.3 % (2 seeds: 54.3 to 64.3) (10 classes" in " ".join(made(tmp_path).caption)
+
+
 def test_no_column_is_named_that_the_table_does_not_have(tmp_path):
     put_all(tmp_path)
     assert tables.PAPER in " ".join(made(tmp_path).caption)

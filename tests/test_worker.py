@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import FULL, plan, worker
+from bench import FULL, lease, plan, worker
 from bench.errors import BenchError
 from bench.executor import Event
 from bench.journal import Journal
@@ -165,11 +165,14 @@ def test_a_note_about_a_full_disk_is_not_tried(tmp_path, monkeypatch):
 
 def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_path):
     store, stage = Store(tmp_path / "s"), stages()["pretrain"]
-    assert worker.progress(store, stage) is None
-    journal = Journal(store.root, stage)
-    journal.start("a" * 16)
-    assert worker.progress(store, stage) is None
-    journal.progress(1, 10, loss=0.5)
-    assert worker.progress(store, stage) == Event(stage, "progress", 1, 10, {"loss": 0.5})
-    journal.failed(BenchError("no more"))
-    assert worker.progress(store, stage) is None
+    dead = Journal(store.root, stage)
+    dead.start("a" * 16)
+    dead.progress(9, 10, loss=0.1)
+    assert worker.progress(store, stage) is None  # nobody builds it
+    with lease.taken(store.root / "leases", key(stage), "pretrain") as claim:
+        assert worker.progress(store, stage) == Event(stage, "started")  # what stands there is another attempt's
+        journal = Journal(store.root, stage)
+        journal.start(claim.attempt)
+        assert worker.progress(store, stage) == Event(stage, "started")
+        journal.progress(1, 10, loss=0.5)
+        assert worker.progress(store, stage) == Event(stage, "progress", 1, 10, {"loss": 0.5})

@@ -99,8 +99,8 @@ class Ray:
         ended = self._ray.wait(list(self._open), timeout=timeout)[0]
         if time.monotonic() - self._looked >= LOOK:
             self._looked = time.monotonic()
-            yield from [worker.progress(self._store, stage) or Event(stage, "started")
-                        for reference, stage in self._open.items() if reference not in ended]
+            yield from [event for reference, stage in self._open.items()
+                        if reference not in ended and (event := worker.progress(self._store, stage))]
         for reference in ended:
             stage = self._open.pop(reference)
             try:

@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -152,11 +153,11 @@ class Slurm:
         taken over."""
         job = self._known(stage)
         self._lost.pop(stage, None)
-        own = not (job and self._alive(job) and self._queue[job][2] == self._name(stage))
-        if not own:
+        own = not job
+        if job:
             self._jobs.append(job)
         else:
-            if job and (said := worker.noted(self._store, key(stage))):
+            if said := worker.noted(self._store, key(stage)):
                 warnings.warn(f"{kind(stage)} {key(stage)[:12]} failed the last time ({said}); it is submitted again",
                               stacklevel=2)
             try:
@@ -177,8 +178,8 @@ class Slurm:
                 del self._open[stage]
                 ended.add(stage)
                 yield event
-            elif self._queue.get(handed.job, ("",))[0] == "RUNNING":
-                yield worker.progress(self._store, stage) or Event(stage, "started")
+            elif self._queue.get(handed.job, ("",))[0] == "RUNNING" and (at := worker.progress(self._store, stage)):
+                yield at
 
     def _judge(self, stage: Stage, handed: Handed, ended: set[Stage]) -> Event | None:
         """The last word about a stage, None while there is none. ended: whose last word was said in this round, so that
@@ -189,7 +190,8 @@ class Slurm:
         if stage in self._lost:
             return Event(stage, "failed", error=self._lost[stage])
         if lost := next((self._lost[above] for above in handed.after if above in self._lost), None):
-            subprocess.run(["scancel", handed.job], check=False)
+            if handed.own:  # else who submitted it may yet get what it is built from
+                subprocess.run(["scancel", handed.job], check=False)
             return self._failed(stage, lost)
         if not self._wait:
             return Event(stage, "queued")
@@ -217,6 +219,8 @@ class Slurm:
         return Event(stage, "died", error=error, begun=code != 128 + signal.SIGUSR2)  # told before it could hear
 
     def _failed(self, stage: Stage, error: BenchError) -> Event:
+        """Nobody has it as a job any more: what it was to be built from need not be kept for it."""
+        _job_file(self._store, stage).unlink(missing_ok=True)
         self._lost[stage] = error
         return Event(stage, "failed", error=error)
 
@@ -284,16 +288,13 @@ class Slurm:
         return job.job_id
 
     def _known(self, stage: Stage) -> str:
-        """The job that an earlier run submitted for a stage, also one that was ended before it could note the number;
-        "" where there is none."""
-        try:
-            said = json.loads(_job_file(self._store, stage).read_text())
-            if said["engine"] == "slurm":
-                return str(said["job"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        name = self._name(stage)
-        return next((job for job, (state, _, title) in self._queue.items() if title == name and state in QUEUED), "")
+        """The live job that an earlier run submitted for a stage, also where it was ended before it could note the
+        number; "" where there is none."""
+        noted, name = "", self._name(stage)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            noted = str(json.loads(_job_file(self._store, stage).read_text())["job"])
+        of_that_name = [job for job, (_, _, title) in self._queue.items() if title == name]
+        return next((job for job in sorted(of_that_name, key=lambda job: job != noted) if self._alive(job)), "")
 
     def _name(self, stage: Stage) -> str:
         """Of its job; what other stores ask for has other names."""

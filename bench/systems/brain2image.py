@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -235,7 +234,9 @@ def _encoder(stage: Brain2ImageEncoder) -> tuple[int, Cost]:
                  price.saved(encoder, lambda: run(1, 3, torch.bfloat16))),
             over(price.saved(encoder, lambda: run(2, 2, torch.bfloat16)),
                  price.saved(encoder, lambda: run(2, 3, torch.bfloat16)))]
-    return once, _cost(stage, step, once * price.trials(stage.items), encoder, encoder, kept[1] - kept[0])
+    flops = stage.schedule.steps * stage.schedule.batch * step + once * price.trials(stage.items)
+    sample = round(2 * (kept[1] - kept[0]) / price.AUTOCAST)
+    return once, price.training(flops, encoder, encoder, sample, stage.schedule.batch)
 
 
 def _gan(stage: Brain2ImageGan) -> Cost:
@@ -267,8 +268,9 @@ def _gan(stage: Brain2ImageGan) -> Cost:
     discriminator.requires_grad_(True)
     before = stage.schedule.alone * stage.schedule.batch * (alone + through)
     both = torch.nn.ModuleList([generator, discriminator])
-    return _cost(stage, conditional + through, before, both, generator,
-                 _more(both, lambda n: told(n, True, torch.bfloat16) + fooled(n, torch.bfloat16)))
+    flops = stage.schedule.steps * stage.schedule.batch * (conditional + through) + before
+    sample = price.another(both, lambda n: told(n, True, torch.bfloat16) + fooled(n, torch.bfloat16))
+    return price.training(flops, both, generator, sample, stage.schedule.batch)
 
 
 def _vae(stage: Brain2ImageVae) -> Cost:
@@ -287,29 +289,9 @@ def _vae(stage: Brain2ImageVae) -> Cost:
         return found
 
     both = torch.nn.ModuleList([decoder, encoder])
-    return _cost(stage, price.counted(lambda: run(1), True)[1], 0, both, decoder,
-                 _more(both, lambda n: run(n, torch.bfloat16)))
-
-
-def _more(networks: nn.Module, run: Callable[[int], Tensor]) -> int:
-    """What price.saved finds for a second sample; for the first one there are weights in it."""
-    from bench import price
-
-    return price.saved(networks, lambda: run(2)) - price.saved(networks, lambda: run(1))
-
-
-def _cost(stage: Brain2ImageEncoder | Brain2ImageGan | Brain2ImageVae, step: int, beside: int, networks: nn.Module,
-          kept: nn.Module, sample: int) -> Cost:
-    """Of a training: `step` FLOPs for each sample, `beside` in all; 16 bytes for each parameter (value, gradient,
-    Adam's two), and what autograd saves of each sample, in float32."""
-    from bench import price
-
-    memory = price.Memory(16 * _parameters(networks), round(2 * sample / price.AUTOCAST), stage.schedule.batch)
-    return price.Cost(stage.schedule.steps * stage.schedule.batch * step + beside, memory, 4 * _parameters(kept))
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
+    flops = stage.schedule.steps * stage.schedule.batch * price.counted(lambda: run(1), True)[1]
+    return price.training(flops, both, decoder, price.another(both, lambda n: run(n, torch.bfloat16)),
+                          stage.schedule.batch)
 
 
 def _generator(stage: Brain2ImageGan | Brain2ImageVae) -> nn.Module:

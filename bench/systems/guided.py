@@ -378,7 +378,8 @@ def cost(stage: Stage) -> Cost | None:
         with torch.device("meta"):
             tower = configurations.git().git.image_encoder.eval().requires_grad_(False)
         seen = price.counted(lambda: tower(price.meta(1, 3, 224, 224)).last_hidden_state, False)[0]
-        return price.Cost(stage.schedule.epochs * price.shown(stage.items) * seen, None, 4 * _count(PixelProjector()))
+        return price.Cost(stage.schedule.epochs * price.shown(stage.items) * seen, None,
+                          4 * price.count(PixelProjector()))
     if not isinstance(stage, GuidedPictures):
         return None
     n, sampling = price.trials(stage.items) * stage.samples, stage.sampling
@@ -406,20 +407,18 @@ def _turbo() -> tuple[int, int, int]:
                                             added_cond_kwargs=beside).sample, False)[0]
     words = price.meta(1, 77, dtype=torch.int64)
     prompt = sum(price.counted(lambda one=one: one(words)[0], False)[0] for one in text)  # type: ignore[misc]
-    return evaluation, prompt, sum(map(_count, (unet, vae, text)))
+    return evaluation, prompt, sum(map(price.count, (unet, vae, text)))
 
 
 def _training(module: nn.Module, run: Callable[[int, Any], Tensor], samples: int, batch: int) -> Cost:
-    """Of a training on so many samples, of which `run` takes n: 16 bytes for each parameter (value, gradient, Adam's
-    two), and what autograd saves of each sample, in float32."""
+    """Of a training on so many samples, of which `run` takes n."""
     import torch
 
     from bench import price
 
     step = price.counted(lambda: run(1, torch.float32), True)[1]
-    two, one = (price.saved(module, lambda n=n: run(n, torch.bfloat16)) for n in (2, 1))  # type: ignore[misc]
-    memory = price.Memory(16 * _count(module), round(2 * (two - one) / price.AUTOCAST), batch)
-    return price.Cost(samples * step, memory, 4 * _count(module))
+    sample = price.another(module, lambda n: run(n, torch.bfloat16))
+    return price.training(samples * step, module, module, sample, batch)
 
 
 def _noisy(n: int, dtype: Any = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -427,10 +426,6 @@ def _noisy(n: int, dtype: Any = None) -> tuple[Tensor, Tensor, Tensor]:
     from bench import price
 
     return price.meta(n, EMBEDDING, dtype=dtype), price.meta(n), price.meta(n, EMBEDDING, dtype=dtype)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def seconds(stage: Stage) -> float:

@@ -3,7 +3,6 @@ of pictures helps to train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ from bench.scale import Scale, sized
 from bench.stages import ORACLES, Items, Numerics, Score, training
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bench.price import Cost
 
@@ -228,8 +227,9 @@ def cost(stage: Stage) -> Cost | None:
     if isinstance(stage, ThoughtVizClassifier):
         net = _classifier(stage)
         step = price.counted(lambda: net.eval()(price.meta(1, 3, stage.side, stage.side)), True)[1]
-        more = _more(net, lambda n: net(_pictures(n, stage.side, half=True)))
-        return _trained(stage, step, 0, _bytes(stage), net, net, more)
+        sample = price.another(net, lambda n: net(_pictures(n, stage.side, half=True)))
+        return price.training(stage.schedule.steps * stage.schedule.batch * step, net, net, sample,
+                              stage.schedule.batch, _bytes(stage))
     if isinstance(stage, ThoughtVizGan):
         return _gan_cost(stage)
     if isinstance(stage, ThoughtVizPictures):
@@ -252,7 +252,8 @@ def _eeg_cost(stage: ThoughtVizEeg) -> Cost:
 
     step = price.counted(lambda: (net.eval(), run(1))[1], True)[1]
     held = price.trials(stage.items) * 4 * world.n_chans * world.n_times
-    return _trained(stage, step, 0, held, net, net, _more(net, run))
+    return price.training(stage.schedule.steps * stage.schedule.batch * step, net, net, price.another(net, run),
+                          stage.schedule.batch, held)
 
 
 def _gan_cost(stage: ThoughtVizGan) -> Cost:
@@ -278,31 +279,10 @@ def _gan_cost(stage: ThoughtVizGan) -> Cost:
     classifier.requires_grad_(False)
     through = price.counted(lambda: fooled(1), True)[1]
     trained = torch.nn.ModuleList([generator, discriminator.requires_grad_(True)])
-    more = _more(every, lambda n: fooled(n, half=True))
-    return _trained(stage, 2 * told + through, price.trials(stage.items) * _feature_flops(stage.eeg),
-                    _bytes(stage.classifier) + 4 * _count(classifier), trained, generator, more)
-
-
-def _trained(stage: ThoughtVizEeg | ThoughtVizClassifier | ThoughtVizGan, step: int, beside: int, held: int,
-             trained: nn.Module, kept: nn.Module, more: int) -> Cost:
-    """Of a training: `step` FLOPs for each sample, `beside` in all; in memory `held` bytes, 16 for each parameter
-    (value, gradient and the optimiser's two) and `more` for each sample; on the disk the parameters of `kept`."""
-    from bench import price
-
-    memory = price.Memory(held + 16 * _count(trained), more, stage.schedule.batch)
-    return price.Cost(stage.schedule.steps * stage.schedule.batch * step + beside, memory, 4 * _count(kept))
-
-
-def _more(net: nn.Module, run: Callable[[int], Tensor]) -> int:
-    """Bytes that autograd keeps of another sample, in float32."""
-    from bench import price
-
-    net.train()
-    return round(2 / price.AUTOCAST * (price.saved(net, lambda: run(3)) - price.saved(net, lambda: run(2))))
-
-
-def _count(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
+    flops = stage.schedule.steps * stage.schedule.batch * (2 * told + through)
+    return price.training(flops + price.trials(stage.items) * _feature_flops(stage.eeg), trained, generator,
+                          price.another(every, lambda n: fooled(n, half=True)), stage.schedule.batch,
+                          _bytes(stage.classifier) + 4 * price.count(classifier))
 
 
 def _classes(items: Items) -> int:
