@@ -7,6 +7,7 @@ import gzip
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,14 @@ class _Page:
         return items.load(shown, self.store.path(shown.trials))
 
     def judged(self, row: Row) -> dict[int, str]:
-        """What the judge's numbers mean in the data set's words; where several classes are one to it, it has none."""
+        """What the judge's numbers mean in the data set's words: where several classes are one to it, the words with
+        which all their names begin."""
         classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
-        return dict(classes.drop_duplicates("judge", keep=False)[["judge", "name"]].itertuples(index=False, name=None))
+        found = {}
+        for number, names in classes.groupby("judge")["name"]:
+            shared = takewhile(lambda words: len(set(words)) == 1, zip(*(name.split() for name in names), strict=False))
+            found[number] = " ".join(words[0] for words in shared)
+        return {number: name for number, name in found.items() if name}
 
     def pictures(self, row: Row) -> np.ndarray:
         """[N, samples, H, W, 3] uint8, in the order of the items."""
