@@ -121,8 +121,10 @@ def test_a_run_that_is_killed_with_all_its_workers_goes_on_where_it_was(whole):
     chance, killed = random.Random(1), 0
     for _ in range(8):
         process = start(whole, "group")
+        while process.poll() is None and not at_work(whole, "group", process):
+            time.sleep(0.1)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10 + chance.expovariate(1 / 15))
+            process.wait(chance.expovariate(1 / 4))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
