@@ -61,9 +61,10 @@ class _Page:
         which all their names begin."""
         classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
         found = {}
-        for number, names in classes.groupby("judge")["name"]:
-            shared = takewhile(lambda words: len(set(words)) == 1, zip(*(name.split() for name in names), strict=False))
-            found[number] = " ".join(words[0] for words in shared)
+        for number in classes["judge"].unique():
+            every = (name.split() for name in classes.loc[classes["judge"] == number, "name"])
+            shared = takewhile(lambda words: len(set(words)) == 1, zip(*every, strict=False))
+            found[int(number)] = " ".join(words[0] for words in shared)
         return {number: name for number, name in found.items() if name}
 
     def pictures(self, row: Row) -> np.ndarray:

@@ -173,7 +173,7 @@ def test_a_training_that_takes_longer_than_its_jobs_goes_on_in_the_next_one(clus
             begin_at_once()
             heard += executor.events(1)
     assert heard[-1].what == "done"
-    job, = {path.name.partition("_")[0] for path in (store.root / "slurm").iterdir()}
+    job, = {path.name.partition("_")[0] for path in (store.root / "slurm").glob("*_0_log.out")}
     assert "this job is timed-out" in (store.root / "slurm" / f"{job}_0_log.out").read_text()
     assert int(re.search(r"Restarts=(\d+)", shown(job))[1]) >= 1
     steps = [event.step for event in heard if event.what == "progress"]
