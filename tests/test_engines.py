@@ -216,3 +216,22 @@ def test_a_worker_has_a_third_of_the_notice_to_put_away(tmp_path):
     began = time.monotonic()
     assert job._run() == -signal.SIGKILL
     assert time.monotonic() - began < 20
+
+
+def test_a_job_that_a_signal_ended_is_no_dead_one_while_it_may_be_on_its_way_back_into_the_queue(engine, monkeypatch):
+    stage, now = stages()["pretrain"], [1000.0]
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(slurm, "_exit_code", lambda job: 143)
+    engine._queue = {"3": ("CANCELLED", "", "bench")}
+    handed = slurm.Handed("3", ())
+    assert engine._judge(stage, handed, set()) is None
+    now[0] += slurm.REQUEUED - 1
+    assert engine._judge(stage, handed, set()) is None
+    engine._queue = {"3": ("PENDING", "BeginTime", "bench")}
+    assert engine._judge(stage, handed, set()) is None
+    assert handed.gone is None
+    engine._queue = {"3": ("FAILED", "", "bench")}
+    for _ in range(2):
+        said = engine._judge(stage, handed, set())
+        now[0] += slurm.REQUEUED + 1
+    assert (said.what, said.begun) == ("died", True)

@@ -40,6 +40,7 @@ NOTICE = 90  # s before the end that a job is told
 CPUS = 2
 ASK = 10.0  # s from one question to Slurm to the next
 SETTLE = 60.0  # s that a stage may take to be seen in the store when its job has ended: disks are shared slowly
+REQUEUED = 20.0  # s for which a job that a signal ended may still be on its way back into the queue
 PATIENCE = 300.0  # s that a job that was told to stop, and is not stopped, waits before it goes on
 QUEUED = {"PENDING", "RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED",
           "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "SIGNALING", "STAGE_OUT", "RESV_DEL_HOLD"}
@@ -202,7 +203,7 @@ class Slurm:
             return self._failed(stage, said)
         handed.gone = handed.gone or time.monotonic()
         code = _exit_code(handed.job)
-        if time.monotonic() - handed.gone < SETTLE and code <= 128:  # a signal leaves no last word to wait for
+        if time.monotonic() - handed.gone < (SETTLE if code <= 128 else REQUEUED):
             return None
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
         how = ", ".join(filter(None, (state or "gone from the queue", reason, f"exit code {code}" * bool(code))))
