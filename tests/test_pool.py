@@ -7,6 +7,8 @@ import signal
 import time
 from dataclasses import replace
 
+import pytest
+
 from bench import FULL, build, plan
 from bench.pool import Pool
 from bench.scale import MICRO
@@ -74,6 +76,7 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
         assert (path / file).read_bytes() == (whole / file).read_bytes(), file
 
 
+@pytest.mark.long
 def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_checkpoints_nor_its_result(
         micro, monkeypatch):
     first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start

@@ -248,6 +248,7 @@ def test_two_runs_at_once_build_each_stage_once_between_them(store):
     assert all(outcome.built for outcome, *_ in outcomes)
 
 
+@pytest.mark.long
 def test_a_plan_of_ten_thousand_stages_is_worked_off_in_little_time(store):
     grapes = [Grape(str(number)) for number in range(2000)]
     rows = [Row(str(number), 0, "real", Wine(grapes[number % 2000], number)) for number in range(8000)]
