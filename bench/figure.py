@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from rich.console import Console
 from bench import ablation, errors, items, places, plan, report, sheet
 from bench.ablation import Ablation
 from bench.errors import BenchError
-from bench.places import DATA
 from bench.plan import Row
 from bench.scale import Scale
 from bench.stages import Score, Stage, Trials
@@ -60,12 +59,12 @@ class _Page:
         """What the judge's numbers mean in the data set's words: where several classes are one to it, the words with
         which all their names begin."""
         classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
-        found = {}
-        for number in classes["judge"].unique():
-            every = (name.split() for name in classes.loc[classes["judge"] == number, "name"])
-            shared = takewhile(lambda words: len(set(words)) == 1, zip(*every, strict=False))
-            found[int(number)] = " ".join(words[0] for words in shared)
-        return {number: name for number, name in found.items() if name}
+        words: dict[int, list[list[str]]] = {}
+        for number, name in zip(classes["judge"], classes["name"], strict=True):
+            words.setdefault(int(number), []).append(name.split())
+        shared = {number: os.path.commonprefix(every)  # noqa: RUF071 - of lists it compares elements, here whole words
+                  for number, every in words.items()}
+        return {number: " ".join(same) for number, same in shared.items() if same}
 
     def pictures(self, row: Row) -> np.ndarray:
         """[N, samples, H, W, 3] uint8, in the order of the items."""
@@ -98,7 +97,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
             + ", ".join(f"{_line(row)} (seed {row.seed})" for row in lacking)
             + f"; make it with: bench run --ablation {options.ablation} --scale {at.name} --seeds {options.seeds} "
             f"--store {options.store}" + "".join(f" --{name} {given}" for name in ("data", "weights", "device")
-                                                 if (given := getattr(options, name)) not in (None, "auto", DATA)))
+                                                 if (given := getattr(options, name)) not in (None, "auto")))
     page = _Page(chosen, at, store, rows)
     blocks, caption = {3: _samples, 4: _compared, 5: _variants, 6: _failures}[number](page)
     title = f"Figure {number}. {_main(chosen)}: {TITLES[number]}" if number in (3, 6) else (

@@ -103,7 +103,7 @@ def _verify(there: Store, found: list[Stored], delete: bool, console: Console) -
     wrong = unread = 0
     for stage in track(found, "reading", console=console, transient=True, disable=not console.is_terminal):
         try:
-            damage = damaged(there.root / "objects" / stage.key[:2] / stage.key)
+            damage = damaged(there.folder(stage.key))
         except BenchError as error:
             unread += 1
             print(f"{stage.key[:PREFIX]}  {stage.kind}: {error}")
@@ -137,7 +137,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     roots += [key for key, stage in found.items() if stage.built > youngest]
     kept = {*roots, *_begun(there), *(held.key for held in there.running())}
     if broken := [key for key in kept if key in found and not found[key].document]:
-        raise BenchError(f"{there.root / 'objects' / broken[0][:2] / broken[0] / MANIFEST} cannot be read, so that it "
+        raise BenchError(f"{there.folder(broken[0]) / MANIFEST} cannot be read, so that it "
                          "is not known what that stage was built from, which would be removed: build it again first, "
                          "with the `bench run` that made it")
     documents = [found[key].document for key in kept if key in found]
@@ -160,8 +160,9 @@ def main(options: argparse.Namespace, console: Console) -> int:
     for stage in loose:
         _alone(there)
         there.remove(stage.key)
-    for path in asked:
+    if asked:
         _alone(there)
+    for path in asked:
         path.unlink(missing_ok=True)
     print(f"removed {amount}" + (f", and {len(asked)} files that engines were handed" if asked else ""))
     return errors.OK
@@ -191,7 +192,7 @@ def _jobs(there: Store) -> dict[str, dict[str, Any]]:
     document."""
     found = {}
     for path in (there.root / "requests").glob("*.job"):
-        if not (there.root / "objects" / path.stem[:2] / path.stem / MANIFEST).is_file():
+        if not (there.folder(path.stem) / MANIFEST).is_file():
             with suppress(FileNotFoundError):  # it has just ended
                 found[path.stem] = {"job": "", "stage": {}} | _json(path)
     return found

@@ -133,6 +133,9 @@ def seeds(text: str) -> list[int]:
 
 def plan(options: argparse.Namespace, console: Console) -> int:
     """Prints what would be built and what is stored, by kind of stage."""
+    gpu, gpus = getattr(options, "gpu", None), getattr(options, "gpus", None)
+    if gpus is not None and not gpu:
+        raise errors.BenchError(f"--gpus {gpus}: of which kind? --gpu NAME says it")
     chosen, variants, at, table = prepare(options, needed=False)
     store = Store(Path(options.store), create=False)
     print(f"{chosen.name} at scale {at.name}: {len(variants)} variants, seeds {options.seeds}; store {options.store}")
@@ -145,13 +148,10 @@ def plan(options: argparse.Namespace, console: Console) -> int:
     workers = run.workers(getattr(options, "workers", None), at.numerics.device_class)
     known = isinstance(at.world, World)  # only there does `cost` know how long it takes
     print(f"a run now builds {len(todo)} stages" + (f": {cost.said(todo, workers)}" if known else ""))
-    if getattr(options, "gpu", None):
+    if gpu:
         from bench import price
 
-        gpus = 1 if options.gpus is None else options.gpus
-        print("\n" + price.price(table, at, options.gpu, gpus, store.has).render())
-    elif getattr(options, "gpus", None) is not None:
-        raise errors.BenchError(f"--gpus {options.gpus}: of which kind? --gpu NAME says it")
+        print("\n" + price.price(table, at, gpu, 1 if gpus is None else gpus, store.has).render())
     return errors.OK
 
 

@@ -71,15 +71,15 @@ class Store:
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's folder is, or would be."""
-        name = self.key(stage)
+        return self.folder(self.key(stage))
+
+    def folder(self, name: str) -> Path:
+        """The same of the stage with that key."""
         return self.root / "objects" / name[:2] / name
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage is there, by its manifest alone: quick, reads no file of the stage."""
-        try:
-            return (self.path(stage) / MANIFEST).is_file()
-        except OSError as error:
-            raise unreadable(error) from error
+        return _there(self.path(stage) / MANIFEST)
 
     def sound(self, stage: Stage) -> bool:
         """Whether the stage is there with every file as it was written; of a damaged one a warning says so, and where
@@ -104,15 +104,10 @@ class Store:
     def remove_damaged(self, name: str, kind: str) -> bool:
         """Takes the stage of that key out of the store, if it still is damaged and nobody builds it; whether it did.
         Raises BenchError (exit 75) where the disk is full."""
-        try:
-            with suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
-                if damaged(self.root / "objects" / name[:2] / name):
-                    self.remove(name)
-                    return True
-        except OSError as error:
-            if self.full(error):
-                raise disk_full(self.root) from error
-            raise
+        with self._room(), suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
+            if damaged(self.folder(name)):
+                self.remove(name)
+                return True
         return False
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
@@ -126,7 +121,7 @@ class Store:
 
     def manifest_of(self, name: str) -> dict[str, Any]:
         """The manifest of the stage with that key."""
-        return json.loads((self.root / "objects" / name[:2] / name / MANIFEST).read_text())
+        return json.loads((self.folder(name) / MANIFEST).read_text())
 
     def resolve(self, prefix: str) -> str:
         """The one key that begins so. Raises BenchError for none or several."""
@@ -148,9 +143,14 @@ class Store:
     def at_work(self) -> Iterator[None]:
         """While a run relies on what it found here, also where it builds nothing just now. Raises BenchError (exit 75)
         where the disk is full."""
+        with self._room(), lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
+            yield
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Where an OSError that comes of a full disk is a BenchError."""
         try:
-            with lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
-                yield
+            yield
         except OSError as error:
             if self.full(error):
                 raise disk_full(self.root) from error
@@ -172,7 +172,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Takes the stage with that key out of the store."""
         self._sound.discard(name)
-        self._away(self.root / "objects" / name[:2] / name)
+        self._away(self.folder(name))
 
     def _away(self, folder: Path) -> None:
         """Removes a folder, which is whole at its place or not there."""
@@ -190,7 +190,7 @@ class Store:
         path = self.path(stage)
         while not self.sound(stage):
             try:
-                with lease.taken(self.root / "leases", path.name, kind(stage)) as claim:
+                with self._room(), lease.taken(self.root / "leases", path.name, kind(stage)) as claim:
                     if not _there(path) or damaged(path):  # else another built it since it was looked for
                         self._away(path)
                         self._attempt(stage, make, path, claim, **provenance)
@@ -202,10 +202,6 @@ class Store:
                 if not wait:
                     raise
                 time.sleep(min(lease.life() / 10, 5.0))
-            except OSError as error:
-                if self.full(error):
-                    raise disk_full(self.root) from error
-                raise
         return path
 
     def _attempt(self, stage: Stage, make: Callable[[Path], None], path: Path, claim: lease.Claim,
@@ -243,11 +239,12 @@ class Store:
                 self._away(attempt)
         busy = {held.key for held in there}
         for folder in (self.root / "checkpoints").glob("*"):
-            if folder.name not in busy and (self.root / "objects" / folder.name[:2] / folder.name / MANIFEST).is_file():
+            if folder.name not in busy and (self.folder(folder.name) / MANIFEST).is_file():
                 self._put_away(folder.name)
+        now = lease.clock(self.root / "leases")
         for part in self.encoders.glob("*.part"):
             with suppress(FileNotFoundError):  # another sweeps, too
-                if part.stat().st_mtime < lease.clock(self.root / "leases") - COPYING:
+                if part.stat().st_mtime < now - COPYING:
                     shutil.rmtree(part, ignore_errors=True)
 
     def full(self, error: BaseException | None = None) -> bool:

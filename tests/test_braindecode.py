@@ -23,7 +23,8 @@ from bench.stages import Finetune
 from bench.store import Store
 from bench.train.encoder import build, check
 
-if importlib.util.find_spec("braindecode") is None:  # an extra: where torch came with the machine it may not fit
+if importlib.util.find_spec("braindecode") is None:
+    # "test" installs it; but it brings torchaudio, of which a machine with a torch of its own may have none that fits
     pytest.skip("braindecode is not installed: pip install -e '.[braindecode]'", allow_module_level=True)
 
 from models import braindecode

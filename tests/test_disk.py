@@ -37,6 +37,7 @@ def disk(tmp_path):
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join((*again, *options)), "tmpfs", str(folder)],
                               capture_output=True, text=True, check=False)
         if done.returncode:
+            # only root mounts, and not in every container; a disk that is not really full would show nothing
             pytest.skip(f"small disks cannot be made here, which takes root: {done.stderr.strip()}")
         if not again:
             mounted.append(folder)

@@ -47,7 +47,7 @@ contrasts = [("broken", "3")]
 def cluster(tmp_path_factory):
     pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
     if lacking := slurm.missing():
-        pytest.skip(lacking)
+        pytest.skip(lacking)  # Debian's packages, and root, who alone starts a Slurm: no stand-in would be one
     with slurm.cluster(tmp_path_factory.mktemp("slurm")):
         yield
 

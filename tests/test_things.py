@@ -70,7 +70,7 @@ def table(folder):
 
 def test_both_variants_are_read_as_numpy_reads_them(published):
     file = published / "sub-01" / TRAIN
-    loaded = np.load(file, allow_pickle=True)  # numpy itself is the oracle, on a file that this test wrote
+    loaded = np.load(file, allow_pickle=True)  # the published files are pickles; numpy is the oracle, on one of our own
     expected = loaded.item() if isinstance(loaded, np.ndarray) else loaded
     found = load_pickled_arrays(file)
     assert np.array_equal(found["preprocessed_eeg_data"], expected["preprocessed_eeg_data"])

@@ -17,7 +17,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -202,9 +201,10 @@ class Slurm:
         if said := worker.noted(self._store, key(stage)):
             return self._failed(stage, said)
         handed.gone = handed.gone or time.monotonic()
-        code = _exit_code(handed.job)
-        if time.monotonic() - handed.gone < (SETTLE if code <= 128 else REQUEUED):
+        since = time.monotonic() - handed.gone
+        if since < REQUEUED or (since < SETTLE and _exit_code(handed.job) <= 128):  # a signal leaves no last word
             return None
+        code = _exit_code(handed.job)
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
         how = ", ".join(filter(None, (state or "gone from the queue", reason, f"exit code {code}" * bool(code))))
         error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")
@@ -289,13 +289,9 @@ class Slurm:
         return job.job_id
 
     def _known(self, stage: Stage) -> str:
-        """The live job that an earlier run submitted for a stage, also where it was ended before it could note the
-        number; "" where there is none."""
-        noted, name = "", self._name(stage)
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            noted = str(json.loads(_job_file(self._store, stage).read_text())["job"])
-        of_that_name = [job for job, (_, _, title) in self._queue.items() if title == name]
-        return next((job for job in sorted(of_that_name, key=lambda job: job != noted) if self._alive(job)), "")
+        """The live job that an earlier run submitted for a stage, by its name; "" where there is none."""
+        name = self._name(stage)
+        return next((job for job, (_, _, title) in self._queue.items() if title == name and self._alive(job)), "")
 
     def _name(self, stage: Stage) -> str:
         """Of its job; what other stores ask for has other names."""

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
+from bench.price import count
 from bench.runtime import Runtime
 from bench.stages import Items, Stage
 from bench.systems.brain2image import Brain2ImageEncoder, Brain2ImageGan, Brain2ImagePictures, Brain2ImageVae
 from bench.train.generate import batches, in_batches, initial_noise
-from bench.train.losses import Losses, count, descend, summary
+from bench.train.losses import Losses, descend, summary
 from bench.train.targets import PIXELS, as_images
 from models.brain2image import Discriminator, Encoder, Generator, PictureEncoder
 

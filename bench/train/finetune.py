@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.files import sync
 from bench.items import Loaded, load
+from bench.price import count
 from bench.runtime import Runtime
 from bench.stages import Encoder, Finetune, FinetuneSchedule, Items, Pretrain, Stage
 from bench.train import parallel
@@ -180,7 +181,7 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     trained = keep(out / LAST)
     parts = ("encoder", "tau", "head", "unet", *(["time"] if stage.time_condition else []))
     summary = {
-        "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
+        "encoder_parameters": count(model.encoder),
         "trained_parameters": {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
                                for part in parts},
         "losses": losses,  # means over the last tenth of the steps

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, l1_loss, mse_loss, normalize
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
+from bench.price import count
 from bench.runtime import Runtime
 from bench.stages import Stage
 from bench.systems.guided import (
@@ -28,7 +29,7 @@ from bench.systems.guided import (
 )
 from bench.train.generate import batches, in_batches, initial_noise
 from bench.train.loop import exact, frozen_dtype, precision
-from bench.train.losses import Losses, count, descend, summary
+from bench.train.losses import Losses, descend, summary
 from bench.train.targets import PIXELS, as_images
 from models import adapter, frozen
 from models.captioner import PixelProjector, load_captioner, load_git

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.key import Stage, kind
+from bench.price import count
 from bench.runtime import Runtime
 
 EVERY = 50  # steps from one look at the losses to the next, since a GPU must be waited for
@@ -48,11 +49,6 @@ class Losses:
     def last(self) -> dict[str, float]:
         """Means over the last tenth of the steps."""
         return {name: torch.stack(each[-max(1, len(each) // 10):]).mean().item() for name, each in self._kept.items()}
-
-
-def count(net: nn.Module) -> int:
-    """Of its parameters."""
-    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def summary(out: Path, trained: dict[str, nn.Module], losses: dict[str, float], **more: int) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.data.shards import REFERENCE, open_corpus, opened
+from bench.price import count
 from bench.runtime import Runtime
 from bench.stages import Corpus, Pretrain, Schedule, Shards, Stage
 from bench.train import parallel
@@ -106,7 +107,7 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
            {"mean_mse": float(model.targets(corpus.gather(held_out, runtime.device), test.to(runtime.device))
                               .square().mean())}),
         "curve": curve,
-        "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
+        "encoder_parameters": count(encoder),
     }
     (out / "pretrain.json").write_text(json.dumps(summary, indent=1) + "\n")
 

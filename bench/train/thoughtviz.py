@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.files import mapped
 from bench.items import Loaded, load
+from bench.price import count
 from bench.runtime import Runtime
 from bench.stages import Stage
 from bench.systems.thoughtviz import ThoughtVizClassifier, ThoughtVizEeg, ThoughtVizGan, ThoughtVizPictures
 from bench.train.generate import batches, in_batches
 from bench.train.loop import exact
-from bench.train.losses import Losses, count, descend, summary
+from bench.train.losses import Losses, descend, summary
 from models.thoughtviz import NOISE, Discriminator, EegClassifier, Generator, PictureClassifier
 
 AT_ONCE = 100  # pictures, and trials, outside of training
