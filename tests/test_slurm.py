@@ -204,9 +204,17 @@ def test_slurm_that_takes_no_job_is_a_failed_row_with_slurms_own_word(cluster, h
     assert "no setting 'nowhere'" in capsys.readouterr().err
 
 
-def test_doctor_says_that_slurm_is_here(cluster, capsys):
+def test_doctor_says_that_slurm_is_here_and_a_run_where_it_does_not_answer_builds_nothing(
+        cluster, capsys, monkeypatch, tmp_path):
     main(["doctor", "--scale", "micro", "--on", "slurm"])
-    assert re.search(r"^ok +slurm +submitit [\d.]+, slurm", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^ok +slurm +submitit [\d.]+, slurm\S* [\d.]+, partitions low, high$", capsys.readouterr().out,
+                     re.MULTILINE)
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    own = ["--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
+    assert main([*RUN, "mask_ratio", *ON, *own]) == 3
+    assert re.fullmatch(r"bench: --on slurm: Slurm does not answer \(.+\); run it where .+\n", capsys.readouterr().err)
+    assert not list(tmp_path.glob("store/objects/*/*"))
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_without_slurm_a_run_says_what_is_missing_and_builds_nothing(tmp_path, monkeypatch, capsys):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import subprocess
 
 from bench.errors import BenchError
 from bench.executor import Executor
@@ -45,9 +43,7 @@ def found(engine: str) -> str:
     if engine == "slurm":
         from bench.engines import slurm
 
-        slurm.examine()
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, check=False).stdout.strip()
-        return f"submitit {importlib.metadata.version('submitit')}, {version}"
+        return slurm.examine()
     from bench.engines import ray
 
     return f"ray {ray.imported().__version__}"

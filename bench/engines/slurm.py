@@ -1,11 +1,12 @@
 """Stages as jobs of a Slurm cluster, through submitit: one job for each, waiting for those that it is built from.
 
-Whether a stage is complete is asked of the store. Slurm is asked which jobs are still queued, and nothing else.
+Whether a stage is complete is asked of the store; of Slurm, which jobs are still queued and how one ended.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -117,7 +118,8 @@ class Slurm:
     """An Executor whose stages are jobs.
 
     given: settings, as `bench.engines.settings` reads them. wait: whether to stay until they have ended; else the last
-    word about each is "queued". Raises BenchError (exit 3) where submitit or Slurm's commands are missing.
+    word about each is "queued". Raises BenchError (exit 3) where submitit or Slurm's commands are missing, or Slurm
+    does not answer.
     """
 
     ahead = True
@@ -299,8 +301,9 @@ class Slurm:
         return f"bench-{kind(stage)}-{key(stage)[:12]}-{store}"
 
 
-def examine() -> None:
-    """Raises BenchError (exit 3) where submitit or Slurm's commands are missing."""
+def examine() -> str:
+    """The versions of submitit and Slurm, and its partitions, as `bench doctor` says them. Raises BenchError (exit 3)
+    where submitit or Slurm's commands are missing, or Slurm does not answer them."""
     try:
         import submitit  # noqa: F401
     except ImportError as error:
@@ -308,6 +311,15 @@ def examine() -> None:
     if missing := [name for name in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(name) is None]:
         raise BenchError(f"--on slurm: no {', '.join(missing)} on this machine; run it where jobs are submitted, on a "
                          "login node of the cluster", ENVIRONMENT)
+    version, partitions = (subprocess.run(["scontrol", *asked], capture_output=True, text=True, check=False)
+                           for asked in (["--version"], ["show", "partition", "--oneliner"]))
+    if partitions.returncode:
+        said = " ".join(partitions.stderr.splitlines()[-1:])
+        raise BenchError(f"--on slurm: Slurm does not answer ({said}); run it where jobs are submitted, on a login "
+                         "node of the cluster", ENVIRONMENT)
+    names = re.findall(r"^PartitionName=(\S+)", partitions.stdout, re.MULTILINE)
+    return (f"submitit {importlib.metadata.version('submitit')}, {version.stdout.strip()}, "
+            f"partitions {', '.join(names)}")
 
 
 def _exit_code(job: str) -> int:
