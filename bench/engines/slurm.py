@@ -311,21 +311,23 @@ def examine() -> str:
     if missing := [name for name in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(name) is None]:
         raise BenchError(f"--on slurm: no {', '.join(missing)} on this machine; run it where jobs are submitted, on a "
                          "login node of the cluster", ENVIRONMENT)
-    version, partitions = (subprocess.run(["scontrol", *asked], capture_output=True, text=True, check=False)
-                           for asked in (["--version"], ["show", "partition", "--oneliner"]))
+    partitions = _scontrol("show", "partition", "--oneliner")
     if partitions.returncode:
         said = " ".join(partitions.stderr.splitlines()[-1:])
         raise BenchError(f"--on slurm: Slurm does not answer ({said}); run it where jobs are submitted, on a login "
                          "node of the cluster", ENVIRONMENT)
     names = re.findall(r"^PartitionName=(\S+)", partitions.stdout, re.MULTILINE)
-    return (f"submitit {importlib.metadata.version('submitit')}, {version.stdout.strip()}, "
+    return (f"submitit {importlib.metadata.version('submitit')}, {_scontrol('--version').stdout.strip()}, "
             f"partitions {', '.join(names)}")
+
+
+def _scontrol(*asked: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["scontrol", *asked], capture_output=True, text=True, check=False)
 
 
 def _exit_code(job: str) -> int:
     """128 and the number of a signal for a job that it ended; 0 where Slurm does not know any more."""
-    said = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"ExitCode=(\d+):(\d+)", said)
+    found = re.search(r"ExitCode=(\d+):(\d+)", _scontrol("show", "job", job).stdout)
     return (int(found[1]) or (int(found[2]) and 128 + int(found[2]))) if found else 0
 
 
