@@ -127,9 +127,9 @@ def _take(folder: Path, key: str, stage: str) -> tuple[Claim, int]:
     lease = Lease(key, stage, attempt, os.getpid(), _started(os.getpid()), socket.gethostname(), machine(), time.time(),
                   f"Slurm job {job}" if (job := os.environ.get("SLURM_JOB_ID")) else "")
     text = json.dumps({name: value for name, value in asdict(lease).items() if name not in ("key", "age", "live")})
-    own = folder / f".{attempt}"
-    descriptor = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    try:
+    own, descriptor = folder / f".{attempt}", -1
+    try:  # a signal's exception may come as the file is made
+        descriptor = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         os.write(descriptor, text.encode())
         os.fsync(descriptor)  # it stays open: others on a network file system see what was written, not what will be
         while not _linked(own, path):
@@ -139,7 +139,8 @@ def _take(folder: Path, key: str, stage: str) -> tuple[Claim, int]:
             if found:
                 _remove(path, found.attempt)
     except BaseException:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         raise
     finally:
         own.unlink(missing_ok=True)

@@ -83,10 +83,12 @@ def _built(table: list[Row], store: Store, executor: Executor, record: Callable[
     missing = set(todo)
     waiting = dict.fromkeys(row for row in table if missing.intersection(shown(row)))
     record([row for row in table if row not in waiting])
-    if todo:
-        with display.showing(todo, _names(table, todo), table), executor:
-            _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
-    store.sweep()
+    try:
+        if todo:
+            with display.showing(todo, _names(table, todo), table), executor:
+                _Work(todo, executor, store, display, outcome, waiting, record).off(fail_fast)
+    finally:  # also of workers that were told to end in the middle of anything
+        store.sweep()
     return outcome
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from bench import lease
 from bench.errors import BenchError
+from bench.runtime import Stopped
 
 KEY = "ab" * 32
 OTHER = """
@@ -172,6 +173,17 @@ def test_a_lease_that_changed_hands_while_it_was_being_taken_away_is_put_back(fo
     lease._remove(path, "0123456789abcdef")
     assert lease._attempt(path) == "fedcba9876543210"
     assert names(folder) == [KEY]
+
+
+def test_a_signal_that_comes_as_a_lease_s_file_is_made_leaves_none(folder, monkeypatch):
+    def told(*arguments, really=os.open):
+        os.close(really(*arguments))
+        raise Stopped
+
+    monkeypatch.setattr("bench.lease.os.open", told)
+    with pytest.raises(Stopped), lease.taken(folder, "k", "stage"):
+        pass
+    assert list(folder.iterdir()) == []
 
 
 def test_a_lease_that_says_nothing_holds_until_its_life_is_over(folder, monkeypatch):

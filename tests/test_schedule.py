@@ -227,6 +227,24 @@ def test_what_a_dead_process_was_building_is_built_here(store, monkeypatch):
         assert list((store.root / part).iterdir()) == []
 
 
+def test_a_run_that_is_interrupted_leaves_nothing_of_what_its_dead_workers_held(store):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+
+    class Interrupted(Here):
+        def events(self, timeout):
+            held = {"stage": "wine", "attempt": "0" * 16, "pid": dead.pid, "start": 1, "host": "", "machine":
+                    lease.machine()}
+            for name in ("k" * 64, f".{'0' * 16}"):
+                (self.store.root / "leases" / name).write_text(json.dumps(held))
+            (self.store.root / "work" / f"{'k' * 64}-{'0' * 16}").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(store, Interrupted(store))
+    assert not [*(store.root / "leases").iterdir(), *(store.root / "work").iterdir()]
+
+
 def test_two_runs_at_once_build_each_stage_once_between_them(store):
     rows = [Row(str(number), 0, "real", Wine(Grape(str(number % 5)), number)) for number in range(20)]
     executors = [Here(Store(store.root)) for _ in range(2)]
