@@ -43,7 +43,7 @@ def found(engine: str) -> str:
     if engine == "slurm":
         from bench.engines import slurm
 
-        return slurm.examine()
+        return slurm.found()
     from bench.engines import ray
 
     return f"ray {ray.imported().__version__}"

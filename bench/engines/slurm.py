@@ -204,9 +204,11 @@ class Slurm:
             return self._failed(stage, said)
         handed.gone = handed.gone or time.monotonic()
         since = time.monotonic() - handed.gone
-        if since < REQUEUED or (since < SETTLE and _exit_code(handed.job) <= 128):  # a signal leaves no last word
+        if since < REQUEUED:
             return None
         code = _exit_code(handed.job)
+        if since < SETTLE and code <= 128:  # a signal leaves no last word to wait for
+            return None
         state, reason, _ = self._queue.get(handed.job, ("", "", ""))
         how = ", ".join(filter(None, (state or "gone from the queue", reason, f"exit code {code}" * bool(code))))
         error = BenchError(f"its Slurm job {handed.job} ended ({how}); its log: {self._folder / handed.job}_0_log.out")
@@ -301,9 +303,16 @@ class Slurm:
         return f"bench-{kind(stage)}-{key(stage)[:12]}-{store}"
 
 
+def found() -> str:
+    """The versions of submitit and Slurm, and its partitions. Raises what `examine` raises."""
+    partitions = re.findall(r"^PartitionName=(\S+)", examine(), re.MULTILINE)
+    return (f"submitit {importlib.metadata.version('submitit')}, {_scontrol('--version').stdout.strip()}, "
+            f"partitions {', '.join(partitions)}")
+
+
 def examine() -> str:
-    """The versions of submitit and Slurm, and its partitions, as `bench doctor` says them. Raises BenchError (exit 3)
-    where submitit or Slurm's commands are missing, or Slurm does not answer them."""
+    """What Slurm says of its partitions. Raises BenchError (exit 3) where submitit or Slurm's commands are missing, or
+    Slurm does not answer them."""
     try:
         import submitit  # noqa: F401
     except ImportError as error:
@@ -316,9 +325,7 @@ def examine() -> str:
         said = " ".join(partitions.stderr.splitlines()[-1:])
         raise BenchError(f"--on slurm: Slurm does not answer ({said}); run it where jobs are submitted, on a login "
                          "node of the cluster", ENVIRONMENT)
-    names = re.findall(r"^PartitionName=(\S+)", partitions.stdout, re.MULTILINE)
-    return (f"submitit {importlib.metadata.version('submitit')}, {_scontrol('--version').stdout.strip()}, "
-            f"partitions {', '.join(names)}")
+    return partitions.stdout
 
 
 def _scontrol(*asked: str) -> subprocess.CompletedProcess[str]:
