@@ -1,0 +1,49 @@
+"""Prints what must not change when code moves: the key of every stage and the digest of every variant and scale.
+
+python tests/fingerprint.py > before.json, and the same command on the other version; equal files are equal plans.
+All ablations, at scales tiny, micro, paper and rehearsal, with seeds 0 and 1. The rehearsal's files are made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import ablation, places
+from bench.errors import NotHere
+from bench.key import digest, key
+from bench.plan import rows, stages
+from bench.scale import SCALES
+from bench.stages import Scored
+
+SEEDS = (0, 1)
+
+
+def fingerprint(store: Path) -> dict[str, object]:
+    """Keys by scale, ablation and row; digests of the scales and of all variants."""
+    found: dict[str, object] = {}
+    for name, scale in SCALES.items():
+        at = places.placed(scale, store, needed=name == "rehearsal")
+        found[f"scale {name}"] = digest(at)
+        for asked in ablation.names():
+            loaded = ablation.with_controls(ablation.load(asked))
+            for variant in loaded.variants:
+                found.setdefault(f"variant {asked}: {variant.name}", digest(variant))
+                try:
+                    table = rows([variant], at, SEEDS)
+                except NotHere as error:
+                    found[f"{name}: {asked}: {variant.name}"] = f"left out: {error}"
+                    continue
+                for row in table:
+                    plan = [key(stage) for stage in stages([row.stage])]
+                    kind = "scored" if isinstance(row.stage, Scored) else "read out"
+                    place = f"{name}: {asked}: {variant.name}: {row.variant}, {row.items}, seed {row.seed}, {kind}"
+                    found.setdefault(f"{place} {key(row.stage)[:8]}", plan)
+    return found
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        json.dump(fingerprint(Path(folder)), sys.stdout, indent=0, sort_keys=True)
