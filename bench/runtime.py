@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.errors import ENVIRONMENT, BenchError
 
 
 def silent(step: int, total: int, **scalars: float) -> None:
@@ -63,3 +66,53 @@ class Runtime:
     work: Path | None = None
     note: Callable[..., None] = unheard
     owned: Callable[[], None] = unquestioned
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """tflops: peak of dense bfloat16 matrix products; gigabytes: of memory, decimal; watts: board power."""
+
+    name: str
+    tflops: float
+    gigabytes: float
+    watts: float
+    source: str
+
+
+GPUS = {
+    "h200": Gpu("H200", 989, 141, 700, "NVIDIA H200 Tensor Core GPU data sheet, SXM; without sparsity"),
+    "h100": Gpu("H100", 989, 80, 700, "NVIDIA H100 Tensor Core GPU data sheet, SXM; without sparsity"),
+    "a100": Gpu("A100 80GB", 312, 80, 400, "NVIDIA A100 Tensor Core GPU data sheet, 80GB SXM; without sparsity"),
+    "4090": Gpu("RTX 4090", 165.2, 24, 450, "NVIDIA Ada GPU architecture white paper, FP32 accumulate; without "
+                                            "sparsity"),
+}
+
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def device(name: str) -> str:
+    """"cpu" or "cuda"; "auto" takes a GPU where the driver shows one. Raises BenchError (exit 3) where none is."""
+    if name not in DEVICES:
+        raise BenchError(f"no device {name!r}; there are: {', '.join(DEVICES)}")
+    found = _gpus() > 0
+    if name == "cuda" and not found:
+        raise BenchError("device cuda: the driver shows no GPU on this machine; use --device cpu", ENVIRONMENT)
+    return "cuda" if found and name != "cpu" else "cpu"
+
+
+def _gpus() -> int:
+    """How many GPUs CUDA's driver shows, asked without importing torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def use_exact_math() -> None:
+    """What is computed in float32 is so on every device: TF32 is switched off, cuDNN's too."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -84,7 +84,7 @@ def pipeline(vae: frozen.Vae, unet: UNet2DConditionModel, schedule: DDPMSchedule
     absent = ("text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor")
     pipe = (Redrawn if img2img else Drawn)(
         vae=vae.net, unet=unet, requires_safety_checker=False, **dict.fromkeys(absent))
-    pipe.register_modules(scheduler=frozen._solver("dpmsolver++", schedule))  # its constructor would change it
+    pipe.register_modules(scheduler=frozen.make_solver("dpmsolver++", schedule))  # its constructor would change it
     return _adapted(pipe, adapter, sha256)
 
 
@@ -98,21 +98,21 @@ def turbo(folder: str | Path, adapter: str | Path, img2img: bool = False, sha256
     """
     def make(folder: Path, sha256: str, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(frozen._config(folder / "unet" / "config.json"))
-            vae = AutoencoderKL.from_config(frozen._config(folder / "vae" / "config.json"))
-        frozen._filled(unet, frozen._tensors(_weights(folder / "unet", frozen.DIFFUSERS_WEIGHTS), sha256), dtype)
-        frozen._filled(vae, frozen._tensors(_weights(folder / "vae", frozen.DIFFUSERS_WEIGHTS), ""),
+            unet = UNet2DConditionModel.from_config(frozen.read_config(folder / "unet" / "config.json"))
+            vae = AutoencoderKL.from_config(frozen.read_config(folder / "vae" / "config.json"))
+        frozen.fill_part(unet, frozen.read_tensors(_weights(folder / "unet", frozen.DIFFUSERS_WEIGHTS), sha256), dtype)
+        frozen.fill_part(vae, frozen.read_tensors(_weights(folder / "vae", frozen.DIFFUSERS_WEIGHTS), ""),
                        torch.float32 if vae.config.force_upcast else dtype)
         for name in ("text_encoder/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"):
             for place in (folder / name, folder / name.replace("/", "_2/")):  # or their library makes up what is absent
-                frozen._file(place)
+                frozen.weights_file(place)
         parts: dict[str, Any] = {name: CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
                                  for name in ("tokenizer", "tokenizer_2")}
         for name, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
-            file = frozen._file(_weights(folder / name, frozen.TIMM_WEIGHTS))
+            file = frozen.weights_file(_weights(folder / name, frozen.TIMM_WEIGHTS))
             parts[name] = read(kind, folder / name, dtype, "fp16" if ".fp16." in file.name else None)
-        about = frozen._config(folder / "scheduler" / frozen.SCHEDULE)
-        index = frozen._config(folder / "model_index.json")
+        about = frozen.read_config(folder / "scheduler" / frozen.SCHEDULE)
+        index = frozen.read_config(folder / "model_index.json")
         if not hasattr(diffusers, about["_class_name"]):
             raise ValueError(f"diffusers {diffusers.__version__} has no scheduler {about['_class_name']}")
         scheduler = getattr(diffusers, about["_class_name"]).from_config(about)
@@ -121,7 +121,7 @@ def turbo(folder: str | Path, adapter: str | Path, img2img: bool = False, sha256
             force_zeros_for_empty_prompt=index["force_zeros_for_empty_prompt"], add_watermarker=False, **parts)
         return _Loaded(pipe)
 
-    pipe = frozen._load_folder(make, folder, sha256, dtype).pipe
+    pipe = frozen.load_folder(make, folder, sha256, dtype).pipe
     return _adapted(pipe, adapter, adapter_sha256), frozen.freeze(frozen.Vae(pipe.vae.config.latent_channels, pipe.vae))
 
 
@@ -200,7 +200,7 @@ def load(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
     path = path / RELEASED if path.is_dir() else path
     cure = "restore the file, or get it again with: bench prior (tiny), bench fetch (paper)"
     try:
-        return frozen._tensors(path, sha256 or "")
+        return frozen.read_tensors(path, sha256 or "")
     except FileNotFoundError as error:
         raise frozen.MissingWeights(f"no IP-Adapter at {path}; {cure}") from error
     except (SafetensorError, ValueError) as error:
@@ -256,7 +256,7 @@ def _adapted(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: str | N
                                     f"{list(wanted[key])}")
         part, _, inner = key.partition(".")
         parts[part][inner] = tensor.to(pipe.unet.device, pipe.unet.dtype)
-    with torch.random.fork_rng(devices=[]), frozen._quiet():
+    with torch.random.fork_rng(devices=[]), frozen.quiet():
         pipe.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None)
     frozen.freeze(pipe.unet)
     channels = pipe.unet.config.in_channels * (2 if isinstance(pipe, _FromNoise) else 1)

@@ -42,7 +42,7 @@ class Captioner(nn.Module):
 
 def load_captioner(path: str | Path, sha256: str | None = None) -> Captioner:
     """The captioner, frozen. Raises frozen.MissingWeights and frozen.BadWeights."""
-    return frozen._load(Captioner, path, sha256, torch.float32)
+    return frozen.load_part(Captioner, path, sha256, torch.float32)
 
 
 class PixelProjector(nn.Module):
@@ -104,13 +104,13 @@ class _Seen(nn.Module):
 
 def load_git(folder: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Git:
     """GIT of a folder in transformers' format, frozen. Raises frozen.MissingWeights and frozen.BadWeights."""
-    return frozen._load_folder(_git, folder, sha256, dtype)
+    return frozen.load_folder(_git, folder, sha256, dtype)
 
 
 def _git(folder: Path, sha256: str, dtype: torch.dtype) -> Git:
     for file in ("config.json", "vocab.txt"):
-        frozen._file(folder / file)
-    frozen._tensors(folder / frozen.TIMM_WEIGHTS, sha256)
+        frozen.weights_file(folder / file)
+    frozen.read_tensors(folder / frozen.TIMM_WEIGHTS, sha256)
     net = read(GitForCausalLM, folder, dtype)
     tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return Git(net, tokenizer, frozen._config(folder / "preprocessor_config.json"))
+    return Git(net, tokenizer, frozen.read_config(folder / "preprocessor_config.json"))

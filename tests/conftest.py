@@ -6,12 +6,12 @@ import socket
 
 import pytest
 
-from bench import FULL, plan
+from bench import FULL, systems
 from bench.errors import BenchError
-from bench.key import kind
-from bench.run import device
-from bench.scale import MICRO
-from bench.store import Store
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.runtime import device
+from bench.store.store import Store
 
 
 def pytest_collection_modifyitems(items):
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("gpu") and device("auto") == "cpu":
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
         if item.get_closest_marker("hub"):
-            from bench.train.measure import backbone
+            from bench.scoring.networks import backbone
 
             try:
                 backbone("alex")
@@ -56,10 +56,10 @@ def alone(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory):
     """A store that holds trials, corpus, targets, reference and Full's pre-training at scale micro."""
-    from bench.build import build
+    from bench.execute.build import build
 
     store = Store(tmp_path_factory.mktemp("micro"))
-    for stage in plan.stages([plan.plan(FULL, MICRO.items(), MICRO, 0)]):
-        if kind(stage) not in ("finetune", "generate", "score"):
+    for stage in graph.stages([systems.plan(FULL, MICRO.items(), MICRO, 0)]):
+        if stage.kind not in ("finetune", "generate", "score"):
             build(stage, store)
     return store

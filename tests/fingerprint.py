@@ -11,12 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import ablation, places
 from bench.errors import NotHere
-from bench.key import digest, key
-from bench.plan import rows, stages
-from bench.scale import SCALES
-from bench.stages import Scored
+from bench.experiment import ablation
+from bench.experiment.graph import stages
+from bench.experiment.key import digest
+from bench.experiment.scale import SCALES
+from bench.experiment.stages import Scored
+from bench.setup import places
+from bench.setup.rows import rows
 
 SEEDS = (0, 1)
 
@@ -24,8 +26,8 @@ SEEDS = (0, 1)
 def fingerprint(store: Path) -> dict[str, object]:
     """Keys by scale, ablation and row; digests of the scales and of all variants."""
     found: dict[str, object] = {}
-    for name, scale in SCALES.items():
-        at = places.placed(scale, store, needed=name == "rehearsal")
+    for name in SCALES:
+        at = places.placed(places.scale(name), store, needed=name == "rehearsal")
         found[f"scale {name}"] = digest(at)
         for asked in ablation.names():
             loaded = ablation.with_controls(ablation.load(asked))
@@ -37,10 +39,10 @@ def fingerprint(store: Path) -> dict[str, object]:
                     found[f"{name}: {asked}: {variant.name}"] = f"left out: {error}"
                     continue
                 for row in table:
-                    plan = [key(stage) for stage in stages([row.stage])]
+                    plan = [stage.key for stage in stages([row.stage])]
                     kind = "scored" if isinstance(row.stage, Scored) else "read out"
                     place = f"{name}: {asked}: {variant.name}: {row.variant}, {row.items}, seed {row.seed}, {kind}"
-                    found.setdefault(f"{place} {key(row.stage)[:8]}", plan)
+                    found.setdefault(f"{place} {row.stage.key[:8]}", plan)
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.data.rehearsal_files import draw, dump, save, write_imagenet_eeg, write_things
 from bench.errors import BenchError
+from bench.setup.rehearsal.files import draw, dump, save, write_imagenet_eeg, write_things
 
 __all__ = ["Bomb", "draw", "dump", "save", "write_alljoined", "write_imagenet_eeg", "write_things"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.data import corpora, shards
+from bench.data import catalogue, corpora, shard_writer, shards
 
 WINDOWS, CHANNELS, PEOPLE, BATCH, ROUNDS, WORKERS = 4000, 64, 20, 100, 7, 2
 
@@ -25,14 +25,14 @@ WINDOWS, CHANNELS, PEOPLE, BATCH, ROUNDS, WORKERS = 4000, 64, 20, 100, 7, 2
 def corpus(root: Path) -> shards.Windows:
     """A corpus of random windows."""
     rng, receipts = np.random.default_rng(0), []
-    work = corpora._at_work(root / "corpora" / "speed", corpora.Cutting())
+    work = corpora._at_work(root / "corpora" / "speed", catalogue.Cutting())
     n = WINDOWS // PEOPLE
     for subject in range(1, PEOPLE + 1):
-        one = corpora._Shards(work, "speed", subject)
+        one = shard_writer.ShardWriter(work, "speed", subject)
         windows = rng.standard_normal((n, CHANNELS, 512), np.float32).astype(np.float16)
         one.add(windows, [("0", "0", float(i)) for i in range(n)], 250.0, [5.0, 95.0])
         receipts.append(one.close(Counter(), Counter()))
-    made = corpora._finish("speed", root, work, receipts, {"band": [5.0, 95.0], "window": {"n_times": 512}}, [])
+    made = shard_writer.finish_corpus("speed", root, work, receipts, {"band": [5.0, 95.0], "window": {"n_times": 512}}, [])
     return shards.opened(Path(made.path), made.sha256)
 
 

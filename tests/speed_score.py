@@ -31,7 +31,7 @@ def write(folder: Path, n: int, seed: int) -> None:
 
 def measure(generated: str, reference: str) -> None:
     """Scores the folders by the shipped judge; prints seconds, CPU seconds and the peak of resident memory in MiB."""
-    from bench.train.measure import compare
+    from bench.scoring.compare import compare
 
     start, busy = time.perf_counter(), time.process_time()
     compare(Path(generated), Path(reference))

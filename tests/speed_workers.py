@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.store import Store
+from bench.store.store import Store
 
 CODE = "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
 

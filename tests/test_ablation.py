@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench import ablation
 from bench.errors import BenchError
-from bench.variant import Variant
+from bench.experiment import ablation
+from bench.experiment.variant import Variant
 
 
 def test_every_ablation_of_the_suite_loads_and_its_contrasts_name_variants_that_differ():
@@ -41,7 +41,7 @@ def test_the_slices_of_table_2_are_its_rows():
 
 
 def test_rows_2_4_and_11_share_the_architecture_of_two_layers():
-    from bench.scale import TINY
+    from bench.experiment.scale import TINY
 
     rows = {variant.name: variant for variant in ablation.load("table2").variants}
     assert {rows[name].size for name in ("2", "4", "11")} == {"18.3M"}
@@ -142,7 +142,7 @@ def test_every_row_is_there_once_for_each_subject_with_its_contrasts_and_its_con
 
 @pytest.mark.parametrize("text", ["9", "1,1", "four", "1,", "-1"])
 def test_subjects_that_the_data_set_does_not_have_are_refused_with_those_it_has(text):
-    from bench.scale import TINY
+    from bench.experiment.scale import TINY
 
     assert ablation.subjects("all", TINY) == [1, 2, 3, 4, 5, 6]
     assert ablation.subjects("4,1", TINY) == [4, 1]

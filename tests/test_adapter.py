@@ -15,14 +15,14 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss, normalize
 
-from bench import prior_parts, report
 from bench.cli import main
+from bench.commands import prior
 from bench.data import pictures
 from bench.errors import BenchError
-from bench.key import canonical
+from bench.experiment.key import canonical
+from bench.experiment.scale import PRIOR, TINY
+from bench.prior import recipe, ship, train
 from bench.runtime import Runtime
-from bench.scale import PRIOR, TINY
-from bench.train import prior
 from models import adapter, captioner, frozen
 
 STEPS = 3
@@ -158,7 +158,7 @@ def test_image_to_image_begins_from_the_latents_with_the_schedules_noise(parts, 
     what, start = given
     pipe = made(parts, img2img=True)
     found = adapter.draw(pipe, **what, steps=10, guidance=1.0, start=start, strength=0.5)
-    solver = frozen._solver("dpmsolver++", frozen.noise_schedule())
+    solver = frozen.make_solver("dpmsolver++", frozen.noise_schedule())
     solver.set_timesteps(10)
     solver.set_begin_index(5)
     latents = solver.add_noise(start, what["noise"], solver.timesteps[5:6].repeat(4))
@@ -205,14 +205,14 @@ def small(part):
     """A recipe on the shipped parts, cut down."""
     sizes = {"adapter": {"pictures": 64, "steps": 15, "batch": 32, "warmup": 2},
              "captioner": {"pictures": 200, "steps": 200, "batch": 64, "warmup": 2}}
-    return replace(prior_parts.beside(TINY.weights)[part], **sizes[part])
+    return replace(recipe.beside(TINY.weights)[part], **sizes[part])
 
 
 def built(stage, name, out, losses=None):
     """Builds a recipe on shipped parts, which has nothing upstream."""
     out.mkdir()
     report = (lambda *_, loss=None, **__: losses.append(loss)) if losses is not None else (lambda *_, **__: None)
-    getattr(prior, name)(stage, None, out, Runtime("cpu", report))
+    getattr(train, name)(stage, None, out, Runtime("cpu", report))
     return out / f"{name}.safetensors"
 
 
@@ -251,7 +251,7 @@ def test_training_a_captioner_lowers_the_loss_and_gives_the_same_bytes_twice(tmp
 
 def test_the_shipped_files_come_from_the_recipes_on_the_shipped_parts():
     provenance = json.loads((PRIOR / "tiny" / "provenance.json").read_text())
-    recipes = prior_parts.beside(TINY.weights)
+    recipes = recipe.beside(TINY.weights)
     for name in LOADERS:
         entry = provenance["parts"][name]
         assert entry["recipe"] == canonical(recipes[name])
@@ -261,26 +261,26 @@ def test_the_shipped_files_come_from_the_recipes_on_the_shipped_parts():
     for name in ("judge recognises samples from CLIP embeddings", "captioner names shape, colour, background"):
         assert gates[name]["measured"] >= gates[name]["needed"] == 0.9
         assert gates[name]["n"] == 2000
-    whole = prior_parts.recipe()
-    assert list(whole) == list(prior.LOADERS)
+    whole = recipe.recipe()
+    assert list(whole) == list(ship.LOADERS)
     assert whole["adapter"].unet == whole["unet"]
     shipped = {part: TINY.weights(part) for part in ("unet", "vae", "clip")}
     assert replace(whole["adapter"], **shipped) == recipes["adapter"]
 
 
 def test_some_parts_are_shipped_without_a_change_of_the_others_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(prior, "HELD_OUT", 64)
-    monkeypatch.setattr(prior, "BATCH", 32)
-    monkeypatch.setattr(prior, "STEPS", 2)
+    monkeypatch.setattr(ship, "HELD_OUT", 64)
+    monkeypatch.setattr(ship, "BATCH", 32)
+    monkeypatch.setattr(ship, "STEPS", 2)
     folder = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "tiny"))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     untrained = built(replace(small("adapter"), steps=1), "adapter", tmp_path / "untrained")
     with pytest.raises(BenchError, match="not shipped, gates not passed: judge recognises samples from CLIP"):
-        prior.ship({"adapter": small("adapter")}, lambda stage: untrained.parent, folder, Runtime())
+        ship.ship({"adapter": small("adapter")}, lambda stage: untrained.parent, folder, Runtime())
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     with pytest.raises(BenchError, match="not shipped: unet, adapter, captioner in .* parts that are replaced"):
-        prior.ship({"clip": prior_parts.Clip()}, lambda stage: PRIOR / "tiny", folder, Runtime())
-    [gate] = prior.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
+        ship.ship({"clip": recipe.Clip()}, lambda stage: PRIOR / "tiny", folder, Runtime())
+    [gate] = ship.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
     assert (gate.name, gate.n) == ("captioner names shape, colour, background", 64)
     assert {name for name, data in before.items() if (folder / name).read_bytes() != data} == {"provenance.json"}
     old, new = (json.loads(data) for data in (before["provenance.json"], (folder / "provenance.json").read_bytes()))
@@ -290,16 +290,16 @@ def test_some_parts_are_shipped_without_a_change_of_the_others_or_not_at_all(tmp
     assert new == old
     (folder / "provenance.json").write_text("{}")
     with pytest.raises(BenchError, match="no readable provenance"):
-        prior.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
+        ship.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
 
 
 def test_bench_prior_trains_the_parts_that_are_asked_for_and_leaves_the_others(tmp_path, monkeypatch, capsys):
     """The command on a copy of the shipped parts, with a short recipe."""
-    folder, recipes = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "prior" / "tiny")), prior_parts.beside
+    folder, recipes = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "prior" / "tiny")), recipe.beside
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr(report, "PRIOR", folder.parent)
-    monkeypatch.setattr(prior, "HELD_OUT", 64)
-    monkeypatch.setattr(prior_parts, "beside", lambda *given: recipes(*given) | {"captioner": replace(
+    monkeypatch.setattr(prior, "PRIOR", folder.parent)
+    monkeypatch.setattr(ship, "HELD_OUT", 64)
+    monkeypatch.setattr(recipe, "beside", lambda *given: recipes(*given) | {"captioner": replace(
         recipes(*given)["captioner"], pictures=1000, steps=400, warmup=10)})
     command = ["prior", "--parts", "captioner", "--store", str(tmp_path / "store"), "--device", "cpu"]
     assert main(command) == 0

@@ -18,16 +18,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import On, ablation, encoders, modules, own, plan
-from bench.build import build
+from bench import On, modules, own, systems
 from bench.cli import main
 from bench.errors import USAGE, BenchError
-from bench.items import load
+from bench.execute.build import build
+from bench.experiment import ablation, encoders, graph
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import CONTROLS, training
 from bench.runtime import Runtime
-from bench.scale import MICRO
-from bench.stages import CONTROLS, training
 from bench.train.encoder import build as build_encoder
 from bench.train.generate import initial_noise
+from bench.train.items import load
 from bench.train.own import InYourFile, Run
 from bench.train.own import own as build_own
 
@@ -180,13 +181,13 @@ def spec(folder, text=ZEROS, name="mine", **settings):
 
 
 def planned(row, seed=0):
-    return plan.plan(row, ITEMS, MICRO, seed).pictures
+    return systems.plan(row, ITEMS, MICRO, seed).pictures
 
 
 def made(stage, store):
     """The folder of a stage of a user's file, built."""
-    for one in plan.stages([stage], store.has):
-        for source in modules.own(one):
+    for one in graph.stages([stage], store.has):
+        for source in modules.users_files(one):
             encoders.keep(source, store.encoders)
         build(one, store)
     return store.path(stage)

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.audit import CLEAR, FACT, LEAK, UNKNOWN, audit, main
+from bench.commands.audit import main
 from bench.data.tiny import PARTS
 from bench.errors import BenchError
-from bench.scale import MICRO
-from bench.stages import Corpus
-from bench.store import Store
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Corpus
+from bench.scoring.audit import CLEAR, FACT, LEAK, UNKNOWN, audit
+from bench.store.store import Store
 
 CLASSES = 6
 
@@ -96,7 +97,7 @@ def test_what_is_certain_but_goes_only_a_little_way_is_no_leak(monkeypatch):
     wrong = np.random.default_rng(0).choice(table.index, 200, replace=False)
     table.loc[wrong, "label"] = np.random.default_rng(1).permutation(table["label"][wrong])
     assert audit(table).leaky
-    monkeypatch.setattr("bench.audit.GAIN", 0.9)
+    monkeypatch.setattr("bench.scoring.audit.GAIN", 0.9)
     assert not audit(table).leaky
 
 
@@ -297,7 +298,7 @@ def test_the_tiny_worlds_own_trials_are_clean_and_in_no_corpus(micro, capsys):
 
 
 def test_auditing_imports_no_torch():
-    code = "import sys, bench.audit; assert not {'torch', 'PIL', 'mne'} & set(sys.modules)"
+    code = "import sys, bench.scoring.audit; assert not {'torch', 'PIL', 'mne'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
 
 

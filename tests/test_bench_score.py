@@ -12,18 +12,20 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from perceptual import lpips_distance
 from PIL import Image
 from test_score import items_of, metrics_of, write_trials
 
-from bench import results
 from bench.data.pictures import CLASSES, draw_scenes, render
 from bench.errors import ENVIRONMENT, USAGE, BenchError
-from bench.gallery import resize
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Items, Numerics, Reference, Score, Trials, World
+from bench.images import resize
 from bench.runtime import Runtime
-from bench.scale import TINY
-from bench.stages import Items, Numerics, Reference, Score, Trials, World
-from bench.train import measure as measuring
-from bench.train.measure import compare
+from bench.scoring import measure as measuring
+from bench.scoring import schema
+from bench.scoring.compare import compare
+from bench.tables import results
 from bench.train.reference import reference
 from bench.train.score import score
 from models import extractors, frozen
@@ -153,7 +155,7 @@ def test_a_csv_can_be_read_as_results_and_names_whose_numbers_these_are(pair, tm
     assert set(table["scale"]) == {"external"}
     assert set(table["judge"]) == {f"tiny/judge@{TINY.weights('judge').sha256[:12]}"}
     assert table["value"].to_numpy() == pytest.approx(found.summary["value"].to_numpy(), rel=1e-9)
-    assert tuple(pd.read_csv(io.BytesIO(found.csv()))) == results.COLUMNS
+    assert tuple(pd.read_csv(io.BytesIO(found.csv()))) == schema.COLUMNS
 
 
 def test_json_is_json_also_where_a_number_is_infinite(pair):
@@ -161,7 +163,7 @@ def test_json_is_json_also_where_a_number_is_infinite(pair):
     rows = {row["metric"]: row for row in said["metrics"]}
     assert rows["psnr"]["value"] == "inf"
     assert rows["ssim"]["value"] == 1
-    assert set(rows["ssim"]) == set(results.METRICS)
+    assert set(rows["ssim"]) == set(schema.METRICS)
     assert said["variant"] == "real"
 
 
@@ -347,6 +349,6 @@ def test_lpips_is_measured_at_the_references_size_by_its_own_backbone(checkpoint
     large = folder(tmp_path / "large", [resize(picture, (64, 64)) for picture in scenes[1]])
     found = compare(large, pair[1], judge="none", wanted=["lpips"]).summary.iloc[0]
     same = np.stack([resize(resize(picture, (64, 64)), (32, 32)) for picture in scenes[1]])
-    assert found["value"] == pytest.approx(measuring.lpips_distance(scenes[0], same).mean(), rel=1e-5)
+    assert found["value"] == pytest.approx(lpips_distance(scenes[0], same).mean(), rel=1e-5)
     assert found["key"] == "v0.1, Pillow bicubic to the reference's size"
     assert (found["extractor"], len(found["extractor_sha256"]), found["comparable"]) == ("lpips/alex", 64, 1)

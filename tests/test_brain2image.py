@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 from safetensors.torch import load_file
 
-from bench import On, plan, price
-from bench.build import build
+from bench import On, systems
+from bench.cost import flops
 from bench.errors import BenchError, NotHere
-from bench.items import load
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import training
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER
-from bench.stages import training
 from bench.systems.brain2image import (
     SIZES,
     Brain2ImageEncoder,
@@ -31,6 +33,7 @@ from bench.systems.brain2image import (
     VaeSchedule,
 )
 from bench.train import brain2image as train
+from bench.train.items import load
 from models.brain2image import Discriminator, Encoder, Generator, PictureEncoder
 
 ITEMS = MICRO.items()
@@ -39,11 +42,11 @@ BOTH = pytest.mark.parametrize("spec", [GAN, VAE], ids=lambda spec: spec.name)
 
 
 def pictures(spec, items=ITEMS, scale=MICRO, seed=0) -> Brain2ImagePictures:
-    return plan.plan(spec, items, scale, seed).pictures
+    return systems.plan(spec, items, scale, seed).pictures
 
 
 def built(stage, store):
-    for one in plan.stages([stage], store.has):
+    for one in graph.stages([stage], store.has):
         build(one, store)
     return store.path(stage)
 
@@ -232,7 +235,7 @@ def test_a_control_of_what_is_tested_shares_the_training(spec):
     assert control != real
     assert control.decoder == real.decoder
     assert pictures(On(spec, "pairs", eeg="pairs_shuffled")).decoder != real.decoder
-    assert plan.peeked(plan.plan(spec, ITEMS, MICRO, 0)) == []
+    assert graph.peeked(systems.plan(spec, ITEMS, MICRO, 0)) == []
 
 
 def test_the_oracle_of_labels_is_encoded_as_eeg_is(micro):
@@ -251,7 +254,7 @@ def test_what_there_is_not_is_refused_in_one_line():
 
 def test_a_price_is_counted_for_every_stage_at_the_papers_size():
     stage = pictures(GAN, PAPER.items(), PAPER)
-    encoder, gan, vae, drawn = (price.system_cost(one) for one in (
+    encoder, gan, vae, drawn = (flops.system_cost(one) for one in (
         stage.decoder.encoder, stage.decoder, pictures(VAE, PAPER.items(), PAPER).decoder, stage))
     feature = 2 * (512 * 4 * 128 * (128 + 128) + 128 * 128 + 128 * 40)  # FLOPs of one trial forward
     training_steps, seen = encoder.flops - 1600 * feature, 200 * 1600
@@ -262,4 +265,4 @@ def test_a_price_is_counted_for_every_stage_at_the_papers_size():
     assert gan.flops > vae.flops > 20_000 * 64 * 3 * picture
     assert gan.memory.batch == 64
     assert 2e6 < gan.memory.sample < 2e7
-    assert price.system_cost(ITEMS.trials) is None
+    assert flops.system_cost(ITEMS.trials) is None

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paper import PAPER
 from safetensors.torch import save_file
 
-from bench import FULL, ablation, encoders, plan
-from bench.build import build as build_stage
+from bench import FULL, systems
 from bench.errors import ENVIRONMENT, USAGE, BenchError, NotHere
+from bench.execute.build import build as build_stage
+from bench.experiment import ablation, encoders, graph
+from bench.experiment.scale import MICRO, TINY
+from bench.experiment.stages import Finetune
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER, TINY
-from bench.stages import Finetune
-from bench.store import Store
+from bench.store.store import Store
 from bench.train.encoder import build, check
 
 if importlib.util.find_spec("braindecode") is None:
@@ -306,7 +308,7 @@ def test_one_seed_gives_one_encoder_and_another_seed_another():
 @pytest.fixture(scope="module")
 def finetune():
     row = replace(FULL, name="x", mask_ratio=None, encoder=f"braindecode:{FEW}")
-    stage = plan.plan(row, MICRO.items(), MICRO, 0).pictures.model
+    stage = systems.plan(row, MICRO.items(), MICRO, 0).pictures.model
     assert isinstance(stage, Finetune)
     return stage
 
@@ -314,7 +316,7 @@ def finetune():
 def test_fine_tuning_with_a_model_of_braindecode_gives_the_same_bytes_twice(micro, finetune, tmp_path):
     folder = build_stage(finetune, micro)
     again = Store(tmp_path)
-    for stage in plan.needs(finetune):
+    for stage in graph.needs(finetune):
         target = again.path(stage)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(micro.path(stage))
@@ -324,7 +326,7 @@ def test_fine_tuning_with_a_model_of_braindecode_gives_the_same_bytes_twice(micr
 
 
 def test_its_fine_tuned_encoder_makes_pictures_and_its_real_parameters_are_counted(micro, finetune):
-    generate = plan.plan(replace(FULL, name="x", mask_ratio=None, encoder=f"braindecode:{FEW}"), MICRO.items(), MICRO,
+    generate = systems.plan(replace(FULL, name="x", mask_ratio=None, encoder=f"braindecode:{FEW}"), MICRO.items(), MICRO,
                          0).pictures
     assert generate.model == finetune
     build_stage(finetune, micro)
@@ -350,9 +352,9 @@ def test_training_an_encoder_lowers_its_loss():
 
 
 def test_flops_are_counted_on_the_meta_device():
-    from bench import price
+    from bench.cost import networks
 
-    forward, both = price.encoder_flops(value("EEGNet"), 32, 128)
+    forward, both = networks.encoder_flops(value("EEGNet"), 32, 128)
     assert forward >= 2 * 8 * 64 * 32 * 128  # the convolution in time alone: 8 filters of 64 taps
     assert both > 2 * forward
 

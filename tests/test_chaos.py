@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import lease
-from bench.store import Store
+from bench.store import lease
+from bench.store.store import Store
 
 pytestmark = pytest.mark.long
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from bench import runtime
 from bench.cli import main
 
 
@@ -38,10 +39,9 @@ def test_bad_input_gets_one_line_and_its_exit_code(capsys, tmp_path, monkeypatch
 
 
 def test_cuda_where_there_is_none_is_refused_with_exit_code_3(capsys, monkeypatch, tmp_path):
-    from bench import run
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_gpus", lambda: 0)
+    monkeypatch.setattr(runtime, "_gpus", lambda: 0)
     assert main(["run", "--ablation", "mask_ratio", "--device", "cuda"]) == 3
     assert "the driver shows no GPU" in said(capsys)
 
@@ -54,7 +54,7 @@ def test_a_store_that_is_a_file_is_refused_with_exit_code_3(capsys, tmp_path, mo
 
 
 def test_a_frozen_part_that_is_not_there_is_said_before_any_work_with_exit_code_3(capsys, tmp_path, monkeypatch):
-    from bench import scale
+    from bench.experiment import scale
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scale, "PRIOR", tmp_path / "prior")

@@ -8,16 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from paper import PAPER
 from safetensors.torch import save_file
 
-from bench import On, ablation, plan, results, tables
+from bench import On, systems
 from bench.cli import main
-from bench.key import key, upstream
-from bench.price import price, system_cost
-from bench.scale import MICRO, PAPER, REHEARSAL, TINY
-from bench.stages import Score, training
+from bench.cost.flops import system_cost
+from bench.cost.price import price
+from bench.experiment import ablation, graph
+from bench.experiment.key import upstream
+from bench.experiment.scale import MICRO, REHEARSAL, TINY
+from bench.experiment.stages import Score, training
+from bench.experiment.variant import sees_eeg
 from bench.systems import thoughtviz
-from bench.variant import sees_eeg
+from bench.tables import literature, results
+from bench.tables.build import table as build_table
 
 SYSTEMS = ablation.load("systems")
 OWN = ("Brain2Image GAN", "Brain2Image VAE", "ThoughtViz", "ATM", "linear baseline")
@@ -25,7 +30,7 @@ OWN = ("Brain2Image GAN", "Brain2Image VAE", "ThoughtViz", "ATM", "linear baseli
 
 def score(name, at=MICRO, seed=0):
     variant = next(v for v in SYSTEMS.variants if v.name == name)
-    return plan.plan(variant, at.items(), at, seed)
+    return systems.plan(variant, at.items(), at, seed)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,10 @@ def run(tmp_path_factory):
     assert main(["run", "--ablation", "systems", "--scale", "micro", "--store", str(folder / "store"), "--results",
                  str(folder / "results"), "--variants", ",".join(names)]) == 0
     return folder
+
+
+def keys(stages):
+    return {stage.key for stage in stages}
 
 
 def test_every_system_is_scored_on_the_same_items_by_the_same_code(run):
@@ -62,8 +71,8 @@ def test_the_audit_flags_the_row_before_anything_is_built(tmp_path, capsys):
 
 
 def test_the_table_says_what_each_system_costs_and_what_papers_report_in_a_block_of_its_own(run):
-    table = tables.table(run / "results" / "micro", "systems", SYSTEMS)
-    rows = {row.name: row for row in table.rows}
+    table = build_table(run / "results" / "micro", "systems", SYSTEMS)
+    rows = {row.name: row for row in table.entries}
     for name in OWN:
         assert rows[name].seconds[0] > 0, name
         assert rows[name].means["trained_parameters"] > 1000
@@ -78,19 +87,19 @@ def test_the_table_says_what_each_system_costs_and_what_papers_report_in_a_block
 
 
 def test_the_seconds_of_a_row_are_those_of_its_trainings_and_its_pictures(run):
-    from bench.store import Store
+    from bench.store.store import Store
 
     store, row = Store(run / "store"), score("Brain2Image GAN")
     noted = results.runs(run / "results" / "micro", "systems").set_index(["variant", "items"]).loc[
         ("Brain2Image GAN", "real")]
-    trained = [store.manifest(stage)["wall_s"] for stage in plan.trained(row)]
+    trained = [store.manifest(stage)["wall_s"] for stage in graph.trained(row)]
     assert len(trained) == 2
     assert float(noted["training_s"]) == pytest.approx(sum(trained), abs=0.06)
     assert float(noted["sampling_s"]) == pytest.approx(store.manifest(row.pictures)["wall_s"], abs=0.06)
 
 
 def test_pictures_are_new_ones_and_not_all_the_same(run):
-    from bench.store import Store
+    from bench.store.store import Store
 
     for name in OWN:
         pictures = np.load(Store(run / "store").path(score(name).pictures) / "pictures.npy")
@@ -100,16 +109,16 @@ def test_pictures_are_new_ones_and_not_all_the_same(run):
 @pytest.mark.parametrize("name", OWN)
 def test_a_control_is_the_same_training_with_another_eeg_at_the_test(name):
     real, shuffled = score(name), score(f"{name} / EEG shuffled")
-    assert set(map(key, plan.trained(real))) == set(map(key, plan.trained(shuffled)))
-    assert key(real.pictures) != key(shuffled.pictures)
+    assert keys(graph.trained(real)) == keys(graph.trained(shuffled))
+    assert real.pictures.key != shuffled.pictures.key
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_shuffled_training_pairs_change_what_is_trained_and_nothing_peeks(name):
     variant = next(v for v in SYSTEMS.variants if v.name == name)
-    row = plan.plan(On(variant, "x", eeg="pairs_shuffled"), MICRO.items(), MICRO, 0)
-    assert set(map(key, plan.trained(row))).isdisjoint(map(key, plan.trained(score(name))))
-    assert plan.peeked(row) == []
+    row = systems.plan(On(variant, "x", eeg="pairs_shuffled"), MICRO.items(), MICRO, 0)
+    assert keys(graph.trained(row)).isdisjoint(keys(graph.trained(score(name))))
+    assert graph.peeked(row) == []
 
 
 def test_controls_of_every_ablation_are_of_what_sees_the_eeg():
@@ -126,14 +135,14 @@ def test_controls_of_every_ablation_are_of_what_sees_the_eeg():
 @pytest.mark.parametrize("at", [TINY, MICRO, replace(REHEARSAL, prior="")], ids=lambda at: at.name)
 def test_every_row_plans_at_every_scale_that_runs_here(at):
     for variant in SYSTEMS.variants:
-        assert isinstance(plan.plan(variant, at.items(), at, 0), Score)
+        assert isinstance(systems.plan(variant, at.items(), at, 0), Score)
 
 
 def test_every_stage_of_a_system_has_a_price_at_the_papers_scale():
-    table = [plan.Row(v.name, 0, "real", plan.plan(v, PAPER.items(), PAPER, 0)) for v in SYSTEMS.variants]
+    table = [graph.Row(v.name, 0, "real", systems.plan(v, PAPER.items(), PAPER, 0)) for v in SYSTEMS.variants]
     priced = price(table, PAPER, "h100")
     lines = {line.kind: line for line in priced.kinds}
-    for stage in plan.stages(row.stage for row in table):
+    for stage in graph.stages(row.stage for row in table):
         if type(stage).__module__.startswith("bench.systems."):
             cost = system_cost(stage)
             assert cost is not None, stage
@@ -146,19 +155,19 @@ def test_a_system_has_no_sizes_for_a_scale_of_ones_own_and_says_for_which_it_has
     from bench.errors import NotHere
 
     with pytest.raises(NotHere, match="system thoughtviz has no sizes for scale mine; it has some for: .*tiny"):
-        plan.plan(thoughtviz.Spec("x"), TINY.items(), replace(TINY, name="mine"), 0)
+        systems.plan(thoughtviz.Spec("x"), TINY.items(), replace(TINY, name="mine"), 0)
 
 
 def test_no_training_of_a_system_is_given_the_tested_part_but_by_the_leak():
     for variant in SYSTEMS.variants:
-        row = plan.plan(variant, TINY.items(), TINY, 0)
-        assert bool(plan.peeked(row)) == (variant.name == "ThoughtViz with its leak")
+        row = systems.plan(variant, TINY.items(), TINY, 0)
+        assert bool(graph.peeked(row)) == (variant.name == "ThoughtViz with its leak")
         assert training(row.items) != row.items
         assert row.items.trials in set(upstream(row))
 
 
 def test_the_published_numbers_of_the_systems_are_there(tmp_path):
-    published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in tables.PUBLISHED.glob("*.csv")])
+    published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in literature.PUBLISHED.glob("*.csv")])
     for name, rows in SYSTEMS.literature.items():
         assert set(rows) <= set(published["row"]), name
 

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import audit
-from bench.data import corpora, shards
-from bench.data.corpora import Cutting, prepare
+from bench.data import catalogue, corpora, shard_writer, shards
+from bench.data.catalogue import Cutting
+from bench.data.corpora import prepare
 from bench.data.recordings import as_raw, band_passed, read, segments
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
+from bench.experiment import datasets
+from bench.scoring import audit
 
 SFREQ, BAND, TIMES = 256.0, (5.0, 95.0), 512
 TWO = ("Fake032", "Fake062")
@@ -195,7 +197,7 @@ for row in data:
 raw = mne.io.RawArray(data, mne.create_info(128, 512.0, "eeg"), copy=None, verbose="error")
 work = Path(sys.argv[1])
 (work / ".subjects").mkdir()
-corpora.cut_subject(work, "one", 1, {"0": {"0": raw}}, corpora.Cutting())
+shard_writer.cut_subject(work, "one", 1, {"0": {"0": raw}}, catalogue.Cutting())
 peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss begins at the parent's
 print(int(peak[1]) / 2**20)
 """
@@ -211,7 +213,7 @@ def test_ten_minutes_of_128_channels_at_512_hz_take_less_than_2_gb(tmp_path):
 
 def test_the_fake_corpus_leaves_three_channels_out_and_counts_them(tmp_path, attempts):
     state = np.random.get_state()[1].tolist()  # noqa: NPY002
-    made = prepare("fake", tmp_path, corpora.FAKE, subjects=[1, 2])
+    made = prepare("fake", tmp_path, catalogue.FAKE, subjects=[1, 2])
     manifest = shards.read_manifest(Path(made.path), made.sha256)
     by_name = {found["dataset"]: found for found in manifest["datasets_found"]}
     assert by_name["Fake003"] == {"dataset": "Fake003", "subjects": 2, "windows": 0, "repaired": {},
@@ -240,13 +242,13 @@ def test_no_person_is_in_both_parts_and_every_window_has_its_place(two):
 
 def test_people_who_are_in_several_data_sets_are_in_one_part():
     names = ("Lee2019_MI", "Lee2019_ERP", "Lee2019_SSVEP", "Cho2017")
-    part = corpora.parts([(name, subject) for name in names for subject in range(1, 55)])
+    part = shard_writer.parts([(name, subject) for name in names for subject in range(1, 55)])
     for subject in range(1, 55):
         assert len({part[name, subject] for name in names[:3]}) == 1
     assert sum(part["Cho2017", subject] == "held_out" for subject in range(1, 55)) == 9
-    assert set(corpora.parts([("Cho2017", 1), ("Cho2017", 2)]).values()) == {"train", "held_out"}
+    assert set(shard_writer.parts([("Cho2017", 1), ("Cho2017", 2)]).values()) == {"train", "held_out"}
     with pytest.raises(BenchError, match="two people at least"):
-        corpora.parts([("Lee2019_MI", 1), ("Lee2019_ERP", 1)])
+        shard_writer.parts([("Lee2019_MI", 1), ("Lee2019_ERP", 1)])
 
 
 def test_the_same_corpus_has_the_same_bytes_wherever_and_by_how_many_processes_it_is_made(two, tmp_path):
@@ -262,7 +264,7 @@ def test_an_interrupted_preparation_goes_on_and_makes_no_finished_subject_again(
         prepare("two", tmp_path, TWO, progress=interrupted_after(3))
     assert corpora.partial(tmp_path) == [("two", 3)]
     with pytest.raises(BenchError, match="no corpus two") as error:
-        shards.find("two", tmp_path)
+        datasets.find_corpus("two", tmp_path)
     assert error.value.exit_code == ENVIRONMENT
     kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "corpora" / "two.partial").rglob("*.npy")}
     assert len(kept) == 3
@@ -334,7 +336,7 @@ def test_what_cannot_be_downloaded_is_named_and_everything_else_is_kept(tmp_path
 
 
 def test_a_full_disk_says_so_and_what_is_finished_is_kept(two, tmp_path, monkeypatch):
-    write = corpora._write
+    write = shard_writer._write
 
     def full(part, shape, rows, final):
         if final.name == "sub-003_C032.npy":
@@ -367,12 +369,12 @@ def test_a_corpus_without_a_window_or_of_one_person_says_why(tmp_path):
 
 
 def test_corpora_are_pinned_by_name_and_every_name_is_one_of_moabbs(attempts):
-    corpora.check([*corpora.MOABB_V046, *corpora.MOABB_ALL])
-    assert (len(corpora.MOABB_V046), len(corpora.MOABB_ALL)) == (20, 105)
-    assert set(corpora.MOABB_V046) <= set(corpora.MOABB_ALL)
-    listed = corpora.listed(corpora.MOABB_V046)
+    catalogue.check([*catalogue.MOABB_V046, *catalogue.MOABB_ALL])
+    assert (len(catalogue.MOABB_V046), len(catalogue.MOABB_ALL)) == (20, 105)
+    assert set(catalogue.MOABB_V046) <= set(catalogue.MOABB_ALL)
+    listed = catalogue.listed(catalogue.MOABB_V046)
     assert all(30 <= one.n_chans <= 128 for one in listed)
-    assert corpora.people([one.name for one in listed], [one.people for one in listed]) == 507
+    assert catalogue.people([one.name for one in listed], [one.people for one in listed]) == 507
     assert attempts == []
 
 
@@ -381,7 +383,7 @@ def test_the_tables_of_the_documentation_are_those_of_moabb():
     for name in ("moabb_v046", "moabb_all"):
         found = re.search(rf"<!-- {name} -->\n\n(.*?)\n\n<!-- end -->", text, re.S)
         assert found is not None
-        assert found[1] == corpora.table(corpora.CORPORA_BY_NAME[name])
+        assert found[1] == catalogue.table(catalogue.CORPORA_BY_NAME[name])
 
 
 def test_an_unknown_data_set_is_an_error_with_near_names(tmp_path):
@@ -392,17 +394,17 @@ def test_an_unknown_data_set_is_an_error_with_near_names(tmp_path):
 
 
 def test_a_list_of_ones_own_is_read_from_the_command_line_or_a_file(tmp_path):
-    assert corpora.members("Lee2019_MI, Cho2017") == ("Cho2017+Lee2019_MI", ("Cho2017", "Lee2019_MI"))
-    assert corpora.members("moabb_v046") == ("moabb_v046", corpora.MOABB_V046)
+    assert catalogue.members("Lee2019_MI, Cho2017") == ("Cho2017+Lee2019_MI", ("Cho2017", "Lee2019_MI"))
+    assert catalogue.members("moabb_v046") == ("moabb_v046", catalogue.MOABB_V046)
     (tmp_path / "mine.txt").write_text("Cho2017\n# not this\nLee2019_MI  # but this\n\n")
-    assert corpora.members(str(tmp_path / "mine.txt")) == ("mine", ("Cho2017", "Lee2019_MI"))
-    long, _ = corpora.members(",".join(corpora.MOABB_V046[:9]))
+    assert catalogue.members(str(tmp_path / "mine.txt")) == ("mine", ("Cho2017", "Lee2019_MI"))
+    long, _ = catalogue.members(",".join(catalogue.MOABB_V046[:9]))
     assert re.fullmatch("moabb_[0-9a-f]{8}", long)
     (tmp_path / "moabb_all.txt").write_text("Cho2017\n")
     for wrong, message in ((",", "names no data set"), (str(tmp_path / "no.txt"), "one data set on a line is expected"),
                            (str(tmp_path / "moabb_all.txt"), "a name of its own")):
         with pytest.raises(BenchError, match=message):
-            corpora.members(wrong)
+            catalogue.members(wrong)
 
 
 def prepared_pairs(root, n=60):

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from test_gc import KEPT, chain, fill
 
-from bench import results
 from bench.cli import main
 from bench.errors import RESUMABLE, BenchError
 from bench.files import mapped
-from bench.key import key
-from bench.store import Store
+from bench.scoring import schema
+from bench.store.store import Store
+from bench.tables import results
 
 TWO = """
 from ablations.table2 import full, row3
@@ -56,7 +56,7 @@ def test_a_store_that_can_only_be_read_is_read_and_building_in_it_ends_with_exit
     for stage in chain(KEPT):
         store.build(stage, fill(stage))
     disk("disk", "ro")
-    for arguments in (["store", "ls"], ["store", "show", key(KEPT)[:8]], ["store", "verify"]):
+    for arguments in (["store", "ls"], ["store", "show", KEPT.key[:8]], ["store", "verify"]):
         assert main([*arguments, "--store", str(store.root)]) == 0
     assert main(["plan", "--ablation", "mask_ratio", "--scale", "micro", "--store", str(store.root)]) == 0
     assert Store(store.root, create=False).running() == []
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_before_anything_began_ends_a_run_with_exit_code_75_
 
 def test_results_on_a_full_disk_stay_as_they_were_and_are_recorded_when_there_is_room(disk):
     folder = disk("disk", "size=200k")
-    about = {name: "" for name in results.ABOUT if name != results.FAILED} | {"items": "real", "leaky": "no"}
+    about = {name: "" for name in schema.ABOUT if name != schema.FAILED} | {"items": "real", "leaky": "no"}
 
     def rows(seeds):
         return pd.DataFrame([{"metric": f"metric{number}", "key": "k" * 40, "value": 0.5, "n": 3, "extractor": "",

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from paper import PAPER
 from rich.console import Console
 
-from bench import doctor, run
+from bench import runtime
+from bench.commands import doctor
 from bench.errors import ENVIRONMENT, OK
-from bench.places import PARTS
-from bench.scale import PAPER, REHEARSAL, TINY
+from bench.experiment.scale import REHEARSAL, TINY
+from bench.setup.places import PARTS
 
 pytestmark = pytest.mark.usefixtures("alone")
 FREE = 500e9  # bytes; the room on this machine's disk is no matter of these tests
@@ -45,7 +47,7 @@ def test_tiny_can_run_here_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(run.device("auto") == "cuda", reason="a GPU is there, and its lines are others")
+@pytest.mark.skipif(runtime.device("auto") == "cuda", reason="a GPU is there, and its lines are others")
 def test_what_the_papers_scale_lacks_is_said_part_by_part_with_what_to_do(tmp_path):
     found = lines(PAPER, tmp_path)
     assert not found["GPU"].ok

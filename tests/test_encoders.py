@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from paper import PAPER
 
-from bench import FULL, encoders
-from bench.data.prepared import Prepared
+from bench import FULL
 from bench.errors import ENVIRONMENT, USAGE, BenchError, NotHere
-from bench.key import digest
+from bench.experiment import encoders
+from bench.experiment.key import digest
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Prepared
 from bench.runtime import Runtime
-from bench.scale import PAPER, TINY
 from bench.train.encoder import build
 
 needs_braindecode = pytest.mark.skipif(importlib.util.find_spec("braindecode") is None,

@@ -11,13 +11,13 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from bench import FULL, plan
-from bench.engines import ray, settings, slurm
+from bench import FULL, systems
 from bench.errors import BenchError
-from bench.key import kind
-from bench.scale import MICRO
-from bench.stages import Numerics
-from bench.store import Store
+from bench.execute.engines import ray, settings, slurm
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Numerics
+from bench.store.store import Store
 
 FILE = """
 partition = "gpu"
@@ -38,7 +38,7 @@ nice = "5"
 
 
 def stages():
-    return {kind(stage): stage for stage in plan.stages([plan.plan(FULL, MICRO.items(), MICRO, 0)])}
+    return {stage.kind: stage for stage in graph.stages([systems.plan(FULL, MICRO.items(), MICRO, 0)])}
 
 
 def test_a_file_asks_for_all_stages_and_for_one_kind_and_the_last_word_counts(tmp_path):

@@ -13,8 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from rich.console import Console
 
-from bench import fetch, weights
+from bench.commands import fetch
 from bench.errors import ENVIRONMENT, OK, RESUMABLE, USAGE, BenchError
+from bench.setup import fetch as download
+from bench.setup import weights
 from models import pins
 
 DATA = bytes(range(256)) * 4000  # about 1 MB
@@ -183,10 +185,10 @@ def test_a_file_without_a_published_hash_begins_anew_after_a_cut(server, tmp_pat
     path, file = tmp_path / "x.pth", pins.File("x.pth")
     server.cut = 1000
     with refused("was cut after 1,000 of 1,024,000 bytes", RESUMABLE):
-        fetch.download(f"{server.url}/x.pth", path, file, lambda *_: None)
+        download.download(f"{server.url}/x.pth", path, file, lambda *_: None)
     server.cut = None
     seen = []
-    fetch.download(f"{server.url}/x.pth", path, file, lambda *now: seen.append(now))
+    download.download(f"{server.url}/x.pth", path, file, lambda *now: seen.append(now))
     assert [asked for _, asked in server.asked] == [None, None]
     assert path.read_bytes() == DATA
     assert seen[0] == (0, len(DATA))

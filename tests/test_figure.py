@@ -12,13 +12,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bench import ablation, plan, results, sheet
+from bench.commands.figure import main
 from bench.data.pictures import CLASSES
 from bench.errors import BenchError
-from bench.figure import main, worst_of_each
-from bench.scale import MICRO
-from bench.stages import Score
-from bench.store import Store
+from bench.experiment import ablation
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Score
+from bench.scoring import schema
+from bench.setup import rows as rows_
+from bench.store.store import Store
+from bench.tables import sheet
+from bench.tables.figure import worst_of_each
 from bench.train.trials import write_classes
 
 SHOWN, PER_CLASS, SAMPLES = 10, 4, 2
@@ -68,7 +72,7 @@ def fill(store: Store, table, but=(), judge: int = 0) -> None:
             store.build(row.stage.items.trials, trials)
             store.build(row.stage.pictures, pictures)
             store.build(row.stage, lambda out, seed=row.seed: (out / "items.csv.gz").write_bytes(
-                results.gzipped(results.csv_bytes(scored(seed, judge)))))
+                schema.gzipped(schema.csv_bytes(scored(seed, judge)))))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def there(tmp_path_factory):
 
 
 def table(folder: Path, seeds=(0, 1), name="two"):
-    return plan.rows(ablation.load(str(folder / f"{name}.py")).variants, MICRO, seeds)
+    return rows_.rows(ablation.load(str(folder / f"{name}.py")).variants, MICRO, seeds)
 
 
 def draw(folder: Path, number: int, seeds="0", out="figure.png", name="two", store="store") -> np.ndarray:
@@ -184,7 +188,7 @@ def test_figure_6_names_classes_by_the_judges_numbers_which_need_not_be_the_data
 
 
 def test_figure_6_puts_classes_that_are_seldom_judged_into_one_column(there, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.figure.OTHERS", 0)
+    monkeypatch.setattr("bench.tables.figure.OTHERS", 0)
     (tmp_path / "two.py").write_text(TWO)
     rare = scored(0).assign(judged=lambda frame: frame["judged"].where(frame["label"] > 0, 500))
     monkeypatch.setattr(sys.modules[__name__], "scored", lambda seed, judge: rare)
@@ -273,5 +277,5 @@ def test_a_matrix_is_darkest_where_the_share_is_largest():
 
 
 def test_drawing_imports_no_torch():
-    code = "import sys, bench.figure; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, bench.tables.figure; assert not {'torch', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import FULL, plan
-from bench.build import build
+from bench import FULL, systems
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
-from bench.scale import MICRO
 from bench.train import finetune as training
 from bench.train.finetune import loaded, prepare, restore
 from bench.train.generate import generate, in_batches, initial_noise
@@ -21,7 +22,7 @@ from bench.train.trials import write_classes
 
 
 def stage(**changes):
-    return plan.plan(replace(FULL, **changes), MICRO.items(), MICRO, 0).pictures.model
+    return systems.plan(replace(FULL, **changes), MICRO.items(), MICRO, 0).pictures.model
 
 
 def tensors(model):
@@ -79,8 +80,8 @@ def test_clip_vae_and_judge_are_bit_equal_after_a_whole_row(micro, monkeypatch, 
             return modules[-1]
 
         monkeypatch.setattr(frozen, f"load_{name}", loading)
-    score = plan.plan(FULL, MICRO.items(), MICRO, 7)
-    for it in plan.stages([score], micro.sound):
+    score = systems.plan(FULL, MICRO.items(), MICRO, 7)
+    for it in graph.stages([score], micro.sound):
         build(it, micro)
     monkeypatch.undo()
     for name, modules in used.items():
@@ -104,7 +105,7 @@ def test_fine_tuning_twice_gives_the_same_bytes_and_another_seed_does_not(micro,
 
 
 def test_the_order_of_trials_on_disk_changes_nothing(micro, tmp_path):
-    it = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures
+    it = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures
     trials, shuffled = micro.path(it.items.trials), tmp_path / "trials"
     shuffled.mkdir()
     order = np.random.default_rng(0).permutation(len(pd.read_csv(trials / "trials.csv")))

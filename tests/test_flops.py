@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from paper import PAPER
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import price
-from bench.scale import PAPER
-from bench.stages import Encoder
+from bench.cost import counting, networks
+from bench.experiment.stages import Encoder
 from models import configurations, frozen, pins
 from models.condition import Head
 
@@ -32,15 +32,15 @@ def encoder(label: str) -> Encoder:
 
 
 def autoencoder(label: str = "297M", mask_ratio: float = 0.75, batch: int = 1) -> tuple[int, int]:
-    return price.autoencoder_flops(encoder(label), PAPER.decoder, *SHAPE, mask_ratio, *((batch,) if batch > 1 else ()))
+    return networks.autoencoder_flops(encoder(label), PAPER.decoder, *SHAPE, mask_ratio, *((batch,) if batch > 1 else ()))
 
 
 def unet(opens: frozenset[str], context: bool, time: bool = False) -> tuple[int, int]:
-    return price.unet_flops(opens, context, time)
+    return networks.unet_flops(opens, context, time)
 
 
 def checkpointed() -> tuple[int, int]:
-    return price.unet_flops(frozenset({"all"}), True, False, True)
+    return networks.unet_flops(frozenset({"all"}), True, False, True)
 
 
 def count(part) -> int:
@@ -49,7 +49,7 @@ def count(part) -> int:
 
 @pytest.mark.parametrize("label", PARAMETERS)
 def test_an_encoder_has_that_many_parameters_which_is_within_2_percent_of_the_papers_label(label):
-    module, shape = price._encoder(encoder(label), *SHAPE)
+    module, shape = networks.encoder_on_meta(encoder(label), *SHAPE)
     assert count(module) == PARAMETERS[label]
     assert count(module) == pytest.approx(float(label.removesuffix("M")) * 1e6, rel=0.02)
     assert shape == (128, PAPER.size(label).width)
@@ -71,7 +71,7 @@ def test_masking_a_quarter_costs_at_least_2_4_times_masking_three_quarters():
 
 def test_a_batch_costs_as_many_times_more_as_it_has_samples():
     assert autoencoder("18.3M", batch=3)[1] == 3 * autoencoder("18.3M")[1]
-    assert price.unet_flops(NONE, False, batch=2)[0] == 2 * unet(A, True)[0]
+    assert networks.unet_flops(NONE, False, batch=2)[0] == 2 * unet(A, True)[0]
 
 
 @pytest.mark.parametrize(("opens", "context", "most"), [
@@ -103,18 +103,18 @@ def test_a_condition_through_the_time_step_costs_gradients_of_more_than_none():
 
 def test_parts_that_are_counted_one_by_one_add_up_to_a_step_of_fine_tuning():
     value = encoder("18.3M")
-    module, (tokens, width) = price._encoder(value, *SHAPE)
-    tau, denoiser = price._tau(tokens, width), price._unet(A)
+    module, (tokens, width) = networks.encoder_on_meta(value, *SHAPE)
+    tau, denoiser = networks.tau_on_meta(tokens, width), networks.unet_on_meta(A)
     with torch.device("meta"):
         head = Head(configurations.WIDTH, configurations.EMBEDDING)
     module.train().requires_grad_(True)
-    with FlopCounterMode(display=False) as counter, price.sdpa():
+    with FlopCounterMode(display=False) as counter, counting.sdpa():
         context = tau(module(torch.empty(1, *SHAPE, device="meta")))
         latents = torch.empty(1, 4, 64, 64, device="meta")
         made = denoiser(latents, torch.empty(1, dtype=torch.int64, device="meta"), context).sample
         (made.sum() + head(context).sum()).backward()
-    parts = (price.encoder_flops(value, *SHAPE)[1], price.condition_flops(tokens, width, True, True),
-             price.head_flops("context", tokens, width, configurations.EMBEDDING, True), unet(A, True)[1])
+    parts = (networks.encoder_flops(value, *SHAPE)[1], networks.condition_flops(tokens, width, True, True),
+             networks.head_flops("context", tokens, width, configurations.EMBEDDING, True), unet(A, True)[1])
     assert counter.get_total_flops() == sum(parts)
 
 
@@ -122,17 +122,17 @@ def test_parts_that_are_counted_one_by_one_add_up_to_a_step_of_fine_tuning():
                                             ("clip", "clip")])
 def test_a_configuration_has_as_many_parameters_as_the_published_file_holds(make, part):
     published = pins.PARTS[part].files[0].bytes
-    tensors = price._part(make).state_dict()
+    tensors = counting.part(make).state_dict()
     assert 0 < published - 4 * sum(tensor.numel() for tensor in tensors.values()) < 200 * len(tensors)
 
 
 def test_the_unet_opens_the_published_number_of_cross_attention_parameters():
-    opened = frozen.open_for_tuning(price._part("stable_diffusion_unet"))
+    opened = frozen.open_for_tuning(counting.part("stable_diffusion_unet"))
     assert sum(parameter.numel() for _, parameter in opened) == 43_962_560
 
 
 def test_nothing_of_what_is_counted_takes_memory():
-    assert {p.device.type for p in price._part("stable_diffusion_unet").parameters()} == {"meta"}
+    assert {p.device.type for p in counting.part("stable_diffusion_unet").parameters()} == {"meta"}
 
 
 ITEMS = {  # item -> (forward, forward and backward) of one sample
@@ -142,22 +142,22 @@ ITEMS = {  # item -> (forward, forward and backward) of one sample
     "pre-training, mask 0.85": lambda: autoencoder(mask_ratio=0.85),
     **{f"pre-training, mask 0.75, {label}": lambda label=label: autoencoder(label)
        for label in ("458M", "162M", "74M", "18.3M")},
-    "encoder in fine-tuning, 297M": lambda: price.encoder_flops(encoder("297M"), *SHAPE),
-    "tau": lambda: (price.condition_flops(128, 1024, False, False), price.condition_flops(128, 1024, True, True)),
+    "encoder in fine-tuning, 297M": lambda: networks.encoder_flops(encoder("297M"), *SHAPE),
+    "tau": lambda: (networks.condition_flops(128, 1024, False, False), networks.condition_flops(128, 1024, True, True)),
     "U-Net, E+A; and A, where tau trains": lambda: unet(A, True),
     "U-Net, E": lambda: unet(NONE, True),
     "U-Net, A, where tau rests": lambda: unet(A, False),
     "U-Net, all gradients, checkpointed": lambda: checkpointed(),
-    "VAE, encoding 512 pixels": lambda: (price.vae_flops("encode"), 0),
-    "VAE, decoding 512 pixels": lambda: (price.vae_flops("decode"), 0),
-    "CLIP ViT-L/14, a picture": lambda: price.clip_flops(),
-    "a picture by DPM-Solver++, 25 steps": lambda: (25 * price.evaluation_flops() + price.vae_flops("decode"), 0),
-    "the same with guidance": lambda: (50 * price.evaluation_flops() + price.vae_flops("decode"), 0),
-    "a picture by PLMS, 250 steps": lambda: (251 * price.evaluation_flops() + price.vae_flops("decode"), 0),
-    "judge, ViT-L/16, 224 pixels": lambda: (price.looked("judge", 224), 0),
-    "the released code's judge, ViT-H/14, 518 pixels": lambda: (price.looked("released_judge", 518), 0),
-    "Inception-v3, 299 pixels": lambda: (price.looked("inception", 299), 0),
-    "LPIPS (AlexNet) of a pair, 512 pixels": lambda: (2 * price.looked("alexnet", 512), 0),
+    "VAE, encoding 512 pixels": lambda: (networks.vae_flops("encode"), 0),
+    "VAE, decoding 512 pixels": lambda: (networks.vae_flops("decode"), 0),
+    "CLIP ViT-L/14, a picture": lambda: networks.clip_flops(),
+    "a picture by DPM-Solver++, 25 steps": lambda: (25 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
+    "the same with guidance": lambda: (50 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
+    "a picture by PLMS, 250 steps": lambda: (251 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
+    "judge, ViT-L/16, 224 pixels": lambda: (networks.looked("judge", 224), 0),
+    "the released code's judge, ViT-H/14, 518 pixels": lambda: (networks.looked("released_judge", 518), 0),
+    "Inception-v3, 299 pixels": lambda: (networks.looked("inception", 299), 0),
+    "LPIPS (AlexNet) of a pair, 512 pixels": lambda: (2 * networks.looked("alexnet", 512), 0),
 }
 
 
@@ -177,10 +177,10 @@ def test_the_page_lists_the_counts_as_they_are():
 
 
 def test_the_decoder_of_pretraining_has_the_papers_size():
-    model, tokens = price._autoencoder(encoder("297M"), PAPER.decoder, *SHAPE)
+    model, tokens = networks.autoencoder_on_meta(encoder("297M"), PAPER.decoder, *SHAPE)
     assert tokens == 128
     assert count(model) == 328_844_800
-    smaller, _ = price._autoencoder(encoder("297M"), replace(PAPER.decoder, depth=4), *SHAPE)
+    smaller, _ = networks.autoencoder_on_meta(encoder("297M"), replace(PAPER.decoder, depth=4), *SHAPE)
     assert count(smaller) < count(model)
 
 

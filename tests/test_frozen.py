@@ -12,7 +12,7 @@ import torch
 from bench.cli import main
 from bench.data import pictures
 from bench.errors import BenchError
-from bench.scale import PRIOR, TINY, shipped
+from bench.experiment.scale import PRIOR, TINY, shipped
 from models import frozen
 
 LOADERS = {"judge": frozen.load_judge, "vae": frozen.load_vae, "clip": frozen.load_clip, "unet": frozen.load_unet}
@@ -107,18 +107,18 @@ def test_the_shipped_parts_pass_their_gates(capsys):
 
 @pytest.mark.long
 def test_the_recipe_ends_in_parts_that_can_be_loaded_or_says_which_gate_they_miss(tmp_path):
-    from bench import build, prior_parts
+    from bench.execute import build
+    from bench.prior import recipe, ship
     from bench.runtime import Runtime
-    from bench.store import Store
-    from bench.train import prior
+    from bench.store.store import Store
 
-    vae = prior_parts.Vae(pictures=200, steps=2, decoder_steps=2)
-    clip = prior_parts.Clip(pictures=200, steps=2)
-    parts = {"judge": prior_parts.Judge(pictures=200, steps=2), "vae": vae, "clip": clip,
-             "unet": replace(prior_parts.Unet(vae, clip), pictures=200, steps=2)}
+    vae = recipe.Vae(pictures=200, steps=2, decoder_steps=2)
+    clip = recipe.Clip(pictures=200, steps=2)
+    parts = {"judge": recipe.Judge(pictures=200, steps=2), "vae": vae, "clip": clip,
+             "unet": replace(recipe.Unet(vae, clip), pictures=200, steps=2)}
     store = Store(tmp_path / "store")
     for stage in parts.values():
         build.build(stage, store)
     with pytest.raises(BenchError, match="not shipped, gates not passed"):
-        prior.ship(parts, store.path, tmp_path / "shipped", Runtime())
+        ship.ship(parts, store.path, tmp_path / "shipped", Runtime())
     assert not list(Path(tmp_path / "shipped").iterdir())

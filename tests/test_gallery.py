@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from bench.errors import USAGE, BenchError
-from bench.gallery import decode, gallery, listed, pair, read_labels, resize
+from bench.images import decode, resize
+from bench.scoring.gallery import gallery, listed, pair, read_labels
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench import gc, lease
 from bench.cli import main
+from bench.execute import requests
+from bench.experiment.key import Stage
 from bench.files import sha256
-from bench.key import Stage, document, key
-from bench.store import Store
+from bench.store import gc, lease
+from bench.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def store(tmp_path, monkeypatch):
 
 def named(folder, *stages):
     folder.mkdir(parents=True)
-    lines = [f"Full,0,fid,1.5,{key(stage)[:16]}" for stage in stages]
+    lines = [f"Full,0,fid,1.5,{stage.key[:16]}" for stage in stages]
     (folder / "own.csv").write_text("\n".join(["variant,seed,metric,value,stage", *lines]) + "\n")
-    (folder / "own.runs.csv").write_text(f"date,variant,stage\n2020,Full,{key(LOOSE)[:16]}\n")
+    (folder / "own.runs.csv").write_text(f"date,variant,stage\n2020,Full,{LOOSE.key[:16]}\n")
 
 
 def there(store):
@@ -93,14 +94,14 @@ def test_what_is_young_is_kept_with_all_that_it_was_built_from(store, capsys):
 def test_a_stage_with_checkpoints_keeps_what_it_is_built_from(store):
     begun = Wine(LOOSE.must, 2)
     store.checkpoints(begun).mkdir(parents=True)
-    (store.checkpoints(begun) / "stage.json").write_text(document(begun))
+    (store.checkpoints(begun) / "stage.json").write_text(begun.document)
     assert main(["gc", "--delete"]) == 0
     assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]
     assert store.checkpoints(begun).exists()
 
 
 def test_nothing_is_removed_while_a_run_is_at_work(store, capsys):
-    with lease.taken(store.root / "leases", key(Wine(LOOSE.must, 3)), "wine"):
+    with lease.taken(store.root / "leases", Wine(LOOSE.must, 3).key, "wine"):
         assert main(["gc", "--delete"]) == 2
     assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
     assert len(there(store)) == 6
@@ -118,7 +119,7 @@ def test_nothing_is_removed_under_a_run_that_builds_nothing_just_now(store, caps
 def test_nothing_is_removed_where_it_is_not_known_what_a_result_stands_on(store, capsys, broken):
     (store.path(KEPT) / "MANIFEST.json").write_text(broken)
     assert main(["gc", "--delete"]) == 2
-    assert f"{key(KEPT)}/MANIFEST.json cannot be read" in capsys.readouterr().err
+    assert f"{KEPT.key}/MANIFEST.json cannot be read" in capsys.readouterr().err
     assert len(there(store)) == 6
 
 
@@ -150,13 +151,13 @@ def test_every_stage_is_listed_with_kind_size_and_age(store, capsys):
     assert lines[-1] == "6 stages, 6.0 kB"
     assert main(["store", "ls", "--kind", "wine", "--sort", "key"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]] == sorted(
-        key(stage)[:16] for stage in (KEPT, LOOSE))
+        stage.key[:16] for stage in (KEPT, LOOSE))
     assert main(["store", "ls", "--kind", "beer"]) == 2
     assert "no stage of kind beer in .bench; there are: grape, must, wine" in capsys.readouterr().err
 
 
 def test_a_manifest_is_shown_by_the_beginning_of_its_key(store, capsys):
-    assert main(["store", "show", key(KEPT)[:12]]) == 0
+    assert main(["store", "show", KEPT.key[:12]]) == 0
     assert json.loads(capsys.readouterr().out)["stage"]["must"]["grape"]["sort"] == "red"
     assert main(["store", "show", "zz"]) == 2
     assert "has a key that begins with 'zz'" in capsys.readouterr().err
@@ -169,8 +170,8 @@ def test_verifying_names_what_is_damaged_and_removes_it_when_asked(store, capsys
     (store.path(LOOSE) / "MANIFEST.json").unlink()
     assert main(["store", "verify"]) == 1
     said = capsys.readouterr().out
-    assert f"{key(KEPT)[:16]}  wine: note.txt has another hash than the manifest says" in said
-    assert f"{key(LOOSE)[:16]}  damaged: FileNotFoundError" in said
+    assert f"{KEPT.key[:16]}  wine: note.txt has another hash than the manifest says" in said
+    assert f"{LOOSE.key[:16]}  damaged: FileNotFoundError" in said
     assert "6 stages read, 2 damaged" in said
     assert main(["store", "verify", "--delete-damaged"]) == 1
     assert not store.path(KEPT).exists()
@@ -179,11 +180,12 @@ def test_verifying_names_what_is_damaged_and_removes_it_when_asked(store, capsys
 
 
 def test_ancestry_by_a_manifest_is_that_of_the_plan():
-    from bench import FULL, plan
-    from bench.scale import MICRO
+    from bench import FULL, systems
+    from bench.experiment import graph
+    from bench.experiment.scale import MICRO
 
-    score = plan.plan(FULL, MICRO.items(), MICRO, 0)
-    assert set(gc.ancestry(json.loads(document(score)))) == {key(stage) for stage in plan.stages([score])}
+    score = systems.plan(FULL, MICRO.items(), MICRO, 0)
+    assert set(gc.ancestry(json.loads(score.document))) == {stage.key for stage in graph.stages([score])}
 
 
 def test_the_store_is_looked_at_without_torch(store):
@@ -198,13 +200,13 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
     never, running = Wine(LOOSE.must, 4), Wine(LOOSE.must, 5)
     files = {}
     for number, stage in enumerate((KEPT, never, running)):
-        files[stage] = [store.ask(stage), store.root / "slurm" / f"{number}_submitted.pkl"]
+        files[stage] = [requests.write_request(store, stage), store.root / "slurm" / f"{number}_submitted.pkl"]
         files[stage][1].parent.mkdir(exist_ok=True)
         files[stage][1].touch()
         if stage is not never:  # of that one only a request was written
             files[stage].append(files[stage][0].with_suffix(".job"))
             files[stage][2].write_text(json.dumps({"engine": "slurm", "job": str(number),
-                                                   "stage": json.loads(document(stage))}))
+                                                   "stage": json.loads(stage.document)}))
     assert main(["gc", "--delete"]) == 0
     every = [path for those in files.values() for path in those]
     assert all(path.exists() for path in every)  # they are young
@@ -219,11 +221,11 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
 
 def test_what_cannot_be_read_is_counted_and_the_rest_is_verified(store, capsys, monkeypatch):
     def denied(file):
-        if file.parent.name == key(KEPT):
+        if file.parent.name == KEPT.key:
             raise PermissionError(13, "Permission denied", str(file))
         return sha256(file)
 
-    monkeypatch.setattr("bench.store.sha256", denied)
+    monkeypatch.setattr("bench.store.store.sha256", denied)
     (store.path(LOOSE) / "note.txt").write_text("b")
     assert main(["store", "verify", "--delete-damaged"]) == 3
     said = capsys.readouterr().out
@@ -236,7 +238,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_is_verified(store, capsys, 
 
 def test_what_is_being_built_again_is_not_said_to_be_removed(store, capsys):
     (store.path(LOOSE) / "note.txt").write_text("b")
-    with lease.taken(store.root / "leases", key(LOOSE), "wine"):
+    with lease.taken(store.root / "leases", LOOSE.key, "wine"):
         assert main(["store", "verify", "--delete-damaged"]) == 1
     assert ", removed" not in capsys.readouterr().out
     assert store.has(LOOSE)

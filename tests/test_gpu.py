@@ -7,21 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import FULL, plan
-from bench.build import build
-from bench.scale import MICRO
+from bench import FULL, systems
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
 
 
 @pytest.mark.gpu
 def test_a_row_is_built_on_a_gpu_and_twice_the_same(tmp_path):
-    from bench.store import Store
+    from bench.store.store import Store
 
     scale = replace(MICRO, numerics=replace(MICRO.numerics, device_class="cuda"))
-    score = plan.plan(FULL, scale.items(), scale, 0)
+    score = systems.plan(FULL, scale.items(), scale, 0)
     pictures = []
     for name in ("a", "b"):
         store = Store(tmp_path / name)
-        for stage in plan.stages([score]):
+        for stage in graph.stages([score]):
             build(stage, store, "cuda")
         pictures.append(np.load(store.path(score.pictures) / "pictures.npy"))
     assert pictures[0].std() > 1
@@ -30,7 +31,7 @@ def test_a_row_is_built_on_a_gpu_and_twice_the_same(tmp_path):
 
 @pytest.mark.hub
 def test_lpips_with_its_own_backbone_is_zero_for_equal_pictures_and_not_for_others():
-    from bench.train.measure import lpips_distance
+    from perceptual import lpips_distance
 
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)

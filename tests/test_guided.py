@@ -10,21 +10,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
-from bench import On, ablation, plan, price, tables, trivial
-from bench.build import build
+from bench import On, systems, trivial
 from bench.cli import main
+from bench.cost import flops
+from bench.cost.systems import guided as cost
 from bench.errors import BenchError
-from bench.items import load
+from bench.execute.build import build
+from bench.experiment import ablation, graph
+from bench.experiment.scale import MICRO, TINY
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER, TINY
-from bench.store import Store
+from bench.store.store import Store
 from bench.systems import guided
 from bench.systems.guided import ENCODERS, GuidedPictures, Spec
+from bench.tables import literature
 from bench.train import guided as train
+from bench.train.items import load
 from models.diffusion_prior import DiffusionPrior, draw, noise_schedule, prior_loss
 from models.encoders import atm, nice
 from models.guided import KINDS, LowLevel, contrastive, encoder_loss
@@ -42,11 +47,11 @@ def alone_on_its_core():
 
 
 def pictures(spec, items=ITEMS, scale=MICRO, seed=0) -> GuidedPictures:
-    return plan.plan(spec, items, scale, seed).pictures
+    return systems.plan(spec, items, scale, seed).pictures
 
 
 def built(stage, store):
-    for one in plan.stages([stage], store.has):
+    for one in graph.stages([stage], store.has):
         build(one, store)
     return store.path(stage)
 
@@ -286,7 +291,7 @@ def test_every_path_changes_the_pictures_and_trains_nothing_that_it_does_not_nee
     for options, kinds in (({"prior": False}, set()), ({"clip_sample": False}, set()), ({"caption": True}, set()),
                            ({"low_level": True}, {"GuidedLowLevel"})):
         stage = pictures(Spec("row", **options))
-        todo = {type(one).__name__ for one in plan.stages([stage], micro.has)}
+        todo = {type(one).__name__ for one in graph.stages([stage], micro.has)}
         assert todo == kinds | {"GuidedPictures"}
         found.append(np.load(built(stage, micro) / "pictures.npy"))
     assert len({one.tobytes() for one in found}) == 5
@@ -306,7 +311,7 @@ def test_captions_are_written_down_for_every_picture_and_are_those_of_the_drawn_
 
 def test_shuffled_eeg_is_drawn_by_the_same_model(micro, drawn):
     stage = pictures(Spec("row"), replace(ITEMS, eeg="shuffled"))
-    assert [type(one).__name__ for one in plan.stages([stage], micro.has)] == ["GuidedPictures"]
+    assert [type(one).__name__ for one in graph.stages([stage], micro.has)] == ["GuidedPictures"]
     embedding, own = (np.load(folder / "embedding.npy") for folder in (built(stage, micro), drawn))
     assert not np.allclose(embedding, own)
     assert np.allclose(np.sort(embedding, 0), np.sort(own, 0), atol=1e-6)
@@ -328,18 +333,18 @@ def test_a_row_on_a_checkpoint_is_the_system_of_that_checkpoint(part, prior):
     spec = Spec("row", prior=prior)
     items = replace(MICRO.items(), part=part)
     for which in (1, 2):
-        row = plan.plan(On(spec, "on", part=part, checkpoint=(which, 2)), MICRO.items(), MICRO, 0)
-        assert row == plan.plan(replace(spec, checkpoint=(which, 2)), items, MICRO, 0)
+        row = systems.plan(On(spec, "on", part=part, checkpoint=(which, 2)), MICRO.items(), MICRO, 0)
+        assert row == systems.plan(replace(spec, checkpoint=(which, 2)), items, MICRO, 0)
         assert row.items == items
     none = On(trivial.Spec("none"), "on", checkpoint=(1, 2))
     with pytest.raises(BenchError, match="'on': a checkpoint is asked of a system that keeps none"):
-        plan.plan(none, MICRO.items(), MICRO, 0)
+        systems.plan(none, MICRO.items(), MICRO, 0)
 
 
 @pytest.mark.parametrize("at", [MICRO, TINY], ids=lambda at: at.name)
 def test_choosing_a_checkpoint_trains_one_encoder_and_shows_it_on_validation_and_on_test(at):
     chosen = ablation.load("guided_selection")
-    rows = {v.name: plan.plan(v, at.items(), at, 0) for v in chosen.variants}
+    rows = {v.name: systems.plan(v, at.items(), at, 0) for v in chosen.variants}
     assert [(v.part, v.checkpoint) for v in chosen.variants] == [
         (part, (which, 5)) for part in ("test", "val") for which in range(1, 6)]
     assert len({row.pictures.encoder for row in rows.values()}) == 1
@@ -400,22 +405,22 @@ def test_at_paper_scale_there_are_real_sizes_and_a_price():
     assert row.encoder.targets.clip.name == "clip_h"
     assert row.encoder.numerics.dtype == "float32"
     for stage in (row.encoder, row.prior, row.low_level, row.captions, row):
-        found = price.system_cost(stage)
+        found = flops.system_cost(stage)
         assert found.flops > 1e12
-        assert guided.seconds(stage) > 0
-    assert price.system_cost(row.prior).memory.fixed == 16 * 9_675_648
-    assert 4 < price.system_cost(row.prior).flops / (9_675_648 * 9750 * 1024) < 6  # 6, less what reaches no weight
+        assert cost.seconds(stage) > 0
+    assert flops.system_cost(row.prior).memory.fixed == 16 * 9_675_648
+    assert 4 < flops.system_cost(row.prior).flops / (9_675_648 * 9750 * 1024) < 6  # 6, less what reaches no weight
 
 
 @pytest.mark.parametrize("name", ["guided_parts", "guided_encoders"])
 def test_its_ablations_are_about_concepts_that_were_never_trained_on(name):
-    published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in tables.PUBLISHED.glob("*.csv")])
+    published = pd.concat([pd.read_csv(path, dtype={"row": str}) for path in literature.PUBLISHED.glob("*.csv")])
     chosen = ablation.load(name)
     for scale in (MICRO, TINY):
         for variant in chosen.variants:
-            score = plan.plan(variant, scale.items(), scale, 0)
+            score = systems.plan(variant, scale.items(), scale, 0)
             assert score.items.trials.split == "concept"
-            assert plan.peeked(score) == []
+            assert graph.peeked(score) == []
     known = {*published["row"], *zip(published["row"], published["dataset"], strict=True)}
     for rows in chosen.literature.values():
         assert set(rows) <= known
@@ -433,7 +438,7 @@ def test_the_audit_passes_one_subject_left_out_and_flags_the_one_that_was_traine
     (tmp_path / "left_out.py").write_text(LEFT_OUT)
     store = Store(tmp_path / "store")
     for variant in ablation.load(str(tmp_path / "left_out.py")).variants:
-        build(plan.plan(variant, MICRO.items(), MICRO, 0).items.trials, store)
+        build(systems.plan(variant, MICRO.items(), MICRO, 0).items.trials, store)
     named = ["--scale", "micro", "--store", str(store.root)]
     assert main(["audit", "--ablation", str(tmp_path / "left_out.py"), *named]) == 1
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())

@@ -14,10 +14,10 @@ from formats import Bomb, prepares_nothing, save, write_imagenet_eeg
 from PIL import Image
 from scipy.interpolate import interp1d
 
-from bench.data import imagenet_eeg, prepared
-from bench.data.rehearsal_files import WNIDS
+from bench.data import imagenet_eeg, prepared, writing
 from bench.errors import USAGE, BenchError
-from bench.gallery import decode
+from bench.images import decode
+from bench.setup.rehearsal.files import WNIDS
 
 SUBJECTS, CLASSES, PER_CLASS = (2, 4, 5, 6), 2, 3
 EEG, ALL, SINGLE = "eeg_5_95_std.pth", "block_splits_by_image_all.pth", "block_splits_by_image_single.pth"
@@ -310,7 +310,7 @@ def test_missing_pictures_are_counted_and_the_first_ten_listed(source, published
 def test_more_than_ten_missing_pictures_are_not_all_listed(tmp_path):
     files = [tmp_path / f"{number}.JPEG" for number in range(12)]
     with pytest.raises(BenchError, match=r"12 of 12 pictures are missing: 0\.JPEG, .*9\.JPEG and 2 more$"):
-        prepared.present(files, tmp_path)
+        writing.present(files, tmp_path)
 
 
 def test_a_truncated_picture_is_named(source, published):

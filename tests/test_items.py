@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import items
 from bench.errors import BenchError
-from bench.scale import MICRO
-from bench.stages import CONTROLS, Items, Trials, training
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import CONTROLS, Items, Trials, training
+from bench.train import items
 from bench.train.trials import write_classes
 
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)

@@ -11,13 +11,12 @@ import socket
 
 import pytest
 
-from bench import journal
 from bench.errors import RESUMABLE, BenchError
-from bench.journal import Journal
-from bench.key import key
-from bench.scale import MICRO
-from bench.stages import Trials
-from bench.store import Store
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Trials
+from bench.store import journal
+from bench.store.journal import Journal
+from bench.store.store import Store
 from bench.systems import captions
 
 STAGE = Trials(MICRO.world, MICRO.subjects, MICRO.band)
@@ -29,7 +28,7 @@ def root(tmp_path):
 
 
 def lines(root):
-    return journal.read(journal.path(root, key(STAGE)))[0]
+    return journal.read(journal.path(root, STAGE.key))[0]
 
 
 def test_an_attempt_is_a_start_its_progress_and_an_end_each_with_who_wrote_it(root):
@@ -45,7 +44,7 @@ def test_an_attempt_is_a_start_its_progress_and_an_end_each_with_who_wrote_it(ro
     assert last["event"] == "done"
     for line in lines(root):
         assert (line["attempt"], line["host"], line["pid"]) == ("a1", socket.gethostname(), os.getpid())
-    assert "NaN" not in journal.path(root, key(STAGE)).read_text()  # which is no JSON
+    assert "NaN" not in journal.path(root, STAGE.key).read_text()  # which is no JSON
 
 
 def test_progress_is_a_line_a_second_and_the_first_and_the_last_are_always_there(root, monkeypatch):
@@ -74,17 +73,17 @@ def test_a_failure_is_one_line_and_only_of_a_bug_is_the_whole_traceback_kept_unt
     own.start("a1")
     own.failed(BenchError("no file\nthere"))
     assert lines(root)[-1]["error"] == "no file there"
-    assert not journal.traceback_path(root, key(STAGE)).exists()
+    assert not journal.traceback_path(root, STAGE.key).exists()
     own.start("a2")
     try:
         raise ArithmeticError("no roots")
     except ArithmeticError as error:
         own.failed(error)
     assert lines(root)[-1]["error"] == "ArithmeticError: no roots"
-    assert "test_journal.py" in journal.traceback_path(root, key(STAGE)).read_text()
+    assert "test_journal.py" in journal.traceback_path(root, STAGE.key).read_text()
     own.start("a3")
     own.done()
-    assert not journal.traceback_path(root, key(STAGE)).exists()
+    assert not journal.traceback_path(root, STAGE.key).exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), BenchError("no room left on the disk", RESUMABLE)])
@@ -94,7 +93,7 @@ def test_an_attempt_that_can_be_gone_on_from_is_stopped_and_has_not_failed(root,
     own.failed(error)
     assert (lines(root)[-1]["event"], lines(root)[-1]["error"]) == (
         "stopped", str(error) or "KeyboardInterrupt:")
-    assert not journal.traceback_path(root, key(STAGE)).exists()
+    assert not journal.traceback_path(root, STAGE.key).exists()
 
 
 def test_attempts_are_counted_from_when_the_stage_was_last_complete(root):
@@ -112,7 +111,7 @@ def test_a_line_that_a_kill_cut_is_skipped_and_counted_and_the_next_attempt_star
     def killed():
         own = Journal(root, STAGE)
         own.start("a1")
-        file = journal.path(root, key(STAGE)).open("ab", buffering=0)
+        file = journal.path(root, STAGE.key).open("ab", buffering=0)
         file.write(b'{"t": 3, "event": "progr')
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,14 +119,14 @@ def test_a_line_that_a_kill_cut_is_skipped_and_counted_and_the_next_attempt_star
     process.start()
     process.join(30)
     assert process.exitcode == -signal.SIGKILL
-    found, broken = journal.read(journal.path(root, key(STAGE)))
+    found, broken = journal.read(journal.path(root, STAGE.key))
     assert ([line["event"] for line in found], broken) == (["start"], 1)
     for _ in range(2):  # who waited for it says that it died, once
         journal.given_up(root, STAGE, "its worker process died (signal 9)")
     own = Journal(root, STAGE)
     own.start("a2")
     own.done()
-    found, broken = journal.read(journal.path(root, key(STAGE)))
+    found, broken = journal.read(journal.path(root, STAGE.key))
     assert ([(line["event"], line["attempt"]) for line in found], broken) == (
         [("start", "a1"), ("failed", "a1"), ("start", "a2"), ("done", "a2")], 1)
     assert found[1]["error"] == "its worker process died (signal 9)"
@@ -138,14 +137,14 @@ def test_the_end_of_a_long_journal_is_read_from_a_whole_line_on(root):
     own.start("a1")
     for step in range(1000):
         own.progress(1000, 1000, loss=float(step))
-    found, broken = journal.read(journal.path(root, key(STAGE)), 5000)
+    found, broken = journal.read(journal.path(root, STAGE.key), 5000)
     assert broken == 0
     assert found[-1]["loss"] == 999
     assert 10 < len(found) < 100
 
 
 def test_following_gives_every_line_once_also_those_that_come_in_pieces(root):
-    file = journal.path(root, key(STAGE))
+    file = journal.path(root, STAGE.key)
     following = journal.follow(file, every=0)
     assert next(following) is None  # no journal yet
     own = Journal(root, STAGE)
@@ -162,13 +161,13 @@ def test_following_gives_every_line_once_also_those_that_come_in_pieces(root):
 
 def test_no_stage_fails_because_its_log_cannot_be_written(root):
     own = Journal(root, STAGE)
-    journal.path(root, key(STAGE)).mkdir()
+    journal.path(root, STAGE.key).mkdir()
     with pytest.warns(UserWarning, match="a line of a stage's log is lost: .*Is a directory"):
         own.start("a1")
 
 
 def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tmp_path):
-    from bench.build import build
+    from bench.execute.build import build
 
     store = Store(tmp_path / "store")
     build(STAGE, store)
@@ -180,10 +179,10 @@ def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tm
     with pytest.raises(FileNotFoundError) as raised:  # its trials are not there
         build(readout, Store(tmp_path / "empty"))
     root = tmp_path / "empty"
-    last = journal.read(journal.path(root, key(readout)))[0][-1]
+    last = journal.read(journal.path(root, readout.key))[0][-1]
     assert last["event"] == "failed"
     assert last["error"] == f"FileNotFoundError: {raised.value}"
-    assert "Traceback" in journal.traceback_path(root, key(readout)).read_text()
+    assert "Traceback" in journal.traceback_path(root, readout.key).read_text()
 
 
 def test_what_fails_before_an_attempt_begins_leaves_its_own_traceback_and_not_that_of_an_older_failure(root):
@@ -193,7 +192,7 @@ def test_what_fails_before_an_attempt_begins_leaves_its_own_traceback_and_not_th
     Journal(root, STAGE).failed(ImportError("no such library"))
     assert [line["error"] for line in lines(root) if line["event"] == "failed"] == [
         "ArithmeticError: no roots", "ImportError: no such library"]
-    assert "ImportError: no such library" in journal.traceback_path(root, key(STAGE)).read_text()
+    assert "ImportError: no such library" in journal.traceback_path(root, STAGE.key).read_text()
     assert [one.id for one in journal.attempts(lines(root))] == ["a1"]
     before = lines(root)
     Journal(root, STAGE).failed(BenchError("another has it", RESUMABLE))  # nothing to say

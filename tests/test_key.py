@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from paper import PAPER
 
-from bench import FULL, ablation, plan, prior_parts
+from bench import FULL, systems
 from bench.errors import BenchError, NotHere
-from bench.key import Stage, document, dump, key, kind, load, upstream
-from bench.plan import Row, shown, stages
-from bench.scale import MICRO, PAPER, REHEARSAL
-from bench.stages import Numerics, Prepared, Trials
+from bench.experiment import ablation
+from bench.experiment.graph import Row, shown, stages
+from bench.experiment.key import Stage, dump, load, upstream
+from bench.experiment.scale import MICRO, REHEARSAL
+from bench.experiment.stages import Numerics, Prepared, Trials
+from bench.prior import recipe
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,20 @@ class Fill(Stage):
 
 
 def test_equal_values_have_one_key_and_1_equals_1_0():
-    assert key(Dig(1)) == key(Dig(1.0))
-    assert key(Dig(1)) != key(Dig(1.5))
+    assert Dig(1).key == Dig(1.0).key
+    assert Dig(1).key != Dig(1.5).key
 
 
 def test_a_field_that_is_not_compared_is_no_part_of_the_key():
     assert Dig(1, "by hand") == Dig(1, "by machine")
-    assert key(Dig(1, "by hand")) == key(Dig(1, "by machine"))
+    assert Dig(1, "by hand").key == Dig(1, "by machine").key
 
 
 def test_the_key_holds_the_upstream_stages_and_their_versions(monkeypatch):
-    before = key(Fill(Dig(1)))
-    assert key(Fill(Dig(2))) != before
+    before = Fill(Dig(1)).key
+    assert Fill(Dig(2)).key != before
     monkeypatch.setattr(Dig, "version", 2)
-    assert key(Fill(Dig(1))) != before
+    assert Fill(Dig(1)).key != before
 
 
 def test_the_key_names_the_kind_so_that_two_kinds_with_the_same_fields_differ():
@@ -53,27 +56,27 @@ def test_the_key_names_the_kind_so_that_two_kinds_with_the_same_fields_differ():
         depth: float
         kind_of_drill: ClassVar[str] = "hand"
 
-    assert key(Drill(1)) != key(Dig(1))
-    assert kind(Drill(1)) == "drill"
+    assert Drill(1).key != Dig(1).key
+    assert Drill(1).kind == "drill"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_without_a_canonical_form_raises(value):
     with pytest.raises(ValueError, match="canonical"):
-        key(Dig(value))
+        _ = Dig(value).key
 
 
 @pytest.mark.parametrize("value", [Path("x"), {1, 2}, [1], print, b"x"])
 def test_a_type_without_a_canonical_form_raises(value):
     with pytest.raises(TypeError, match="canonical"):
-        key(Dig(value))
+        _ = Dig(value).key
 
 
 def test_upstream_finds_stages_inside_plain_values():
     fill = Fill(Dig(3), (1.0, 2.5))
     assert list(upstream(fill)) == [Dig(3)]
-    assert '"layers":[1,2.5]' in document(fill)
-    assert key(replace(fill, layers=(1.0,))) != key(fill)
+    assert '"layers":[1,2.5]' in fill.document
+    assert replace(fill, layers=(1.0,)).key != fill.key
 
 
 def every(at):
@@ -82,7 +85,7 @@ def every(at):
     for name in ablation.names():
         for variant in ablation.load(name).variants:
             with suppress(NotHere):
-                row = Row(variant.name, 0, "real", plan.plan(variant, at.items(), at, 0))
+                row = Row(variant.name, 0, "real", systems.plan(variant, at.items(), at, 0))
                 found |= dict.fromkeys(stages(shown(row)))
     return list(found)
 
@@ -92,7 +95,7 @@ def test_every_stage_of_every_ablation_is_read_back_as_it_was(at):
     found = every(at)
     assert len(found) > 200
     for stage in found:
-        again = load(dump(stage), key(stage))
+        again = load(dump(stage), stage.key)
         assert again == stage
         assert repr(again) == repr(stage)  # 1 and 1.0 are equal, and so is what is not compared
 
@@ -100,28 +103,28 @@ def test_every_stage_of_every_ablation_is_read_back_as_it_was(at):
 def test_a_systems_own_stages_and_frozen_parts_are_read_back_too():
     kinds = {type(stage).__module__ for stage in every(MICRO)}
     assert {"bench.systems.guided", "bench.systems.linear", "bench.systems.brain2image"} <= kinds
-    for part in prior_parts.recipe(Numerics()).values():
-        assert load(dump(part), key(part)) == part
+    for part in recipe.recipe(Numerics()).values():
+        assert load(dump(part), part.key) == part
 
 
 def test_where_a_file_lies_is_written_out_from_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trials = Trials(Prepared("mine", "ab", 4, 64, 128.0, path="data/mine"), (0,), (5, 95))
-    assert load(dump(trials), key(trials)).world.path == str(tmp_path / "data/mine")
+    assert load(dump(trials), trials.key).world.path == str(tmp_path / "data/mine")
 
 
 def trials():
-    return plan.plan(FULL, MICRO.items(), MICRO, 0).items.trials
+    return systems.plan(FULL, MICRO.items(), MICRO, 0).items.trials
 
 
 @pytest.mark.parametrize(("old", "new", "why"), [
-    ("bench.stages.Trials", "os.Trials", "no class of the suite"),
-    ("bench.stages.Trials", "bench.stages.subprocess.Popen", "no class of this suite"),
-    ("bench.stages.Trials", "bench.store.Store", "no frozen dataclass"),
-    ("bench.stages.Trials", "bench.stages.replace", "no frozen dataclass"),
-    ("bench.stages.Trials", "bench.run.Outcome", "no frozen dataclass"),
-    ("bench.stages.Trials", "bench.variant.On", "other fields"),
-    ("bench.stages.Trials", "bench..Trials", "no class of the suite"),
+    ("bench.experiment.stages.Trials", "os.Trials", "no class of the suite"),
+    ("bench.experiment.stages.Trials", "bench.experiment.stages.subprocess.Popen", "no class of this suite"),
+    ("bench.experiment.stages.Trials", "bench.store.store.Store", "no frozen dataclass"),
+    ("bench.experiment.stages.Trials", "bench.experiment.stages.replace", "no frozen dataclass"),
+    ("bench.experiment.stages.Trials", "bench.execute.runner.Outcome", "no frozen dataclass"),
+    ("bench.experiment.stages.Trials", "bench.experiment.variant.On", "other fields"),
+    ("bench.experiment.stages.Trials", "bench..Trials", "no class of the suite"),
     ('"window"', '"door"', "other fields: door, window"),
     ('"version": 3', '"version": 2', "version 2 of Trials, and this suite has 3"),
     ('"split": "item"', '"split": "block"', "another stage than its name says"),
@@ -133,16 +136,16 @@ def test_a_request_that_was_tampered_with_is_refused_in_one_line(old, new, why):
     text = dump(trials())
     assert old in text
     with pytest.raises(BenchError) as refused:
-        load(text.replace(old, new, 1), key(trials()))
+        load(text.replace(old, new, 1), trials().key)
     assert why in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert key(trials())[:12] in str(refused.value)
+    assert trials().key[:12] in str(refused.value)
 
 
 def test_a_request_of_another_stage_is_refused():
     other = replace(trials(), split="block")
     with pytest.raises(BenchError, match="another stage"):
-        load(dump(other), key(trials()))
+        load(dump(other), trials().key)
 
 
 def test_a_value_that_has_no_plain_form_is_not_written():

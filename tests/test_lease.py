@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from bench import lease
 from bench.errors import BenchError
 from bench.runtime import Stopped
+from bench.store import lease
 
 KEY = "ab" * 32
 OTHER = """
@@ -180,7 +180,7 @@ def test_a_signal_that_comes_as_a_lease_s_file_is_made_leaves_none(folder, monke
         os.close(really(*arguments))
         raise Stopped
 
-    monkeypatch.setattr("bench.lease.os.open", told)
+    monkeypatch.setattr("bench.store.lease.os.open", told)
     with pytest.raises(Stopped), lease.taken(folder, "k", "stage"):
         pass
     assert list(folder.iterdir()) == []

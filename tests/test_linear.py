@@ -9,22 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 from safetensors.numpy import load_file
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from bench import On, plan
-from bench.build import build
+from bench import On, systems
+from bench.cost.systems import linear
 from bench.errors import BenchError
-from bench.items import load
-from bench.key import kind
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.scale import MICRO, REHEARSAL
+from bench.experiment.stages import Targets
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER, REHEARSAL
-from bench.stages import Targets
-from bench.systems import linear
 from bench.systems.linear import ALPHAS, Factors, ImageToImage, Spec
 from bench.train import linear as train
+from bench.train.items import load
 from models import configurations, frozen
 
 ITEMS = MICRO.items()
@@ -32,11 +33,11 @@ MANY = (1e-2, 1.0, 1e2, 1e4)
 
 
 def pictures(spec, items=ITEMS, scale=MICRO, seed=0) -> ImageToImage:
-    return plan.plan(spec, items, scale, seed).pictures
+    return systems.plan(spec, items, scale, seed).pictures
 
 
 def built(stage, store):
-    for one in plan.stages([stage], store.has):
+    for one in graph.stages([stage], store.has):
         build(one, store)
     return store.path(stage)
 
@@ -145,11 +146,11 @@ def test_settings_and_the_eeg_change_pictures_and_share_what_does_not_depend_on_
     for options, eeg in (({"condition": False}, "real"), ({"latent": False}, "real"), ({"restandardise": True}, "real"),
                          ({}, "shuffled")):
         stage = pictures(Spec("row", **options), replace(ITEMS, eeg=eeg))
-        assert {kind(one) for one in plan.stages([stage], micro.has)} <= {"imagetoimage"}
+        assert {one.kind for one in graph.stages([stage], micro.has)} <= {"imagetoimage"}
         drawn.append(np.load(built(stage, micro) / "pictures.npy"))
     assert len({one.tobytes() for one in drawn}) == 5
     seeded = pictures(Spec("both"), seed=1)
-    assert [kind(one) for one in plan.stages([seeded], micro.has)] == ["imagetoimage"]
+    assert [one.kind for one in graph.stages([seeded], micro.has)] == ["imagetoimage"]
 
 
 def test_restandardised_predictions_have_the_mean_and_deviation_of_the_training_targets(micro, both):
@@ -226,7 +227,7 @@ def test_the_real_sizes_and_what_they_cost():
     stage = pictures(Spec("row"), PAPER.items(), PAPER)
     assert [linear.outputs(ridge) for ridge in (stage.latent, stage.condition)] == [
         4 * (configurations.PIXELS // 8)**2, configurations.TOKENS * configurations.WIDTH]
-    costs = {kind(one): linear.cost(one) for one in (stage, stage.latent, stage.factors)}
+    costs = {one.kind: linear.cost(one) for one in (stage, stage.latent, stage.factors)}
     assert costs["factors"].flops > 4 * 1600**2 * 65536
     assert costs["ridge"].flops == 2 * 1600 * 1600 * 16384 * (len(ALPHAS) + 1)
     assert costs["ridge"].disk == 4 * 1600 * 16384

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import FULL, plan
+from bench import FULL, systems
+from bench.experiment.scale import MICRO, TINY
 from bench.runtime import Runtime
-from bench.scale import MICRO, TINY
 from bench.train.pretrain import baselines, pretrain
 from models.encoders.msm_vit import Encoder
 from models.mae import MaskedAutoencoder
@@ -80,7 +80,7 @@ def test_the_simple_predictors_are_what_they_are_called():
 
 
 def test_pretraining_learns_says_what_it_reached_and_is_the_same_when_repeated(micro, tmp_path):
-    stage = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    stage = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
     stage = replace(stage, schedule=replace(stage.schedule, steps=60))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -102,7 +102,7 @@ def test_the_sizes_of_table_2_are_in_the_papers_order():
 def test_windows_of_held_out_recordings_are_never_trained_on(micro):
     from bench.train.pretrain import _windows
 
-    folder = micro.path(plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start.corpus)
+    folder = micro.path(systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start.corpus)
     index, windows = pd.read_csv(folder / "index.csv"), np.load(folder / "windows.npy")
     train, held_out = _windows(folder)
     assert 0 < len(held_out) < len(train)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from paper import PAPER
 
-from bench import FULL, ablation, encoders, plan
-from bench.key import kind
+from bench import FULL, systems
+from bench.experiment import ablation, encoders, graph
+from bench.experiment.scale import MICRO, REHEARSAL, TINY
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER, REHEARSAL, TINY
 from bench.train.pretrain import pretrain
 from models.encoders import msm_channel, msm_grid, msm_vit
 from models.encoders.msm_grid import grid
@@ -94,7 +95,7 @@ def test_what_is_masked_is_not_seen_and_is_what_the_loss_is_about(kind):
 @pytest.mark.parametrize("name", ["per channel", "grid"])
 def test_pre_training_on_other_tokens_learns(name, micro, tmp_path):
     variant = ablation.load("masking").chosen([name])[0]
-    start = plan.plan(variant, MICRO.items(), MICRO, 0).pictures.model.start
+    start = systems.plan(variant, MICRO.items(), MICRO, 0).pictures.model.start
     encoders.keep(start.encoder, tmp_path / "encoders")
     stage = replace(start, schedule=replace(start.schedule, steps=60))
     pretrain(stage, micro.path, tmp_path, Runtime(encoders=tmp_path / "encoders"))
@@ -107,10 +108,10 @@ def test_pre_training_on_other_tokens_learns(name, micro, tmp_path):
 def test_the_ablations_plan_at_every_scale_and_share_what_they_can(name, rows, pretrained, scale):
     loaded = ablation.load(name)
     assert len(loaded.variants) == rows
-    scores = [plan.plan(variant, scale.items(), scale, 0) for variant in loaded.variants]
-    counted = [kind(stage) for stage in plan.stages(scores)]
+    scores = [systems.plan(variant, scale.items(), scale, 0) for variant in loaded.variants]
+    counted = [stage.kind for stage in graph.stages(scores)]
     assert (counted.count("pretrain"), counted.count("finetune")) == (pretrained, rows)
-    assert {one.pictures.model.start.mask_ratio for one in scores if kind(one.pictures.model.start) == "pretrain"} == {
+    assert {one.pictures.model.start.mask_ratio for one in scores if one.pictures.model.start.kind == "pretrain"} == {
         FULL.mask_ratio}
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import FULL, On, plan
-from bench.build import build
-from bench.scale import MICRO
+from bench import FULL, On, systems
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
 from bench.statistics import verdicts
-from bench.store import Store
+from bench.store.store import Store
 
 PAIRS, SEEDS = 20, 3
 SCALE = replace(MICRO, pretrain_seeds="each")
@@ -35,8 +36,8 @@ def top1(variant, store):
     """Top-1 accuracy of every test picture under every seed, [seeds, pictures]."""
     rows = []
     for seed in range(SEEDS):
-        score = plan.plan(variant, SCALE.items(), SCALE, seed)
-        for stage in plan.stages([score], store.has):
+        score = systems.plan(variant, SCALE.items(), SCALE, seed)
+        for stage in graph.stages([score], store.has):
             build(stage, store)
         items = pd.read_csv(store.path(score) / "items.csv.gz")
         rows.append(items.groupby("picture")["top1_label"].mean().to_numpy())

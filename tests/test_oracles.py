@@ -26,7 +26,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
-from bench import gallery, metrics
+from bench import images, metrics
 from models import extractors
 
 TOLERANCE = {  # relative, in float64, and in float32 for networks
@@ -413,7 +413,7 @@ def test_ssim_in_float32_loses_digits_and_ours_is_the_formula():
 def test_pictures_are_resized_for_fid_by_antialiased_bicubic_and_not_as_torch_fidelity_would():
     picture = np.random.default_rng(11).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
-    ours = torch.from_numpy(gallery.resize(picture, (299, 299))).permute(2, 0, 1)[None]
+    ours = torch.from_numpy(images.resize(picture, (299, 299))).permute(2, 0, 1)[None]
     bicubic = torch.nn.functional.interpolate(tensor, (299, 299), mode="bicubic", antialias=True)
     tensorflow = interpolate_bilinear_2d_like_tensorflow1x(tensor, (299, 299), align_corners=False)
     assert (ours - bicubic.clamp(0, 255)).abs().mean() < 0.5

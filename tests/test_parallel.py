@@ -9,11 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import FULL, plan
+from bench import FULL, systems
 from bench.errors import BenchError
-from bench.key import key
+from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
-from bench.scale import MICRO
 from bench.train.finetune import finetune
 from bench.train.loop import read
 from bench.train.parallel import launch
@@ -21,7 +20,7 @@ from bench.train.pretrain import pretrain
 
 
 def tuned(**numerics):
-    stage = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
+    stage = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
     stage = replace(stage, schedule=replace(stage.schedule, steps=11))
     return replace(stage, numerics=replace(stage.numerics, **numerics))
 
@@ -59,7 +58,7 @@ def test_two_processes_pretrain_as_one_does_and_keep_the_state_of_both(micro, tm
     (tmp_path / "saving.py").write_text(SAVING)
     monkeypatch.syspath_prepend(tmp_path)
     one, two = both((pretrain, importlib.import_module("saving").pretrain), first(), micro, tmp_path)
-    _, state = read(tmp_path / "work", key(first(world_size=2)))
+    _, state = read(tmp_path / "work", first(world_size=2).key)
     own = state["own"]
     assert len(own) == 2
     assert not torch.equal(own[0]["random"][0], own[1]["random"][0])  # dropout differs between their items

@@ -10,17 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from formats import write_things
+from paper import PAPER
 
-from bench import FULL, On, ablation, places, plan
-from bench.build import build
-from bench.data import own, prepared, shards, things
+from bench import FULL, On, systems
+from bench.data import own, prepared, things
 from bench.data.pictures import CLASSES, draw_scenes, render
 from bench.errors import ENVIRONMENT, BenchError, NotHere
-from bench.items import load
-from bench.scale import PAPER, REHEARSAL, TINY
-from bench.stages import Items, Trials
-from bench.store import Store
+from bench.execute.build import build
+from bench.experiment import ablation, datasets, graph
+from bench.experiment.scale import REHEARSAL, TINY
+from bench.experiment.stages import Items, Trials
+from bench.setup import places
+from bench.setup import rows as rows_
+from bench.store.store import Store
 from bench.systems import captions
+from bench.train.items import load
 
 RNG = np.random.default_rng(0)
 SCENES = draw_scenes(24, 3, RNG)
@@ -53,7 +57,7 @@ def data(tmp_path):
 
 
 def test_what_is_written_is_what_was_given(data):
-    world = prepared.find("mine", data)
+    world = datasets.find_pairs("mine", data)
     assert (world.n_chans, world.n_times, world.sfreq) == (5, 40, 100.0)
     assert prepared.verify(data / "mine") == []
     assert np.array_equal(np.load(data / "mine/eeg_1-40.npy"), EEG.astype(np.float16))
@@ -70,11 +74,11 @@ def test_what_is_written_is_what_was_given(data):
 
 
 def test_the_same_arrays_are_the_same_data_set_and_others_another(data, tmp_path):
-    first = prepared.find("mine", data)
+    first = datasets.find_pairs("mine", data)
     own.prepare(data / "mine", **arguments())
-    assert prepared.find("mine", data) == first
+    assert datasets.find_pairs("mine", data) == first
     own.prepare(data / "mine", **arguments(eeg=EEG + 1))
-    assert prepared.find("mine", data) != first
+    assert datasets.find_pairs("mine", data) != first
 
 
 def test_further_splits_columns_and_names_of_electrodes_are_kept(tmp_path):
@@ -82,7 +86,7 @@ def test_further_splits_columns_and_names_of_electrodes_are_kept(tmp_path):
     own.prepare(tmp_path / "mine", **arguments(
         **trials(part_block=block, session=np.ones(48, int), item=np.arange(100, 148)), ch_names=names,
         leaky={"item": "yes: blocks of one class", "block": "no: whole blocks"}))
-    world = prepared.find("mine", tmp_path)
+    world = datasets.find_pairs("mine", tmp_path)
     assert json.loads((tmp_path / "mine/manifest.json").read_text())["ch_names"] == names
     assert prepared.leaky(world, "block") == "no: whole blocks"
     store = Store(tmp_path / "store")
@@ -145,16 +149,16 @@ def test_a_name_that_is_none_is_refused(name, tmp_path):
 
 def test_a_scale_is_put_on_a_data_set_and_keeps_everything_else(data):
     at = places.asked(options(data))
-    assert at == replace(TINY, world=prepared.find("mine", data), people=(3, 7), subjects=(3, 7), band=(1.0, 40.0),
+    assert at == replace(TINY, world=datasets.find_pairs("mine", data), people=(3, 7), subjects=(3, 7), band=(1.0, 40.0),
                          fixed=(0, 1, 2, 3))
     assert at.items().trials == Trials(at.world, (3, 7), (1.0, 40.0))
     with pytest.raises(NotHere, match=r"scale tiny has no corpus for pre-training .* mine, \[5, 40\]"):
-        plan.plan(FULL, at.items(), at, 0)
-    assert plan.plan(replace(FULL, mask_ratio=None), at.items(), at, 0).pictures.model.items.trials == at.items().trials
-    rows = plan.rows([captions.Spec()], at, [0])
+        systems.plan(FULL, at.items(), at, 0)
+    assert systems.plan(replace(FULL, mask_ratio=None), at.items(), at, 0).pictures.model.items.trials == at.items().trials
+    rows = rows_.rows([captions.Spec()], at, [0])
     assert [row.items for row in rows] == ["real", "captions", "readout", "readout"]
     with pytest.raises(NotHere, match="PLMS cannot begin"):
-        plan.plan(On(captions.Spec(), "plms", sampling={"sampler": "plms"}), at.items(), at, 0)
+        systems.plan(On(captions.Spec(), "plms", sampling={"sampler": "plms"}), at.items(), at, 0)
     assert places.asked(options(data, pairs=None)) == TINY
 
 
@@ -188,8 +192,8 @@ def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
         (data / "corpora" / name / "manifest.json").write_text(json.dumps({
             "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times}}))
     at = places.asked(options(data, corpus="same"))
-    assert at.corpus == shards.find("same", data)
-    assert plan.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
+    assert at.corpus == datasets.find_corpus("same", data)
+    assert systems.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
     with pytest.raises(BenchError, match=r"corpus other has windows \[128, 512\], data set mine has EEG \[5, 40\]"):
         places.asked(options(data, corpus="other"))
     with pytest.raises(BenchError, match="--corpus same: scale tiny has a corpus of its own"):
@@ -210,7 +214,7 @@ def test_scale_paper_is_put_on_one_and_the_rehearsal_is_not(data):
 
 
 def things_rows(at, name="guided_encoders"):
-    return plan.stages([plan.plan(v, at.items(), at, 0) for v in ablation.load(name).variants])
+    return graph.stages([systems.plan(v, at.items(), at, 0) for v in ablation.load(name).variants])
 
 
 @pytest.mark.parametrize(("variant", "n_chans", "n_times"), [("nice", 63, 248), ("gifford", 17, 80)])
@@ -219,7 +223,7 @@ def test_a_prepared_things_eeg2_of_either_variant_is_what_protocol_things_is_abo
     things.prepare(tmp_path / "source", tmp_path / "things_eeg2", tmp_path / "source" / "images", val_concepts=2,
                    size=16)
     at = places.placed(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
-    assert at.things == replace(PAPER.things, world=prepared.find("things_eeg2", tmp_path))
+    assert at.things == replace(PAPER.things, world=datasets.find_pairs("things_eeg2", tmp_path))
     assert at.world == PAPER.world
     planned = things_rows(at)
     assert {stage.world for stage in planned if isinstance(stage, Trials)} == {at.things.world}
@@ -245,10 +249,10 @@ def test_things_eeg2_is_asked_for_by_the_rows_that_are_about_it_alone(tmp_path):
 def test_pretraining_on_protocol_things_needs_a_corpus_of_its_windows():
     full = On(FULL, "full", protocol="things")
     with pytest.raises(NotHere, match=r"no corpus for pre-training whose windows .* things_eeg2, \[63, 248\]"):
-        plan.plan(full, PAPER.items(), PAPER, 0)
+        systems.plan(full, PAPER.items(), PAPER, 0)
     fits = replace(PAPER, corpus=replace(PAPER.corpus, name="mine", n_chans=63, n_times=248))
-    assert plan.plan(full, fits.items(), fits, 0).pictures.model.start.corpus.world == fits.corpus
-    fresh = plan.plan(replace(full, of=replace(FULL, mask_ratio=None)), PAPER.items(), PAPER, 0)
+    assert systems.plan(full, fits.items(), fits, 0).pictures.model.start.corpus.world == fits.corpus
+    fresh = systems.plan(replace(full, of=replace(FULL, mask_ratio=None)), PAPER.items(), PAPER, 0)
     assert fresh.items.trials.world == PAPER.things.world
     with pytest.raises(NotHere, match=r"imagenet_eeg, \[128, 512\]"):
-        plan.plan(FULL, fits.items(), fits, 0)
+        systems.plan(FULL, fits.items(), fits, 0)

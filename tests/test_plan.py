@@ -6,26 +6,28 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from paper import PAPER
 from timm.data import ImageNetInfo
 
-from bench import FULL, On, ablation, plan
+from bench import FULL, On, systems
 from bench.errors import BenchError, NotHere
-from bench.key import key, kind
-from bench.scale import PAPER, TINY
-from bench.stages import Pretrain, Readout
+from bench.experiment import ablation, graph
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Pretrain, Readout
+from bench.experiment.variant import Variant
+from bench.setup import rows as rows_
 from bench.systems import captions
-from bench.variant import Variant
 
 
 def planned(variant=FULL, scale=TINY, seed=0, eeg="real"):
     """kind -> keys of the stages of one row."""
-    stages = plan.stages([plan.plan(variant, scale.items(eeg), scale, seed)])
-    return {name: {key(s) for s in stages if kind(s) == name} for name in {kind(s) for s in stages}}
+    stages = graph.stages([systems.plan(variant, scale.items(eeg), scale, seed)])
+    return {name: {s.key for s in stages if s.kind == name} for name in {s.kind for s in stages}}
 
 
 def test_table2_at_one_seed_is_8_pretrainings_15_finetunings_15_generations_15_scorings_and_the_controls():
-    table = plan.rows(ablation.load("table2").variants, TINY, [0])
-    counted = {name: (own, extra) for name, own, extra, _ in plan.counts(table, lambda stage: False)}
+    table = rows_.rows(ablation.load("table2").variants, TINY, [0])
+    counted = {name: (own, extra) for name, own, extra, _ in graph.counts(table, lambda stage: False)}
     assert counted["pretrain"] == (8, 0)
     assert counted["finetune"] == (15, 0)
     assert counted["generate"] == (15, 2)
@@ -36,19 +38,19 @@ def test_table2_at_one_seed_is_8_pretrainings_15_finetunings_15_generations_15_s
 def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
     variants = ablation.load("table2").variants
     for choice, expected in (("each", 24), ("one", 8)):
-        table = plan.rows(variants, replace(TINY, pretrain_seeds=choice), [0, 1, 2])
-        assert Counter(map(kind, plan.stages(row.stage for row in table)))["pretrain"] == expected
+        table = rows_.rows(variants, replace(TINY, pretrain_seeds=choice), [0, 1, 2])
+        assert Counter(stage.kind for stage in graph.stages(row.stage for row in table))["pretrain"] == expected
 
 
 def test_what_is_stored_hides_what_lies_above_it():
-    score = plan.plan(FULL, TINY.items(), TINY, 0)
-    left = plan.stages([score], stored=lambda stage: kind(stage) in ("generate", "trials"))
-    assert [kind(stage) for stage in left] == ["reference", "score"]
+    score = systems.plan(FULL, TINY.items(), TINY, 0)
+    left = graph.stages([score], stored=lambda stage: stage.kind in ("generate", "trials"))
+    assert [stage.kind for stage in left] == ["reference", "score"]
 
 
 def test_generating_reads_what_fine_tuning_began_from():
-    generate = plan.plan(FULL, TINY.items(), TINY, 0).pictures
-    assert any(isinstance(stage, Pretrain) for stage in plan.needs(generate))
+    generate = systems.plan(FULL, TINY.items(), TINY, 0).pictures
+    assert any(isinstance(stage, Pretrain) for stage in graph.needs(generate))
 
 
 WEIGHTS = {"finetune", "generate", "score"}
@@ -132,7 +134,7 @@ def test_a_system_on_items_that_do_not_exist_is_refused(wrong, said):
 
 def test_a_classifier_that_draws_nothing_is_built_once_for_all_seeds_and_eegnet_once_for_each():
     variants = [captions.Spec(name, classes=name) for name in ("ridge", "eegnet")]
-    built = plan.stages(row.stage for row in plan.rows(variants, TINY, [0, 1]))
+    built = graph.stages(row.stage for row in rows_.rows(variants, TINY, [0, 1]))
     kinds = Counter(stage.classifier for stage in built if isinstance(stage, Readout))
     assert kinds == {"ridge": 1, "eegnet": 2}
 
@@ -151,7 +153,7 @@ def test_an_unknown_encoder_or_size_is_refused_naming_those_that_exist():
 
 def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_it():
     whole = planned()
-    longer = plan.plan(On(FULL, "longer", epochs=600), TINY.items(), TINY, 0).pictures.model
+    longer = systems.plan(On(FULL, "longer", epochs=600), TINY.items(), TINY, 0).pictures.model
     assert longer.schedule == replace(TINY.finetune, steps=2 * TINY.finetune.steps)
     finer = planned(On(FULL, "finer", sampling={"steps": 50}))
     assert finer["finetune"] == whole["finetune"]
@@ -165,8 +167,8 @@ def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_i
 
 
 def test_table2_at_the_papers_scale_is_8_15_15_15_before_any_data_or_weights_are_there():
-    table = plan.rows(ablation.load("table2").variants, PAPER, [0])
-    counted = {name: own for name, own, _, _ in plan.counts(table, lambda stage: False)}
+    table = rows_.rows(ablation.load("table2").variants, PAPER, [0])
+    counted = {name: own for name, own, _, _ in graph.counts(table, lambda stage: False)}
     assert [counted[name] for name in ("pretrain", "finetune", "generate", "score")] == [8, 15, 15, 15]
 
 
@@ -178,13 +180,13 @@ def test_the_tiny_world_has_no_published_splits():
 def test_a_recorded_data_set_has_no_other_world_and_no_blank_interval():
     for wrong in ({"world": {"order": "blocked"}}, {"window": "blank"}):
         with pytest.raises(NotHere, match="imagenet_eeg holds what was recorded"):
-            plan.plan(On(FULL, "other", **wrong), PAPER.items(), PAPER, 0)
-    moved = plan.plan(On(FULL, "other", band=(14.0, 70.0), split="subject"), PAPER.items(), PAPER, 0).items.trials
+            systems.plan(On(FULL, "other", **wrong), PAPER.items(), PAPER, 0)
+    moved = systems.plan(On(FULL, "other", band=(14.0, 70.0), split="subject"), PAPER.items(), PAPER, 0).items.trials
     assert (moved.band, moved.split) == ((14.0, 70.0), "subject")
 
 
 def test_at_the_papers_scale_the_released_codes_row_differs_in_every_field_that_its_parts_differ_in():
-    rows = {v.name: plan.plan(v, PAPER.items(), PAPER, 0).pictures for v in ablation.load("released_code").variants}
+    rows = {v.name: systems.plan(v, PAPER.items(), PAPER, 0).pictures for v in ablation.load("released_code").variants}
     every = rows["all of them"]
     assert every.model.start.mask_ratio == 0.1
     assert every.model.start.encoder.mlp_ratio == 1.0
@@ -205,12 +207,12 @@ def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
 
 def test_guidance_without_dropped_conditions_is_refused():
     with pytest.raises(BenchError, match="guidance 7.5 needs a condition that is dropped"):
-        plan.plan(On(FULL, "guided", sampling={"guidance": 7.5}), PAPER.items(), PAPER, 0)
+        systems.plan(On(FULL, "guided", sampling={"guidance": 7.5}), PAPER.items(), PAPER, 0)
 
 
 def test_several_processes_are_in_the_keys_of_the_trainings_alone():
     before, after = planned(), planned(scale=replace(TINY, numerics=replace(TINY.numerics, world_size=2)))
-    score = plan.plan(FULL, TINY.items(), replace(TINY, numerics=replace(TINY.numerics, world_size=2)), 0)
+    score = systems.plan(FULL, TINY.items(), replace(TINY, numerics=replace(TINY.numerics, world_size=2)), 0)
     assert before["targets"] == after["targets"]
     assert before["reference"] == after["reference"]
     assert score.pictures.model.numerics.world_size == score.pictures.model.start.numerics.world_size == 2
@@ -218,7 +220,7 @@ def test_several_processes_are_in_the_keys_of_the_trainings_alone():
 
 
 def test_every_seed_has_a_classifier_of_the_eeg_and_one_that_draws_nothing_is_built_once():
-    rows = [row for row in plan.rows([FULL], TINY, [0, 1]) if row.items == "readout"]
+    rows = [row for row in rows_.rows([FULL], TINY, [0, 1]) if row.items == "readout"]
     assert [(row.variant, row.seed) for row in rows] == [
         ("ridge classifier", 0), ("ridge classifier", 1), ("eegnet classifier", 0), ("eegnet classifier", 1)]
     assert len({row.stage for row in rows}) == 3

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from bench import FULL, build, plan
-from bench.pool import Pool
-from bench.scale import MICRO
-from bench.stages import Trials
-from bench.store import Store
+from bench import FULL, systems
+from bench.execute import build
+from bench.execute.pool import Pool
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Trials
+from bench.store.store import Store
 from bench.train import loop
 
 TRIALS = Trials(MICRO.world, MICRO.subjects, MICRO.band)
@@ -51,7 +53,7 @@ def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_wor
 
 
 def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there_to_the_same_bytes(micro, tmp_path):
-    first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    first = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
     stage = replace(first, schedule=replace(first.schedule, steps=120))
     with Pool(1, micro.root, "cpu") as pool:
         pool.submit(stage)
@@ -68,7 +70,7 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
     assert steps[0] >= step
     assert not micro.checkpoints(stage).exists()
     again = Store(tmp_path)
-    for above in plan.stages([stage])[:-1]:
+    for above in graph.stages([stage])[:-1]:
         again.path(above).parent.mkdir(parents=True, exist_ok=True)
         again.path(above).symlink_to(micro.path(above))
     whole = build.build(stage, again)
@@ -79,7 +81,7 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
 @pytest.mark.long
 def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_checkpoints_nor_its_result(
         micro, monkeypatch):
-    first = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    first = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
     stage = replace(first, schedule=replace(first.schedule, steps=110))
     monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "2")
     monkeypatch.setattr(loop, "EVERY", 0)

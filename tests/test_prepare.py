@@ -8,7 +8,7 @@ import socket
 import pytest
 from rich.console import Console
 
-from bench import prepare
+from bench.commands import data as command
 from bench.errors import ENVIRONMENT, OK, SOME_FAILED, USAGE, BenchError
 
 
@@ -40,8 +40,8 @@ def data(tmp_path_factory):
 
 def bench(*arguments) -> int:
     parser = argparse.ArgumentParser()
-    prepare.add_options(parser)
-    return prepare.main(parser.parse_args([str(argument) for argument in arguments]), Console(soft_wrap=True))
+    command.add_options(parser)
+    return command.main(parser.parse_args([str(argument) for argument in arguments]), Console(soft_wrap=True))
 
 
 def files(folder):
@@ -151,7 +151,7 @@ def test_a_folder_of_data_that_cannot_be_written_is_an_error_of_the_environment(
     refused("a folder that can be written is needed", "prepare", "fake", "--data", tmp_path / "file", code=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("name", list(prepare.PAIRS))
+@pytest.mark.parametrize("name", list(data.PAIRS))
 def test_a_data_set_that_is_prepared_from_files_says_which(name, tmp_path):
     refused(rf"{name} is prepared from its published files: --from DIR with\n  ", "prepare", name)
     refused("a folder with the files of", "prepare", name, "--from", tmp_path / "gone")

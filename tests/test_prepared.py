@@ -11,18 +11,17 @@ import pandas as pd
 import pytest
 from formats import save, write_imagenet_eeg
 
-from bench import items
-from bench.build import build
-from bench.data import imagenet_eeg, prepared
-from bench.data.prepared import Prepared
+from bench.data import imagenet_eeg, prepared, writing
 from bench.data.recordings import normalised
-from bench.data.rehearsal_files import WNIDS
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
-from bench.gallery import resize
-from bench.rehearsal_weights import write_rehearsal
-from bench.stages import Items, Numerics, Reference, Trials
-from bench.store import Store
-from bench.train import reference
+from bench.execute.build import build
+from bench.experiment import datasets
+from bench.experiment.stages import Items, Numerics, Prepared, Reference, Trials
+from bench.images import resize
+from bench.setup.rehearsal.files import WNIDS
+from bench.setup.rehearsal.weights import write_rehearsal
+from bench.store.store import Store
+from bench.train import items, prepared_trials, reference
 
 SUBJECTS, CLASSES, PER_CLASS = (2, 4, 5, 6), 2, 6
 
@@ -42,7 +41,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(root):
-    return prepared.find("imagenet_eeg", root)
+    return datasets.find_pairs("imagenet_eeg", root)
 
 
 def trials(world, **fields):
@@ -51,7 +50,7 @@ def trials(world, **fields):
 
 def written(stage, out):
     out.mkdir()
-    prepared.write(stage, out)
+    prepared_trials.write_prepared(stage, out)
     return pd.read_csv(out / "trials.csv"), np.load(out / "eeg.npy")
 
 
@@ -67,7 +66,7 @@ def refused(stage, out, *said, exit_code=USAGE):
 
 def copied(root, tmp_path):
     shutil.copytree(root, tmp_path / "data")
-    return tmp_path / "data" / "imagenet_eeg", prepared.find("imagenet_eeg", tmp_path / "data")
+    return tmp_path / "data" / "imagenet_eeg", datasets.find_pairs("imagenet_eeg", tmp_path / "data")
 
 
 def test_a_data_set_is_found_by_the_hash_of_its_manifest(root, world):
@@ -78,7 +77,7 @@ def test_a_data_set_is_found_by_the_hash_of_its_manifest(root, world):
 
 def test_an_absent_data_set_names_the_command(tmp_path):
     with pytest.raises(BenchError, match="bench data prepare imagenet_eeg --from DIR") as caught:
-        prepared.find("imagenet_eeg", tmp_path)
+        datasets.find_pairs("imagenet_eeg", tmp_path)
     assert caught.value.exit_code == ENVIRONMENT
 
 
@@ -87,7 +86,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "manifest.json").write_text(text)
     with pytest.raises(BenchError, match=r"manifest\.json") as caught:
-        prepared.find("some", tmp_path)
+        datasets.find_pairs("some", tmp_path)
     assert caught.value.exit_code == ENVIRONMENT
 
 
@@ -135,8 +134,8 @@ def test_columns_that_an_audit_reads_are_kept(root, tmp_path):
     table = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     table.assign(session=1, exemplar=table["picture"]).to_csv(folder / "trials.csv", index=False)
     manifest = json.loads((folder / "manifest.json").read_text())
-    prepared.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
-    rows, _ = written(trials(prepared.find("imagenet_eeg", tmp_path / "data")), tmp_path / "out")
+    writing.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    rows, _ = written(trials(datasets.find_pairs("imagenet_eeg", tmp_path / "data")), tmp_path / "out")
     assert rows.columns.tolist()[-2:] == ["session", "exemplar"]
 
 
@@ -176,7 +175,7 @@ def test_a_data_set_that_was_prepared_anew_is_another(root, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"options": {"size": 33}}))
     refused(trials(world), tmp_path / "out", f"not {world.sha256[:12]}", "prepared anew", exit_code=ENVIRONMENT)
-    assert prepared.find("imagenet_eeg", tmp_path / "data") != world
+    assert datasets.find_pairs("imagenet_eeg", tmp_path / "data") != world
 
 
 def test_a_file_that_is_missing_or_of_another_size_is_named(root, tmp_path):
@@ -207,7 +206,7 @@ def test_every_split_says_whether_it_leaks(world):
 
 
 def filled(out, text, error=None):
-    with prepared.preparing(out) as work:
+    with writing.preparing(out) as work:
         (work / "file").write_text(text)
         assert not out.exists() or (out / "file").read_text() != text
         if error:
@@ -263,7 +262,7 @@ def test_the_references_pictures_are_training_pictures_that_no_split_tests_on(wo
 def test_the_reference_of_a_prepared_world_is_what_the_judge_sees(world, tmp_path):
     import torch
 
-    from bench.train.targets import as_images
+    from bench.images import as_images
     from models import frozen
 
     judge = write_rehearsal(tmp_path / "weights", seed=0)["judge"]
@@ -285,8 +284,8 @@ def test_a_data_set_without_known_classes_has_a_reference_without_distractors(ro
     classes = pd.read_csv(folder / "classes.csv").assign(judge=-1)
     classes.to_csv(folder / "classes.csv", index=False)
     manifest = json.loads((folder / "manifest.json").read_text())
-    prepared.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
-    world = prepared.find("imagenet_eeg", tmp_path / "data")
+    writing.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    world = datasets.find_pairs("imagenet_eeg", tmp_path / "data")
     judge = write_rehearsal(tmp_path / "weights", seed=0)["judge"]
     built = build(replace(Reference(world, judge, 2, Numerics())), Store(tmp_path / "store"))
     assert (np.load(built / "hard.npy") == -1).all()

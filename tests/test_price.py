@@ -12,14 +12,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from paper import PAPER
 
-from bench import ablation, price, weights
+from bench import runtime
+from bench.cost import counting, flops, memory, networks, price, rates, sizes
 from bench.errors import ENVIRONMENT, USAGE, BenchError
-from bench.key import kind
-from bench.plan import Row, counts, plan, rows, stages
-from bench.scale import PAPER, TINY, Scale
-from bench.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
-from bench.systems import captions
+from bench.experiment import ablation
+from bench.experiment.graph import Row, counts, stages
+from bench.experiment.scale import TINY, Scale
+from bench.experiment.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
+from bench.setup import weights
+from bench.setup.rows import rows
+from bench.systems import captions, plan
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -63,8 +67,8 @@ def test_table2_takes_at_most_56_eflop_where_a_naive_plan_takes_94(table2):
     assert PAPER.pretrain.steps * PAPER.pretrain.batch == 500 * 120_000
     assert PAPER.finetune.steps * PAPER.finetune.batch == 300 * 1600
     assert (PAPER.sampling.sampler, PAPER.sampling.steps, PAPER.sampling.guidance) == ("dpmsolver++", 25, 1)
-    assert 50 * price.EXA < table2.flops <= 56 * price.EXA
-    assert table2.naive >= 94 * price.EXA
+    assert 50 * rates.EXA < table2.flops <= 56 * rates.EXA
+    assert table2.naive >= 94 * rates.EXA
     assert table2.flops < table2.unshared < table2.naive
 
 
@@ -76,7 +80,7 @@ def test_rows_and_kinds_add_up_to_the_same_total(table2):
 
 def test_rows_that_share_a_pretraining_pay_for_it_once(table2):
     first, *_, _, thirteenth, _ = table2.rows
-    pretraining = price.flops(of(table(["Full"]), Pretrain))
+    pretraining = flops.flops(of(table(["Full"]), Pretrain))
     assert thirteenth.variant == "13"
     assert first.added - thirteenth.added > pretraining
     assert thirteenth.alone - thirteenth.added > pretraining
@@ -85,8 +89,8 @@ def test_rows_that_share_a_pretraining_pay_for_it_once(table2):
 def test_a_pretraining_costs_its_steps_times_its_batch():
     stage = of(table(["11"]), Pretrain)
     longer = replace(stage, schedule=replace(stage.schedule, steps=2 * stage.schedule.steps))
-    assert price.flops(longer) == 2 * price.flops(stage)
-    assert price.flops(replace(stage, seed=7)) == price.flops(stage)
+    assert flops.flops(longer) == 2 * flops.flops(stage)
+    assert flops.flops(replace(stage, seed=7)) == flops.flops(stage)
 
 
 def test_what_is_stored_costs_nothing_more(table2):
@@ -97,14 +101,14 @@ def test_what_is_stored_costs_nothing_more(table2):
     assert all(line.stored == line.built for line in again.kinds)
     one = of(table(["8"]), Pretrain)
     less = price.price(table(), PLANNED, "h200", stored=lambda stage: stage == one)
-    assert table2.flops - less.flops == price.flops(one)
+    assert table2.flops - less.flops == flops.flops(one)
 
 
 def test_plms_takes_one_pass_more_than_steps_and_guidance_doubles_them():
     stage = of(table(["Full"]), Generate)
 
     def passes(**changes):
-        return price.evaluations(replace(stage, sampling=replace(stage.sampling, **changes)))
+        return flops.evaluations(replace(stage, sampling=replace(stage.sampling, **changes)))
 
     assert passes() == 25
     assert passes(guidance=2.0) == 50
@@ -115,25 +119,25 @@ def test_crops_drawn_in_training_cost_an_encoding_in_every_step_and_none_before(
     rows = table(["Full"])
     stored, finetune = of(rows, Targets), of(rows, Finetune)
     online = replace(stored, views=0)
-    assert price.flops(stored) - price.flops(online) == 2000 * 16 * price.vae_flops("encode")
-    more = price.flops(replace(finetune, targets=online)) - price.flops(finetune)
-    assert more == 300 * 1600 * price.vae_flops("encode")
+    assert flops.flops(stored) - flops.flops(online) == 2000 * 16 * networks.vae_flops("encode")
+    more = flops.flops(replace(finetune, targets=online)) - flops.flops(finetune)
+    assert more == 300 * 1600 * networks.vae_flops("encode")
 
 
 def test_a_frozen_encoder_sees_every_trial_once():
     rows = table(["13", "14"])
     thirteenth, fourteenth = (row.stage.pictures.model for row in rows[:2])
-    once = price.flops(replace(fourteenth, schedule=replace(fourteenth.schedule, steps=0)))
-    encoder = price.encoder_flops(fourteenth.start.encoder, 128, 512)
+    once = flops.flops(replace(fourteenth, schedule=replace(fourteenth.schedule, steps=0)))
+    encoder = networks.encoder_flops(fourteenth.start.encoder, 128, 512)
     assert once == 1600 * encoder[0]
-    assert price.flops(thirteenth) - price.flops(fourteenth) > 300 * 1600 * encoder[1] - 2 * once
+    assert flops.flops(thirteenth) - flops.flops(fourteenth) > 300 * 1600 * encoder[1] - 2 * once
 
 
 def test_a_network_of_unknown_size_is_named_and_not_priced():
     rows = table(["1"], replace(PLANNED, networks=("swav",)))
     text = price.price(rows, PLANNED, "h100").render()
     assert "swav" in next(line for line in text.splitlines() if "not counted" in line)
-    assert price.flops(of(rows, Score)) > 0
+    assert flops.flops(of(rows, Score)) > 0
 
 
 def test_hours_are_flops_over_the_stated_rate(table2):
@@ -150,28 +154,28 @@ def test_more_gpus_change_the_time_and_not_the_price(table2):
 
 
 def test_a_small_gpu_gets_smaller_micro_batches_that_fit():
-    memory = price.memory(of(table(["Full"]), Finetune))
-    large, small = price.GPUS["h200"], price.GPUS["4090"]
-    assert memory.micro(large) == memory.batch == 25
-    assert 1 <= memory.micro(small) < 25
-    assert memory.peak(small) <= price.HEADROOM * small.gigabytes * 1e9 < memory.peak(large)
-    assert price.Memory(10**12, 1, 4).micro(large) == 0
+    needed = memory.memory(of(table(["Full"]), Finetune))
+    large, small = runtime.GPUS["h200"], runtime.GPUS["4090"]
+    assert needed.micro(large) == needed.batch == 25
+    assert 1 <= needed.micro(small) < 25
+    assert needed.peak(small) <= rates.HEADROOM * small.gigabytes * 1e9 < needed.peak(large)
+    assert counting.Memory(10**12, 1, 4).micro(large) == 0
 
 
 def test_the_released_codes_second_way_for_the_condition_has_its_price():
     plain = of(table(["2"]), Finetune)
     through_time = replace(plain, time_condition=True)
-    assert price.flops(through_time) > price.flops(plain)
-    assert price.memory(through_time).peak(price.GPUS["h200"]) > price.memory(plain).peak(price.GPUS["h200"])
-    assert price.trained_parameters(through_time)["tau"] - price.trained_parameters(plain)["tau"] == 987_323
+    assert flops.flops(through_time) > flops.flops(plain)
+    assert memory.memory(through_time).peak(runtime.GPUS["h200"]) > memory.memory(plain).peak(runtime.GPUS["h200"])
+    assert memory.trained_parameters(through_time)["tau"] - memory.trained_parameters(plain)["tau"] == 987_323
 
 
 def test_bytes_on_disk_are_those_of_the_arrays_that_are_written():
     rows = table(["Full"])
-    assert price.disk(of(rows, Generate)) == 200 * 5 * 512 * 512 * 3
-    assert price.disk(of(rows, Pretrain)) == 4 * 302_836_736
-    assert price.disk(of(rows, Targets)) == 2000 * (16 * 2 * 4 * 64 * 64 * 2 + 768 * 4)
-    assert price.trained_parameters(of(rows, Finetune))["unet"] == 43_962_560
+    assert memory.disk(of(rows, Generate)) == 200 * 5 * 512 * 512 * 3
+    assert memory.disk(of(rows, Pretrain)) == 4 * 302_836_736
+    assert memory.disk(of(rows, Targets)) == 2000 * (16 * 2 * 4 * 64 * 64 * 2 + 768 * 4)
+    assert memory.trained_parameters(of(rows, Finetune))["unet"] == 43_962_560
 
 
 def test_the_text_says_what_is_a_goal_and_that_nothing_was_measured(table2):
@@ -190,9 +194,9 @@ def test_what_cannot_be_priced_is_refused_in_one_line():
             (lambda: price.price(rows, PLANNED, "v100"), USAGE, "there are: h200, h100, a100, 4090"),
             (lambda: price.price(rows, PLANNED, "h200", 0), USAGE, "expected 1 or more"),
             (lambda: price.price(rows, replace(PLANNED, numerics=Numerics()), "h200"), USAGE, "bfloat16"),
-            (lambda: price.flops(of(table(["1"], TINY), Generate)), USAGE, "tiny/"),
-            (lambda: price.size(TINY.world, (4,)), USAGE, "prepared"),
-            (lambda: price.size(Prepared("unheard_of", "", 63, 250, 250.0), (1,)), ENVIRONMENT,
+            (lambda: flops.flops(of(table(["1"], TINY), Generate)), USAGE, "tiny/"),
+            (lambda: sizes.size(TINY.world, (4,)), USAGE, "prepared"),
+            (lambda: sizes.size(Prepared("unheard_of", "", 63, 250, 250.0), (1,)), ENVIRONMENT,
              "bench data prepare unheard_of")):
         with pytest.raises(BenchError, match=words) as refused:
             call()
@@ -206,16 +210,16 @@ def test_items_are_counted_in_a_data_set_that_is_prepared(tmp_path):
               f"{'test' if i == 1 else ''}," for i in range(8)]
     (tmp_path / "trials.csv").write_text("\n".join(lines) + "\n")
     world = Prepared("own", "0" * 64, 128, 512, 1000.0, str(tmp_path))
-    assert price.size(world, (4,)) == price.Size(4, {"train": 4, "test": 2}, 2, True)
-    assert price.size(world, (1, 4)).trials == {"train": 5, "test": 3}
-    assert price.size(world, (4,), "single") == price.Size(1, {"test": 1}, 1, True)
+    assert sizes.size(world, (4,)) == sizes.Size(4, {"train": 4, "test": 2}, 2, True)
+    assert sizes.size(world, (1, 4)).trials == {"train": 5, "test": 3}
+    assert sizes.size(world, (4,), "single") == sizes.Size(1, {"test": 1}, 1, True)
     trials = Trials(world, (4,), (5.0, 95.0))
-    assert price.disk(trials) == 6 * 128 * 512 * 2 + 4 * 512 * 512 * 3
-    assert kind(trials) == "trials"
+    assert memory.disk(trials) == 6 * 128 * 512 * 2 + 4 * 512 * 512 * 3
+    assert trials.kind == "trials"
 
 
 def test_the_module_of_prices_loads_no_torch_until_it_counts():
-    code = "import sys, bench.price; print(*{'torch', 'diffusers', 'timm'} & set(sys.modules))"
+    code = "import sys, bench.cost.forecast.price; print(*{'torch', 'diffusers', 'timm'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert loaded.strip() == ""
 
@@ -225,18 +229,18 @@ def tables(table2):
     naive = Counter()
     for row in table():
         if not row.beside:
-            naive.update({kind(stage): price.naive(stage) for stage in stages([row.stage])})
+            naive.update({stage.kind: flops.naive(stage) for stage in stages([row.stage])})
     plan = ["| stage | asked for | distinct | EFLOP | EFLOP, naive |", "| :-- | --: | --: | --: | --: |"]
-    plan += [f"| {line.kind} | {line.asked} | {line.built} | {line.flops / price.EXA:,.3f} | "
-             f"{naive[line.kind] / price.EXA:,.3f} |" for line in table2.kinds if line.flops]
-    plan.append(f"| in all | | | {table2.flops / price.EXA:,.1f} | {table2.naive / price.EXA:,.1f} |")
+    plan += [f"| {line.kind} | {line.asked} | {line.built} | {line.flops / rates.EXA:,.3f} | "
+             f"{naive[line.kind] / rates.EXA:,.3f} |" for line in table2.kinds if line.flops]
+    plan.append(f"| in all | | | {table2.flops / rates.EXA:,.1f} | {table2.naive / rates.EXA:,.1f} |")
     rates = ["| | share | of what | what it is |", "| :-- | --: | :-- | :-- |",
-             f"| large matrix products | {price.MATMUL.share:.0%} | peak | {price.MATMUL.source} |"]
+             f"| large matrix products | {rates.MATMUL.share:.0%} | peak | {rates.MATMUL.source} |"]
     rates += [f"| {name} | {rate.share:.0%} | large matrix products | {rate.source} |"
-              for name, rate in price.RATES.items()]
+              for name, rate in rates.RATES.items()]
     gpus = ["| `--gpu` | TFLOP/s | GB | W | source |", "| :-- | --: | --: | --: | :-- |"]
     gpus += [f"| `{name}` | {gpu.tflops:g} | {gpu.gigabytes:g} | {gpu.watts:g} | {gpu.source} |"
-             for name, gpu in price.GPUS.items()]
+             for name, gpu in runtime.GPUS.items()]
     return {"the plan of Table 2": plan, "the rates": rates, "the GPUs": gpus}
 
 
@@ -265,12 +269,12 @@ def test_the_guided_system_is_priced_with_all_its_parts_and_beside_no_released_c
     for own in ("guidedencoder", "guidedprior", "guidedpictures", "guidedlowlevel", "guidedcaptions"):
         assert lines[own].flops > 0
     trained = table[1].stage.pictures.captions
-    assert price.trials(trained.items) == 62_160
-    assert price.shown(trained.items) == 15_540  # GIT sees each picture once in an epoch
-    turbo = 2 * (2_567_463_684 + price._parameters("sdxl_vae") + 123_060_480 + 694_659_840)
+    assert sizes.trials(trained.items) == 62_160
+    assert sizes.shown(trained.items) == 15_540  # GIT sees each picture once in an epoch
+    turbo = 2 * (2_567_463_684 + counting.part_parameters("sdxl_vae") + 123_060_480 + 694_659_840)
     alone = price.price([Row("prior alone", 0, "real", plan(captions.Spec(), PAPER.items(), PAPER, 0))], PAPER, "h100")
     more = priced.weights - alone.weights - turbo - 698_391_064
-    assert more == 4 * (price._parameters("clip_h") + price._parameters("git"))
+    assert more == 4 * (counting.part_parameters("clip_h") + counting.part_parameters("git"))
     assert all(row.naive is None for row in priced.rows)
     assert "released code would" not in priced.render()
     assert "what GIT says" in priced.render()

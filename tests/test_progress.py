@@ -19,19 +19,22 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bench import FULL, cost, plan, progress
-from bench.key import kind
-from bench.progress import At, Display, spell
-from bench.scale import MICRO
+from bench import FULL
+from bench.cost import forecast
+from bench.execute import progress
+from bench.execute.progress import At, Display, spell
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.setup import rows as rows_
 
-ROWS = plan.rows([replace(FULL, name=name, mask_ratio=ratio) for name, ratio in (("Full", 0.75), ("5", 0.25))],
+ROWS = rows_.rows([replace(FULL, name=name, mask_ratio=ratio) for name, ratio in (("Full", 0.75), ("5", 0.25))],
                  MICRO, [0, 1])
-TODO = plan.stages(stage for row in ROWS for stage in plan.shown(row))
-NAMES = {stage: f"{kind(stage)} (Full, seed 0)" for stage in TODO}
+TODO = graph.stages(stage for row in ROWS for stage in graph.shown(row))
+NAMES = {stage: f"{stage.kind} (Full, seed 0)" for stage in TODO}
 
 
 def of(name):
-    return next(stage for stage in TODO if kind(stage) == name)
+    return next(stage for stage in TODO if stage.kind == name)
 
 
 def terminal(width=80, height=30):
@@ -83,9 +86,9 @@ def test_a_picture_with_room_lists_every_row_with_its_state_and_the_running_stag
 
 
 def test_of_many_rows_those_that_run_or_failed_are_listed_and_the_rest_counted():
-    rows = [row for row in plan.rows([replace(FULL, name="row")], MICRO, range(40)) if not row.beside]
+    rows = [row for row in rows_.rows([replace(FULL, name="row")], MICRO, range(40)) if not row.beside]
     rows = [replace(row, variant=f"row {row.seed}") for row in rows]
-    todo = plan.stages(stage for row in rows for stage in plan.shown(row))
+    todo = graph.stages(stage for row in rows for stage in graph.shown(row))
     display = Display(terminal(80, 24), 2)
     with display.showing(todo, {}, rows):
         running = next(row.stage.pictures.model.start for row in rows if row.variant == "row 7")
@@ -103,19 +106,19 @@ def test_of_many_rows_those_that_run_or_failed_are_listed_and_the_rest_counted()
 def test_the_time_left_is_the_forecast_corrected_by_what_was_seen(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(cost, "seconds", lambda stage: 1000.0)
+    monkeypatch.setattr(forecast, "seconds", lambda stage: 1000.0)
     display = Display(terminal(), 2)
-    chain = plan.stages([ROWS[0].stage])
+    chain = graph.stages([ROWS[0].stage])
     with display.showing(chain, {}, []):
         assert display.left(0.0) is None
         for stage in chain:
-            if kind(stage) not in ("generate", "score"):
+            if stage.kind not in ("generate", "score"):
                 display.started(stage)
                 display.finished(stage, 2000.0)  # twice the forecast
         left = display.left(0.0)
     assert left == pytest.approx(4000, rel=0.1)  # two that must follow one another: two workers are no help
     with display.showing(TODO, {}, []):
-        first, = [stage for stage in TODO if kind(stage) == "corpus"]
+        first, = [stage for stage in TODO if stage.kind == "corpus"]
         display.started(first)
         display.finished(first, 1000.0)
         assert display.left(0.0) == pytest.approx((len(TODO) - 1) * 1000 / 2, rel=0.01)

@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import provenance
-from bench.build import build
 from bench.errors import ENVIRONMENT, BenchError
-from bench.journal import Journal
-from bench.key import key
-from bench.report import used
-from bench.scale import MICRO
-from bench.stages import Trials
-from bench.store import Store
+from bench.execute.build import build
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Trials
+from bench.store import provenance
+from bench.store.journal import Journal
+from bench.store.store import Store
+from bench.tables.record import used
 
 ROOT = Path(__file__).parent.parent
 STAGE = Trials(MICRO.world, (1,), MICRO.band)
@@ -51,7 +50,7 @@ def test_a_manifest_says_code_packages_machine_attempts_seconds_and_memory(built
 
 def test_nothing_of_it_is_part_of_the_key(built):
     manifest = built.manifest(STAGE)
-    assert manifest["key"] == key(STAGE)
+    assert manifest["key"] == STAGE.key
     assert not {"code", "packages", "hardware", "host", "measured"} & set(manifest["stage"])
 
 

@@ -74,7 +74,7 @@ def test_the_table_is_that_of_a_run_without_ray_also_when_a_process_was_killed(c
         while run.poll() is None:
             for process in psutil.process_iter(["cmdline", "pid"]):
                 line = process.info["cmdline"] or []
-                if not killed and "bench.worker" in line and str(files / "there") in line:
+                if not killed and "bench.execute.worker" in line and str(files / "there") in line:
                     killed.append(process.info["pid"])
                     process.kill()
             time.sleep(0.2)

@@ -14,12 +14,13 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from bench import weights as pinned_weights
 from bench.errors import ENVIRONMENT, BenchError
-from bench.rehearsal_weights import SIDE, WIDTH, rehearsal, write_rehearsal
-from bench.scale import TINY
-from bench.stages import Items, Numerics, Reference, Score, Trials, Weights, World
-from bench.train import measure as measuring
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Items, Numerics, Reference, Score, Trials, Weights, World
+from bench.scoring import compare
+from bench.scoring import measure as measuring
+from bench.setup import weights as pinned_weights
+from bench.setup.rehearsal.weights import SIDE, WIDTH, rehearsal, write_rehearsal
 from bench.train import score as scoring
 from models import adapter, captioner, configurations, extractors, frozen, pins
 
@@ -320,7 +321,7 @@ def test_plms_is_diffusers_own_and_calls_the_unet_once_more_than_steps(parts):
     calls.clear()
     frozen.sample(unet, context, context[:1], noise, 3, 2.0, "plms", schedule)
     assert calls == [4] * 4
-    released = frozen._solver("plms", schedule)
+    released = frozen.make_solver("plms", schedule)
     released.set_timesteps(250)
     assert len(released.timesteps) == 251
     with pytest.raises(ValueError, match=r"no sampler 'ddim'; there are: dpmsolver\+\+, plms"):
@@ -610,7 +611,7 @@ def test_a_folder_of_timms_judges_pictures_of_bench_score(parts, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("real", "made"):
         np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
-    found = measuring.compare(tmp_path / "made.npy", tmp_path / "real.npy", wanted=["nway_judge"],
+    found = compare.compare(tmp_path / "made.npy", tmp_path / "real.npy", wanted=["nway_judge"],
                               judge=parts["judge"].path).summary.set_index("metric")
     assert found.loc["nway_judge", "key"] == "50 of 1000"
     assert found.loc["nway_judge", "extractor_sha256"] == parts["judge"].sha256

@@ -102,7 +102,7 @@ def test_the_tiny_corpus_is_a_moabb_dataset_that_moabb_reads():
 
     from bench.data.tiny import DEVICES
     from bench.data.tiny_moabb import Tiny
-    from bench.scale import MICRO
+    from bench.experiment.scale import MICRO
 
     dataset = Tiny(MICRO.world, DEVICES[0])
     assert isinstance(dataset, BaseDataset)

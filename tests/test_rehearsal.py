@@ -9,8 +9,8 @@ import sys
 import pandas as pd
 import pytest
 
-from bench.places import placed
-from bench.scale import REHEARSAL
+from bench.experiment.scale import REHEARSAL
+from bench.setup.places import placed
 
 RUN = """
 import socket, sys

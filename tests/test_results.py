@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import results
 from bench.errors import BenchError
+from bench.scoring import schema
+from bench.tables import results
 
 ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "v",
          "judge": "judge@abc", "numerics": "cpu float32 1 thread",
@@ -81,7 +82,7 @@ def test_a_row_named_5_is_read_as_text_and_numbers_have_a_fixed_format(tmp_path)
     text = (tmp_path / "mine.csv").read_bytes()
     assert b",33.33333333," in text
     assert b"\r" not in text
-    assert text.splitlines()[0].decode() == ",".join(results.COLUMNS)
+    assert text.splitlines()[0].decode() == ",".join(schema.COLUMNS)
 
 
 def test_another_stage_replaces_what_it_makes_stale_and_nothing_else(tmp_path):
@@ -257,9 +258,9 @@ def test_processes_that_record_at_the_same_time_lose_no_row(tmp_path):
 
 
 def test_gathering_a_stages_folder_says_whose_numbers_they_are(tmp_path):
-    scored = pd.DataFrame([("ssim", "", 1 / 3, 2, "", "", 1)], columns=list(results.METRICS))
-    (tmp_path / "metrics.csv").write_bytes(results.csv_bytes(scored))
-    (tmp_path / "items.csv.gz").write_bytes(results.gzipped(b"item,sample,ssim\n1,0,0.25\n"))
+    scored = pd.DataFrame([("ssim", "", 1 / 3, 2, "", "", 1)], columns=list(schema.METRICS))
+    (tmp_path / "metrics.csv").write_bytes(schema.csv_bytes(scored))
+    (tmp_path / "items.csv.gz").write_bytes(schema.gzipped(b"item,sample,ssim\n1,0,0.25\n"))
     about = {**ABOUT, "variant": "5", "seed": 2, "items": "real", "stage": "s"}
     del about["failed"]
     found, items = results.gather(tmp_path, **about)
@@ -273,9 +274,9 @@ def test_gathering_a_stages_folder_says_whose_numbers_they_are(tmp_path):
 
 
 def test_gzip_bytes_hold_no_time(monkeypatch):
-    first = results.gzipped(b"a,b\n")
+    first = schema.gzipped(b"a,b\n")
     monkeypatch.setattr(results.gzip.time, "time", lambda: 1e9)
-    assert results.gzipped(b"a,b\n") == first
+    assert schema.gzipped(b"a,b\n") == first
     assert gzip.decompress(first) == b"a,b\n"
 
 
@@ -352,7 +353,7 @@ def rehash(folder):
 
 def test_schema_1_is_read_as_this_schema(tmp_path):
     rows = results.read(schema_1(tmp_path / "old"), "mine").rows.set_index("metric")
-    assert ("metric", *rows) == ("metric", *(name for name in results.COLUMNS if name != "metric"))
+    assert ("metric", *rows) == ("metric", *(name for name in schema.COLUMNS if name != "metric"))
     assert set(rows["schema"]) == {2}
     added = ["extractor", "extractor_sha256", "comparable"]
     assert rows.loc["fid", added].tolist() == rows.loc["top1_label", added].tolist() == ["judge", "abc", 0]
@@ -371,7 +372,7 @@ def test_recording_into_a_file_of_schema_1_makes_it_one_of_this_schema_and_keeps
     before = results.read(folder, "mine")
     results.record(folder, "mine", rows(variant="new"), item_rows(variant="new").assign(ssim=0.5))
     after = results.read(folder, "mine")
-    assert (folder / "mine.csv").read_text().splitlines()[0] == ",".join(results.COLUMNS)
+    assert (folder / "mine.csv").read_text().splitlines()[0] == ",".join(schema.COLUMNS)
     pd.testing.assert_frame_equal(after.rows[after.rows["variant"] == "5"].reset_index(drop=True), before.rows)
     old_items = after.items[after.items["variant"] == "5"].reset_index(drop=True)
     pd.testing.assert_frame_equal(old_items[list(before.items)], before.items)

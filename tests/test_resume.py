@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import FULL, lease, plan
-from bench.key import key
+from bench import FULL, systems
+from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
-from bench.scale import MICRO
+from bench.store import lease
 from bench.train import loop
 from bench.train.finetune import finetune
 from bench.train.pretrain import pretrain
@@ -21,7 +21,7 @@ from bench.train.pretrain import pretrain
 
 def trainings():
     """Both trainings of Full with steps enough to be interrupted, and the step at which they are."""
-    tuned = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
+    tuned = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
     first = replace(tuned.start, schedule=replace(tuned.start.schedule, steps=50))
     return {"pretrain": (pretrain, first, 40),
             "finetune": (finetune, replace(tuned, schedule=replace(tuned.schedule, steps=32), checkpoints=3), 32)}
@@ -81,10 +81,10 @@ def test_a_checkpoint_that_is_damaged_or_anothers_is_refused_and_training_begins
     training.save_when_due(lambda: {"curve": [1.5]})
     file, = tmp_path.glob("checkpoint.*")
     after = weight.detach().clone()
-    step, state = loop.read(tmp_path, key(stage))
+    step, state = loop.read(tmp_path, stage.key)
     assert (step, state["extra"]) == (1, {"curve": [1.5]})
     with pytest.warns(UserWarning, match="belongs to stage .* training begins anew"):
-        assert loop.read(tmp_path, key(replace(stage, seed=1))) is None
+        assert loop.read(tmp_path, replace(stage, seed=1).key) is None
     training.update(lambda rows: {"loss": weight.square().mean()})
     assert not torch.equal(weight, after)
     assert training.resume() == {"curve": [1.5]}
@@ -101,7 +101,7 @@ def test_a_checkpoint_that_was_being_written_when_the_process_died_counts_for_no
     monkeypatch.setattr(loop, "EVERY", 0)
     stage, _, training = small(tmp_path)
     (tmp_path / "checkpoint.7.part").write_bytes(b"half")
-    assert loop.read(tmp_path, key(stage)) is None
+    assert loop.read(tmp_path, stage.key) is None
     assert training.resume() is None
     assert not list(tmp_path.glob("*.part"))
     training.save_when_due(dict)

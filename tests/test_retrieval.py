@@ -9,18 +9,25 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from paper import PAPER
 
-from bench import FULL, On, ablation, captions, plan, results, retrieval, tables
-from bench.ablation import by_subject
+from bench import FULL, On, captions, retrieval, systems
 from bench.cli import main
 from bench.errors import BenchError, NotHere
+from bench.experiment import ablation, graph
+from bench.experiment.ablation import by_subject
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Generate, Retrieval
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER
-from bench.stages import Generate, Retrieval
-from bench.store import Store
+from bench.scoring import schema
+from bench.scoring.measure import retrieved
+from bench.setup import rows as rows_
+from bench.store.store import Store
 from bench.systems import guided
+from bench.tables import captions as table_captions
+from bench.tables import results
+from bench.tables.build import table as build_table
 from bench.train import retrieval as train
-from bench.train.measure import retrieved
 
 CHOSEN = ablation.load("guided_retrieval")
 OWN, SHUFFLED, LOSO, LEAKED = "MLP in-subject", "MLP in-subject / EEG shuffled", "MLP LOSO", "ATM LOSO leaked"
@@ -28,7 +35,7 @@ OWN, SHUFFLED, LOSO, LEAKED = "MLP in-subject", "MLP in-subject / EEG shuffled",
 
 def planned(name) -> Retrieval:
     variant, = CHOSEN.chosen([name])
-    return plan.plan(variant, MICRO.items(), MICRO, 0)
+    return systems.plan(variant, MICRO.items(), MICRO, 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def run(tmp_path_factory):
 
 
 def table(run):
-    return tables.table(run / "results" / "micro", "guided_retrieval", CHOSEN)
+    return build_table(run / "results" / "micro", "guided_retrieval", CHOSEN)
 
 
 def test_k_way_retrieval_is_the_mean_over_all_sets_of_other_pictures():
@@ -74,7 +81,7 @@ def test_every_row_is_tested_on_the_same_pictures_seen_by_the_same_person(run):
 
 def test_a_row_holds_what_its_embeddings_and_clips_give(run):
     stage, store = planned(OWN), Store(run / "store")
-    assert not [one for one in plan.stages([stage]) if type(one).__name__ == "GuidedPictures"]
+    assert not [one for one in graph.stages([stage]) if type(one).__name__ == "GuidedPictures"]
     trials = pd.read_csv(store.path(stage.items.trials) / "trials.csv")
     test = trials[trials["part"] == "test"].sort_values("item")
     shown = np.load(store.path(stage.targets) / "embeddings.npy")[test["picture"]]
@@ -106,8 +113,8 @@ def test_its_table_is_about_retrieval_and_nothing_is_left_of_pictures(run):
     assert "top-1 of 14, % [95%]" in headers
     assert {"top-5 of 14, %", "2-way, %", "4-way, %", "10-way, %", "permuted pictures, % [95%]"} <= set(headers)
     assert not {"FID", "IS", "SSIM", "PSNR, dB", "judge distance", "sampling, s", "null to ceiling, %"} & set(headers)
-    assert {tables.NULL_NAME, tables.CEILING_NAME}.isdisjoint(row.name for row in made.rows)
-    rows = {row.name: row for row in made.rows}
+    assert {table_captions.NULL_NAME, table_captions.CEILING_NAME}.isdisjoint(row.name for row in made.entries)
+    rows = {row.name: row for row in made.entries}
     assert rows[SHUFFLED].null.mean == pytest.approx(1 / 14)
     assert rows[OWN].null is None
     assert rows[OWN].gain.mean == pytest.approx(rows[OWN].top1.mean - rows[SHUFFLED].top1.mean)
@@ -183,14 +190,14 @@ def test_dreamdiffusion_is_retrieved_by_what_lies_beside_its_pictures_and_others
     for spec, said in ((replace(FULL, name="x", align=None), "align=None leaves no embedding"),
                        (captions.Spec("x"), "system captions has no embedding in CLIP space")):
         with pytest.raises(BenchError, match=said):
-            plan.plan(retrieval.Spec(spec, "x"), MICRO.items(), MICRO, 0)
+            systems.plan(retrieval.Spec(spec, "x"), MICRO.items(), MICRO, 0)
     with pytest.raises(BenchError, match="a checkpoint is asked of a system that keeps none"):
-        plan.plan(On(retrieval.Spec(guided.Spec("x"), "x"), "x", checkpoint=(1, 2)), MICRO.items(), MICRO, 0)
+        systems.plan(On(retrieval.Spec(guided.Spec("x"), "x"), "x", checkpoint=(1, 2)), MICRO.items(), MICRO, 0)
 
 
 def test_what_stands_beside_rows_on_things_is_on_the_same_items_and_no_classifier_of_the_class():
     for name, null in (("guided_parts", True), ("guided_encoders", False)):
-        table = plan.rows(ablation.load(name).variants, MICRO, [0])
+        table = rows_.rows(ablation.load(name).variants, MICRO, [0])
         own = table[0].stage.items
         beside = {row.items: row for row in table if row.beside}
         assert set(beside) == ({"captions", "shuffled"} if null else {"captions"})
@@ -198,9 +205,9 @@ def test_what_stands_beside_rows_on_things_is_on_the_same_items_and_no_classifie
         if null:
             assert beside["shuffled"].variant == "Full"
             assert beside["shuffled"].stage.items == replace(own, eeg="shuffled")
-    assert not [row for row in plan.rows(CHOSEN.variants, MICRO, [0]) if row.beside]
+    assert not [row for row in rows_.rows(CHOSEN.variants, MICRO, [0]) if row.beside]
     mixed = [FULL, On(guided.Spec("x"), "x", protocol="things")]
-    assert plan.beside(mixed) == plan.beside([FULL]) == plan.Beside(
+    assert rows_.beside(mixed) == rows_.beside([FULL]) == rows_.Beside(
         On(FULL, "Full", eeg="shuffled"), captions.Spec(), True)
 
 
@@ -213,17 +220,17 @@ def test_each_subject_is_left_out_in_turn_beside_its_own_shuffled_eeg():
 
 
 def test_at_the_papers_scale_rows_on_things_have_swav_too_and_no_corpus_of_another_shape():
-    score = plan.plan(On(captions.Spec("x"), "x", protocol="things"), PAPER.items(), PAPER, 0)
+    score = systems.plan(On(captions.Spec("x"), "x", protocol="things"), PAPER.items(), PAPER, 0)
     assert [weights.name for weights in score.networks] == [*PAPER.networks, "swav"]
-    assert [weights.name for weights in plan.plan(captions.Spec("x"), PAPER.items(), PAPER, 0).networks] == [
+    assert [weights.name for weights in systems.plan(captions.Spec("x"), PAPER.items(), PAPER, 0).networks] == [
         *PAPER.networks]
     with pytest.raises(NotHere, match=r"no corpus for pre-training whose windows are like .* \[63, 248\]"):
-        plan.plan(On(FULL, "x", protocol="things"), PAPER.items(), PAPER, 0)
+        systems.plan(On(FULL, "x", protocol="things"), PAPER.items(), PAPER, 0)
 
 
 def put(folder, name, values, items="real", metric="retrieval_4way"):
     """Records a made-up row with those values of a metric, [N], and a second one, which is no metric of items."""
-    about = dict.fromkeys(results.ABOUT, "") | {"scale": "tiny", "stage": name}
+    about = dict.fromkeys(schema.ABOUT, "") | {"scale": "tiny", "stage": name}
     whose = {"variant": name, "seed": 0, "items": items}
     values = np.asarray(values, float)
     each = pd.DataFrame({**whose, "item": np.arange(len(values)), "sample": 0, "picture": np.arange(len(values)),
@@ -240,11 +247,11 @@ def test_a_headline_that_is_no_right_or_wrong_has_intervals_and_verdicts_and_nei
         put(tmp_path, spec.name, np.clip(mean + 0.1 * rng.standard_normal(9), 0, 1))
     chosen = SimpleNamespace(name="mine", title="t", published=None, variants=specs, contrasts=[("a", "b")],
                              headline=("top1_label", "retrieval_4way"), metrics=("pixcorr", "correlation_swav"))
-    made = tables.table(tmp_path, "mine", chosen)
+    made = build_table(tmp_path, "mine", chosen)
     assert made.headline == "retrieval_4way", "the first that is recorded"
     assert made.labels == ("4-way, %", "")
-    assert made.rows[0].top1.mean == pytest.approx(0.8, abs=0.1)
-    assert made.rows[1].null is None
+    assert made.entries[0].top1.mean == pytest.approx(0.8, abs=0.1)
+    assert made.entries[1].null is None
     contrast, = made.contrasts
     assert contrast.verdict.word == "better"
     assert contrast.mcnemar == {}

@@ -11,9 +11,9 @@ import time
 import pandas as pd
 import pytest
 
-from bench import report
 from bench.cli import main
-from bench.store import Store
+from bench.setup import request
+from bench.store.store import Store
 
 TWO = """
 from ablations.table2 import full, row3
@@ -106,7 +106,7 @@ def test_another_store_and_another_number_of_workers_give_the_same_bytes_and_ano
 def test_a_damaged_stage_is_built_again_with_one_warning(there, capsys, tmp_path):
     store = Store(there / "store")
     options = report_options("two.py")
-    score = next(row.stage for row in report.prepare(options)[3] if row.variant == "3")
+    score = next(row.stage for row in request.prepare(options)[3] if row.variant == "3")
     path = store.path(score) / "metrics.csv"
     path.write_text(path.read_text().replace("0", "1"))
     before = csv(there / "results")
@@ -148,9 +148,9 @@ def test_a_users_encoder_runs_and_editing_a_module_that_it_imports_changes_its_o
     mine.write_text(OWN)
     (tmp_path / "layers.py").write_text("def squash(x):\n    return x.tanh()\n")
     assert run("--ablation", str(mine)) == 0
-    before = {row.variant: row.stage for row in report.prepare(report_options(str(mine)))[3] if row.items == "real"}
+    before = {row.variant: row.stage for row in request.prepare(report_options(str(mine)))[3] if row.items == "real"}
     (tmp_path / "layers.py").write_text("def squash(x):\n    return x.relu()\n")
-    after = {row.variant: row.stage for row in report.prepare(report_options(str(mine)))[3] if row.items == "real"}
+    after = {row.variant: row.stage for row in request.prepare(report_options(str(mine)))[3] if row.items == "real"}
     assert before["3"] == after["3"]
     assert before["mine"] != after["mine"]
     capsys.readouterr()

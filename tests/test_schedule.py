@@ -15,16 +15,18 @@ from dataclasses import dataclass, replace
 import pytest
 from rich.console import Console
 
-from bench import FULL, lease, plan
+from bench import FULL, systems
 from bench.errors import BenchError
-from bench.executor import Event
-from bench.key import Stage, key, kind
-from bench.plan import Row
-from bench.progress import Display
-from bench.run import LIVES, run
-from bench.scale import MICRO
-from bench.stages import Pretrain
-from bench.store import Store
+from bench.execute.executor import Event
+from bench.execute.progress import Display
+from bench.execute.runner import LIVES, run
+from bench.experiment import graph
+from bench.experiment.graph import Row
+from bench.experiment.key import Stage
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Pretrain
+from bench.store import lease
+from bench.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def test_rows_are_recorded_as_soon_as_they_are_complete_and_each_stage_is_built_
     executor = Here(store)
     outcome, recorded, _ = go(store, executor)
     built = [stage for stage, _ in executor.submitted]
-    assert sorted(map(key, built)) == sorted(key(stage) for stage in (RED, WHITE, *(row.stage for row in ROWS)))
+    assert sorted(stage.key for stage in built) == sorted(stage.key for stage in (RED, WHITE, *(row.stage for row in ROWS)))
     assert all(not after for _, after in executor.submitted)
     assert recorded.count(ROWS[0]) == 1
     assert set(recorded) == set(ROWS)
@@ -109,12 +111,12 @@ def test_rows_are_recorded_as_soon_as_they_are_complete_and_each_stage_is_built_
 
 
 def test_late_stages_come_first_and_among_pre_trainings_the_longest():
-    from bench.run import _priority
+    from bench.execute.runner import _priority
 
-    score = plan.plan(FULL, MICRO.items(), MICRO, 0)
-    order = [kind(stage) for stage in sorted(plan.stages([score]), key=_priority)]
+    score = systems.plan(FULL, MICRO.items(), MICRO, 0)
+    order = [stage.kind for stage in sorted(graph.stages([score]), key=_priority)]
     assert order == ["score", "generate", "finetune", "targets", "trials", "corpus", "reference", "pretrain"]
-    first = next(stage for stage in plan.stages([score]) if isinstance(stage, Pretrain))
+    first = next(stage for stage in graph.stages([score]) if isinstance(stage, Pretrain))
     longer = replace(first, mask_ratio=0.25)
     assert sorted([first, longer], key=_priority) == [longer, first]
 
@@ -123,7 +125,7 @@ def test_a_stage_that_fails_takes_its_own_rows_along_with_the_reason_and_no_othe
     error = Event(RED, "failed", error=BenchError("sour\ngrapes"))
     outcome, recorded, said = go(store, Here(store, {RED: [error]}))
     assert recorded == [ROWS[1]]
-    path = store.root / "logs" / f"{key(RED)}.jsonl"
+    path = store.root / "logs" / f"{RED.key}.jsonl"
     assert outcome.failed == dict.fromkeys((ROWS[0], ROWS[2]), f"grape: sour grapes (log: {path})")
     assert json.loads(path.read_text())["error"] == "sour grapes"
     assert "FAILED: grape: sour grapes" in said
@@ -147,7 +149,7 @@ def test_a_stage_whose_process_died_is_tried_again_and_given_up_after_some_death
     assert [stage for stage, _ in executor.submitted].count(RED) == LIVES[True] - 1 + 5 + 1
     again = Store(store.root.parent / "again")
     outcome, recorded, _ = go(again, Here(again, {RED: [died(RED)] * LIVES[True]}))
-    journal = again.root / "logs" / f"{key(RED)}.jsonl"
+    journal = again.root / "logs" / f"{RED.key}.jsonl"
     assert set(outcome.failed.values()) == {f"grape: its worker process died ({LIVES[True]} times) (log: {journal})"}
     assert recorded == [ROWS[1]]
 
@@ -216,7 +218,7 @@ def test_what_another_process_builds_is_left_to_it_and_taken_from_it(store, ahea
 
 def test_what_a_dead_process_was_building_is_built_here(store, monkeypatch):
     monkeypatch.setenv(lease.LIFE, "2")  # of another machine: nobody can look for its process
-    (store.root / "leases" / key(RED)).write_text('{"stage": "grape", "attempt": "0123456789abcdef", "pid": 1}')
+    (store.root / "leases" / RED.key).write_text('{"stage": "grape", "attempt": "0123456789abcdef", "pid": 1}')
     (store.root / "work" / "grape-0123456789abcdef").mkdir()
     executor = Here(store)
     outcome, recorded, said = go(store, executor)

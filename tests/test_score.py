@@ -10,16 +10,17 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from perceptual import lpips_distance
 
 from bench.data.pictures import draw_scenes, render, stream
 from bench.errors import BenchError
-from bench.items import load
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
 from bench.runtime import Runtime
-from bench.scale import TINY
-from bench.stages import Items, Numerics, Readout, Reference, Score, Trials, Weights, World
-from bench.train import measure
-from bench.train import measure as measuring
+from bench.scoring import measure as measuring
+from bench.scoring import networks, sets
 from bench.train import score as scoring
+from bench.train.items import load
 from bench.train.readout import readout
 from bench.train.reference import reference
 from bench.train.trials import write_classes
@@ -227,23 +228,23 @@ def test_fid_at_infinite_n_is_there_where_there_are_pictures_enough_for_it():
         few = images.float().flatten(1)[:, :2]
         return extractors.Seen({"features": few, "logits": few, "features64": few[:, :1]})
 
-    networks = measuring.Networks(sets=extractors.Extractor("x", "", True, 16, look))
-    found = measuring.measure(pairs_of(real, made), networks, measuring.Classes(2)).summary.set_index("metric")
+    looking = networks.Networks(sets=extractors.Extractor("x", "", True, 16, look))
+    found = measuring.measure(pairs_of(real, made), looking, measuring.Classes(2)).summary.set_index("metric")
     assert {"fid", "fid_64", "fid_infinity", "kid", "is"} < set(found.index)
-    fewer = measuring.measure(pairs_of(real[:4], made[:4]), networks, measuring.Classes(2)).summary.set_index("metric")
+    fewer = measuring.measure(pairs_of(real[:4], made[:4]), looking, measuring.Classes(2)).summary.set_index("metric")
     assert set(found.index) - set(fewer.index) == {"fid_infinity"}
     features = [pictures[:, 0, :2, 0].astype(float) for pictures in (made, real)]  # [N, 2], red of the first two pixels
-    assert found.loc["fid", "value"] == pytest.approx(measuring.fid_torchmetrics(*features), rel=1e-6)
+    assert found.loc["fid", "value"] == pytest.approx(sets.fid_torchmetrics(*features), rel=1e-6)
     assert found.loc["fid_64", "value"] == pytest.approx(
-        measuring.fid_torchmetrics(*(x[:, :1] for x in features)), rel=1e-6)
+        sets.fid_torchmetrics(*(x[:, :1] for x in features)), rel=1e-6)
 
 
 def test_only_what_is_wanted_is_measured(judge):
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     looked = extractors.judge(judge.path, judge.sha256, "judge")
-    networks = measuring.Networks(looked, looked)
+    looking = networks.Networks(looked, looked)
     wanted = ["psnr", "kid", "top1_judge"]
-    found = measuring.measure(pairs_of(pictures, 255 - pictures), networks, measuring.Classes(10), wanted)
+    found = measuring.measure(pairs_of(pictures, 255 - pictures), looking, measuring.Classes(10), wanted)
     assert found.summary["metric"].tolist() == ["kid", "psnr", "top1_judge"]
     assert list(found.rows)[-2:] == ["top1_judge", "psnr"]
     assert "label" not in found.rows
@@ -308,17 +309,17 @@ def test_accuracy_among_fixed_and_hard_classes_is_counted_from_logits(judge):
     every = np.arange(40)
     pairs = measuring.Pairs(every, 0 * every, every, scenes.label, 1, lambda row: real[row],
                             lambda row, sample: made[row, sample])
-    rows = measuring.measure(pairs, measuring.Networks(extractor), measuring.Classes(4, range(13), hard)).rows
+    rows = measuring.measure(pairs, networks.Networks(extractor), measuring.Classes(4, range(13), hard)).rows
 
     def seen(pictures):
         return extractor.look(torch.from_numpy(pictures).permute(0, 3, 1, 2)).vectors["logits"].numpy()
 
     with torch.inference_mode():
         logits, opinions = seen(made[:, 0]), seen(real)
-    for metric, sets in {"top1_fixed": [range(13)] * 40,
+    for metric, few_of_each in {"top1_fixed": [range(13)] * 40,
                          "nway_hard": [[own, *hard[own][:3]] for own in scenes.label]}.items():
-        best = [max(few, key=lambda c: row[c]) for few, row in zip(sets, logits, strict=True)]
-        opinion = [max(few, key=lambda c: row[c]) for few, row in zip(sets, opinions, strict=True)]
+        best = [max(few, key=lambda c: row[c]) for few, row in zip(few_of_each, logits, strict=True)]
+        opinion = [max(few, key=lambda c: row[c]) for few, row in zip(few_of_each, opinions, strict=True)]
         assert (rows[f"{metric}_label"] == (best == scenes.label)).all()
         assert (rows[f"{metric}_judge"] == (np.array(best) == opinion)).all()
     assert 0 < rows["nway_hard_judge"].mean() < 1
@@ -329,23 +330,23 @@ def test_torchmetrics_fid_of_features_with_known_moments_is_exact():
     white = rng.standard_normal((500, 4))
     white -= white.mean(0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white.T))).T
-    assert measuring.fid_torchmetrics(white * [1, 2, 3, 4] + 1, white) == pytest.approx(4 + 0 + 1 + 4 + 9, rel=1e-9)
-    assert measuring.fid_torchmetrics(white, white) == pytest.approx(0, abs=1e-6)
+    assert sets.fid_torchmetrics(white * [1, 2, 3, 4] + 1, white) == pytest.approx(4 + 0 + 1 + 4 + 9, rel=1e-9)
+    assert sets.fid_torchmetrics(white, white) == pytest.approx(0, abs=1e-6)
 
 
 def test_torchmetrics_inception_score_has_its_known_ends_and_leaves_the_random_state_alone():
     sure = 100 * np.eye(8)[np.arange(40) % 8]
-    assert measuring.inception_score_torchmetrics(sure, 1) == pytest.approx(8)
-    assert measuring.inception_score_torchmetrics(np.tile(sure[:1], (40, 1)), 1) == pytest.approx(1)
+    assert sets.inception_score_torchmetrics(sure, 1) == pytest.approx(8)
+    assert sets.inception_score_torchmetrics(np.tile(sure[:1], (40, 1)), 1) == pytest.approx(1)
     logits = np.random.default_rng(0).standard_normal((40, 8))
     state = torch.random.get_rng_state()
     values = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        values.append(measuring.inception_score_torchmetrics(logits, 4))
+        values.append(sets.inception_score_torchmetrics(logits, 4))
     assert values[0] == values[1]
     torch.random.set_rng_state(state)
-    measuring.inception_score_torchmetrics(logits, 4)
+    sets.inception_score_torchmetrics(logits, 4)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -354,12 +355,12 @@ def test_lpips_refuses_to_run_without_its_backbone_and_says_where_it_must_lie(tm
     a = np.zeros((1, 64, 64, 3), np.uint8)
     where = r"no alexnet-owt-7be5be79\.pth in .*hub/checkpoints: download https://"
     with pytest.raises(BenchError, match=where) as error:
-        measure.lpips_distance(a, a)
+        lpips_distance(a, a)
     assert error.value.exit_code == 3
     assert str(tmp_path) in str(error.value)
     assert not any(tmp_path.iterdir())
     with pytest.raises(BenchError, match="there are: alex, vgg, squeeze"):
-        measure.lpips_distance(a, a, net="inception")
+        lpips_distance(a, a, net="inception")
 
 
 def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_through_lpips_else(tmp_path, monkeypatch):
@@ -371,11 +372,11 @@ def test_lpips_refuses_a_backbone_that_is_not_the_one_in_its_name_and_runs_throu
         torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
     a, b = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BenchError, match=r"has SHA-256 .*, not b8a52dc0\.\.\.") as error:
-        measure.lpips_distance(a, b, net="squeeze")
+        lpips_distance(a, b, net="squeeze")
     assert error.value.exit_code == 3
     monkeypatch.setitem(extractors.FILES, "squeeze", replace(extractors.FILES["squeeze"], sha256=""))
-    assert (measure.lpips_distance(a, a, net="squeeze") == 0).all()
-    assert (measure.lpips_distance(a, b, net="squeeze") > 0).all()
+    assert (lpips_distance(a, a, net="squeeze") == 0).all()
+    assert (lpips_distance(a, b, net="squeeze") > 0).all()
 
 
 def test_items_come_in_ascending_order_whatever_the_order_on_disk(tmp_path):

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench.build import build
-from bench.data import corpora, shards
+from bench.data import catalogue, corpora, shard_writer, shards
 from bench.errors import ENVIRONMENT, USAGE, BenchError
+from bench.execute.build import build
+from bench.experiment import datasets
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Corpus, Shards
 from bench.runtime import Runtime
-from bench.scale import MICRO
-from bench.stages import Corpus, Shards
-from bench.store import Store
+from bench.store.store import Store
 from bench.train.corpus import corpus
 
 BAND = (5.0, 95.0)
@@ -30,17 +31,17 @@ SIZES = {("a", 1): (32, 7), ("a", 2): (32, 5), ("b", 1): (62, 6), ("c", 3): (128
 def made(tmp_path_factory):
     """A corpus of random windows of 32, 62 and 128 channels, through the writer of corpora, and those windows."""
     root, rng, truth, receipts = tmp_path_factory.mktemp("data"), np.random.default_rng(0), [], []
-    work = corpora._at_work(root / "corpora" / "made", corpora.Cutting())
+    work = corpora._at_work(root / "corpora" / "made", catalogue.Cutting())
     for (name, subject), (channels, n) in SIZES.items():
         windows = rng.standard_normal((n, channels, 512)).astype(np.float16)
-        one = corpora._Shards(work, name, subject)
+        one = shard_writer.ShardWriter(work, name, subject)
         one.add(windows[:3], [("0", "0", float(i)) for i in range(3)], 250.0, [5.0, 95.0])
         one.add(windows[3:], [("0", "1", float(i)) for i in range(n - 3)], 250.0, [5.0, 95.0])
         receipts.append(one.close(Counter(), Counter()))
         truth += list(windows)
     wanted = {"band": list(BAND), "datasets": ["a", "b", "c"], "subjects": None,
               "window": {"n_times": 512, "per_subject": None, "sfreq": None, "stride": 512}}
-    return corpora._finish("made", root, work, receipts, wanted, []), truth
+    return shard_writer.finish_corpus("made", root, work, receipts, wanted, []), truth
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_an_index_of_another_corpus_is_refused(copy):
 def test_a_manifest_that_is_none_is_an_error_of_one_line(copy, text):
     (Path(copy.path) / "manifest.json").write_text(text)
     with pytest.raises(BenchError, match=r"manifest\.json: ") as error:
-        shards.find("made", Path(copy.path).parents[1])
+        datasets.find_corpus("made", Path(copy.path).parents[1])
     assert error.value.exit_code == ENVIRONMENT
     assert "\n" not in str(error.value)
 
@@ -226,7 +227,7 @@ def test_every_byte_is_compared_when_that_is_asked_for(copy):
 
 def test_a_corpus_that_is_not_prepared_says_which_command_makes_it(tmp_path):
     with pytest.raises(BenchError, match=f"bench data prepare moabb_v046 --data {tmp_path}") as error:
-        shards.find("moabb_v046", tmp_path)
+        datasets.find_corpus("moabb_v046", tmp_path)
     assert error.value.exit_code == ENVIRONMENT
 
 
@@ -238,7 +239,7 @@ def test_first_channels_come_in_the_order_of_the_corpus(made, tmp_path):
 
 
 def test_corpora_and_shards_are_read_without_torch_or_moabb():
-    code = ("import sys; import bench.data.corpora, bench.data.shards, bench.prepare; "
+    code = ("import sys; import bench.data.corpora, bench.data.shards, bench.commands.data; "
             "print([m for m in ('torch', 'moabb', 'mne') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,30 +12,31 @@ import time
 
 import pytest
 
-from bench import FULL, plan
+from bench import FULL, systems
 from bench.cli import main
 from bench.errors import BenchError
-from bench.journal import Journal, path
-from bench.key import key, kind
-from bench.lease import machine
-from bench.scale import MICRO
-from bench.store import Store
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.setup import rows as rows_
+from bench.store.journal import Journal, path
+from bench.store.lease import machine
+from bench.store.store import Store
 
-STAGES = plan.stages([plan.plan(FULL, MICRO.items(), MICRO, 0)])
+STAGES = graph.stages([systems.plan(FULL, MICRO.items(), MICRO, 0)])
 
 
 def of(name):
-    return next(stage for stage in STAGES if kind(stage) == name)
+    return next(stage for stage in STAGES if stage.kind == name)
 
 
 def lease(store, stage, pid=None, host=None, age=0.0, about=""):
     """A lease file as whoever builds a stage keeps it."""
     folder = store.root / "leases"
     folder.mkdir(exist_ok=True)
-    file = folder / key(stage)
+    file = folder / stage.key
     file.write_text(json.dumps({"pid": pid or os.getpid(), "host": host or socket.gethostname(), "attempt": "a1",
                                 "machine": "another" if host else machine(), "began": time.time() - 100,
-                                "stage": kind(stage), "about": about}))
+                                "stage": stage.kind, "about": about}))
     os.utime(file, (time.time() - age,) * 2)
 
 
@@ -54,8 +55,8 @@ def status(capsys, *arguments):
 def at_work(store, name, monkeypatch):
     """A stage that makes 10 steps a second."""
     own, now = Journal(store.root, of(name)), time.time()
-    monkeypatch.setattr("bench.journal.time.time", lambda: now)
-    monkeypatch.setattr("bench.journal.EVERY", 0.0)
+    monkeypatch.setattr("bench.store.store.journal.time.time", lambda: now)
+    monkeypatch.setattr("bench.store.store.journal.EVERY", 0.0)
     own.start("a1", device="cpu")
     for second in range(5):
         own.progress(100 + 10 * second, 1000, loss=1.0 - second / 10)
@@ -70,14 +71,14 @@ def test_a_running_stage_is_shown_with_who_builds_it_and_how_far_it_is(store, ca
     lease(store, of("pretrain"), about="job 17")
     one, = status(capsys)["running"]
     assert (one["key"], one["stage"], one["pid"], one["host"]) == (
-        key(of("pretrain")), "pretrain", os.getpid(), socket.gethostname())
+        of("pretrain").key, "pretrain", os.getpid(), socket.gethostname())
     assert (one["step"], one["total"], one["loss"], one["attempts"], one["about"]) == (140, 1000, 0.6, 1, "job 17")
     assert one["steps_per_s"] == pytest.approx(10)
     assert one["live"]
     assert main(["status"]) == 0
     out = capsys.readouterr().out
     first, second = out.splitlines()
-    assert first.startswith(f"pretrain {key(of('pretrain'))[:12]}: 140/1000, 10 steps/s, loss 0.600, about 86 s left; ")
+    assert first.startswith(f"pretrain {of('pretrain').key[:12]}: 140/1000, 10 steps/s, loss 0.600, about 86 s left; ")
     assert f"on {socket.gethostname()}, process {os.getpid()} (job 17), attempt 1, for " in second
     assert "STALE" not in out
     assert max(map(len, out.splitlines())) <= 120
@@ -101,14 +102,14 @@ def test_rows_are_complete_running_waiting_or_failed_by_their_own_stages(store, 
 
     rows, found = counted()
     assert {row["state"] for row in found["rows"]} == {"waiting"}
-    own = next(row.stage for row in plan.rows([FULL], MICRO, [0]) if row.items == "real")
+    own = next(row.stage for row in rows_.rows([FULL], MICRO, [0]) if row.items == "real")
     first = own.pictures.model.start
     lease(store, first)
     rows, found = counted()
     assert (rows["Full"]["state"], rows["5"]["state"]) == ("running", "waiting")
     lease(store, first, age=700)
     assert counted()[0]["Full"]["state"] == "waiting"
-    (store.root / "leases" / key(first)).unlink()
+    (store.root / "leases" / first.key).unlink()
     log = Journal(store.root, first)
     log.start("a1")
     log.failed(BenchError("no room"))
@@ -118,7 +119,7 @@ def test_rows_are_complete_running_waiting_or_failed_by_their_own_stages(store, 
     assert "failed: Full (seed 0, real): no room" in capsys.readouterr().out
     log.start("a2")  # somebody tries again
     assert counted()[0]["Full"]["state"] == "waiting"
-    for stage in plan.shown(next(row for row in plan.rows([FULL], MICRO, [0]) if row.items == "real")):
+    for stage in graph.shown(next(row for row in rows_.rows([FULL], MICRO, [0]) if row.items == "real")):
         store.build(stage, lambda out: None)
     assert counted()[0]["Full"]["state"] == "complete"
 
@@ -144,7 +145,7 @@ def test_a_log_is_found_by_the_beginning_of_its_key_or_by_its_kind_and_read_as_l
     own = at_work(store, "pretrain", monkeypatch)
     monkeypatch.chdir(store.root.parent)
     own.done()
-    for asked in (key(of("pretrain"))[:8], "pretrain"):
+    for asked in (of("pretrain").key[:8], "pretrain"):
         assert main(["logs", asked]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert "start of pretrain, attempt a1" in lines[0]
@@ -152,7 +153,7 @@ def test_a_log_is_found_by_the_beginning_of_its_key_or_by_its_kind_and_read_as_l
         assert lines[-1].endswith("done")
     assert main(["logs", "pretrain", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[1])["loss"] == 1.0
-    with path(store.root, key(of("pretrain"))).open("a") as file:
+    with path(store.root, of("pretrain").key).open("a") as file:
         file.write('{"t": 1, "ev')
     assert main(["logs", "pretrain"]) == 0
     assert "1 of the lines of" in capsys.readouterr().err
@@ -161,15 +162,15 @@ def test_a_log_is_found_by_the_beginning_of_its_key_or_by_its_kind_and_read_as_l
 def test_a_log_that_is_not_there_or_not_the_only_one_is_an_error_that_names_what_there_is(store, capsys):
     assert main(["logs", "pretrain"]) == 2
     assert "there is none yet" in capsys.readouterr().err
-    other = plan.plan(FULL, MICRO.items(), MICRO, 1).pictures.model.start
+    other = systems.plan(FULL, MICRO.items(), MICRO, 1).pictures.model.start
     for stage in (of("pretrain"), other, of("corpus")):
         Journal(store.root, stage).start("a1")
     assert main(["logs", "finetune"]) == 2
     assert "there are: 1 of corpus, 2 of pretrain" in capsys.readouterr().err
     assert main(["logs", "pretrain"]) == 2
     err = capsys.readouterr().err
-    assert key(of("pretrain"))[:16] in err
-    assert key(other)[:16] in err
+    assert of("pretrain").key[:16] in err
+    assert other.key[:16] in err
     assert main(["logs"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -194,7 +195,7 @@ def test_logs_failed_prints_the_traceback_or_the_one_line_and_refuses_where_noth
 def test_following_a_log_ends_with_its_stage(store, tmp_path):
     own = Journal(store.root, of("corpus"))
     own.start("a1")
-    left = store.root / "leases" / key(of("corpus"))  # by a process that was killed
+    left = store.root / "leases" / of("corpus").key  # by a process that was killed
     left.write_text(json.dumps({"attempt": "a" * 16, "pid": 2**22 + 1, "start": 1, "machine": machine()}))
     code = "import sys; from bench.cli import main; sys.exit(main(['logs', 'corpus', '--follow']))"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE,

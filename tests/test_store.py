@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pytest
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
-from bench.key import Stage, key
-from bench.lease import Held, Lost
-from bench.store import COPYING, MANIFEST, Store, damaged
+from bench.experiment.key import Stage
+from bench.store.lease import Held, Lost
+from bench.store.store import COPYING, MANIFEST, Store, damaged
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def store(tmp_path):
 
 def test_a_built_stage_lies_under_its_key_with_a_manifest_of_hashes(store):
     path = store.build(Note("a"), write(Note("a")), host="here")
-    assert path.name == key(Note("a"))
+    assert path.name == Note("a").key
     manifest = json.loads((path / MANIFEST).read_text())
     assert manifest["files"]["note.txt"]["bytes"] == 1
     assert manifest["stage"]["text"] == "a"
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_read_is_no_damage(store, monkeypatch):
     def denied(file):
         raise PermissionError(errno.EACCES, "Permission denied", str(file))
 
-    monkeypatch.setattr("bench.store.sha256", denied)
+    monkeypatch.setattr("bench.store.store.sha256", denied)
     with pytest.raises(BenchError, match="note.txt cannot be read .Permission denied.; nothing is removed") as caught:
         Store(store.root).sound(Note("a"))
     assert caught.value.exit_code == ENVIRONMENT
@@ -98,7 +98,7 @@ def test_a_damaged_stage_that_another_has_put_right_meanwhile_stays(store, monke
         looked.append(said)
         return said
 
-    monkeypatch.setattr("bench.store.damaged", once)
+    monkeypatch.setattr("bench.store.store.damaged", once)
     with pytest.warns(UserWarning, match="damaged"):
         assert not again.sound(Note("a"))
     assert [bool(said) for said in looked] == [True, False]
@@ -118,7 +118,7 @@ def test_a_lease_that_does_not_say_its_attempt_yet_keeps_all_attempts(store):
 
 def stalled(store, stage):
     """As if this process had been stopped for so long that another has taken the stage's lease over."""
-    (store.root / "leases" / key(stage)).unlink()
+    (store.root / "leases" / stage.key).unlink()
 
 
 def test_the_loser_of_a_race_takes_the_winners_folder(store):
@@ -220,7 +220,7 @@ def test_checkpoints_of_a_stage_that_is_complete_are_swept_away(store):
 
 
 def test_a_key_is_found_by_its_beginning_and_what_is_ambiguous_is_listed(store):
-    keys = sorted(key(Note(str(number))) for number in range(20))
+    keys = sorted(Note(str(number)).key for number in range(20))
     for number in range(20):
         store.build(Note(str(number)), write(Note(str(number))))
     assert list(store.keys()) == keys

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 
-from bench import FULL, On, captions, encoders, plan, trivial
-from bench.build import build
+from bench import FULL, On, captions, systems, trivial
 from bench.data.tiny_things import LEFT_OUT
 from bench.errors import BenchError, NotHere
+from bench.execute.build import build
+from bench.experiment import encoders, graph
+from bench.experiment.scale import MICRO, TINY
+from bench.experiment.stages import Readout, training
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER, TINY
-from bench.stages import Readout, training
 from bench.train.readout import readout
 from bench.train.trials import write_classes
 from models.classifiers import EEGNet
@@ -26,10 +28,10 @@ ITEMS = MICRO.items()
 
 def built(spec, store):
     """The folder of a system's pictures."""
-    pictures = plan.plan(spec, ITEMS, MICRO, 0).pictures
+    pictures = systems.plan(spec, ITEMS, MICRO, 0).pictures
     if isinstance(spec, On):
         encoders.keep(encoders.encoder(spec.of, MICRO), store.encoders)
-    for stage in plan.stages([pictures], store.has):
+    for stage in graph.stages([pictures], store.has):
         build(stage, store)
     return store.path(pictures)
 
@@ -44,7 +46,7 @@ def test_a_trivial_system_ends_in_pictures_of_every_item(spec, micro):
 
 
 def test_a_random_training_picture_is_one_and_the_class_mean_is_that_of_training_pictures(micro):
-    from bench.items import load
+    from bench.train.items import load
 
     train, test = (load(it, micro.path(it.trials)) for it in (training(ITEMS), ITEMS))
     known = {picture.tobytes() for picture in train.pictures}
@@ -61,21 +63,21 @@ def test_a_random_training_picture_is_one_and_the_class_mean_is_that_of_training
 def test_new_concepts_have_no_mean_picture_and_that_is_said_before_anything_is_built(at, split):
     spec = trivial.Spec("mean", source="class_mean")
     with pytest.raises(NotHere, match="'mean': a test concept of the protocol things has no training picture"):
-        plan.plan(On(spec, "on", protocol="things", split=split), at.items(), at, 0)
+        systems.plan(On(spec, "on", protocol="things", split=split), at.items(), at, 0)
     for source in ("random", "vae"):
-        row = plan.plan(On(replace(spec, source=source), "on", protocol="things", split=split), at.items(), at, 0)
+        row = systems.plan(On(replace(spec, source=source), "on", protocol="things", split=split), at.items(), at, 0)
         assert row.pictures.source == source
-    assert plan.plan(spec, at.items(), at, 0).pictures.source == "class_mean"
+    assert systems.plan(spec, at.items(), at, 0).pictures.source == "class_mean"
 
 
 def test_the_mean_of_a_class_that_other_people_saw_in_training_is_there():
-    row = plan.plan(On(trivial.Spec("mean", source="class_mean"), "on", split="subject", subjects=(1, 2, 3)),
+    row = systems.plan(On(trivial.Spec("mean", source="class_mean"), "on", split="subject", subjects=(1, 2, 3)),
                     PAPER.items(), PAPER, 0)
     assert row.items.trials.world == PAPER.world
 
 
 def test_the_vae_gives_the_stimulus_back_nearly(micro):
-    from bench.items import load
+    from bench.train.items import load
 
     rebuilt = np.load(built(trivial.Spec("e", source="vae"), micro) / "pictures.npy")
     assert np.abs(rebuilt[:, 0].astype(float) - load(ITEMS, micro.path(ITEMS.trials)).pictures).mean() < 8
@@ -83,7 +85,7 @@ def test_the_vae_gives_the_stimulus_back_nearly(micro):
 
 def test_a_classifiers_verdict_is_the_caption(micro):
     """With verdicts that are all true, classify-then-generate paints what the ceiling paints."""
-    classified = plan.plan(captions.Spec("b", classes="time"), ITEMS, MICRO, 0).pictures
+    classified = systems.plan(captions.Spec("b", classes="time"), ITEMS, MICRO, 0).pictures
     verdicts = micro.path(built_readout(classified, micro)) / "verdicts.csv"
     table, before = pd.read_csv(verdicts), verdicts.read_bytes()
     wrong = (table["predicted"] != table["label"]).to_numpy()
@@ -96,7 +98,7 @@ def test_a_classifiers_verdict_is_the_caption(micro):
 
 
 def built_readout(generate, store):
-    for stage in plan.stages([generate], store.has):
+    for stage in graph.stages([generate], store.has):
         build(stage, store)
     return generate.model.classes
 
@@ -110,7 +112,7 @@ def test_an_oracle_goes_through_the_same_fine_tuning(eeg, micro):
 
 
 def test_a_probe_and_the_ridge_classifier_write_a_verdict_for_every_item(micro):
-    start = plan.plan(FULL, ITEMS, MICRO, 0).pictures.model.start
+    start = systems.plan(FULL, ITEMS, MICRO, 0).pictures.model.start
     for classifier, encoder in (("ridge", None), ("probe", start)):
         stage = Readout(training(ITEMS), ITEMS, classifier, encoder, 0, MICRO.numerics)
         verdicts = pd.read_csv(build(stage, micro) / "verdicts.csv")

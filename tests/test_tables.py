@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench import formats, results, tables
-from bench.ablation import Ablation, with_controls
 from bench.errors import BenchError
-from bench.key import digest
-from bench.sheet import first_of_each, sheet
+from bench.experiment.ablation import Ablation, with_controls
+from bench.experiment.key import digest
+from bench.experiment.variant import FULL, On, Variant
 from bench.statistics import verdicts
-from bench.variant import FULL, On, Variant
+from bench.tables import captions, check, columns, formats, literature, named, results
+from bench.tables.build import table as build_table
+from bench.tables.sheet import first_of_each, sheet
 
 ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "",
          "judge": "tiny/judge@0123456789ab", "numerics": "cpu float32 1 thread",
@@ -66,7 +67,7 @@ def fail(folder, name, reason, seed=0, items="real"):
 
 
 def made(folder, ablation=ABLATION):
-    return tables.table(folder, "mask_ratio", ablation)
+    return build_table(folder, "mask_ratio", ablation)
 
 
 def changed(**what):
@@ -99,11 +100,11 @@ def put_all(folder, seeds=(0,), **about):
 
 def test_rows_stand_in_the_ablations_order_with_the_references_last(tmp_path):
     put_all(tmp_path)
-    table = tables.table(tmp_path, "mask_ratio", ABLATION)
-    assert [row.name for row in table.rows] == ["Full", "5", "6", tables.NULL_NAME, tables.CEILING_NAME]
-    assert [row.paper for row in table.rows] == [45.8, 19.7, 38.3, None, 97.2]
-    assert [round(row.top1.mean, 3) for row in table.rows] == [0.6, 0.4, 0.5, 0.1, 0.95]
-    assert [row.params for row in table.rows] == [614_352] * 4 + [None]
+    table = build_table(tmp_path, "mask_ratio", ABLATION)
+    assert [row.name for row in table.entries] == ["Full", "5", "6", captions.NULL_NAME, captions.CEILING_NAME]
+    assert [row.paper for row in table.entries] == [45.8, 19.7, 38.3, None, 97.2]
+    assert [round(row.top1.mean, 3) for row in table.entries] == [0.6, 0.4, 0.5, 0.1, 0.95]
+    assert [row.params for row in table.entries] == [614_352] * 4 + [None]
 
 
 def test_contrasts_are_paired_judged_as_a_family_and_carry_the_papers_difference(tmp_path):
@@ -122,16 +123,16 @@ def test_contrasts_are_paired_judged_as_a_family_and_carry_the_papers_difference
 @pytest.mark.parametrize("format", ["text", "md"])
 def test_a_row_that_was_not_run_is_shown_as_such(tmp_path, format):
     put(tmp_path, "Full", 0.5)
-    table = tables.table(tmp_path, "mask_ratio", ABLATION)
+    table = build_table(tmp_path, "mask_ratio", ABLATION)
     lines = table.render(format).splitlines()
-    for name in ("5", "6", tables.NULL_NAME, tables.CEILING_NAME, "Full - 5"):
+    for name in ("5", "6", captions.NULL_NAME, captions.CEILING_NAME, "Full - 5"):
         assert any(line.lstrip("| ").startswith(name) and "not run" in line for line in lines), name
     assert any("Not run: 5, 6, Full, shuffled EEG (null), class name as text (ceiling)." in line for line in lines)
 
 
 def test_the_caption_says_what_the_numbers_rest_on(tmp_path):
     put_all(tmp_path)
-    caption = " ".join(tables.table(tmp_path, "mask_ratio", ABLATION).caption)
+    caption = " ".join(build_table(tmp_path, "mask_ratio", ABLATION).caption)
     for needed in ("Scale tiny, world 0", "Seeds 0.", "40 test pictures x 2 samples", "tiny/judge@0123456789ab",
                    "cpu float32 1 thread", "10 of 16", "N=40, reference=100, averaged over 2 samples",
                    "covers the choice of test items only, not training", "pretrain_seeds = each",
@@ -142,8 +143,8 @@ def test_the_caption_says_what_the_numbers_rest_on(tmp_path):
 
 def test_several_seeds_are_crossed_and_one_shared_pretraining_forbids_a_verdict(tmp_path):
     put_all(tmp_path, seeds=(0, 1, 2), pretrain_seeds="one")
-    table = tables.table(tmp_path, "mask_ratio", ABLATION)
-    assert table.rows[0].seeds == (0, 1, 2)
+    table = build_table(tmp_path, "mask_ratio", ABLATION)
+    assert table.entries[0].seeds == (0, 1, 2)
     caption = " ".join(table.caption)
     assert "Seeds 0, 1, 2." in caption
     assert "crossed with seeds" in caption
@@ -162,7 +163,7 @@ def test_a_tiny_number_is_never_in_the_papers_column_without_its_label(tmp_path)
 def test_rows_scored_by_another_judge_are_called_not_comparable(tmp_path):
     put_all(tmp_path)
     put(tmp_path, "6", 0.5, judge="tiny/judge@ffff")
-    caption = tables.table(tmp_path, "mask_ratio", ABLATION).caption
+    caption = build_table(tmp_path, "mask_ratio", ABLATION).caption
     line, = [line for line in caption if line.startswith("Not comparable")]
     assert line.startswith("Not comparable: rows differ in judge")
     assert "tiny/judge@ffff (6)" in line
@@ -170,14 +171,14 @@ def test_rows_scored_by_another_judge_are_called_not_comparable(tmp_path):
 
 def test_without_published_numbers_there_is_no_papers_column_and_a_line_says_so(tmp_path):
     put_all(tmp_path)
-    table = tables.table(tmp_path, "mask_ratio", ABLATION, published=tmp_path)
-    assert tables.PAPER not in table.render("md").replace(" ".join(table.caption), "").split("\n\n")[1]
+    table = build_table(tmp_path, "mask_ratio", ABLATION, published=tmp_path)
+    assert columns.PAPER not in table.render("md").replace(" ".join(table.caption), "").split("\n\n")[1]
     assert any("dreamdiffusion_table2.csv is not there" in line for line in table.caption)
 
 
 def test_a_narrow_terminal_loses_columns_by_name_never_the_result(tmp_path):
     put_all(tmp_path)
-    table = tables.table(tmp_path, "mask_ratio", ABLATION)
+    table = build_table(tmp_path, "mask_ratio", ABLATION)
     narrow, wide = (formats.text(table.printed(), width) for width in (90, 250))
     for width in (80, 90, 120):
         assert max(map(len, formats.text(table.printed(), width).splitlines())) <= width
@@ -206,8 +207,8 @@ def test_classifiers_that_differ_from_seed_to_seed_have_their_range(tmp_path):
 
 def test_no_column_is_named_that_the_table_does_not_have(tmp_path):
     put_all(tmp_path)
-    assert tables.PAPER in " ".join(made(tmp_path).caption)
-    assert tables.PAPER not in " ".join(made(tmp_path, changed(published=None)).caption)
+    assert columns.PAPER in " ".join(made(tmp_path).caption)
+    assert columns.PAPER not in " ".join(made(tmp_path, changed(published=None)).caption)
     assert "Seconds:" not in " ".join(made(tmp_path, changed(costs=True)).caption)
 
 
@@ -229,7 +230,7 @@ def test_an_unknown_format_names_those_that_exist(tmp_path):
 
 
 def test_settings_are_said_in_words():
-    said = tables._settings
+    said = columns.settings_of
     assert said(Variant("1", mask_ratio=None, align=None)) == ("none", "no", "E+A", "297M")
     assert said(Variant("x", align="label", tune="A")) == ("mask 0.75", "labels instead", "A", "297M")
     assert said(Variant("x", sd_loss=False, encoder="/home/me/own.py", size="74M")) == (
@@ -237,7 +238,7 @@ def test_settings_are_said_in_words():
 
 
 def test_the_papers_table_2_is_transcribed_in_full():
-    rows = pd.read_csv(tables.PUBLISHED / "dreamdiffusion_table2.csv", dtype={"row": str}).set_index("row")
+    rows = pd.read_csv(literature.PUBLISHED / "dreamdiffusion_table2.csv", dtype={"row": str}).set_index("row")
     assert rows["value"].to_dict() == {
         "Full": 45.8, "1": 4.2, "2": 3.7, "3": 32.3, "4": 24.5, "5": 19.7, "6": 38.3, "7": 33.4, "8": 38.5, "9": 36.6,
         "10": 29.8, "11": 28.7, "12": 22.4, "13": 28.3, "14": 20.9, "label": 86.7, "label as input": 97.2}
@@ -248,7 +249,7 @@ def test_the_papers_table_2_is_transcribed_in_full():
 def test_a_table_needs_neither_torch_nor_scipys_statistics_and_less_than_a_second(tmp_path):
     put_all(tmp_path, seeds=(0, 1, 2))
     code = ("import sys; from pathlib import Path; from bench import ablation, tables\n"
-            f"t = tables.table(Path({str(tmp_path)!r}), 'mask_ratio', ablation.load('mask_ratio')); t.render('md')\n"
+            f"t = build_table(Path({str(tmp_path)!r}), 'mask_ratio', ablation.load('mask_ratio')); t.render('md')\n"
             "assert not {'torch', 'scipy.stats', 'sklearn', 'PIL'} & set(sys.modules), 'too much imported'")
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -276,10 +277,10 @@ def test_a_sheet_shows_the_first_item_of_each_class_and_is_the_same_file_again(t
 
 def test_a_row_that_was_recorded_with_other_settings_or_another_configuration_is_named(tmp_path):
     put_all(tmp_path)
-    assert not any("other settings" in line for line in tables.table(tmp_path, "mask_ratio", ABLATION).caption)
+    assert not any("other settings" in line for line in build_table(tmp_path, "mask_ratio", ABLATION).caption)
     changed = SimpleNamespace(**vars(ABLATION) | {"variants": [FULL, Variant("5", 0.3), Variant("6", 0.5)]})
     assert any("other settings than the ablation names now, run again: 5." in line
-               for line in tables.table(tmp_path, "mask_ratio", changed).caption)
+               for line in build_table(tmp_path, "mask_ratio", changed).caption)
     put(tmp_path, "6", 0.5, config="d")
     assert any("rows differ in config" in line for line in made(tmp_path).caption)
 
@@ -362,7 +363,7 @@ def test_a_row_that_failed_says_so_with_its_reason_and_loses_no_other(tmp_path):
     assert cell(printed, "top-1", "5") == "failed"
     assert cell(printed, "seeds", "6") == "1"
     assert cell(printed, "verdict", "Full - 5", 1) == "failed"
-    assert table.contrasts[1].verdict.interval.seeds == 1
+    assert table.differences[1].verdict.interval.seeds == 1
     assert "Failed: 5, seed 1: RuntimeError: out of memory | 8 GiB." in table.caption
     assert "Failed: 6, seed 1: killed." in table.caption
     assert not any(line.startswith("Not run") for line in table.caption)
@@ -394,7 +395,7 @@ def test_rows_that_cannot_know_the_stimulus_are_tested_against_permuted_labels_a
     for spec, share in zip(free, (0.06, 0.06, 0.5), strict=True):
         put(tmp_path, spec.name, 0, items=spec.eeg, right=rng.random(40) < share)
     table = made(tmp_path, changed(variants=[FULL, *free, Control("VAE")], contrasts=[("Full", "EEG zero")]))
-    by_name = {row.name: row for row in table.rows}
+    by_name = {row.name: row for row in table.entries}
     assert by_name["Full"].null is None
     assert by_name["VAE"].top1 is None
     assert by_name["EEG zero"].settings == ("-",) * 4
@@ -419,7 +420,7 @@ def test_controls_that_were_run_beside_the_rows_are_rows_where_they_are_asked_fo
     assert row.settings == ("mask 0.25", "yes", "E+A", "297M")
     assert row.top1.mean == pytest.approx(0.05)
     assert row.exceeds > 0.05
-    assert tables.named("mask_ratio", tmp_path, controls=True).blocks[0][0].cells.count("5 / EEG zero") == 1
+    assert named.named("mask_ratio", tmp_path, controls=True).blocks[0][0].cells.count("5 / EEG zero") == 1
 
 
 def test_the_order_of_the_rows_is_compared_with_the_papers_where_there_are_four(tmp_path):
@@ -458,10 +459,10 @@ def test_latex_is_balanced_escaped_and_as_wide_as_it_says(tmp_path):
     assert re.sub(r"\\[{}]", "", latex).count("{") == re.sub(r"\\[{}]", "", latex).count("}")
     bodies = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", latex, re.S)
     assert len(bodies) == 2
-    for columns, body in bodies:
+    for layout, body in bodies:
         lines = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len(lines) >= 3
-        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(columns) - 1}
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(layout) - 1}
         assert [body.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert r"a\_b \& 50\% \{x\} \$y\$ \#1 \textasciitilde{}\textasciicircum{} \textless{}i" in latex
     assert r"\textbackslash{}'\textbar{}'" in latex
@@ -514,7 +515,7 @@ def test_markdown_keeps_a_bar_in_a_name_inside_its_cell(tmp_path):
 def test_table_1_never_puts_the_judges_distance_under_lpips(tmp_path):
     for seed in (0, 1):
         put(tmp_path, "Full", 0.6, seed, ablation="mine")
-    printed = tables.named("table1", tmp_path)
+    printed = named.named("table1", tmp_path)
     ours, paper = "Full, scale tiny", "Ours, as printed"
     assert printed.blocks[0][0].cells == ("Brain2Image, as printed", paper, ours)
     assert [cell(printed, header, paper) for header in ("FID", "IS", "PSNR", "SSIM", "LPIPS", "judge")] == [
@@ -526,13 +527,13 @@ def test_table_1_never_puts_the_judges_distance_under_lpips(tmp_path):
     assert cell(printed, "SSIM", ours) == "0.310 (SD 0.000)"
     assert any("mine, scale tiny" in line and "no number of one compares" in line for line in printed.caption)
     with pytest.raises(BenchError, match=r"no results of Full in .*; make them with: bench run --ablation table2"):
-        tables.named("table1", tmp_path / "nowhere")
+        named.named("table1", tmp_path / "nowhere")
 
 
 def test_a_csv_that_lies_anywhere_is_shown_with_its_metrics(tmp_path):
     put(tmp_path, "Full", 0.6, scale="external", versions="")
     shutil.copy(tmp_path / "mask_ratio.csv", tmp_path / "theirs.csv")
-    printed = tables.named(str(tmp_path / "theirs.csv"), tmp_path)
+    printed = named.named(str(tmp_path / "theirs.csv"), tmp_path)
     assert [column.header for column in printed.blocks[0]] == [
         "metric", "of", "value", "N", "extractor", "compares with the literature"]
     assert cell(printed, "value", "fid") == "12.345"
@@ -542,7 +543,7 @@ def test_a_csv_that_lies_anywhere_is_shown_with_its_metrics(tmp_path):
     for format in formats.FORMATS:
         assert "psnr" in printed.render(format)
     with pytest.raises(BenchError, match="no file"):
-        tables.named(str(tmp_path / "missing.csv"), tmp_path)
+        named.named(str(tmp_path / "missing.csv"), tmp_path)
 
 
 def test_the_suites_own_run_gives_every_format_from_its_csv_alone(tmp_path):
@@ -551,13 +552,13 @@ def test_the_suites_own_run_gives_every_format_from_its_csv_alone(tmp_path):
     rows = pd.read_csv(tmp_path / "table2.csv", dtype={"variant": str})
     full = rows[(rows["variant"] == "Full") & (rows["items"] == "real") & (rows["metric"] == "top1_label")]["value"]
     for format in formats.FORMATS:
-        assert f"{int(100 * full.mean())}." in tables.named("table2", tmp_path).render(format)
-    assert tables.named("table1", tmp_path).render("md").count("\n|") == 5
+        assert f"{int(100 * full.mean())}." in named.named("table2", tmp_path).render(format)
+    assert named.named("table1", tmp_path).render("md").count("\n|") == 5
     data, value = (tmp_path / "table2.csv").read_bytes(), f",{full.iloc[0]:.10g},".encode()
     assert value in data
     (tmp_path / "table2.csv").write_bytes(data.replace(value, b",0.5123,", 1))
     with pytest.raises(BenchError, match=r"table2\.csv was changed since bench wrote it"):
-        tables.named("table2", tmp_path)
+        named.named("table2", tmp_path)
 
 
 def document(tmp_path, text=""):
@@ -571,30 +572,30 @@ def document(tmp_path, text=""):
 def test_a_table_in_a_document_is_checked_against_its_csv_and_put_right_on_demand(tmp_path):
     path, root = document(tmp_path, "\nold\n"), tmp_path / "results"
     before = path.read_text()
-    difference, = tables.check(path, root)
+    difference, = check.check(path, root)
     assert (difference.line, difference.found) == (9, "old")
     assert str(difference).startswith(f"{path}, line 9: the table mask_ratio is not the one its CSV gives: found 'old'")
     assert path.read_text() == before
-    tables.check(path, root, write=True)
+    check.check(path, root, write=True)
     text = path.read_text()
     assert text.startswith(before.split("old")[0])
     assert text.endswith("<!-- end -->\n\nThe end.\n")
-    assert tables.named("mask_ratio", root / "tiny").render("md") in text
-    assert tables.check(path, root) == []
+    assert named.named("mask_ratio", root / "tiny").render("md") in text
+    assert check.check(path, root) == []
     path.write_text(text.replace("| Full | mask 0.75 |", "| Full | mask 0.76 |"))
-    difference, = tables.check(path, root)
+    difference, = check.check(path, root)
     assert "mask 0.76" in difference.found
     assert "mask 0.75" in difference.expected
     assert path.read_text().splitlines()[difference.line - 1] == difference.found
     path.write_text(text.replace("<!-- end -->", "one line more\n<!-- end -->"))
-    assert len(tables.check(path, root)) == 1
+    assert len(check.check(path, root)) == 1
 
 
 def test_a_number_that_changed_in_the_results_makes_the_document_wrong(tmp_path):
     path, root = document(tmp_path), tmp_path / "results"
-    tables.check(path, root, write=True)
+    check.check(path, root, write=True)
     put(root / "tiny", "5", 0.45)
-    difference, = tables.check(path, root)
+    difference, = check.check(path, root)
     assert difference.found.startswith("| 5 | mask 0.25 |")
 
 
@@ -614,25 +615,25 @@ def test_a_mark_that_is_not_understood_is_one_line_with_its_place(tmp_path, text
     path = tmp_path / "page.md"
     path.write_text(text)
     with pytest.raises(BenchError, match=r"page\.md[,:] ?.*" + line):
-        tables.check(path, tmp_path / "results")
+        check.check(path, tmp_path / "results")
     with pytest.raises(BenchError, match="no file"):
-        tables.check(tmp_path / "none.md", tmp_path / "results")
+        check.check(tmp_path / "none.md", tmp_path / "results")
 
 
 def test_every_published_number_names_its_source_and_how_it_was_read():
-    for path in sorted(tables.PUBLISHED.glob("*.csv")):
+    for path in sorted(literature.PUBLISHED.glob("*.csv")):
         rows = pd.read_csv(path, dtype={"row": str})
         assert {"paper", "place", "row", "metric", "value", "unit", "n_way", "dataset", "note"} <= set(rows), path.name
         assert rows[["paper", "place", "row", "metric", "value"]].notna().all().all(), path.name
         assert np.isfinite(rows["value"].astype(float)).all()
         assert not rows.duplicated(["paper", "place", "row", "metric", "dataset"]).any(), path.name
-    neighbours = pd.read_csv(tables.PUBLISHED / "neighbours.csv")
+    neighbours = pd.read_csv(literature.PUBLISHED / "neighbours.csv")
     assert set(neighbours["read_in"]) <= {"paper", "abstract", "figure", "secondary", "not noted"}
     assert len(neighbours) > 50
 
 
 def test_two_numbers_of_one_model_that_contradict_each_other_are_written_down():
-    rows = pd.read_csv(tables.PUBLISHED / "neighbours.csv")
+    rows = pd.read_csv(literature.PUBLISHED / "neighbours.csv")
     ours = rows[rows["value"].isin([26.13, 28.64]) & (rows["metric"] == "retrieval_top1")]
     assert set(ours["value"]) == {26.13, 28.64}
     assert ours["contradicts"].notna().all()
@@ -654,4 +655,4 @@ def test_choosing_a_checkpoint_is_shown_beside_the_last_and_the_best_on_test_onl
 @pytest.mark.parametrize("document", ["README.md", "docs/reference.md", "docs/systems.md", "docs/guided.md"])
 def test_the_tables_that_are_shown_are_those_of_the_committed_csvs(document):
     root = Path(__file__).parent.parent
-    assert tables.check(root / document, root / "results") == []
+    assert check.check(root / document, root / "results") == []

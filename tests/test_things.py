@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from formats import Bomb, dump, prepares_nothing, write_things
 
-from bench.build import build
 from bench.data import prepared, things
 from bench.data.unpickle import load_pickled_arrays
 from bench.errors import USAGE, BenchError
-from bench.report import leak_of
-from bench.stages import Trials
-from bench.store import Store
+from bench.execute.build import build
+from bench.experiment import datasets
+from bench.experiment.stages import Trials
+from bench.store.store import Store
+from bench.tables.record import leak_of
 
 VARIANTS = ("gifford", "nice")
 TRAIN, TEST = things.FILES["train"], things.FILES["test"]
@@ -134,7 +135,7 @@ def test_the_last_of_the_subjects_asked_for_is_left_out(tmp_path, split, trained
     write_things(tmp_path / "source", "gifford", subjects=(1, 2, 3))
     run(tmp_path / "source")
     store, stage = Store(tmp_path / "store"), Trials(
-        prepared.find("things_eeg2", tmp_path / "data"), (1, 3, 2), things.BAND, split=split)
+        datasets.find_pairs("things_eeg2", tmp_path / "data"), (1, 3, 2), things.BAND, split=split)
     build(stage, store)
     rows = pd.read_csv(store.path(stage) / "trials.csv")
     assert set(rows["subject"][rows["part"] == "train"]) == trained

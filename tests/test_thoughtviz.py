@@ -11,19 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 from torch import nn
 
-from bench import On, plan, price
-from bench.build import build
+from bench import On, runtime, systems
+from bench.cost.systems import thoughtviz as cost
 from bench.errors import BenchError, NotHere
-from bench.items import load
-from bench.key import kind, upstream
+from bench.execute.build import build
+from bench.experiment import graph
+from bench.experiment.key import upstream
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Trials, Weights, training
 from bench.runtime import Runtime
-from bench.scale import MICRO, PAPER
-from bench.stages import Trials, Weights, training
 from bench.systems import thoughtviz
 from bench.systems.thoughtviz import Spec
 from bench.train import thoughtviz as trained
+from bench.train.items import load
 from bench.train.losses import Losses
 from models.thoughtviz import (
     LEAST,
@@ -46,11 +49,11 @@ def parameters(net, norms=True):
 
 def pictures(items=ITEMS):
     """The stage of a row's pictures."""
-    return plan.plan(Spec(), items, MICRO, 0).pictures
+    return systems.plan(Spec(), items, MICRO, 0).pictures
 
 
 def built(stage, store):
-    for one in plan.stages([stage], store.has):
+    for one in graph.stages([stage], store.has):
         build(one, store)
     return store.path(stage)
 
@@ -58,7 +61,7 @@ def built(stage, store):
 def losses(stage, store, out):
     """Of a stage that is built outside of the store."""
     out.mkdir()
-    getattr(trained, kind(stage))(stage, store.path, out, Runtime())
+    getattr(trained, stage.kind)(stage, store.path, out, Runtime())
     return json.loads((out / "summary.json").read_text())["losses"]
 
 
@@ -117,7 +120,7 @@ def test_training_lowers_the_losses(micro, tmp_path):
     for stage, loss, steps in ((gan.eeg, "classifier", 120), (gan.classifier, "classifier", 100),
                                (gan, "recognised", 150)):
         early, late = (losses(replace(stage, schedule=replace(stage.schedule, steps=n)), micro,
-                              tmp_path / f"{kind(stage)}{n}")[loss] for n in (4, steps))
+                              tmp_path / f"{stage.kind}{n}")[loss] for n in (4, steps))
         assert late < early - 0.15
 
 
@@ -127,9 +130,9 @@ def test_two_builds_give_the_same_bytes_and_say_what_they_trained(micro, tmp_pat
     assert made.shape == (40, MICRO.sampling.samples, 32, 32, 3)
     assert np.array_equal(np.load(folder / "item.npy"), load(ITEMS, micro.path(ITEMS.trials)).item)
     for one in (stage.model.eeg, stage.model.classifier, stage.model, stage):
-        again = tmp_path / kind(one)
+        again = tmp_path / one.kind
         again.mkdir()
-        getattr(trained, kind(one))(one, micro.path, again, Runtime())
+        getattr(trained, one.kind)(one, micro.path, again, Runtime())
         for file in again.iterdir():
             assert file.read_bytes() == (micro.path(one) / file.name).read_bytes()
     size = thoughtviz.SIZES["micro"]
@@ -169,9 +172,9 @@ def test_a_control_of_the_tested_eeg_shares_the_gan_and_one_of_the_training_pair
 
 
 def test_only_the_leaky_row_trains_on_the_tested_items_and_the_audit_finds_its_gan(micro):
-    clean, leaky = (plan.plan(Spec(leak=leak), ITEMS, MICRO, 0) for leak in (False, True))
-    assert plan.peeked(clean) == []
-    assert plan.peeked(leaky) == [leaky.pictures.model]
+    clean, leaky = (systems.plan(Spec(leak=leak), ITEMS, MICRO, 0) for leak in (False, True))
+    assert graph.peeked(clean) == []
+    assert graph.peeked(leaky) == [leaky.pictures.model]
     assert leaky.pictures.model.classifier.items == leaky.pictures.model.eeg.items == training(ITEMS)
     made = [np.load(built(score.pictures, micro) / "pictures.npy") for score in (clean, leaky)]
     assert not np.array_equal(*made)
@@ -196,20 +199,20 @@ def test_the_pictures_of_a_scale_are_made_as_large_as_its_items_show_them():
 
 
 def test_the_price_of_a_trial_and_of_a_picture_is_that_of_their_products():
-    stage = plan.plan(Spec(), PAPER.items(), PAPER, 0).pictures
+    stage = systems.plan(Spec(), PAPER.items(), PAPER, 0).pictures
     times, steps = 512 - 64 + 1, (9, 6, 2, 1)
     trial = 128 * times * 64 * 32 + times * 128 * 32 * 25 + steps[1] * 25 * 4 * 50 + steps[3] * 50 * 2 * 100 + 100 * 100
     assert times // 48 == steps[0]
     maps = ((4, 512, 256), (8, 256, 128), (16, 128, 64), (32, 64, 3))
     picture = 100 * 100 + 100 * 8192 + 25 * sum(side * side * wide * narrow for side, wide, narrow in maps)
-    cost = thoughtviz.cost(stage)
-    assert cost.flops == 2 * (200 * trial + 1024 * picture)  # 1,000 pictures in batches of 32
-    assert cost.disk == 1000 * 512 * 512 * 3
-    gan = thoughtviz.cost(stage.model)
+    priced = cost.cost(stage)
+    assert priced.flops == 2 * (200 * trial + 1024 * picture)  # 1,000 pictures in batches of 32
+    assert priced.disk == 1000 * 512 * 512 * 3
+    gan = cost.cost(stage.model)
     assert gan.flops > 3 * 2 * picture * 320_000 * 100
     assert gan.disk == 4 * parameters(Generator())
-    assert gan.memory.micro(price.GPUS["4090"]) == 100
-    assert thoughtviz.cost(stage.model.eeg).memory.micro(price.GPUS["4090"]) == 128
+    assert gan.memory.micro(runtime.GPUS["4090"]) == 100
+    assert cost.cost(stage.model.eeg).memory.micro(runtime.GPUS["4090"]) == 128
 
 
 def test_the_auxiliary_classifier_sees_noise_in_training_alone():
@@ -223,7 +226,7 @@ def test_the_auxiliary_classifier_sees_noise_in_training_alone():
 @pytest.mark.parametrize(("refused", "said"), [
     (lambda: Spec(leak="yes"), "leak is True or False, not 'yes'"),
     (lambda: pictures(items=replace(ITEMS, eeg="label")), "need 30 samples of EEG, and the oracle 'label' has no"),
-    (lambda: plan.plan(On(Spec(), "x", world={"n_times": 29}), ITEMS, MICRO, 0), "these have 29")])
+    (lambda: systems.plan(On(Spec(), "x", world={"n_times": 29}), ITEMS, MICRO, 0), "these have 29")])
 def test_what_the_kernels_cannot_take_is_refused_when_it_is_planned(refused, said):
     assert thoughtviz.LEAST == LEAST
     with pytest.raises(BenchError, match=said):
@@ -244,7 +247,7 @@ def test_a_training_that_diverges_says_so(micro, tmp_path):
 
 def test_a_scale_without_sizes_is_named():
     with pytest.raises(NotHere, match="thoughtviz has no sizes for scale huge; it has some for: tiny"):
-        plan.plan(Spec(), ITEMS, replace(MICRO, name="huge"), 0)
+        systems.plan(Spec(), ITEMS, replace(MICRO, name="huge"), 0)
 
 
 def test_losses_are_the_means_over_the_last_tenth_of_the_steps():

@@ -11,9 +11,9 @@ import pytest
 
 from bench.data import pictures, tiny
 from bench.data.pictures import CLASSES, SHOWN
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Corpus, Items, Numerics, Readout, Trials
 from bench.runtime import Runtime
-from bench.scale import MICRO
-from bench.stages import Corpus, Items, Numerics, Readout, Trials
 from bench.train.readout import readout
 from bench.train.trials import trials
 
@@ -132,7 +132,7 @@ def test_the_interval_before_the_stimulus_holds_no_response_where_trials_lie_far
 
 def test_the_classes_lie_equally_far_apart_in_every_world():
     for seed in range(3):
-        classes = tiny._anatomy(replace(MICRO.world, seed=seed)).classes
+        classes = tiny.draw_anatomy(replace(MICRO.world, seed=seed)).classes
         distance = np.linalg.norm(classes[:, None] - classes, axis=-1)[np.triu_indices(len(classes), 1)]
         assert np.allclose(distance, distance[0])
 

@@ -12,21 +12,20 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bench import items
-from bench.audit import CLEAR, FACT, audit
-from bench.build import build
 from bench.cli import main
 from bench.data import tiny
 from bench.data.pictures import BACKGROUNDS, CLASSES, COLOURS, SHOWN, WORDS, captions, render
 from bench.data.recordings import as_raw, epochs
 from bench.data.tiny_things import LEFT_OUT, TinyThings, part_in, shown, things_recording
 from bench.errors import BenchError
-from bench.key import document, key
-from bench.report import leak_of
-from bench.scale import TINY
-from bench.stages import Items, Trials
-from bench.store import Store
-from bench.train.targets import as_images
+from bench.execute.build import build
+from bench.experiment.scale import TINY
+from bench.experiment.stages import Items, Trials
+from bench.images import as_images
+from bench.scoring.audit import CLEAR, FACT, audit
+from bench.store.store import Store
+from bench.tables.record import leak_of
+from bench.train import items
 from models import frozen
 
 SMALL = TinyThings(seed=1, train_concepts=30, val_concepts=10, test_concepts=14, exemplars=3, means=3)
@@ -176,8 +175,8 @@ def test_the_files_are_the_same_each_time_and_a_knob_or_a_split_changes_the_key(
         assert (again.path(CONCEPT) / name).read_bytes() == (store.path(CONCEPT) / name).read_bytes()
     others = [replace(CONCEPT, world=replace(SMALL, means=4)), PEOPLE["subject"], PEOPLE["subject_seen"],
               replace(CONCEPT, world=tiny.TinyWorld(seed=1))]
-    assert len({key(stage) for stage in (CONCEPT, *others)}) == 5
-    assert '"pictures":114' in document(CONCEPT)
+    assert len({stage.key for stage in (CONCEPT, *others)}) == 5
+    assert '"pictures":114' in CONCEPT.document
 
 
 def test_a_class_is_a_concept_and_the_judge_knows_its_shape(store):

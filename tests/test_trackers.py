@@ -7,14 +7,16 @@ import sqlite3
 
 import pytest
 
-from bench import FULL, plan, trackers
+from bench import FULL
 from bench.cli import main
 from bench.errors import ENVIRONMENT, BenchError
-from bench.key import kind
-from bench.scale import MICRO
+from bench.execute import trackers
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
+from bench.setup import rows as rows_
 
-ROWS = [row for row in plan.rows([FULL], MICRO, [0]) if row.items in ("real", "shuffled")]
-FIRST, SECOND = (stage for stage in plan.stages([ROWS[0].stage]) if kind(stage) in ("pretrain", "finetune"))
+ROWS = [row for row in rows_.rows([FULL], MICRO, [0]) if row.items in ("real", "shuffled")]
+FIRST, SECOND = (stage for stage in graph.stages([ROWS[0].stage]) if stage.kind in ("pretrain", "finetune"))
 
 
 def tracked(name, folder):
@@ -59,7 +61,7 @@ def test_tensorboard_gets_every_scalar_of_every_stage_under_row_kind_and_seed(tm
 
     tracked("tensorboard", tmp_path)
     for stage in (FIRST, SECOND):
-        events = EventAccumulator(str(tmp_path / f"tensorboard/table2-micro/Full/{kind(stage)}/seed 0"))
+        events = EventAccumulator(str(tmp_path / f"tensorboard/table2-micro/Full/{stage.kind}/seed 0"))
         events.Reload()
         assert set(events.Tags()["tensors"]) == {"loss", "done"}
         assert [event.step for event in events.Tensors("loss")] == [10, 20, 30, 40, 50]
@@ -73,7 +75,7 @@ def test_trackio_gets_both_of_two_stages_at_once_on_this_machines_disk(tmp_path,
     tracked("trackio", tmp_path)
     with sqlite3.connect(tmp_path / f"{trackers.PROJECT}.db") as database:
         found = dict(database.execute("select run_name, count(*) from metrics group by run_name").fetchall())
-    assert found == {f"table2-micro/Full/{kind(stage)}/seed 0": 5 for stage in (FIRST, SECOND)}
+    assert found == {f"table2-micro/Full/{stage.kind}/seed 0": 5 for stage in (FIRST, SECOND)}
 
 
 def test_weights_and_biases_is_offline_unless_its_mode_is_set(tmp_path, monkeypatch):
@@ -84,7 +86,7 @@ def test_weights_and_biases_is_offline_unless_its_mode_is_set(tmp_path, monkeypa
     files = sorted((tmp_path / "wandb/wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 2
     for stage in (FIRST, SECOND):
-        assert any(f"Full/{kind(stage)}/seed 0".encode() in file.read_bytes() for file in files)
+        assert any(f"Full/{stage.kind}/seed 0".encode() in file.read_bytes() for file in files)
     assert all(b"loss" in file.read_bytes() for file in files)
 
 

@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from paper import PAPER
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import FULL, plan
-from bench.data.prepared import Prepared
+from bench import FULL, systems
 from bench.data.shards import open_corpus
 from bench.errors import BenchError
-from bench.rehearsal_weights import write_rehearsal
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import FinetuneSchedule, Numerics, Prepared, Sampling
 from bench.runtime import Runtime, unheard
-from bench.scale import MICRO, PAPER
-from bench.stages import FinetuneSchedule, Numerics, Sampling
+from bench.setup import rows as rows_
+from bench.setup.rehearsal.weights import write_rehearsal
 from bench.train import finetune as tuning
 from bench.train import loop
 from bench.train import pretrain as pretraining
@@ -38,7 +39,7 @@ from models.masking import random_masking
 
 
 def stage(schedule=None, **changes):
-    it = plan.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
+    it = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model
     return replace(it, schedule=replace(it.schedule, **(schedule or {})), **changes)
 
 
@@ -282,7 +283,7 @@ def test_the_released_heads_see_the_latent_and_the_time_step_sees_the_condition(
     assert {name.split(".")[0] for name in after} == {"encoder", "tau", "head", "time", "unet"}
     unchanged = {name for name in after if torch.equal(after[name], began[name])}
     assert not unchanged
-    score = plan.plan(FULL, MICRO.items(), MICRO, 0)
+    score = systems.plan(FULL, MICRO.items(), MICRO, 0)
     drawn = replace(score.pictures, model=it)
     pictures = []
     for name in ("a", "zeroed"):
@@ -409,7 +410,7 @@ def test_pictures_whose_latents_are_of_another_size_than_the_u_nets_are_refused(
 
 
 def test_a_classifier_takes_its_sampling_rate_from_a_prepared_data_set_too(micro, tmp_path, monkeypatch):
-    it = next(row.stage for row in plan.rows([FULL], MICRO, [0]) if row.variant == "eegnet classifier")
+    it = next(row.stage for row in rows_.rows([FULL], MICRO, [0]) if row.variant == "eegnet classifier")
     world = it.train.trials.world
     prepared = replace(it.train.trials, world=Prepared("p", "", world.n_chans, world.n_times, world.sfreq))
     other = replace(it, train=replace(it.train, trials=prepared), test=replace(it.test, trials=prepared))
@@ -445,7 +446,7 @@ def test_the_papers_settings_run_through_parts_in_the_real_formats(micro, tmp_pa
     shutil.copytree(micro.path(it.items.trials), trials)
     np.save(trials / "pictures.npy", np.load(trials / "pictures.npy").repeat(2, 1).repeat(2, 2))
     folders = {it.items.trials: trials, it.targets: tmp_path / "targets", it: tmp_path / "model"}
-    made = replace(plan.plan(FULL, MICRO.items(), MICRO, 0).pictures, model=it, vae=parts["vae"],
+    made = replace(systems.plan(FULL, MICRO.items(), MICRO, 0).pictures, model=it, vae=parts["vae"],
                    sampling=Sampling(2, 1.0, 1, 32, "plms"))
 
     def inputs(above):

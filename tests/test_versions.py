@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan, prior_parts, stages
-from bench.key import Stage
+from bench import systems
+from bench.experiment import stages
+from bench.experiment.key import Stage
+from bench.prior import recipe
 from bench.systems import brain2image, guided, linear, own, thoughtviz
 
 ROOT = Path(__file__).parent.parent
@@ -58,8 +60,8 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     own.OwnFit: OWN, own.Own: OWN,
     guided.GuidedEncoder: GUIDED, guided.GuidedPrior: GUIDED, guided.GuidedLowLevel: GUIDED,
     guided.GuidedCaptions: GUIDED, guided.GuidedPictures: GUIDED, guided.GuidedEmbedding: GUIDED,
-    prior_parts.Judge: PRIOR, prior_parts.Vae: PRIOR, prior_parts.Clip: PRIOR, prior_parts.Unet: PRIOR,
-    prior_parts.Adapter: [*PRIOR, "models/adapter.py"], prior_parts.Captioner: [*PRIOR, "models/captioner.py"],
+    recipe.Judge: PRIOR, recipe.Vae: PRIOR, recipe.Clip: PRIOR, recipe.Unet: PRIOR,
+    recipe.Adapter: [*PRIOR, "models/adapter.py"], recipe.Captioner: [*PRIOR, "models/captioner.py"],
 }
 
 
@@ -72,7 +74,7 @@ def recorded() -> dict[str, dict[str, object]]:
 
 
 def test_every_kind_of_stage_is_recorded():
-    modules = [stages, prior_parts, *(importlib.import_module(f"bench.systems.{name}") for name in plan.systems())]
+    modules = [stages, recipe, *(importlib.import_module(f"bench.systems.{name}") for name in systems.names())]
     assert set(SOURCES) == {value for module in modules for value in vars(module).values()
                             if isinstance(value, type) and issubclass(value, Stage) and value is not Stage}
 

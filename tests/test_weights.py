@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from bench import weights
 from bench.errors import ENVIRONMENT, USAGE, BenchError
+from bench.setup import weights
 from models import extractors, pins
 
 ROOT = Path(__file__).parents[1]

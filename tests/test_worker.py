@@ -1,4 +1,4 @@
-"""bench.worker: one stage by its key, as an engine runs it."""
+"""bench.execute.worker: one stage by its key, as an engine runs it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from dataclasses import replace
 
 import pytest
 
-from bench import FULL, lease, plan, worker
+from bench import FULL, systems
 from bench.errors import BenchError
-from bench.executor import Event
-from bench.journal import Journal
-from bench.key import key, kind
+from bench.execute import worker
+from bench.execute.executor import Event
+from bench.execute.requests import write_request
+from bench.experiment import graph
+from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
-from bench.scale import MICRO
-from bench.store import Store
+from bench.store import lease
+from bench.store.journal import Journal
+from bench.store.store import Store
 from bench.train import loop
 from bench.train.pretrain import pretrain
 
@@ -40,21 +43,21 @@ def here(monkeypatch):
 
 def stages():
     """Full's at scale micro, by kind."""
-    return {kind(stage): stage for stage in plan.stages([plan.plan(FULL, MICRO.items(), MICRO, 0)])}
+    return {stage.kind: stage for stage in graph.stages([systems.plan(FULL, MICRO.items(), MICRO, 0)])}
 
 
 def work(store, stage) -> int:
-    return worker.main([key(stage), "--store", str(store.root), "--device", "cpu"])
+    return worker.main([stage.key, "--store", str(store.root), "--device", "cpu"])
 
 
 def test_a_process_builds_a_stage_from_its_request_and_a_second_one_finds_it_done(tmp_path):
     store, trials = Store(tmp_path / "s"), stages()["trials"]
-    store.ask(trials)
+    write_request(store, trials)
     command = worker.command(trials, store, "cpu")
     for _ in range(2):
         with subprocess.Popen(command, cwd=tmp_path, text=True, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE) as process:
-            assert process.stdout.read() == f"trials {key(trials)} is complete\n"
+            assert process.stdout.read() == f"trials {trials.key} is complete\n"
             assert process.wait(200) == 0
     assert store.sound(trials)
     assert not list((store.root / "work").iterdir())
@@ -62,22 +65,22 @@ def test_a_process_builds_a_stage_from_its_request_and_a_second_one_finds_it_don
 
 def test_a_worker_whose_inputs_are_not_there_says_which_and_keeps_its_word(tmp_path, here, capsys):
     store, score = Store(tmp_path / "s"), stages()["score"]
-    store.ask(score)
+    write_request(store, score)
     assert work(store, score) == 2
     said = capsys.readouterr().err
     assert said.startswith("bench: score is built from generate ")
     assert said.count("\n") == 1
-    noted = worker.noted(store, key(score))
+    noted = worker.noted(store, score.key)
     assert f"bench: {noted}\n" == said
     assert noted.exit_code == 2
-    worker.note(store, key(score), None)
-    assert worker.noted(store, key(score)) is None
+    worker.note(store, score.key, None)
+    assert worker.noted(store, score.key) is None
 
 
 @pytest.mark.parametrize(("change", "code", "why"), [
-    (lambda store, stage: store.ask(stage).unlink(), 2, "no request"),
-    (lambda store, stage: store.ask(stage).write_text("{}"), 2, "cannot be read"),
-    (lambda store, stage: store.ask(stage).write_text(store.ask(replace(stage, split="block")).read_text()), 2,
+    (lambda store, stage: write_request(store, stage).unlink(), 2, "no request"),
+    (lambda store, stage: write_request(store, stage).write_text("{}"), 2, "cannot be read"),
+    (lambda store, stage: write_request(store, stage).write_text(write_request(store, replace(stage, split="block")).read_text()), 2,
      "another stage"),
 ])
 def test_a_request_that_is_not_there_or_not_its_own_is_refused(tmp_path, here, capsys, change, code, why):
@@ -98,22 +101,22 @@ def test_a_store_that_this_machine_does_not_see_is_no_empty_store(tmp_path, here
 
 def test_a_stage_that_breaks_leaves_its_traceback_and_its_reason(tmp_path, here, capsys, monkeypatch):
     store, trials = Store(tmp_path / "s"), stages()["trials"]
-    store.ask(trials)
+    write_request(store, trials)
 
     def broken(*_, **__):
         raise ZeroDivisionError("of nothing")
 
-    monkeypatch.setattr("bench.build.build", broken)
+    monkeypatch.setattr("bench.execute.build.build", broken)
     assert work(store, trials) == 1
     assert "Traceback" in capsys.readouterr().err
-    assert str(worker.noted(store, key(trials))) == "ZeroDivisionError: of nothing"
+    assert str(worker.noted(store, trials.key)) == "ZeroDivisionError: of nothing"
 
 
 def longer(store):
     """A pre-training that takes a while, above the stages of the shared store."""
     first = stages()["pretrain"]
     stage = replace(first, schedule=replace(first.schedule, steps=100))
-    store.ask(stage)
+    write_request(store, stage)
     return stage
 
 
@@ -132,12 +135,12 @@ def test_a_stage_that_the_engine_stops_is_put_away_and_goes_on_from_its_last_che
     assert process.exitcode == 75
     assert not micro.has(stage)
     assert not list((micro.root / "work").iterdir())
-    assert worker.noted(micro, key(stage)) is None
+    assert worker.noted(micro, stage.key) is None
     process = fork.Process(target=lambda: os._exit(work(micro, stage)))
     process.start()
     process.join(200)
     assert process.exitcode == 0
-    lines = [json.loads(line) for file in (micro.root / "logs").glob("*.jsonl") if key(stage)[:16] in file.name
+    lines = [json.loads(line) for file in (micro.root / "logs").glob("*.jsonl") if stage.key[:16] in file.name
              for line in file.read_text().splitlines()]
     assert any(line.get("what") == "goes on from a checkpoint" and line["step"] > 0 for line in lines)
     (tmp_path / "whole").mkdir()
@@ -148,7 +151,7 @@ def test_a_stage_that_the_engine_stops_is_put_away_and_goes_on_from_its_last_che
 
 def test_a_worker_on_a_leash_stops_when_whoever_began_it_is_gone(micro):
     stage = replace(longer(micro), seed=1)
-    micro.ask(stage)
+    write_request(micro, stage)
     process = subprocess.Popen(worker.command(stage, micro, "cpu"), stdin=subprocess.PIPE)
     process.stdin.close()
     assert process.wait(200) == 75
@@ -169,7 +172,7 @@ def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_
     dead.start("a" * 16)
     dead.progress(9, 10, loss=0.1)
     assert worker.progress(store, stage) is None  # nobody builds it
-    with lease.taken(store.root / "leases", key(stage), "pretrain") as claim:
+    with lease.taken(store.root / "leases", stage.key, "pretrain") as claim:
         assert worker.progress(store, stage) == Event(stage, "started")  # what stands there is another attempt's
         journal = Journal(store.root, stage)
         journal.start(claim.attempt)

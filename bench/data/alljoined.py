@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.data import prepared
-from bench.data.prepared import PARTS, TrialWriter
+from bench.data import prepared, writing
+from bench.data.prepared import PARTS
+from bench.data.writing import TrialWriter
 from bench.errors import ENVIRONMENT, BenchError
 from bench.runtime import silent
 
@@ -51,21 +52,21 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     part_item goes by picture, part_block by picture and block; the pictures have no classes, so that all have one.
     Raises BenchError (exit 2) for files that are not as published, (exit 3) where pyarrow is not installed.
     """
-    source, side = Path(source), prepared.side(size)
+    source, side = Path(source), writing.side(size)
     if pictures is None:
         raise BenchError(f"{NAME} needs its pictures: --set pictures=DIR with <coco_id, 12 digits>.jpg")
     files = sorted(source.rglob("*.parquet"))
     if not files:
         raise BenchError(f"{source}: no .parquet file in it; the files of {NAME} are expected there")
     table = _listing(files)
-    people = prepared.chosen(subjects, set(table["subject_id"]), source)
+    people = writing.chosen(subjects, set(table["subject_id"]), source)
     wanted = table["subject_id"].isin(people).to_numpy()
     part_item, part_block = _parts(table)
     shown = sorted(set(table["coco_id"][wanted]))
     paths = [Path(pictures) / f"{number:012d}.jpg" for number in shown]
-    prepared.present(paths, Path(pictures))
+    writing.present(paths, Path(pictures))
     position = table.groupby(["subject_id", "session"])["curr_time"].rank(method="first").astype(int) - 1
-    with prepared.preparing(Path(out)) as work:
+    with writing.preparing(Path(out)) as work:
         writer: TrialWriter | None = None
         item, row = 0, 0
         for file in files:
@@ -87,21 +88,21 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         keep = np.array([not reason for reason in writer.rejected])
         items = np.flatnonzero(wanted)[keep]
         parts = {"item": [part_item[one] for one in items], "block": [part_block[one] for one in items]}
-        prepared.no_copies([one for one, good in zip(writer.digests, keep, strict=True) if good], list(map(int, items)),
+        writing.no_copies([one for one, good in zip(writer.digests, keep, strict=True) if good], list(map(int, items)),
                            parts, str(source))
-        prepared.keep_rows(writer.path, keep)
+        writing.keep_rows(writer.path, keep)
         rows = {number: picture for picture, number in enumerate(shown)}
         columns = [table[name].to_numpy()[items] for name in ("subject_id", "coco_id", "block", "session")]
-        prepared.write_table(work / "trials.csv", (*prepared.COLUMNS, "session", *(f"part_{name}" for name in parts)), (
+        writing.write_table(work / "trials.csv", (*prepared.COLUMNS, "session", *(f"part_{name}" for name in parts)), (
             (one, subject, rows[coco], 0, block, position[one], session, *own)
             for one, subject, coco, block, session, *own in zip(items, *columns, *parts.values(), strict=True)))
-        prepared.write_table(work / "classes.csv", prepared.CLASS_COLUMNS, [(0, "photograph", -1, 1)])
-        prepared.write_pictures(work / "pictures.npy", paths, side, progress)
-        prepared.finish(work, {
+        writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS, [(0, "photograph", -1, 1)])
+        writing.write_pictures(work / "pictures.npy", paths, side, progress)
+        writing.finish(work, {
             "name": NAME, "n_chans": N_CHANS, "n_times": n_times, "sfreq": RATE, "bands": [list(BAND)],
             "subjects": people, "options": {"size": side},
             "sources": {file.relative_to(source).as_posix(): prepared.digest(file) for file in files} | {
-                "pictures": prepared.picture_source(paths)},
+                "pictures": writing.picture_source(paths)},
             "rejected": dict(Counter(filter(None, writer.rejected))), "repaired": dict(writer.repaired),
             "coverage": {name: {part: column.count(part) for part in PARTS} for name, column in parts.items()},
             "leaky": {"item": "no: no picture is in two parts; blocks are shared, in an order without classes",

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import prepared
-from bench.data.prepared import PARTS, TrialWriter
+from bench.data import prepared, writing
+from bench.data.prepared import PARTS
 from bench.data.unpickle import load_torch
+from bench.data.writing import TrialWriter
 from bench.errors import BenchError
 from bench.runtime import silent
 
@@ -59,11 +60,11 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
     are linearly interpolated to 512 (released code). Raises BenchError (exit 2) for everything about the files that is
     not as published, but for trials that are rejected and counted in the manifest.
     """
-    source, side, files = Path(source), prepared.side(size), _files(Path(source), bands)
+    source, side, files = Path(source), writing.side(size), _files(Path(source), bands)
     if pictures is None:
         raise BenchError(f"{NAME} needs its pictures: --set pictures=DIR with <wnid>/<wnid>_<n>.JPEG")
     splits = {name: _split(source / file) for name, file in SPLITS.items()}
-    with prepared.preparing(Path(out)) as work:
+    with writing.preparing(Path(out)) as work:
         listing: _Listing | None = None
         reasons: list[str] = []
         repaired, cast, digests = Counter[str](), {}, []
@@ -73,7 +74,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
             if listing is None:
                 listing, reasons = found, [""] * len(found.subject)
                 shown = _shown(Path(pictures), listing)
-                prepared.present(shown, Path(pictures))
+                writing.present(shown, Path(pictures))
                 parts = _parts(listing, splits, source)
             else:
                 listing.same(found)
@@ -90,19 +91,19 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
             raise BenchError(f"{source}: no trial is left: {dict(Counter(reasons))}")
         columns = {name: [part[item] for item in kept] for name, part in parts.items()}
         for file, prints in digests:
-            prepared.no_copies([prints[item] for item in kept], kept, columns, str(file))
+            writing.no_copies([prints[item] for item in kept], kept, columns, str(file))
         for band in files:
-            prepared.keep_rows(work / prepared.eeg_file(band), np.array([not reason for reason in reasons]))
+            writing.keep_rows(work / prepared.eeg_file(band), np.array([not reason for reason in reasons]))
         label = _tables(work, listing, kept, columns)
-        prepared.write_pictures(work / "pictures.npy", shown, side, progress)
+        writing.write_pictures(work / "pictures.npy", shown, side, progress)
         shared = {name: _shared(listing, part) for name, part in parts.items()}
-        prepared.finish(work, {
+        writing.finish(work, {
             "name": NAME, "n_chans": N_CHANS, "n_times": N_TIMES, "sfreq": SFREQ,
             "bands": [list(band) for band in files], "subjects": sorted({listing.subject[item] for item in kept}),
             "options": {"size": side},
             "sources": {file.name: prepared.digest(file) for file in (
                 *files.values(), *(source / file for file in SPLITS.values()))} | {
-                    "pictures": prepared.picture_source(shown)},
+                    "pictures": writing.picture_source(shown)},
             "rejected": dict(Counter(filter(None, reasons))), "repaired": dict(repaired), "cast": cast,
             "classes": len(set(label)),
             "coverage": {name: {part: column.count(part) for part in PARTS} for name, column in columns.items()},
@@ -333,13 +334,13 @@ def _tables(work: Path, listing: _Listing, kept: Sequence[int], parts: dict[str,
     rows = {image: row for row, image in enumerate(sorted(set(listing.image)))}
     label = [renumbered[listing.label[item]] for item in kept]
     names = [f"part_{name}" for name in parts]
-    prepared.write_table(work / "trials.csv", (*prepared.COLUMNS, *names), (
+    writing.write_table(work / "trials.csv", (*prepared.COLUMNS, *names), (
         (item, listing.subject[item], rows[listing.image[item]], label[row], -1, -1,
          *(parts[name][row] for name in parts)) for row, item in enumerate(kept)))
     known = imagenet_classes()
     if strange := [wnid for wnid in listing.labels if wnid not in known]:
         raise BenchError(f"{listing.file}: {', '.join(strange)}: no class of ImageNet-1k; the judge could not know it")
-    prepared.write_table(work / "classes.csv", prepared.CLASS_COLUMNS, (
+    writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS, (
         (number, known[listing.labels[old]][1], known[listing.labels[old]][0], int(old in used))
         for number, old in enumerate(order)))
     return label

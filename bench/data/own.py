@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.data import prepared
-from bench.data.prepared import PARTS, TrialWriter
+from bench.data import prepared, writing
+from bench.data.prepared import PARTS
+from bench.data.writing import TrialWriter
 from bench.errors import BenchError
 from bench.runtime import silent
 
@@ -62,7 +63,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
                          "expected, such as 'no: pictures came in random order'")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name) or out.name == "corpora":
         raise BenchError(f"{out.name!r} cannot name a data set: letters, digits, - and _ are expected")
-    with prepared.preparing(out) as work:
+    with writing.preparing(out) as work:
         writer = TrialWriter(work / prepared.eeg_file((low, high)), len(table), n_chans, n_times)
         for row in range(len(table)):
             window = np.asarray(eeg[row])
@@ -75,16 +76,16 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
         keep = np.array([not reason for reason in writer.rejected])
         kept = table[keep]
         columns = {split: kept[f"part_{split}"].tolist() for split in splits}
-        prepared.no_copies([one for one, wanted in zip(writer.digests, keep, strict=True) if wanted],
+        writing.no_copies([one for one, wanted in zip(writer.digests, keep, strict=True) if wanted],
                            kept["item"].tolist(), columns, out.name)
         if gone := sorted(set(range(len(names))) - set(kept["label"])):
             raise BenchError(f"no trial that can be used shows the class {names[gone[0]]!r}; leave it out")
-        prepared.keep_rows(writer.path, keep)
-        prepared.write_table(work / "trials.csv", list(map(str, kept)), kept.itertuples(index=False, name=None))
-        prepared.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
+        writing.keep_rows(writer.path, keep)
+        writing.write_table(work / "trials.csv", list(map(str, kept)), kept.itertuples(index=False, name=None))
+        writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
                              ((label, name, classes[name], 1) for label, name in enumerate(names)))
         np.save(work / "pictures.npy", pictures)
-        prepared.finish(work, {
+        writing.finish(work, {
             "name": out.name, "n_chans": n_chans, "n_times": n_times, "sfreq": float(sfreq), "bands": [[low, high]],
             "subjects": sorted(set(kept["subject"].tolist())), "ch_names": list(ch_names),
             "options": {"size": pictures.shape[1]}, "rejected": dict(Counter(filter(None, writer.rejected))),
@@ -157,5 +158,5 @@ def _check_pictures(pictures: Array, table: pd.DataFrame) -> None:
         found = f"{pictures.dtype} {list(pictures.shape)}" if isinstance(pictures, np.ndarray) else \
             type(pictures).__name__
         raise BenchError(f"pictures are {found}; uint8 [pictures, side, side, 3] is expected "
-                         "(bench.gallery.resize(picture, (side, side)) squashes one)")
+                         "(bench.images.resize(picture, (side, side)) squashes one)")
     _within(table, "picture", len(pictures), "rows of the pictures")

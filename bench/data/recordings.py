@@ -11,7 +11,7 @@ from fractions import Fraction
 import mne
 import numpy as np
 
-from bench.data.prepared import CODES, neighbours
+from bench.data.writing import CODES, neighbours
 from bench.errors import BenchError
 
 Array = np.ndarray

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench.data.prepared import MANIFEST, Shards
+from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import sha256 as hashed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 Array = np.ndarray
 Blocks = list[tuple[Array, Array]]  # positions in a batch [n], and their windows [n, C, T] as they are stored
-
 CORPORA = "corpora"  # in the folder of data
 INDEX = "index.csv"
 REFERENCE = "shards.json"  # in a stage's folder: where the corpus lies, and the hash of its manifest
@@ -166,17 +166,6 @@ def opened(path: Path, sha256: str) -> Windows:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return Windows([path / shard["file"] for shard in shards], np.array([shard["n"] for shard in shards], np.int64),
                    manifest["n_chans"], manifest["window"]["n_times"], index)
-
-
-def find(name: str, root: Path) -> Shards:
-    """A corpus in the folder of data, by its manifest. Raises BenchError (exit 3) where it is not prepared."""
-    path = root / CORPORA / name
-    if not (path / MANIFEST).is_file():
-        raise BenchError(f"no corpus {name} in {root / CORPORA}; prepare it: bench data prepare {name} --data {root}",
-                         ENVIRONMENT)
-    manifest = read_manifest(path)
-    return Shards(manifest["name"], hashed(path / MANIFEST), manifest["n_chans"], manifest["window"]["n_times"],
-                  str(path.resolve()))
 
 
 def read_manifest(path: Path, sha256: str = "") -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import prepared
-from bench.data.prepared import PARTS, TrialWriter
+from bench.data import prepared, writing
+from bench.data.prepared import PARTS
 from bench.data.unpickle import load_pickled_arrays
+from bench.data.writing import TrialWriter
 from bench.errors import BenchError
 from bench.runtime import silent
 
@@ -60,11 +61,11 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     parts are the published ones; val is taken from the last training concepts. EEG from the stimulus on. Raises
     BenchError (exit 2) for files that are not as published.
     """
-    source, side, average = Path(source), prepared.side(size), _yes(average_test)
+    source, side, average = Path(source), writing.side(size), _yes(average_test)
     if pictures is None:
         raise BenchError(f"{NAME} needs its pictures: --set pictures=DIR with training_images and test_images")
     folders = {int(folder.name[4:]): folder for folder in source.glob("sub-*") if folder.name[4:].isdecimal()}
-    people = prepared.chosen(subjects, folders, source)
+    people = writing.chosen(subjects, folders, source)
     for subject in people:
         for name in FILES.values():
             if not (folders[subject] / name).is_file():
@@ -72,10 +73,10 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     metadata = next((place / METADATA for place in (source, Path(pictures)) if (place / METADATA).is_file()),
                     source / METADATA)
     shown = _Shown(metadata, Path(pictures), val_concepts)
-    prepared.present(shown.files, Path(pictures))
+    writing.present(shown.files, Path(pictures))
     rows: list[tuple[Any, ...]] = []
     writer: TrialWriter | None = None
-    with prepared.preparing(Path(out)) as work:
+    with writing.preparing(Path(out)) as work:
         for number, subject in enumerate(people):
             test = _read(folders[subject] / FILES["test"], shown.count["test"])
             left_out = 0
@@ -109,22 +110,22 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         keep = np.array([not reason for reason in writer.rejected])
         kept = [row for row, wanted in zip(rows, keep, strict=True) if wanted]
         parts = [row[4] for row in kept]
-        prepared.no_copies([one for one, wanted in zip(writer.digests, keep, strict=True) if wanted],
+        writing.no_copies([one for one, wanted in zip(writer.digests, keep, strict=True) if wanted],
                            [row[0] for row in kept], {"item": parts}, str(source))
-        prepared.keep_rows(writer.path, keep)
-        prepared.write_table(work / "trials.csv", (*prepared.COLUMNS, "repetition", "part_item", "part_concept"), (
+        writing.keep_rows(writer.path, keep)
+        writing.write_table(work / "trials.csv", (*prepared.COLUMNS, "repetition", "part_item", "part_concept"), (
             (item, subject, picture, label, -1, -1, repetition, own, own)
             for item, subject, picture, label, own, repetition in kept))
-        prepared.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
+        writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
                              ((label, name, -1, 1) for label, name in enumerate(shown.concepts)))
-        prepared.write_pictures(work / "pictures.npy", shown.files, side, progress)
+        writing.write_pictures(work / "pictures.npy", shown.files, side, progress)
         files = [metadata, *(folders[subject] / name for subject in people for name in FILES.values())]
-        prepared.finish(work, {
+        writing.finish(work, {
             "name": NAME, "n_chans": writer.eeg.shape[1], "n_times": writer.eeg.shape[2], "sfreq": first.sfreq,
             "bands": [list(BAND)], "subjects": people, "ch_names": first.ch_names,
             "options": {"size": side, "average_test": average, "val_concepts": shown.held},
             "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
-                        for file in files} | {"pictures": prepared.picture_source(shown.files)},
+                        for file in files} | {"pictures": writing.picture_source(shown.files)},
             "rejected": dict(Counter(filter(None, writer.rejected))), "repaired": dict(+writer.repaired),
             "coverage": {split: {part: parts.count(part) for part in PARTS} for split in ("item", "concept")},
             "leaky": LEAKY,

@@ -10,7 +10,6 @@ import numpy as np
 from bench.data.pictures import BACKGROUNDS, CLASSES, COLOURS, SHOWN, TILT, Scenes, draw_scenes, stream
 
 Array = np.ndarray
-
 PARTS = ("train", "val", "test")
 ORDERS = ("interleaved", "blocked")
 SUBJECTS = (1, 2, 3, 4, 5, 6)  # as many as ImageNet-EEG has
@@ -111,7 +110,7 @@ class _Anatomy:
 CODE, INSTANCE = SHOWN - 1, 10
 
 
-def _generator(world: TinyWorld, *purpose: int) -> np.random.Generator:
+def generator(world: TinyWorld, *purpose: int) -> np.random.Generator:
     return np.random.default_rng([world.seed, 7, *purpose])
 
 
@@ -141,10 +140,10 @@ def _lead_field(electrodes: Array, dipoles: tuple[Array, Array]) -> Array:
     return potential(electrodes) / np.sqrt((dense**2).mean(0))
 
 
-def _anatomy(world: TinyWorld) -> _Anatomy:
+def draw_anatomy(world: TinyWorld) -> _Anatomy:
     from scipy.linalg import helmert  # here, because whoever prints a table imports this module and not that one
 
-    rng = _generator(world, 0)
+    rng = generator(world, 0)
     k = world.sources
     visual, ongoing = _dipoles(k, rng, (0, -0.6, 0.3)), _dipoles(14, rng)
     ongoing[0][:2] = 0.75 * np.array([[-0.35, -0.85, 0.4], [0.35, -0.85, 0.4]])  # alpha: left and right occipital
@@ -167,7 +166,7 @@ def _anatomy(world: TinyWorld) -> _Anatomy:
     return _Anatomy(**{**vars(draft), "scale": float(1 / np.sqrt((seen**2).mean()))})
 
 
-def _codes(world: TinyWorld, anatomy: _Anatomy, scenes: Scenes) -> Array:
+def draw_codes(world: TinyWorld, anatomy: _Anatomy, scenes: Scenes) -> Array:
     """What the visual sources are tuned to, [N, CODE + INSTANCE]: about unit variance, times `instance` at the end."""
     rgb = np.array(list(COLOURS.values()))
     colour = (rgb[scenes.colour] + scenes.tint - rgb.mean(0)) / rgb.std(0)
@@ -231,7 +230,7 @@ def _ongoing(world: TinyWorld, lead: Array, n: int, sfreq: float, rng: np.random
     return lead.astype(np.float32) @ sources + np.float32(world.sensor * np.sqrt(density)) * white
 
 
-def _record(
+def record(
     world: TinyWorld,
     electrodes: Array,
     sfreq: float,
@@ -241,7 +240,7 @@ def _record(
     rng: np.random.Generator,
 ) -> Array:
     """A person's recording [C, n] in µV: ongoing activity, and responses to `codes` at `onsets`."""
-    anatomy = _anatomy(world)
+    anatomy = draw_anatomy(world)
     k = 2 * world.sources
 
     def own(dipoles: tuple[Array, Array]) -> Array:
@@ -264,7 +263,7 @@ def _record(
 
 def _artefacts(world: TinyWorld, electrodes: Array, onsets: Array, labels: Array, n: int) -> Array:
     """Eye movements and muscle bursts [C, n] in µV whose direction, side and strength go with the class."""
-    rng = _generator(world, 5)
+    rng = generator(world, 5)
     angle = 2 * np.pi * np.arange(SHOWN) / SHOWN
     frontal = np.exp(2 * (electrodes[:, 1] - 1))
     left, right = np.exp(3 * (-electrodes[:, 0] - 1)), np.exp(3 * (electrodes[:, 0] - 1))
@@ -302,7 +301,7 @@ def block_parts(world: TinyWorld, subject: int, recording: Recording) -> Array:
     groups = np.zeros(world.blocks, np.int64)
     if world.order == "blocked":
         groups[recording.blocks] = labels
-    rng = _generator(world, 6, subject)
+    rng = generator(world, 6, subject)
     parts = np.zeros(world.blocks, np.int64)
     for group in np.unique(groups):
         rows = rng.permutation(np.flatnonzero(groups == group))
@@ -323,7 +322,7 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
         raise ValueError(f"blocks={world.blocks}: expected a divisor of {world.pictures} pictures, and in the blocked "
                          f"order a multiple of {SHOWN} classes")
     scenes, _ = paired_scenes(world)
-    rng = _generator(world, 1, subject)
+    rng = generator(world, 1, subject)
     shown = rng.permutation(len(scenes))
     if world.order == "blocked":
         by_class = np.concatenate([shown[scenes.label[shown] == label] for label in range(SHOWN)])
@@ -333,7 +332,7 @@ def paired_recording(world: TinyWorld, subject: int) -> Recording:
     onsets = np.round((2 + np.cumsum(length) - length[0]) * world.sfreq).astype(np.int64)
     n = int(onsets[-1] + 3 * world.sfreq)
     electrodes = electrode_positions(world.n_chans)
-    data = _record(world, electrodes, world.sfreq, onsets, _codes(world, _anatomy(world), scenes)[shown], n, rng)
+    data = record(world, electrodes, world.sfreq, onsets, draw_codes(world, draw_anatomy(world), scenes)[shown], n, rng)
     if world.artefacts:
         data += _artefacts(world, electrodes, onsets, scenes.label[shown], n)
     if world.block_drift:
@@ -353,13 +352,13 @@ def corpus_recording(world: TinyWorld, number: int) -> Recording:
     (NaN) or constant. The last one was broken off at once.
     """
     device = DEVICES[number % len(DEVICES)]
-    rng = _generator(world, 2, number)
+    rng = generator(world, 2, number)
     n = round(world.seconds * device.sfreq)
     evoked = number % 10 >= round(10 * (1 - world.evoked_share))
     onsets = np.cumsum(rng.uniform(0.7, 1.2, int(world.seconds) if evoked else 0))
     onsets = np.round(onsets[onsets < world.seconds - 1] * device.sfreq).astype(np.int64)
     electrodes = electrode_positions(device.n_chans, device.turn)
-    data = _record(world, electrodes, device.sfreq, onsets, _other_codes(world, len(onsets), rng), n, rng)
+    data = record(world, electrodes, device.sfreq, onsets, _other_codes(world, len(onsets), rng), n, rng)
     if rng.random() < world.faults:
         here = slice(begin := int(rng.uniform(0.2, 0.7) * n), begin + int(rng.uniform(2, 6) * device.sfreq))
         missing = rng.random() < 0.5

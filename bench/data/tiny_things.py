@@ -12,12 +12,12 @@ from bench.data.tiny import (
     SUBJECTS,
     Recording,
     TinyWorld,
-    _anatomy,
-    _codes,
-    _generator,
-    _record,
     channel_names,
+    draw_anatomy,
+    draw_codes,
     electrode_positions,
+    generator,
+    record,
 )
 from bench.errors import BenchError
 
@@ -110,7 +110,7 @@ def shown(world: TinyThings) -> Shown:
     Concepts are drawn so that each part has equally many of every shape, to within one. Exemplars of a concept differ
     in position, size, rotation, gradient and shades.
     """
-    rng = _generator(world, 8)
+    rng = generator(world, 8)
     concepts = _concepts(world, rng)
     pictures = np.array([world.exemplars] * world.train_concepts + [1] * (world.val_concepts + world.test_concepts))
     label = np.repeat(np.arange(len(concepts)), pictures)
@@ -144,13 +144,13 @@ def things_recording(world: TinyThings, subject: int) -> Recording:
     if subject not in SUBJECTS:
         raise BenchError(f"protocol things: no subject {subject}; there are: {', '.join(map(str, SUBJECTS))}")
     what = shown(world)
-    rng = _generator(world, 9, subject)
+    rng = generator(world, 9, subject)
     order = rng.permutation(np.repeat(np.arange(world.pictures), what.repeats))
     length = world.n_times / world.sfreq + rng.uniform(*world.gap, len(order))
     onsets = np.round((2 + np.cumsum(length) - length[0]) * world.sfreq).astype(np.int64)
     n = int(onsets[-1] + 3 * world.sfreq)
-    codes = _codes(world, _anatomy(world), what.scenes)[order]
-    data = _record(world, electrode_positions(world.n_chans), world.sfreq, onsets, codes, n, rng)
+    codes = draw_codes(world, draw_anatomy(world), what.scenes)[order]
+    data = record(world, electrode_positions(world.n_chans), world.sfreq, onsets, codes, n, rng)
     marks = tuple((float(onset / world.sfreq), world.n_times / world.sfreq, what.names[label])
                   for onset, label in zip(onsets, what.label[order], strict=True))
     return Recording(data, world.sfreq, channel_names(world.n_chans), marks, onsets, order,

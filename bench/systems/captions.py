@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bench.errors import BenchError
-from bench.scale import Scale
-from bench.stages import Captions, Generate, Items, Readout, Score, training
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Captions, Generate, Items, Readout, Score, training
 
 CLASSES = ("true", "none", "ridge", "eegnet", "time")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench import encoders
 from bench.errors import BenchError
-from bench.scale import Scale
-from bench.stages import Finetune, Generate, Items, Pretrain, Score, Targets, training
-from bench.variant import Variant
+from bench.experiment import encoders
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Finetune, Generate, Items, Pretrain, Score, Targets, training
+from bench.experiment.variant import Variant
 
 
 def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:

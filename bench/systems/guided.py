@@ -6,20 +6,15 @@ ENIGMA's direct path (arXiv 2602.10361) is encoder="enigma", loss="direct", prio
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from bench.errors import BenchError
-from bench.key import Stage
-from bench.scale import Scale, sized
-from bench.stages import ORACLES, Items, Numerics, Sampling, Score, Targets, Weights, training
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from bench.price import Cost
+from bench.experiment.key import Stage
+from bench.experiment.kinds import FrozenPart, Kind, register, register_parts
+from bench.experiment.scale import Scale, sized
+from bench.experiment.stages import ORACLES, Items, Numerics, Sampling, Score, Targets, Weights, training
 
 ENCODERS = ("atm", "nice", "eegnet", "enigma", "mlp")
 LOSSES = ("generation", "retrieval", "written", "direct")
@@ -340,103 +335,19 @@ def _vae_of(pipeline: Weights) -> Weights:
     return Weights(f"{pipeline.name}/vae", f"beside {pipeline.sha256}", path)
 
 
-def cost(stage: Stage) -> Cost | None:
-    """Of building one of these stages at scale paper, trainings in float32. Not counted: the adapter's few tokens, and
-    what GIT says word by word, and the trained encoder's passes over the items that are drawn or that the prior learns
-    from."""
-    import torch
-
-    from bench import price
-    from models import configurations
-    from models.captioner import PixelProjector
-    from models.diffusion_prior import DiffusionPrior
-    from models.guided import KINDS, LowLevel
-
-    def world(items: Items) -> tuple[int, int]:
-        return items.trials.world.n_chans, items.trials.world.n_times
-
-    if isinstance(stage, GuidedEncoder):
-        network, shape = stage.network, world(stage.items)
-        with torch.device("meta"):
-            encoder = KINDS[network.encoder](*shape, EMBEDDING, stage.items.trials.subjects,
-                                             network.quirks == "faithful", network.filters, network.width)
-        return _training(encoder, lambda n, dtype: encoder(price.meta(n, *shape, dtype=dtype),
-                                                           price.meta(n, dtype=torch.int64)),
-                         stage.schedule.epochs * price.trials(stage.items), stage.schedule.batch)
-    if isinstance(stage, GuidedPrior):
-        with torch.device("meta"):
-            prior = DiffusionPrior(EMBEDDING, EMBEDDING, stage.widths, stage.time)
-        return _training(prior, lambda n, dtype: prior(*_noisy(n, dtype)), stage.schedule.steps * stage.schedule.batch,
-                         stage.schedule.batch)
-    if isinstance(stage, GuidedLowLevel):
-        shape = world(stage.items)
-        with torch.device("meta"):
-            net = LowLevel(shape, 4, stage.hidden, stage.widths)
-        return _training(net, lambda n, dtype: net(price.meta(n, *shape, dtype=dtype)),
-                         stage.schedule.epochs * price.trials(stage.items), stage.schedule.batch)
-    if isinstance(stage, GuidedCaptions):
-        with torch.device("meta"):
-            tower = configurations.git().git.image_encoder.eval().requires_grad_(False)
-        seen = price.counted(lambda: tower(price.meta(1, 3, 224, 224)).last_hidden_state, False)[0]
-        return price.Cost(stage.schedule.epochs * price.shown(stage.items) * seen, None,
-                          4 * price.count(PixelProjector()))
-    if not isinstance(stage, GuidedPictures):
-        return None
-    n, sampling = price.trials(stage.items) * stage.samples, stage.sampling
-    evaluation, prompt, parameters = _turbo()
-    each = max(1, int(sampling.steps * stage.strength)) * evaluation + price.vae_flops("decode")
-    if stage.prior:
-        with torch.device("meta"):
-            prior = DiffusionPrior(EMBEDDING, EMBEDDING, stage.prior.widths, stage.prior.time).eval()
-        each += 2 * stage.prior_sampling.steps * price.counted(lambda: prior(*_noisy(1)), False)[0]
-    flops = -(-n // sampling.batch) * sampling.batch * each + (n if stage.captions else 1) * prompt
-    memory = price.Memory(2 * parameters, price.ALIVE * price._largest("decode"), sampling.batch)
-    return price.Cost(flops, memory, 3 * n * configurations.PIXELS**2)
-
-
-@functools.cache
-def _turbo() -> tuple[int, int, int]:
-    """Of SDXL-Turbo: FLOPs of an evaluation of its U-Net, and of encoding a prompt; the parameters of all its parts."""
-    import torch
-
-    from bench import price
-
-    unet, vae, text = map(price._part, ("sdxl_unet", "sdxl_vae", "sdxl_text"))
-    beside = {"text_embeds": price.meta(1, 1280), "time_ids": price.meta(1, 6)}
-    evaluation = price.counted(lambda: unet(price.meta(1, 4, 64, 64), price.meta(1), price.meta(1, 77, 2048),
-                                            added_cond_kwargs=beside).sample, False)[0]
-    words = price.meta(1, 77, dtype=torch.int64)
-    prompt = sum(price.counted(lambda one=one: one(words)[0], False)[0] for one in text)  # type: ignore[misc]
-    return evaluation, prompt, sum(map(price.count, (unet, vae, text)))
-
-
-def _training(module: nn.Module, run: Callable[[int, Any], Tensor], samples: int, batch: int) -> Cost:
-    """Of a training on so many samples, of which `run` takes n."""
-    import torch
-
-    from bench import price
-
-    step = price.counted(lambda: run(1, torch.float32), True)[1]
-    sample = price.another(module, lambda n: run(n, torch.bfloat16))
-    return price.training(samples * step, module, module, sample, batch)
-
-
-def _noisy(n: int, dtype: Any = None) -> tuple[Tensor, Tensor, Tensor]:
-    """What the prior takes, on the meta device."""
-    from bench import price
-
-    return price.meta(n, EMBEDDING, dtype=dtype), price.meta(n), price.meta(n, EMBEDDING, dtype=dtype)
-
-
-def seconds(stage: Stage) -> float:
-    """On one core at scale tiny."""
-    if isinstance(stage, GuidedEncoder):
-        people = max(1, len(stage.items.trials.subjects) - (stage.items.trials.split == "subject"))
-        return people * stage.schedule.epochs * {"atm": 3.1, "nice": 1.0, "eegnet": 1.8}.get(stage.network.encoder, 1.4)
-    if isinstance(stage, GuidedPrior):
-        return 2 + 0.01 * stage.schedule.steps
-    if isinstance(stage, GuidedLowLevel):
-        return 1.4 * stage.schedule.epochs
-    if isinstance(stage, GuidedPictures):
-        return 5 + stage.samples * stage.sampling.steps * stage.strength * (1.0 if stage.sampling.guidance > 1 else 0.5)
-    return 2.0
+_kind = partial(Kind, forecast="bench.cost.systems.guided:seconds", cost="bench.cost.systems.guided:cost")
+register({
+    GuidedEncoder: _kind("bench.train.guided:train_encoder", "finetune", trains=True),
+    GuidedPrior: _kind("bench.train.guided:train_prior", "finetune", trains=True),
+    GuidedLowLevel: _kind("bench.train.guided:train_low_level", "finetune", trains=True),
+    GuidedCaptions: _kind("bench.train.guided:train_captions", "finetune", trains=True, omits="what GIT says"),
+    GuidedPictures: _kind("bench.train.guided:generate_images", "generate"),
+    GuidedEmbedding: _kind("bench.train.guided:embed_items", "generate"),
+})
+register_parts({
+    "turbo": FrozenPart(size="bench.cost.systems.guided:turbo_bytes"),
+    "adapter": FrozenPart(size="bench.cost.systems.guided:adapter_bytes"),
+    "clip_h": FrozenPart(size="bench.cost.systems.guided:clip_h_bytes"),
+    "captioner": FrozenPart(size="bench.cost.systems.guided:captioner_bytes"),
+    "swav": FrozenPart(),
+})

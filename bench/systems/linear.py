@@ -9,15 +9,14 @@ on the mean over repetitions, here on what the data set has as items.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import ClassVar
 
 from bench.errors import BenchError
-from bench.key import Stage
-from bench.scale import Scale
-from bench.stages import Captions, Generate, Items, Numerics, Sampling, Score, Targets, Weights, training
-
-if TYPE_CHECKING:
-    from bench.price import Cost
+from bench.experiment.key import Stage
+from bench.experiment.kinds import Kind, register
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Items, Numerics, Sampling, Score, Targets, Weights, training
 
 ALPHAS = tuple(10.0**power for power in range(10))  # penalties; the released code: 1e-6 to 1, of far fewer features
 
@@ -137,38 +136,9 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     return scale.score(pictures, items)
 
 
-def outputs(stage: Ridge) -> int:
-    """Numbers that a regression predicts at scale paper: the latent of 512 pixels, or a caption's tokens."""
-    return 4 * 64 * 64 if isinstance(stage.target, Targets) else 77 * 768
-
-
-def cost(stage: Stage) -> Cost | None:
-    """The regressions run on the CPU, in float64; their FLOPs are by formula, 9 m^3 of them for the eigenvectors of an
-    m x m matrix (Golub and Van Loan, Sec. 8.3)."""
-    from bench import price
-
-    if isinstance(stage, (Factors, Ridge)):
-        factors = stage if isinstance(stage, Factors) else stage.factors
-        world, n = factors.items.trials.world, price.trials(factors.items)
-        small, large = sorted((n, world.n_chans * world.n_times))
-        if isinstance(stage, Ridge):
-            found = outputs(stage)
-            return price.Cost(2 * n * small * found * (len(stage.alphas) + 1), None, 4 * small * found)
-        return price.Cost(4 * small**2 * large + 9 * small**3, None, 4 * (small + large) * small)
-    if not isinstance(stage, ImageToImage):
-        return None
-    n, generate = price.trials(stage.items), Generate(Captions(stage.clip, stage.unet), stage.items, stage.vae,
-                                                      stage.sampling, stage.seed, stage.numerics)
-    batches = -(-n * stage.samples // stage.sampling.batch)
-    evaluations = stage.steps * (2 if stage.guidance != 1 else 1)
-    flops = batches * stage.sampling.batch * (evaluations * price.evaluation_flops() + price.vae_flops("decode"))
-    if stage.latent:
-        flops += n * (price.vae_flops("decode") + price.vae_flops("encode"))
-    return price.Cost(flops, price.memory(generate), price.disk(generate))
-
-
-def seconds(stage: Stage) -> float:
-    """On one core at scale tiny."""
-    if isinstance(stage, ImageToImage):
-        return 5 + stage.samples * stage.steps * (0.6 if stage.guidance != 1 else 0.35)
-    return 7.0 if isinstance(stage, Factors) else 2.0
+_kind = partial(Kind, forecast="bench.cost.systems.linear:seconds", cost="bench.cost.systems.linear:cost")
+register({
+    Factors: _kind("bench.train.linear:decompose", "finetune", trains=True),
+    Ridge: _kind("bench.train.linear:fit_ridge", "finetune", trains=True),
+    ImageToImage: _kind("bench.train.linear:generate_images", "generate", rate="generate"),
+})

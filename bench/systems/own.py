@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench import encoders
 from bench.errors import BenchError
-from bench.key import Stage, canonical
-from bench.scale import Scale
-from bench.stages import Items, Numerics, Score, Targets, Weights, training
+from bench.experiment import encoders
+from bench.experiment.key import Stage, canonical
+from bench.experiment.kinds import Kind, register
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Items, Numerics, Score, Targets, Weights, training
 
 Settings = tuple[tuple[str, Any], ...]
 GIVEN = {"fit": 2, "pictures": 3}  # arguments before the settings: fit(train, run), pictures(train, test, run)
@@ -165,10 +167,8 @@ def _known(functions: Mapping[str, ast.FunctionDef]) -> list[str]:
                               for name in list(_parameters(function))[GIVEN[function.name]:]))
 
 
-def cost(stage: Stage) -> None:
-    """What a user's file costs is not known."""
-
-
-def seconds(stage: Stage) -> float:
-    """On one core at scale tiny: not known, a guess."""
-    return 20.0
+_kind = partial(Kind, forecast="bench.cost.systems.own:seconds", cost="bench.cost.systems.own:cost")
+register({
+    OwnFit: _kind("bench.train.own:fit", "finetune", trains=True),
+    Own: _kind("bench.train.own:generate_images", "generate"),
+})

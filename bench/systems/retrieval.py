@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from bench import systems
 from bench.errors import BenchError
-from bench.scale import Scale
-from bench.stages import Items, Retrieval
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Items, Retrieval
 
 WAYS = (2, 4, 10)  # beside all test pictures (Li et al., NeurIPS 2024, Table 8)
 
@@ -29,7 +29,7 @@ class Spec:
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Retrieval:
     """The system's embeddings of the items, and their ranks. Raises BenchError for a system that has none."""
-    system = importlib.import_module(f"bench.systems.{spec.of.system}")
+    system = systems.load(spec.of.system)
     if not hasattr(system, "embedding"):
         raise BenchError(f"variant {spec.name!r}: system {spec.of.system} has no embedding in CLIP space to retrieve "
                          "pictures by")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from bench.data.tiny_things import TinyThings
 from bench.errors import BenchError, NotHere
-from bench.scale import Scale
-from bench.stages import Items, Score, Trivial
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Items, Score, Trivial
 
 SOURCES = ("random", "class_mean", "vae")
 

@@ -13,21 +13,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.experiment.stages import Items, Stage
 from bench.files import mapped
-from bench.items import Loaded, load
-from bench.price import count
+from bench.images import as_images
 from bench.runtime import Runtime
-from bench.stages import Items, Stage
 from bench.systems.brain2image import Brain2ImageEncoder, Brain2ImageGan, Brain2ImagePictures, Brain2ImageVae
 from bench.train.generate import batches, in_batches, initial_noise
+from bench.train.items import Loaded, load
 from bench.train.losses import Losses, descend, summary
-from bench.train.targets import PIXELS, as_images
+from bench.train.targets import PIXELS
 from models.brain2image import Discriminator, Encoder, Generator, PictureEncoder
+from models.parameters import count_parameters
 
 AT_ONCE = 100  # trials whose features are computed together
 
 
-def brain2imageencoder(stage: Brain2ImageEncoder, inputs: Callable[[Stage], Path], out: Path,
+def train_encoder(stage: Brain2ImageEncoder, inputs: Callable[[Stage], Path], out: Path,
                        runtime: Runtime) -> None:
     """Writes encoder.safetensors and summary.json."""
     items = load(stage.items, inputs(stage.items.trials))
@@ -45,15 +46,15 @@ def brain2imageencoder(stage: Brain2ImageEncoder, inputs: Callable[[Stage], Path
     with torch.inference_mode():
         encoder.measure(in_batches(encoder, eeg, AT_ONCE))
     save_file(encoder.state_dict(), out / "encoder.safetensors")
-    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count(encoder))
+    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count_parameters(encoder))
 
 
-def brain2imagegan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_gan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes generator.safetensors and summary.json.
 
     First a GAN of the training pictures alone, zeros in the place of the feature, then the conditional one (two phases:
     not verified). The discriminator's wrong pairs are a real picture and the feature of a trial of another class
-    (second hand), and count as much as the made pictures do (Reed et al. 2016, Algorithm 1). Ours: smoothed labels; a
+    (second hand), and count_parameters as much as the made pictures do (Reed et al. 2016, Algorithm 1). Ours: smoothed labels; a
     mean of the generator over the last steps, whose batch normalisation is measured anew on the training features.
     """
     schedule, device = stage.schedule, runtime.device
@@ -94,7 +95,7 @@ def brain2imagegan(stage: Brain2ImageGan, inputs: Callable[[Stage], Path], out: 
     summary(out, {"generator": generator, "discriminator": discriminator}, losses.last())
 
 
-def brain2imagevae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_vae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes generator.safetensors (the decoder) and summary.json.
 
     The evidence lower bound with Gaussian pixels of unit deviation. That the decoder sees the feature is known at
@@ -124,7 +125,7 @@ def brain2imagevae(stage: Brain2ImageVae, inputs: Callable[[Stage], Path], out: 
     summary(out, {"decoder": decoder, "picture encoder": encoder}, losses.last())
 
 
-def brain2imagepictures(stage: Brain2ImagePictures, inputs: Callable[[Stage], Path], out: Path,
+def generate_images(stage: Brain2ImagePictures, inputs: Callable[[Stage], Path], out: Path,
                         runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N]. Made pictures are
     brought to the size of the items' own by bicubic interpolation."""
@@ -184,11 +185,11 @@ def _another_class(label: np.ndarray, items: Items) -> Callable[[Tensor], Tensor
     if not others.all():
         raise BenchError(f"the {items.part} trials show one class alone: Brain2Image's GAN needs the EEG of another "
                          "one; add classes")
-    ring, begin, count = (torch.from_numpy(array) for array in (order, end, others))
+    ring, begin, count_parameters = (torch.from_numpy(array) for array in (order, end, others))
 
     def draw(rows: Tensor) -> Tensor:
         rows = rows.cpu()
-        return ring[(begin[rows] + (torch.rand(len(rows), dtype=torch.float64) * count[rows]).long()) % len(ring)]
+        return ring[(begin[rows] + (torch.rand(len(rows), dtype=torch.float64) * count_parameters[rows]).long()) % len(ring)]
 
     return draw
 

@@ -14,8 +14,8 @@ from bench.data.recordings import cut, replicated
 from bench.data.shards import INDEX, REFERENCE, opened, read_manifest
 from bench.data.tiny import DEVICES
 from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.stages import Corpus, Shards, Stage
 from bench.runtime import Runtime
-from bench.stages import Corpus, Shards, Stage
 
 COLUMNS = ("window", "recording", "device", "part")
 HELD_OUT = 6  # one person in six is held out, of every device

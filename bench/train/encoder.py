@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import encoders, modules
+from bench import modules
 from bench.data.tiny import electrode_positions
-from bench.encoders import Braindecode
 from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment import encoders
+from bench.experiment.encoders import Braindecode
+from bench.experiment.stages import Encoder
 from bench.files import sha256
 from bench.runtime import Runtime
-from bench.stages import Encoder
 
 HEAD = 0.095  # m, the radius of MNE's standard head
 

@@ -16,18 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.experiment.stages import Encoder, Finetune, FinetuneSchedule, Items, Pretrain, Stage
+from bench.experiment.variant import OPENS
 from bench.files import sync
-from bench.items import Loaded, load
-from bench.price import count
+from bench.images import as_images
 from bench.runtime import Runtime
-from bench.stages import Encoder, Finetune, FinetuneSchedule, Items, Pretrain, Stage
 from bench.train import parallel
 from bench.train.encoder import build
+from bench.train.items import Loaded, load
 from bench.train.loop import Training, describe, frozen_dtype, hold, precision
-from bench.train.targets import as_images, cropped, room
-from bench.variant import OPENS
+from bench.train.targets import cropped, room
 from models import frozen
 from models.condition import Head, LatentHead, Tau, TimeCondition
+from models.parameters import count_parameters
 
 
 @dataclass
@@ -181,7 +182,7 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
     trained = keep(out / LAST)
     parts = ("encoder", "tau", "head", "unet", *(["time"] if stage.time_condition else []))
     summary = {
-        "encoder_parameters": count(model.encoder),
+        "encoder_parameters": count_parameters(model.encoder),
         "trained_parameters": {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
                                for part in parts},
         "losses": losses,  # means over the last tenth of the steps

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.experiment.stages import Captions, Generate, Stage
 from bench.files import mapped
-from bench.items import Loaded, load
 from bench.runtime import Runtime
-from bench.stages import Captions, Generate, Stage
 from bench.train.finetune import loaded, restore
+from bench.train.items import Loaded, load
 from bench.train.loop import frozen_dtype, precision
 from bench.train.targets import PIXELS
 from models import frozen

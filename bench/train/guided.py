@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, l1_loss, mse_loss, normalize
 
 from bench.errors import BenchError
+from bench.experiment.stages import Stage
 from bench.files import mapped
-from bench.items import Loaded, load
-from bench.price import count
-from bench.runtime import Runtime
-from bench.stages import Stage
+from bench.images import as_images
+from bench.runtime import Runtime, use_exact_math
 from bench.systems.guided import (
     GuidedCaptions,
     GuidedEmbedding,
@@ -28,21 +27,23 @@ from bench.systems.guided import (
     GuidedPrior,
 )
 from bench.train.generate import batches, in_batches, initial_noise
-from bench.train.loop import exact, frozen_dtype, precision
+from bench.train.items import Loaded, load
+from bench.train.loop import frozen_dtype, precision
 from bench.train.losses import Losses, descend, summary
-from bench.train.targets import PIXELS, as_images
+from bench.train.targets import PIXELS
 from models import adapter, frozen
 from models.captioner import PixelProjector, load_captioner, load_git
 from models.diffusion_prior import DiffusionPrior, draw, noise_schedule, prior_loss
 from models.guided import KINDS, Encoder, LowLevel, encoder_loss
+from models.parameters import count_parameters
 
 AT_ONCE, FEW = 100, 16  # trials outside of training; captions of GIT
 
 
-def guidedencoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_encoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes encoder.safetensors, with several checkpoints the earlier ones as encoder.1.safetensors and so on, and
     summary.json."""
-    exact()
+    use_exact_math()
     schedule, device = stage.schedule, runtime.device
     items = load(stage.items, inputs(stage.items.trials))
     image, text = _targets(stage, items, inputs, runtime)
@@ -65,7 +66,7 @@ def guidedencoder(stage: GuidedEncoder, inputs: Callable[[Stage], Path], out: Pa
             if step in kept:
                 save_file(encoder.state_dict(), out / f"encoder.{kept[step]}.safetensors")
     save_file(encoder.state_dict(), out / "encoder.safetensors")
-    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count(encoder))
+    summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count_parameters(encoder))
 
 
 def _targets(stage: GuidedEncoder, items: Loaded, inputs: Callable[[Stage], Path],
@@ -112,18 +113,18 @@ def _features(stage: GuidedEncoder, checkpoint: int | None, items: Loaded, input
                           torch.arange(len(eeg)), AT_ONCE).clone()
 
 
-def guidedembedding(stage: GuidedEmbedding, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def embed_items(stage: GuidedEmbedding, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes embedding.npy [N, D'] and item.npy [N], in the order of the items."""
-    exact()
+    use_exact_math()
     items = load(stage.items, inputs(stage.items.trials))
     np.save(out / "embedding.npy", _features(stage.encoder, stage.checkpoint, items, inputs, runtime).cpu().numpy())
     np.save(out / "item.npy", items.item)
 
 
-def guidedprior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_prior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes prior.safetensors and summary.json. The condition is what the trained encoder, without dropout, makes of
     the trials that it was trained on."""
-    exact()
+    use_exact_math()
     schedule, device = stage.schedule, runtime.device
     items = load(stage.encoder.items, inputs(stage.encoder.items.trials))
     condition = _features(stage.encoder, stage.checkpoint, items, inputs, runtime)
@@ -145,10 +146,10 @@ def guidedprior(stage: GuidedPrior, inputs: Callable[[Stage], Path], out: Path, 
     summary(out, {"prior": prior}, losses.last())
 
 
-def guidedlowlevel(stage: GuidedLowLevel, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_low_level(stage: GuidedLowLevel, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes low_level.safetensors and summary.json. Latents are those that the U-Net sees: standardised, or divided by
     the VAE's factor, where the released code has them as the VAE gives them."""
-    exact()
+    use_exact_math()
     schedule, device = stage.schedule, runtime.device
     items = load(stage.items, inputs(stage.items.trials))
     latents = np.load(inputs(stage.targets) / "mean.npy", mmap_mode="r")
@@ -178,9 +179,9 @@ def _low_level(stage: GuidedLowLevel, items: Loaded, shape: Sequence[int]) -> Lo
     return net
 
 
-def guidedcaptions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_captions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes projector.safetensors and summary.json."""
-    exact()
+    use_exact_math()
     schedule, device = stage.schedule, runtime.device
     items = load(stage.items, inputs(stage.items.trials))
     picture, first = np.unique(items.picture, return_index=True)
@@ -203,7 +204,7 @@ def guidedcaptions(stage: GuidedCaptions, inputs: Callable[[Stage], Path], out: 
     summary(out, {"captions": projector}, losses.last())
 
 
-def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def generate_images(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], embedding.npy [N, D'],
     what the encoder makes of their EEG (where it aims at the CLIP that scores), and where there are captions
     captions.csv.
@@ -211,7 +212,7 @@ def guidedpictures(stage: GuidedPictures, inputs: Callable[[Stage], Path], out: 
     Embeddings are brought to unit norm before they are drawn: the adapter was trained on such. (The released one was
     trained on others, and is given what the prior draws.)
     """
-    exact()
+    use_exact_math()
     sampling, device = stage.sampling, runtime.device
     autocast, dtype = precision(stage.numerics, device), frozen_dtype(stage.numerics, device)
     items = load(stage.items, inputs(stage.items.trials))

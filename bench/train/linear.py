@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.errors import BenchError
+from bench.experiment.stages import Items, Stage, Targets
 from bench.files import mapped
-from bench.items import Loaded, load
 from bench.runtime import Runtime
-from bench.stages import Items, Stage, Targets
 from bench.systems.linear import Factors, ImageToImage, Ridge
 from bench.train.generate import batches, in_batches, initial_noise
+from bench.train.items import Loaded, load
 from bench.train.loop import frozen_dtype, precision
 from bench.train.targets import PIXELS
 from models import frozen
@@ -29,7 +29,7 @@ BLOCK = 2048  # columns that are in float64 at once
 CONSTANT = 1e-5  # an output that varies by less, as a share of the largest, is its mean
 
 
-def factors(stage: Factors, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def decompose(stage: Factors, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes factors.safetensors: mean and std [C * T] of the training EEG X, and U [n, r], s [r] and V [C * T, r] with
     U diag(s) V' = (X - mean) / std."""
     eeg = _loaded(stage.items, stage, inputs).eeg
@@ -72,7 +72,7 @@ def decomposed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (own, s, other) if wide else (other, s, own)
 
 
-def ridge(stage: Ridge, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def fit_ridge(stage: Ridge, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes ridge.safetensors, and summary.json: the share of outputs with each penalty, and over the outputs R^2 of
     leaving one out (0: as good as the mean of the other trials) and the predictions' deviation as a share of the
     targets'.
@@ -184,7 +184,7 @@ class Predictor:
         return (x @ self._v @ self._coef + self._mean).unflatten(1, self.shape)
 
 
-def imagetoimage(stage: ImageToImage, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def generate_images(stage: ImageToImage, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N].
 
     The predicted latent is decoded and encoded again (the posterior's mean; the released code draws from it).

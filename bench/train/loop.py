@@ -22,27 +22,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.key import Stage
+from bench.experiment.stages import Finetune, Numerics, Pretrain
 from bench.files import put, sync
-from bench.key import Stage, document, key, kind
-from bench.runtime import Runtime, Stopped, keeps, stopping, unquestioned
-from bench.stages import Finetune, Numerics, Pretrain
-from bench.store import DOCUMENT
+from bench.runtime import Runtime, Stopped, keeps, stopping, unquestioned, use_exact_math
+from bench.store.store import DOCUMENT
 from bench.train import parallel
 
 EVERY = 300.0  # s from one checkpoint to the next
 AHEAD = 2  # batches that are fetched while the device works
-
 Fetched = TypeVar("Fetched")
 
 
-def exact() -> None:
-    """What is computed in float32 is so on every device: TF32 is switched off, cuDNN's too."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
 def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextManager]:
-    """What a forward pass runs under: nothing (but `exact`), or autocast to bfloat16. BenchError for other dtypes."""
-    exact()
+    """What a forward pass runs under: nothing (but `use_exact_math`), or autocast to bfloat16. BenchError for other dtypes."""
+    use_exact_math()
     if numerics.dtype == "float32":
         return nullcontext
     if numerics.dtype == "bfloat16":
@@ -92,7 +86,7 @@ class Training:
         self.share = self.rows.stop - self.rows.start
         self.step, self.parts = 0, 1
         self._stage, self._runtime, self._tensors, self._parameters = stage, runtime, tensors, parameters
-        self._optimizer, self._rate, self._key = optimizer, rate, key(stage)
+        self._optimizer, self._rate, self._key = optimizer, rate, stage.key
         self._device = torch.device(runtime.device)
         self._flops = 0
         self._saved, self._reported = time.monotonic(), (time.monotonic(), 0)
@@ -128,7 +122,7 @@ class Training:
                 return self._accumulate(loss)
             except torch.OutOfMemoryError as error:
                 if self.parts >= self.share:
-                    raise BenchError(f"{kind(self._stage)}: a single item of the batch does not fit into the memory of "
+                    raise BenchError(f"{self._stage.kind}: a single item of the batch does not fit into the memory of "
                                      f"{self._runtime.device}", ENVIRONMENT) from error
             self._optimizer.zero_grad()
             self._set_random(before)
@@ -155,7 +149,7 @@ class Training:
         self._runtime.owned()
         scalars = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
         if lost := [name for name, value in scalars.items() if not math.isfinite(value)]:
-            raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
+            raise BenchError(f"{self._stage.kind} has lost its way: {', '.join(lost)} is no finite number at step "
                              f"{self.step}; lower the learning rate, or look at the EEG")
         now, (then, before) = time.monotonic(), self._reported
         self._reported = now, self.step
@@ -176,7 +170,7 @@ class Training:
             found["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(self._device)
         if not self._flops:
             return found
-        from bench.price import GPUS
+        from bench.runtime import GPUS
 
         found["tflops"] = round(self._flops * items / 1e12, 2)
         name = torch.cuda.get_device_name(self._device)
@@ -250,7 +244,7 @@ def describe(folder: Path, stage: Stage) -> None:
     """Makes a folder of checkpoints that says what the stage is built from, which is kept as long as it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / DOCUMENT).exists():
-        put(folder / DOCUMENT, document(stage))
+        put(folder / DOCUMENT, stage.document)
 
 
 def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = unquestioned) -> None:

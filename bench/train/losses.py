@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.key import Stage, kind
-from bench.price import count
+from bench.experiment.key import Stage
 from bench.runtime import Runtime
+from models.parameters import count_parameters
 
 EVERY = 50  # steps from one look at the losses to the next, since a GPU must be waited for
 
@@ -42,7 +42,7 @@ class Losses:
             return
         now = {name: loss.item() for name, loss in losses.items()}
         if lost := [name for name, value in now.items() if not math.isfinite(value)]:
-            raise BenchError(f"{kind(self._stage)} has lost its way: {', '.join(lost)} is no finite number at step "
+            raise BenchError(f"{self._stage.kind} has lost its way: {', '.join(lost)} is no finite number at step "
                              f"{done}; lower the learning rate, or look at the EEG")
         self._runtime.progress(done, self._steps, loss=sum(now.values()))
 
@@ -53,5 +53,5 @@ class Losses:
 
 def summary(out: Path, trained: dict[str, nn.Module], losses: dict[str, float], **more: int) -> None:
     """Writes summary.json: counts of the trained networks' parameters, losses, and what else is given."""
-    found = {"trained_parameters": {name: count(net) for name, net in trained.items()}, "losses": losses, **more}
+    found = {"trained_parameters": {name: count_parameters(net) for name, net in trained.items()}, "losses": losses, **more}
     (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")

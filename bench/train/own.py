@@ -18,16 +18,17 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bench import encoders, modules
+from bench import modules
 from bench.errors import BenchError
+from bench.experiment import encoders
+from bench.experiment.stages import Items, Numerics, Stage, Weights
 from bench.files import mapped
-from bench.items import Loaded, Stimuli, load
 from bench.runtime import Runtime, silent
-from bench.stages import Items, Numerics, Stage, Weights
+from bench.scoring.networks import weights_present
 from bench.systems.own import Own, OwnFit
 from bench.train.generate import initial_noise
+from bench.train.items import Loaded, Stimuli, load
 from bench.train.loop import frozen_dtype, precision
-from bench.train.measure import weights_present
 from models import frozen
 
 AT_ONCE = 64  # pictures that are copied at a time
@@ -98,7 +99,7 @@ class Run:
             return loaded(weights.path, weights.sha256, frozen_dtype(self.numerics, self.device)).to(self.device)
 
 
-def ownfit(stage: OwnFit, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def fit(stage: OwnFit, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes fitted.safetensors, what the file's `fit(train, run, **settings)` returns, and summary.json.
 
     The numbers of floating point in it count as trained parameters. Raises BenchError where it is no dict of arrays, or
@@ -115,7 +116,7 @@ def ownfit(stage: OwnFit, inputs: Callable[[Stage], Path], out: Path, runtime: R
     (out / "summary.json").write_text(json.dumps({"trained_parameters": {"fit": learnt}}, indent=1) + "\n")
 
 
-def own(stage: Own, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def generate_images(stage: Own, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], and, where the file's
     `pictures(train, test, run, **settings)` returns a pair, embedding.npy [N, D'].
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, distributed
 
 from bench.errors import ENVIRONMENT, BenchError
-from bench.key import Stage, kind, upstream
+from bench.experiment.key import Stage, upstream
+from bench.experiment.stages import Finetune, Numerics, Pretrain
 from bench.runtime import Runtime, Stopped, keeps, silent, stop, stopping, unheard
-from bench.stages import Finetune, Numerics, Pretrain
 
 TIMEOUT = timedelta(hours=1)  # that processes wait for one another: the first one also evaluates and writes
 
@@ -160,7 +160,7 @@ def _listen(stage: Stage, processes: dict[Connection, subprocess.Popen], runtime
             except (EOFError, OSError):
                 code = processes[connection].wait()
                 cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
-                raise BenchError(f"{kind(stage)}: process {order.index(connection)} of {len(order)} died "
+                raise BenchError(f"{stage.kind}: process {order.index(connection)} of {len(order)} died "
                                  f"({cause})") from None
             if isinstance(said, BaseException):
                 raise said
@@ -208,7 +208,7 @@ def _take_part(descriptor: int) -> None:
         connection.send(error)
     except Exception as error:  # whatever it was, the others are told, who would wait for this one
         traceback.print_exc()
-        connection.send(BenchError(f"{kind(task.stage)}: process {task.rank} of {task.size}: "
+        connection.send(BenchError(f"{task.stage.kind}: process {task.rank} of {task.size}: "
                                    f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.data.shards import REFERENCE, open_corpus, opened
-from bench.price import count
+from bench.experiment.stages import Corpus, Pretrain, Schedule, Shards, Stage
 from bench.runtime import Runtime
-from bench.stages import Corpus, Pretrain, Schedule, Shards, Stage
 from bench.train import parallel
 from bench.train.encoder import build
 from bench.train.loop import AHEAD, Training, precision, prefetched
 from models.mae import MaskedAutoencoder
 from models.masking import Masking, random_masking
+from models.parameters import count_parameters
 
 EVALUATION_MASKS = 16  # the same for every predictor, each over its share of the held-out windows
 REPORTS = 10  # held-out losses along the way
@@ -107,7 +107,7 @@ def pretrain(stage: Pretrain, inputs: Callable[[Stage], Path], out: Path, runtim
            {"mean_mse": float(model.targets(corpus.gather(held_out, runtime.device), test.to(runtime.device))
                               .square().mean())}),
         "curve": curve,
-        "encoder_parameters": count(encoder),
+        "encoder_parameters": count_parameters(encoder),
     }
     (out / "pretrain.json").write_text(json.dumps(summary, indent=1) + "\n")
 

@@ -17,12 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bench import results
 from bench.errors import BenchError
-from bench.items import load
+from bench.experiment.stages import Pretrain, Readout, Stage
 from bench.runtime import Runtime
-from bench.stages import Pretrain, Readout, Stage
+from bench.scoring import schema
 from bench.train.encoder import build
+from bench.train.items import load
 from models.classifiers import EEGNet
 
 RATE = 250.0  # Hz; EEGNet sees no more than twice as much (its authors: 128 Hz), bands up to 95 Hz stay whole
@@ -57,8 +57,8 @@ def readout(stage: Readout, inputs: Callable[[Stage], Path], out: Path, runtime:
     verdicts.to_csv(out / "verdicts.csv", index=False, lineterminator="\n")
     accuracy, how = (predicted == test.label).mean(), f"{stage.classifier}, {classes} classes"
     rows = pd.DataFrame([("readout_accuracy", how, accuracy, len(predicted), "", "", 1)],
-                        columns=list(results.METRICS))
-    (out / "metrics.csv").write_bytes(results.csv_bytes(rows))
+                        columns=list(schema.METRICS))
+    (out / "metrics.csv").write_bytes(schema.csv_bytes(rows))
 
 
 @torch.inference_mode()

@@ -11,12 +11,11 @@ import torch
 
 from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
-from bench.data.prepared import Prepared, opened
+from bench.data.prepared import opened
 from bench.errors import BenchError
-from bench.gallery import resize
+from bench.experiment.stages import Prepared, Reference, Stage
+from bench.images import as_images, resize
 from bench.runtime import Runtime
-from bench.stages import Reference, Stage
-from bench.train.targets import as_images
 from models import frozen
 
 BATCH = 100

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from bench import results
 from bench.errors import BenchError
-from bench.items import Loaded, load
+from bench.experiment.stages import Retrieval, Stage
 from bench.runtime import Runtime
-from bench.stages import Retrieval, Stage
-from bench.train.measure import retrieved
+from bench.scoring import schema
+from bench.scoring.measure import retrieved
+from bench.train.items import Loaded, load
 from models import pins
 
 
 def retrieval(stage: Retrieval, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes metrics.csv (results.METRICS) and items.csv.gz; `label` is the class, `retrieved` the picture that an
+    """Writes metrics.csv (schema.METRICS) and items.csv.gz; `label` is the class, `retrieved` the picture that an
     item's EEG is nearest to, -1 where two are.
 
     The literature retrieves in the space of CLIP ViT-H/14: with another the numbers do not compare. Raises BenchError
@@ -44,9 +44,9 @@ def retrieval(stage: Retrieval, inputs: Callable[[Stage], Path], out: Path, runt
     clip = stage.targets.clip
     of = clip.name, clip.sha256, int(clip.sha256 == pins.PARTS["clip_h"].identity)
     summary = pd.DataFrame([(name, key, values.mean(), len(items.item), *of) for name, (key, values) in found.items()
-                            if key], columns=list(results.METRICS)).sort_values("metric", ignore_index=True)
-    (out / "metrics.csv").write_bytes(results.csv_bytes(summary))
-    (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(rows)))
+                            if key], columns=list(schema.METRICS)).sort_values("metric", ignore_index=True)
+    (out / "metrics.csv").write_bytes(schema.csv_bytes(summary))
+    (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(rows)))
     runtime.progress(1, 1)
 
 

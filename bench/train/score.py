@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import results
 from bench.errors import BenchError
-from bench.items import Loaded, load
+from bench.experiment.stages import Score, Stage
 from bench.runtime import Runtime
-from bench.stages import Score, Stage
-from bench.train.measure import Classes, Networks, Pairs, measure, weights_present
+from bench.scoring import schema
+from bench.scoring.measure import Classes, Pairs, measure
+from bench.scoring.networks import Networks, weights_present
+from bench.train.items import Loaded, load
 from bench.train.retrieval import embedding
 from models import extractors
 
 
 def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes metrics.csv (results.METRICS) and items.csv.gz, which hold the same numbers summed up and singly.
+    """Writes metrics.csv (schema.METRICS) and items.csv.gz, which hold the same numbers summed up and singly.
 
     Accuracies are against the label (`_label`) and against the judge's opinion of the real picture (`_judge`, as the
     paper's, Sec. 4.3). Retrieval is there where the pictures' folder holds the EEG's embedding. FID and its like are of
@@ -37,8 +38,8 @@ def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Run
     measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
                        reference=reference if networks.sets is networks.judge else None,
                        embedding=embedding(folder, items), device=runtime.device, progress=runtime.progress)
-    (out / "metrics.csv").write_bytes(results.csv_bytes(measured.summary))
-    (out / "items.csv.gz").write_bytes(results.gzipped(results.csv_bytes(measured.rows)))
+    (out / "metrics.csv").write_bytes(schema.csv_bytes(measured.summary))
+    (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(measured.rows)))
 
 
 def _networks(stage: Score, device: str) -> Networks:

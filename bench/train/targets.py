@@ -11,19 +11,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bench.errors import BenchError
+from bench.experiment.stages import Stage, Targets
 from bench.files import mapped
+from bench.images import as_images
 from bench.runtime import Runtime
-from bench.stages import Stage, Targets
 from bench.train.loop import frozen_dtype, precision
 from models import frozen
 
 BATCH, PIXELS = 100, 1 << 22  # pictures at a time, and pixels of them, at most
 CROP = 0.8  # side of a crop, as a share of the picture's (released code)
-
-
-def as_images(pictures: np.ndarray, device: str) -> Tensor:
-    """[N, H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1]."""
-    return torch.tensor(np.asarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def room(pictures: np.ndarray) -> int:

@@ -13,23 +13,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.experiment.stages import Stage
 from bench.files import mapped
-from bench.items import Loaded, load
-from bench.price import count
-from bench.runtime import Runtime
-from bench.stages import Stage
+from bench.runtime import Runtime, use_exact_math
 from bench.systems.thoughtviz import ThoughtVizClassifier, ThoughtVizEeg, ThoughtVizGan, ThoughtVizPictures
 from bench.train.generate import batches, in_batches
-from bench.train.loop import exact
+from bench.train.items import Loaded, load
 from bench.train.losses import Losses, descend, summary
+from models.parameters import count_parameters
 from models.thoughtviz import NOISE, Discriminator, EegClassifier, Generator, PictureClassifier
 
 AT_ONCE = 100  # pictures, and trials, outside of training
 
 
-def thoughtvizeeg(stage: ThoughtVizEeg, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_eeg_classifier(stage: ThoughtVizEeg, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes eeg.safetensors and summary.json."""
-    exact()
+    use_exact_math()
     items = load(stage.items, inputs(stage.items.trials))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
@@ -38,13 +37,13 @@ def thoughtvizeeg(stage: ThoughtVizEeg, inputs: Callable[[Stage], Path], out: Pa
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + stage.schedule.decay * step))
         losses = _classify(net, torch.from_numpy(items.eeg), items.label, optimizer, rate, stage, runtime)
     save_file(net.state_dict(), out / "eeg.safetensors")
-    summary(out, {"encoder": net}, losses, encoder_parameters=count(net))
+    summary(out, {"encoder": net}, losses, encoder_parameters=count_parameters(net))
 
 
-def thoughtvizclassifier(stage: ThoughtVizClassifier, inputs: Callable[[Stage], Path], out: Path,
+def train_image_classifier(stage: ThoughtVizClassifier, inputs: Callable[[Stage], Path], out: Path,
                          runtime: Runtime) -> None:
     """Writes classifier.safetensors and summary.json."""
-    exact()
+    use_exact_math()
     items = load(stage.items, inputs(stage.items.trials))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
@@ -71,16 +70,16 @@ def _classify(net: nn.Module, seen: Tensor, label: np.ndarray, optimizer: torch.
     return losses.last()
 
 
-def thoughtvizgan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
+def train_gan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
     """Writes generator.safetensors and summary.json. The discriminator learns real from made; the generator to be
-    taken for real and, by the frozen classifier, for the label of the EEG: both losses count alike (released code,
+    taken for real and, by the frozen classifier, for the label of the EEG: both losses count_parameters alike (released code,
     which adds the classifier's to the discriminator's loss, too, where it has no gradient).
 
     In every step labels are drawn, and of each label any trial's features. Released code, not done here: Keras'
     learning phase is set to 0 in the whole training, in which dropout does nothing and batches are normalised by
     running statistics.
     """
-    exact()
+    use_exact_math()
     schedule, device = stage.schedule, runtime.device
     items = load(stage.items, inputs(stage.items.trials))
     known = load(stage.classifier.items, inputs(stage.classifier.items.trials))
@@ -118,10 +117,10 @@ def thoughtvizgan(stage: ThoughtVizGan, inputs: Callable[[Stage], Path], out: Pa
     summary(out, {"generator": generator, "discriminator": discriminator}, losses.last())
 
 
-def thoughtvizpictures(stage: ThoughtVizPictures, inputs: Callable[[Stage], Path], out: Path,
+def generate_images(stage: ThoughtVizPictures, inputs: Callable[[Stage], Path], out: Path,
                        runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N]."""
-    exact()
+    use_exact_math()
     gan = stage.model
     items = load(stage.items, inputs(stage.items.trials))
     known = load(gan.classifier.items, inputs(gan.classifier.items.trials))

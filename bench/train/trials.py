@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.pictures import CLASSES, SHOWN, render
-from bench.data.prepared import Prepared, write
 from bench.data.recordings import as_raw, epochs, normalised
 from bench.data.tiny import PARTS, Recording, block_parts, paired_recording, paired_scenes
 from bench.data.tiny_things import Shown, TinyThings, part_in, shown, things_recording
 from bench.errors import BenchError
+from bench.experiment.stages import Prepared, Stage, Trials
 from bench.runtime import Runtime
-from bench.stages import Stage, Trials
+from bench.train.prepared_trials import write_prepared
 
 REACH = 0.5  # s from a blank window to the stimulus: the filter is symmetric and rings before a response, too
 CLASS_COLUMNS = ("label", "name", "judge", "shown")  # judge: the class's number for the judge
@@ -33,7 +33,7 @@ def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: R
     `prepared.write`; of the protocol things: `_things`.
     """
     if isinstance(stage.world, Prepared):
-        write(stage, out, runtime.progress)
+        write_prepared(stage, out, runtime.progress)
         return
     if isinstance(stage.world, TinyThings):
         _things(stage, stage.world, out, runtime)

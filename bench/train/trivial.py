@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from bench.errors import BenchError
-from bench.items import load
+from bench.experiment.stages import Stage, Trivial, training
+from bench.images import as_images
 from bench.runtime import Runtime
-from bench.stages import Stage, Trivial, training
 from bench.train.generate import in_batches
+from bench.train.items import load
 from bench.train.loop import frozen_dtype, precision
-from bench.train.targets import PIXELS, as_images
+from bench.train.targets import PIXELS
 from models import frozen
 
 BATCH = 100

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 
-from bench.train.targets import as_images
+from bench.images import as_images
 
 
 def embedded(pictures, run):

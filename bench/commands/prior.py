@@ -1,0 +1,62 @@
+"""`bench prior`: trains the frozen parts of scale tiny and ships them, or checks those that are shipped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import errors, runtime
+from bench.commands.options import add_device, add_store
+from bench.execute import runner
+from bench.execute.pool import Pool
+from bench.execute.progress import Display
+from bench.experiment.graph import Row
+from bench.experiment.scale import PRIOR, shipped
+from bench.experiment.stages import Numerics
+from bench.prior import recipe
+from bench.runtime import Runtime
+from bench.store.store import Store
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--check, --parts, --device, --store."""
+    parser.add_argument("--check", action="store_true", help="print the gates of the shipped parts")
+    parser.add_argument("--parts", metavar="A,B", help="adapter, captioner: these alone, beside the others as shipped")
+    add_device(parser)
+    add_store(parser)
+
+
+def main(options: argparse.Namespace, console: Console) -> int:
+    """Trains the frozen parts, or those of options.parts beside the shipped others, as far as the store lacks them, and
+    ships them; or checks those that are shipped."""
+    if options.check and options.parts is not None:
+        raise errors.BenchError("--check looks at all parts and trains none: leave --parts out")
+    device, folder = runtime.device(options.device), PRIOR / "tiny"
+    failed = errors.OK
+    if not options.check:
+        parts = recipe.chosen(options.parts, lambda name: shipped(folder, name), Numerics(device_class=device))
+        store = Store(Path(options.store))
+        table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
+        executor = Pool(runner.workers(None, device), store.root, device)
+        outcome = runner.run(table, store, executor, lambda done: None, Display(console))
+        if outcome.failed:
+            for line in runner.said(outcome.failed):
+                print(f"bench: failed: {line}", file=sys.stderr)
+            return errors.SOME_FAILED
+    from bench.prior import ship, train
+
+    where = Runtime(device)
+    try:
+        gates = ship.check(folder, where) if options.check else ship.ship(parts, store.path, folder, where)
+    except (train.frozen.MissingWeights, train.frozen.BadWeights) as error:
+        raise errors.BenchError(str(error), errors.ENVIRONMENT) from error
+    for gate in gates:
+        print(f"{gate.name:45s} {gate.measured:7.2%}  needed {gate.needed:.0%}  n = {gate.n}  "
+              f"{'passed' if gate.passed else 'NOT PASSED'}")
+        failed = failed if gate.passed else errors.SOME_FAILED
+    if not options.check:
+        print(f"shipped to {folder}")
+    return failed

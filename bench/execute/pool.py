@@ -1,0 +1,156 @@
+"""Warm worker processes: each takes one stage after another, on one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from bench import runtime
+from bench.errors import BenchError
+from bench.execute.executor import Event
+from bench.experiment.key import Stage
+from bench.runtime import Stopped
+from bench.store.lease import Held
+
+QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+         "TOKENIZERS_PARALLELISM": "false"}
+GRACE = 60.0  # s in which a training that is stopped keeps its state
+
+
+class Pool:
+    """An Executor of `workers` processes that build stages into the store at `root`."""
+
+    ahead = False
+
+    def __init__(self, workers: int, root: Path, device: str):
+        self._arguments = (root, device)
+        self._context = multiprocessing.get_context("spawn")
+        self._busy: dict[int, Stage | None] = {}
+        self._begun: set[int] = set()
+        self._connections: dict[int, Connection] = {}
+        self._processes: dict[int, Any] = {}
+        self._workers = workers
+
+    def __enter__(self) -> Pool:
+        os.environ.update(QUIET)  # one thread each: more would change bits, and several workers fill the cores
+        for slot in range(self._workers):
+            self._start(slot)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot, process in self._processes.items():
+            if self._busy[slot] is None:
+                process.kill()
+            else:
+                process.terminate()
+        end = time.monotonic() + GRACE
+        try:
+            for process in self._processes.values():
+                process.join(max(0.0, end - time.monotonic()))
+        finally:  # a second Ctrl-C comes here at once
+            for process in self._processes.values():
+                process.kill()
+            for process in self._processes.values():
+                process.join()
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a stage."""
+        return sum(stage is None for stage in self._busy.values())
+
+    def submit(self, stage: Stage, after: Sequence[Stage] = ()) -> None:
+        """Gives a stage to an idle worker."""
+        slot = next(slot for slot, busy in self._busy.items() if busy is None)
+        try:
+            self._connections[slot].send(stage)
+        except OSError:  # it died while it waited
+            self._start(slot)
+            self._connections[slot].send(stage)
+        self._busy[slot] = stage
+        self._begun.discard(slot)
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """What the workers have said; waits up to `timeout` seconds for the first word. A dead worker is replaced."""
+        slots = {connection: slot for slot, connection in self._connections.items()}
+        for connection in wait(list(slots), timeout):
+            slot = slots[connection]  # type: ignore[index]
+            stage = self._busy[slot]
+            try:
+                event = self._connections[slot].recv()
+            except (EOFError, OSError):
+                self._processes[slot].join()
+                code, begun = self._processes[slot].exitcode, slot in self._begun
+                self._start(slot)
+                if stage is None:
+                    continue
+                cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
+                error = BenchError(f"its worker process died ({cause})")
+                yield Event(stage, "died", error=error, begun=begun or code >= 0)
+                continue
+            if event.what == "started":
+                self._begun.add(slot)
+            elif event.leaves:
+                self._processes[slot].kill()
+                self._processes[slot].join()
+                self._start(slot)
+            elif event.what != "progress":
+                self._busy[slot] = None
+            yield event
+
+    def _start(self, slot: int) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+        try:  # inherited: Ctrl-C and a terminal that is gone are the parent's to handle
+            process.start()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        theirs.close()
+        self._busy[slot], self._connections[slot], self._processes[slot] = None, ours, process
+
+
+def _work(connection: Connection, root: Path, device: str) -> None:
+    """A worker's life: builds what comes through the connection until it closes, or until SIGTERM."""
+    with suppress(Stopped, EOFError, ConnectionError):  # the two last: whoever started it is gone
+        signal.signal(signal.SIGTERM, runtime.stop)
+        _serve(connection, root, device)
+
+
+def _serve(connection: Connection, root: Path, device: str) -> None:
+    from bench.execute import build
+    from bench.store.store import Store
+
+    store = Store(root)
+    while True:
+        stage = connection.recv()
+
+        def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
+            try:
+                connection.send(Event(stage, "progress", step, total, scalars))
+            except ConnectionError:
+                runtime.stop()
+
+        runtime.keeps(False)
+        connection.send(Event(stage, "started"))
+        try:
+            build.build(stage, store, device, progress)
+            said = Event(stage, "done", found=stage.key not in store.built)
+        except Held as error:
+            said = Event(stage, "held", error=error)
+        except BenchError as error:
+            said = Event(stage, "failed", error=error)
+        except Exception as error:  # a stage that breaks, in whatever way, fails its own rows and no others
+            said = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
+                         leaves=device == "cuda")  # what broke it may have broken its context: the pool starts another
+        runtime.keeps(False)
+        connection.send(said)
+        if said.leaves:
+            return

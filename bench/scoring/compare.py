@@ -1,0 +1,158 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench import metrics
+from bench.errors import BenchError
+from bench.experiment.scale import TINY
+from bench.files import sha256
+from bench.runtime import silent, use_exact_math
+from bench.scoring import gallery, schema
+from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Pairs, is_wanted, measure
+from bench.scoring.networks import Networks, weights_present
+from bench.scoring.sets import SETS
+from models import extractors
+from models.extractors import Extractor
+from models.frozen import TIMM_WEIGHTS
+
+NWAY = 50  # n of a judge that is not the shipped one (Sec. 4.3)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `bench score` found of a folder. `about`: the columns of a results CSV that say whose numbers these are."""
+
+    summary: pd.DataFrame
+    about: Mapping[str, Any]
+
+    def text(self) -> str:
+        """A plain table for a terminal."""
+        table = self.summary.assign(value=[f"{value:.4g}" for value in self.summary["value"]],
+                                    comparable=np.where(self.summary["comparable"] == 1, "yes", "no"))
+        table = table[["metric", "value", "n", "extractor", "comparable", "key"]]
+        cells = [list(table), *table.astype(str).to_numpy().tolist()]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                         for row in cells)
+
+    def csv(self) -> bytes:
+        """Rows that `bench table FILE.csv` reads: schema.COLUMNS."""
+        return schema.csv_bytes(self.summary.assign(schema=schema.SCHEMA, **self.about)[list(schema.COLUMNS)])
+
+    def json(self) -> bytes:
+        """The same for programs; a value that is infinite is the text "inf"."""
+        rows = [{**row, "value": row["value"] if np.isfinite(row["value"]) else str(row["value"])}
+                for row in self.summary.to_dict("records")]
+        about = {name: value for name, value in self.about.items() if value != ""}
+        return (json.dumps({"schema": schema.SCHEMA, **about, "metrics": rows}, indent=1) + "\n").encode()
+
+
+def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
+            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = silent) -> Comparison:
+    """Scores two folders (or arrays) of pictures that match by name (`gallery.pair`), with one thread.
+
+    judge: "tiny" (the shipped one, and the shipped CLIP), "none", a file of the same kind, or a folder of timm's.
+    labels: a CSV with columns name and label. Raises BenchError: exit 2 for bad input, 3 for weights that are not
+    there.
+    """
+    torch.set_num_threads(1)
+    use_exact_math()
+    made, real = gallery.gallery(Path(generated)), gallery.gallery(Path(reference))
+    rows = gallery.pair(made, real)
+    if len(rows) < 2:
+        raise BenchError(f"{reference} holds one picture; a comparison of folders needs two or more")
+    with weights_present():
+        networks, wanted = _networks(judge, wanted, labels is not None, device)
+    _check_sizes(real, [name for name in PIXELS if is_wanted(name, wanted)])
+    classes = _classes(networks.judge, device)
+    if labels is not None and not classes:
+        raise BenchError("--labels needs a judge, which tells the classes; expected --judge tiny or a judge's file")
+    label = gallery.read_labels(Path(labels), real.names, classes) if labels is not None else None
+    every = np.arange(len(rows))
+    pairs = Pairs(every, np.zeros_like(every), every, label, rows.shape[1], real.read,
+                  lambda row, sample: made.read(rows[row, sample]))
+    nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
+    measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
+    name = networks.judge and f"{networks.judge.name}@{networks.judge.sha256[:12]}"
+    path = Path(generated).resolve()
+    about = dict.fromkeys(schema.ABOUT, "") | {
+        "ablation": "external", "variant": path.stem if path.is_file() else path.name, "seed": 0, "items": "real",
+        "scale": "external", "judge": name or "", "numerics": f"{device}, float32, 1 thread", "versions": _versions()}
+    return Comparison(measured.summary, about)
+
+
+def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
+              device: str) -> tuple[Networks, Sequence[str]]:
+    """The networks that `wanted` takes, or those of the judge where nothing is; and what is to be measured."""
+    own: Extractor | None = None
+    others = []
+    if judge == "tiny":
+        part, clip = TINY.weights("judge"), TINY.weights("clip")
+        own = extractors.judge(part.path, part.sha256, part.name, device)
+        others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
+    elif judge != "none":
+        weights = Path(judge) / TIMM_WEIGHTS if Path(judge).is_dir() else Path(judge)
+        if not weights.is_file():
+            raise BenchError(f"no judge {judge!r}; expected tiny, none, or the file of a judge, or a folder of timm's "
+                             f"(config.json, {TIMM_WEIGHTS})")
+        own = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
+    offered = {*PIXELS, *(name for e in others for name in e.metrics)}
+    if own:
+        offered |= {*own.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if labelled else ())}
+    if wanted is None:
+        return Networks(own, own, others), sorted(offered)
+    pinned = extractors.LITERATURE | ({} if own else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
+    for name in wanted:
+        if name not in metrics.DEFINITIONS:
+            raise BenchError(f"no metric {name!r}; there are: {', '.join(sorted(metrics.DEFINITIONS))}")
+        if name not in offered and name not in pinned and name != "lpips":
+            raise BenchError(f"metric {name} {_unmet(name)}")
+    made = {make: make(device) for make in dict.fromkeys(pinned[n] for n in wanted if n in pinned and n not in offered)}
+    sets = own or made.pop(extractors.fid_inception, None)
+    lpips = extractors.perceptual("alex", device) if "lpips" in wanted else None
+    return Networks(own, sets, [*others, *made.values()], lpips), wanted
+
+
+def _unmet(name: str) -> str:
+    if name in BY_LABEL:
+        return "needs a judge and --labels"
+    if name in BY_SETS:
+        return "needs sets of classes that only a data set of the suite has"
+    if name == "fid_64":
+        return "is of Inception-v3: it needs --judge none"
+    of_the_judge = name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE))
+    return "needs --judge tiny" if of_the_judge else "cannot be measured from pictures alone"
+
+
+def _classes(judge: Extractor | None, device: str) -> int:
+    if judge is None:
+        return 0
+    with torch.inference_mode():
+        blank = torch.zeros(1, 3, judge.size, judge.size, dtype=torch.uint8, device=device)
+        return judge.look(blank).vectors["logits"].shape[1]
+
+
+def _check_sizes(real: gallery.Gallery, pixels: Sequence[str]) -> None:
+    for name in pixels:
+        least = PIXELS[name][2]
+        small = [picture for picture, size in zip(real.names, real.sizes, strict=True) if min(size) < least]
+        if small:
+            height, width = real.sizes[real.names.index(small[0])]
+            raise BenchError(f"{len(small)} pictures of {real.path} are too small for {name}, which needs "
+                             f"{least}x{least}: {gallery.listed(small)} ({width}x{height}); choose other --metrics")
+
+
+def _versions() -> str:
+    packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)

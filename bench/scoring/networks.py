@@ -1,0 +1,49 @@
+"""The networks that look at images, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.errors import ENVIRONMENT, BenchError
+from models import extractors
+from models.extractors import Extractor
+from models.frozen import BadWeights, MissingWeights
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What looks at the pictures. `judge` gives classes, `sets` what FID and its like are of, `others` the rest.
+
+    lpips: a function of two batches in [-1, 1], and its backbone's SHA-256.
+    """
+
+    judge: Extractor | None = None
+    sets: Extractor | None = None
+    others: Sequence[Extractor] = ()
+    lpips: tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str] | None = None
+
+    def all(self) -> list[Extractor]:
+        """Each once."""
+        return list(dict.fromkeys(e for e in (self.judge, self.sets, *self.others) if e is not None))
+
+
+@contextmanager
+def weights_present() -> Iterator[None]:
+    """Turns missing or wrong weights into BenchError (exit 3)."""
+    try:
+        yield
+    except (MissingWeights, BadWeights) as error:
+        raise BenchError(str(error), ENVIRONMENT) from error
+
+
+def backbone(net: str) -> Path:
+    """Where LPIPS's pre-trained backbone lies. Raises BenchError (exit 3) when it is not there or is another file."""
+    if net not in (backbones := ("alex", "vgg", "squeeze")):
+        raise BenchError(f"no LPIPS backbone {net!r}; there are: {', '.join(backbones)}")
+    with weights_present():
+        return extractors.weights(net)[0]

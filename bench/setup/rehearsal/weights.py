@@ -1,0 +1,217 @@
+"""Frozen parts for the scale rehearsal: random weights of small networks, in the real formats of their libraries.
+
+What they say means nothing; that they are read by the code that reads the real ones is the point.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.stages import Weights
+from bench.files import sha256
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+
+SIDE = 64  # pixels of a picture's side; latents are [4, 8, 8], the condition is [77, 32]
+WIDTH = 32  # D, of a condition's token; and D', of CLIP space
+FOLDERS = {"vae": "stable-diffusion/vae", "unet": "stable-diffusion/unet", "clip": "clip", "judge": "judge",
+           "turbo": "sdxl-turbo", "adapter": "IP-Adapter/sdxl_models", "clip_h": "clip-h", "captioner": "git"}
+MAIN = {"vae": "diffusion_pytorch_model.safetensors", "unet": "diffusion_pytorch_model.safetensors",
+        "clip": "open_clip_model.safetensors", "judge": "model.safetensors",
+        "turbo": "unet/diffusion_pytorch_model.fp16.safetensors", "adapter": "ip-adapter_sdxl_vit-h.safetensors",
+        "clip_h": "open_clip_model.safetensors", "captioner": "model.safetensors"}
+BESIDE = {"unet": "stable-diffusion/scheduler/"}  # what a part is not complete without
+PROVENANCE = "provenance.json"
+
+
+def write_rehearsal(folder: Path, seed: int) -> dict[str, Weights]:
+    """Writes all parts and provenance.json into `folder`, the same bytes for the same seed; returns the parts."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _diffusers(folder / "stable-diffusion")
+        _open_clip(folder / FOLDERS["clip"])
+        _timm(folder / FOLDERS["judge"])
+        unet = _sdxl(folder / FOLDERS["turbo"])
+        _ip_adapter(folder / FOLDERS["adapter"], unet)
+        _open_clip(folder / FOLDERS["clip_h"], quick_gelu=False)
+        _git(folder / FOLDERS["captioner"])
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != PROVENANCE)
+    record = {"schema": 1, "seed": seed, "weights": "random: none of these networks was trained",
+              "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+    (folder / PROVENANCE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return {name: rehearsal(folder, name) for name in FOLDERS}
+
+
+def rehearsal(folder: Path, name: str) -> Weights:
+    """A part that `write_rehearsal` wrote, by the hash of its weights. Raises BenchError (exit 3) for a missing or
+    changed one."""
+    place, main = folder / FOLDERS[name], f"{FOLDERS[name]}/{MAIN[name]}"
+    cure = "write the parts again"
+    try:
+        files = json.loads((folder / PROVENANCE).read_text())["files"]
+        for file in (file for file in files if file.startswith((f"{FOLDERS[name]}/", BESIDE.get(name, f"{name}/")))):
+            if (found := sha256(folder / file)) != files[file]:
+                raise BenchError(f"{folder / file} has SHA-256 {found[:12]}, not {files[file][:12]}; {cure}",
+                                 ENVIRONMENT)
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchError(f"{folder}: no complete part {name!r} for the rehearsal ({error!r}); {cure}",
+                         ENVIRONMENT) from error
+    return Weights(f"rehearsal/{name}", files[main], str(place))
+
+
+def _diffusers(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=SIDE,
+    ).save_pretrained(folder / "vae")
+    UNet2DConditionModel(
+        sample_size=SIDE // 8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH, attention_head_dim=2, norm_num_groups=8,
+    ).save_pretrained(folder / "unet")
+    PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+                  set_alpha_to_one=False, steps_offset=1).save_pretrained(folder / "scheduler")
+
+
+def _open_clip(folder: Path, quick_gelu: bool = True) -> None:
+    import open_clip
+    from safetensors.torch import save_file
+
+    config = {"embed_dim": WIDTH, "quick_gelu": quick_gelu,
+              "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 64, "patch_size": 16},
+              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 2}}
+    net = open_clip.CLIP(**config)
+    folder.mkdir(parents=True)
+    save_file(net.state_dict(), folder / MAIN["clip"])
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess},
+                                                             indent=1) + "\n")
+
+
+def _timm(folder: Path) -> None:
+    import timm
+    from timm.models import save_for_hf
+
+    size = (3, SIDE, SIDE)
+    net = timm.create_model("test_vit", img_size=SIDE, num_classes=1000)
+    save_for_hf(net, str(folder), model_args={"img_size": SIDE}, safe_serialization=True,
+                model_config={"pretrained_cfg": {"input_size": size, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}})
+
+
+def _sdxl(folder: Path) -> UNet2DConditionModel:
+    """A pipeline folder as SDXL-Turbo's, tensors and tokenizers as they were published; returns its U-Net."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+    from safetensors.torch import save_file
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    half = {"variant": "fp16"}
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=SIDE,
+        scaling_factor=0.13025, force_upcast=True,
+    ).half().save_pretrained(folder / "vae", **half)
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4), use_linear_projection=True,
+        cross_attention_dim=2 * WIDTH, norm_num_groups=8, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+    ).half()
+    unet.save_pretrained(folder / "unet", **half)
+    EulerAncestralDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+                                    timestep_spacing="trailing").save_pretrained(folder / "scheduler")
+    words = _byte_pairs()
+    for kind, name, act, pad in ((CLIPTextModel, "", "quick_gelu", "<|endoftext|>"),
+                                 (CLIPTextModelWithProjection, "_2", "gelu", "!")):
+        net = kind(CLIPTextConfig(
+            vocab_size=len(words), hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH,
+            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77, hidden_act=act, bos_token_id=0,
+            eos_token_id=2, pad_token_id=1, dtype=torch.float16)).half()
+        place = folder / f"text_encoder{name}"
+        net.config.save_pretrained(place)
+        tensors = net.state_dict()
+        if not any(key.startswith("text_model.") for key in tensors):
+            tensors = {f"text_model.{key}": tensor for key, tensor in tensors.items()}
+        save_file(tensors, place / "model.fp16.safetensors", {"format": "pt"})
+        _tokenizer(folder / f"tokenizer{name}", words, pad)
+    index = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.24.0.dev0",
+             "force_zeros_for_empty_prompt": True, "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
+             "text_encoder": ["transformers", "CLIPTextModel"],
+             "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+             "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+             "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return unet
+
+
+def _byte_pairs() -> dict[str, int]:
+    """The vocabulary of CLIP's byte-pair encoding without a merge: every byte, within a word and at its end."""
+    import open_clip.tokenizer
+
+    single = list(open_clip.tokenizer.bytes_to_unicode().values())
+    words = [*single, *(f"{byte}</w>" for byte in single), "<|startoftext|>", "<|endoftext|>"]
+    return {word: number for number, word in enumerate(words)}
+
+
+def _tokenizer(folder: Path, words: dict[str, int], pad: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+               "pad_token": pad}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    about = special | {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _ip_adapter(folder: Path, unet: UNet2DConditionModel) -> None:
+    """A file as the released adapter's for SDXL and CLIP ViT-H, for this U-Net."""
+    import torch
+
+    from models import adapter
+
+    folder.mkdir(parents=True)
+    adapter.save(adapter.fresh(unet, WIDTH), folder / MAIN["adapter"], torch.float16)
+
+
+def _git(folder: Path) -> None:
+    """A folder as GIT's, tensors as they were published, with a vocabulary of a few words."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import GitConfig, GitForCausalLM
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
+               "mask_token": "[MASK]"}
+    words = [*special.values(), "a", "dog", "cat", "on", "the", "grass", "of", "two", "red", "bus", "##s"]
+    small: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": 2,
+                             "num_attention_heads": 2}
+    net = GitForCausalLM(GitConfig(
+        vision_config=small | {"image_size": SIDE, "patch_size": 16}, vocab_size=len(words), bos_token_id=2,
+        eos_token_id=3, max_position_embeddings=128, **small))
+    net.config.save_pretrained(folder)
+    net.generation_config.save_pretrained(folder)
+    positions = {"git.embeddings": 128, "git.image_encoder.vision_model.embeddings": (SIDE // 16) ** 2 + 1}
+    numbers = {f"{name}.position_ids": torch.arange(many)[None] for name, many in positions.items()}
+    save_file(net.state_dict() | numbers, folder / MAIN["captioner"], {"format": "pt"})
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    about = special | {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+    processor = {"image_processor_type": "CLIPImageProcessor", "processor_class": "GitProcessor", "resample": 3,
+                 "size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE},
+                 "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")

@@ -1,0 +1,252 @@
+"""Counterparts of the paper's Figures 3 to 6, drawn from the store, with what they are written on them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from bench.errors import BenchError
+from bench.experiment.ablation import Ablation
+from bench.experiment.graph import Row
+from bench.experiment.scale import Scale
+from bench.experiment.stages import Score, Stage, Trials
+from bench.experiment.variant import FULL, Variant
+from bench.store.store import Store
+from bench.tables import sheet
+from bench.train import items
+
+TITLES = {
+    3: "samples (counterpart of DreamDiffusion's Fig. 3, main results)",
+    4: "three classes compared (counterpart of DreamDiffusion's Fig. 4, comparison with Brain2Image)",
+    5: "variants (counterpart of DreamDiffusion's Fig. 5, ablations)",
+    6: "confusion and worst cases (counterpart of DreamDiffusion's Fig. 6, failure cases)",
+}
+COMPARED = 3  # classes of Figure 4, as many as the paper's
+PER_CLASS = {3: 3, 4: 5}  # items drawn of each class
+COLUMNS = 10  # items side by side
+OTHERS = 20  # classes beside those shown, which the judge saw most often, with a column of their own in Figure 6
+SIDE = (64, 128)  # pixels on the page: small pictures are enlarged to the first, large ones reduced to the last
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What a figure is drawn from: its rows of a table, all of which are in the store."""
+
+    chosen: Ablation
+    at: Scale
+    store: Store
+    rows: Sequence[Row]
+
+    def name(self, row: Row) -> str:
+        """What stands beside a row's pictures; with its seed where there are several."""
+        return row_label(row) if len({row.seed for row in self.rows}) == 1 else f"{row_label(row)}, seed {row.seed}"
+
+    def stimuli(self, row: Row) -> items.Loaded:
+        """The items that a row was made for; labels and stimuli are the same whatever stood in place of the EEG."""
+        shown = replace(_score(row).items, eeg="real")
+        return items.load(shown, self.store.path(shown.trials))
+
+    def judged(self, row: Row) -> dict[int, str]:
+        """What the judge's numbers mean in the data set's words: where several classes are one to it, the words with
+        which all their names begin."""
+        classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
+        words: dict[int, list[list[str]]] = {}
+        for number, name in zip(classes["judge"], classes["name"], strict=True):
+            words.setdefault(int(number), []).append(name.split())
+        shared = {number: os.path.commonprefix(every)  # noqa: RUF071 - of lists it compares elements, here whole words
+                  for number, every in words.items()}
+        return {number: " ".join(same) for number, same in shared.items() if same}
+
+    def pictures(self, row: Row) -> np.ndarray:
+        """[N, samples, H, W, 3] uint8, in the order of the items."""
+        return np.load(self.store.path(_score(row).pictures) / "pictures.npy")
+
+    def scored(self, row: Row) -> pd.DataFrame:
+        """A row for each item and sample, as it was scored."""
+        data = (self.store.path(row.stage) / "items.csv.gz").read_bytes()
+        return pd.read_csv(io.BytesIO(gzip.decompress(data)))
+
+
+Drawn = tuple[list[Image.Image], list[str]]
+
+
+def draw_samples(page: Page) -> Drawn:
+    """Of each class the first items: stimulus, then all samples of each seed."""
+    stimuli = page.stimuli(page.rows[0])
+    lines = {page.name(row): page.pictures(row) for row in page.rows}
+    blocks = [block for nth in range(PER_CLASS[3]) for block in _blocks(
+        stimuli, lines, [rows[nth] for rows in _by_class(stimuli.label) if len(rows) > nth])]
+    return blocks, [f"Of each class the first {PER_CLASS[3]} test items in the order of their ids, chosen before any "
+                    "result was seen; every sample is drawn. Each line of stimuli has its samples below it."]
+
+
+def draw_compared(page: Page) -> Drawn:
+    """The first classes, a block for each: a line for each system."""
+    stimuli = page.stimuli(page.rows[0])
+    lines = {page.name(row): page.pictures(row) for row in page.rows}
+    blocks = [block for rows in _by_class(stimuli.label)[:COMPARED]
+              for block in _blocks(stimuli, lines, rows[:PER_CLASS[4]])]
+    names = [stimuli.names[label] for label in np.unique(stimuli.label)[:COMPARED]]
+    caption = [f"The first {COMPARED} classes of the scale's list ({', '.join(names)}), and of each the first "
+               f"{PER_CLASS[4]} test items in the order of their ids: chosen before any result was seen. The paper "
+               "shows Airliner, Jack-o-Lantern and Panda."]
+    if "brain2image" not in {variant.system for variant in page.chosen.variants}:
+        caption.append(f"Brain2Image is no row of the ablation {page.chosen.name} and is not drawn. Beside the method "
+                       "stand its null (shuffled EEG) and its ceiling (the class's name as text).")
+    return blocks, caption
+
+
+def draw_variants(page: Page) -> Drawn:
+    """Of each class the first item: a line for each variant. Rows on other trials or of another seed have a block of
+    their own."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in page.rows:
+        groups.setdefault((row.seed, *_shown(row)), []).append(row)
+    blocks = []
+    for rows in groups.values():
+        stimuli = page.stimuli(rows[0])
+        lines = {page.name(row): page.pictures(row) for row in rows}
+        blocks += _blocks(stimuli, lines, [own[0] for own in _by_class(stimuli.label)])
+    settings = [f"{v.name}: {_settings(v)}." for v in page.chosen.variants if isinstance(v, Variant) and v != FULL]
+    return blocks, ["Of each class the first test item in the order of ids, chosen before any result was seen; every "
+                    "sample is drawn.", *([f"Full, but for: {' '.join(settings)}"] if settings else [])]
+
+
+def draw_failures(page: Page) -> Drawn:
+    """The confusion matrix over all seeds, then for each seed the worst wrong picture of each class."""
+    stimuli = page.stimuli(page.rows[0])
+    scored = [page.scored(row) for row in page.rows]
+    every, names = pd.concat(scored), page.judged(page.rows[0])
+    if "label" not in every:
+        raise BenchError("figure 6: the judge does not know the classes of these items, so that none is right or wrong")
+    counts = pd.crosstab(every["label"], every["judged"])
+    others = counts.drop(columns=counts.index, errors="ignore").sum().sort_values(ascending=False, kind="stable")
+    seen = sorted([*counts.index, *others.index[:OTHERS]])
+    rest = counts[others.index[OTHERS:]].sum(axis=1).to_numpy()[:, None]
+    shares = np.hstack([counts.reindex(columns=seen, fill_value=0), *[rest] * (len(others) > OTHERS)])
+
+    def named(number: int) -> str:
+        return names.get(number, f"class {number}")
+
+    blocks = [sheet.matrix(shares / shares.sum(1, keepdims=True), [*map(named, counts.index)],
+                           [*map(named, seen), *["another"] * (len(others) > OTHERS)])]
+    place = {item: row for row, item in enumerate(stimuli.item)}
+    for row, rows in zip(page.rows, scored, strict=True):
+        worst = worst_of_each(rows)
+        which, pictures = [place[item] for item in worst["item"]], page.pictures(row)
+        heads = [f"{named(a)} > {named(b)}" for a, b in zip(worst["label"], worst["judged"], strict=True)]
+        lines = {"stimulus": stimuli.pictures[which][:, None],
+                 page.name(row): pictures[which, worst["sample"]][:, None]}
+        blocks += [_block({name: line[begin : begin + COLUMNS] for name, line in lines.items()},
+                          heads[begin : begin + COLUMNS]) for begin in range(0, len(which), COLUMNS)]
+    right = (every["label"] == every["judged"]).mean()
+    return blocks, [
+        f"Above: rows are the class shown, columns what the judge sees in the picture, per cent of the row; "
+        f"{len(every)} pictures of {len(stimuli.item)} test items, {100 * right:.1f} % of them right.",
+        "Below: of each class the worst picture, shown > judged: of those that the judge names wrongly the one with "
+        "the lowest n-way accuracy against the label (the label's logit ranks lowest), among equals the one farthest "
+        "from the stimulus, then the lowest item and sample. Worst cases are chosen by their result: they show how it "
+        "fails, not how often."]
+
+
+def worst_of_each(scored: pd.DataFrame) -> pd.DataFrame:
+    """Of each class the row of the worst wrong sample: the lowest nway_label, then the greatest judge_distance, then
+    the lowest item and sample. A class without a wrong sample has none."""
+    wrong = scored[scored["judged"] != scored["label"]]
+    order = wrong.sort_values(["label", "nway_label", "judge_distance", "item", "sample"],
+                              ascending=[True, True, False, True, True], kind="stable")
+    return order.drop_duplicates("label")
+
+
+def rows_of_figure(number: int, chosen: Ablation, table: Sequence[Row]) -> list[Row]:
+    """The rows that a figure shows, in its order."""
+    table = [row for row in table if isinstance(row.stage, Score)]
+    own = [row for row in table if row.variant == main_variant(chosen) and not row.beside]
+    if number in (3, 6):
+        return own
+    beside = [row for row in table if row.beside]
+    if number == 4:
+        others = [row for row in table if row.variant in _others(chosen) and not row.beside]
+        shown = {_shown(row) for row in own}
+        return [row for row in [*others, *own, *beside] if _shown(row) in shown]
+    return [*(row for row in table if not row.beside), *beside]
+
+
+def main_variant(chosen: Ablation) -> str:
+    """The variant that stands for the method: Full, or the first where Full is no row."""
+    names = [variant.name for variant in chosen.variants]
+    return FULL.name if FULL.name in names else names[0]
+
+
+def _others(chosen: Ablation) -> list[str]:
+    """The variants that are systems of another kind than the main one."""
+    own = next(variant.system for variant in chosen.variants if variant.name == main_variant(chosen))
+    return [variant.name for variant in chosen.variants if variant.system != own]
+
+
+def stages_of_figure(number: int, row: Row) -> list[Stage]:
+    score = _score(row)
+    return [score.pictures, score.items.trials, *([score] if number == 6 else [])]
+
+
+def _score(row: Row) -> Score:
+    assert isinstance(row.stage, Score)
+    return row.stage
+
+
+def _shown(row: Row) -> tuple[Trials, str]:
+    """The trials and the part that a row was made for: rows that agree in both have the same stimuli."""
+    return _score(row).items.trials, _score(row).items.part
+
+
+def row_label(row: Row) -> str:
+    return row.variant if not row.beside or row.items in ("real", "captions") else f"{row.variant}, {row.items} EEG"
+
+
+def _settings(variant: Variant) -> str:
+    """In what a variant differs from Full."""
+    differ = {f.name: getattr(variant, f.name) for f in fields(Variant)
+              if f.compare and getattr(variant, f.name) != getattr(FULL, f.name)}
+    return ", ".join(f"{name}={Path(value).stem if name == 'encoder' else value}" for name, value in differ.items())
+
+
+def _by_class(label: np.ndarray) -> list[np.ndarray]:
+    return [np.flatnonzero(label == one) for one in np.unique(label)]
+
+
+def _blocks(stimuli: items.Loaded, lines: dict[str, np.ndarray], rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
+    """The items `rows`, at most COLUMNS side by side."""
+    every, blocks = sheet.fitting(stimuli.pictures[:], lines), []
+    for begin in range(0, len(rows), COLUMNS):
+        own = np.asarray(rows[begin : begin + COLUMNS])
+        heads = [stimuli.names[label] for label in stimuli.label[own]]
+        blocks.append(_block({name: pictures[own] for name, pictures in every.items()}, heads))
+    return blocks
+
+
+def _block(lines: dict[str, np.ndarray], heads: Sequence[str]) -> Image.Image:
+    height = next(iter(lines.values())).shape[2]
+    small, large = SIDE
+    return sheet.block(lines, heads, height * max(1, small // height) if height <= large else large)
+
+
+def about_page(page: Page) -> list[str]:
+    """What must be written on every figure."""
+    at, seeds = page.at, sorted({row.seed for row in page.rows})
+    judges = sorted({f"{_score(row).reference.judge.name}@{_score(row).reference.judge.sha256[:12]}"
+                     for row in page.rows})
+    about = (f"Scale {at.name}. Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Ablation "
+             f"{page.chosen.name}: {', '.join(dict.fromkeys(map(row_label, page.rows)))}. "
+             f"Judge {', '.join(judges)}. Numerics "
+             f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread.")
+    return [about] if at.name == "paper" else [
+        about, f"{at.name} is no paper number: its pictures and its EEG are made up, and nothing here compares with "
+               "the paper's figure."]

@@ -1,0 +1,209 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from models import pins
+from models.frozen.parts import (
+    DIFFUSERS_WEIGHTS,
+    OLD_ATTENTION,
+    OPEN_CLIP_WEIGHTS,
+    TIMM_WEIGHTS,
+    AnyNet,
+    AnyPart,
+    BadWeights,
+    Clip,
+    Judge,
+    MissingWeights,
+    OpenClip,
+    Part,
+    TimmJudge,
+    Vae,
+    freeze,
+    make_unet,
+)
+
+
+def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a part's weights, floating-point tensors as `dtype`, and the arguments of its constructor."""
+    if isinstance(part, UNet2DConditionModel):
+        arguments = {"channels": part.config.in_channels, "widths": part.config.block_out_channels}
+    else:
+        arguments = part.arguments
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in part.state_dict().items()
+    }
+    path.write_bytes(serialise(tensors, metadata={"arguments": json.dumps(arguments)}))
+
+
+def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Judge:
+    """The judge, frozen, held as `dtype`. Raises MissingWeights, and BadWeights where the file is not the one with this
+    hash (of a folder: the weights in it; a text that is no hash is not compared)."""
+    return load_folder(_timm, path, sha256, dtype) if Path(path).is_dir() else load_part(Judge, path, sha256, dtype)
+
+
+def load_vae(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Vae:
+    """The VAE, frozen; errors as `load_judge`. Of a folder only what encodes and decodes is held as `dtype`."""
+    return load_folder(_vae, path, sha256, dtype) if Path(path).is_dir() else load_part(Vae, path, sha256, dtype)
+
+
+def load_clip(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Clip:
+    """CLIP, frozen; errors as `load_judge`."""
+    return load_folder(_open_clip, path, sha256, dtype) if Path(path).is_dir() else load_part(Clip, path, sha256, dtype)
+
+
+def load_unet(path: str | Path, sha256: str | None = None,
+              dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+    """The U-Net, frozen; errors as `load_judge`. `open_for_tuning` opens part of it."""
+    return load_folder(_unet, path, sha256, dtype) if Path(path).is_dir() else load_part(make_unet, path, sha256, dtype)
+
+
+def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dtype: torch.dtype) -> AnyPart:
+    path = Path(path)
+    if not path.is_file():
+        raise MissingWeights(f"no weights at {path}; restore the file, or run `bench prior`")
+    if sha256 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise BadWeights(f"{path} has SHA-256 {found[:12]}, not {sha256[:12]}; restore it, or run `bench prior`")
+    try:
+        with safe_open(path, "pt") as file:
+            arguments = json.loads((file.metadata() or {})["arguments"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with torch.random.fork_rng(devices=[]):
+            part = make(**arguments)
+        part.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        if dtype != torch.float32:
+            part.to(dtype)
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadWeights(f"{path} is no such part ({reason}); restore it, or run `bench prior`") from error
+    return freeze(part)
+
+
+def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | Path, sha256: str | None,
+                 dtype: torch.dtype) -> AnyPart:
+    path = Path(path)
+    cure = "get the part again with: bench fetch"
+    try:
+        with torch.random.fork_rng(devices=[]), quiet():
+            part = make(path, sha256 or "", dtype)
+    except FileNotFoundError as error:
+        raise MissingWeights(f"no {error.filename}; {cure}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadWeights(f"{path} is no such part ({reason}); {cure}") from error
+    return freeze(part)
+
+
+def _unet(folder: Path, sha256: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        net = UNet2DConditionModel.from_config(read_config(folder / "config.json"))
+    return fill_part(net, read_tensors(folder / DIFFUSERS_WEIGHTS, sha256), dtype)
+
+
+def _vae(folder: Path, sha256: str, dtype: torch.dtype) -> Vae:
+    with torch.device("meta"):
+        net = AutoencoderKL.from_config(read_config(folder / "config.json"))
+    tensors = {}
+    half = folder / DIFFUSERS_WEIGHTS.replace(".safetensors", ".fp16.safetensors")  # SDXL-Turbo's is there only so
+    for name, tensor in read_tensors(half if half.is_file() else folder / DIFFUSERS_WEIGHTS, sha256).items():
+        parts = name.split(".")
+        if ".mid_block.attentions." in name and parts[-2] in OLD_ATTENTION:
+            parts[-2] = OLD_ATTENTION[parts[-2]]
+        tensors[".".join(parts)] = tensor
+    return Vae(net.config.latent_channels, fill_part(net, tensors, dtype))
+
+
+def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
+    config = read_config(folder / "open_clip_config.json")
+    if sha256 == pins.PARTS["clip"].files[0].sha256 and not config["model_cfg"].get("quick_gelu"):
+        raise ValueError("open_clip_config.json has no quick_gelu, with which OpenAI's weights were trained")
+    if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
+        weights_file(folder / "tokenizer_config.json")  # or its library would ask the hub
+    tensors = read_tensors(folder / OPEN_CLIP_WEIGHTS, sha256)
+    net = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False,
+                                 pretrained_text=False)
+    if not isinstance(net, open_clip.CLIP):
+        raise ValueError(f"a {type(net).__name__}; expected a CLIP whose text tower is the model's own")
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    preprocess |= {name: value for name, value in config.get("preprocess_cfg", {}).items() if name in preprocess}
+    fill_part(net, tensors, dtype)
+    net.attn_mask = net.attn_mask.to(dtype)
+    return OpenClip(net, open_clip.get_tokenizer(f"local-dir:{folder}"), preprocess)
+
+
+def _timm(folder: Path, sha256: str, dtype: torch.dtype) -> TimmJudge:
+    config = read_config(folder / "config.json")
+    tensors = read_tensors(folder / TIMM_WEIGHTS, sha256)
+    classes = config["num_classes"] if "num_classes" in config else config["pretrained_cfg"]["num_classes"]
+    return TimmJudge(fill_part(timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes), tensors,
+                             dtype))
+
+
+def weights_file(path: Path) -> Path:
+    """The path. Raises FileNotFoundError, which names it."""
+    os.stat(path)
+    return path
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    return json.loads(weights_file(path).read_text(encoding="utf-8"))
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """A file's tensors. Raises ValueError where it has another hash than these (first) digits."""
+    weights_file(path)
+    if sha256 and set(sha256) <= set("0123456789abcdef"):
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(sha256):
+            raise ValueError(f"{path.name} has SHA-256 {found[:12]}, not {sha256[:12]}")
+    return load_file(path)
+
+
+def fill_part(net: AnyNet, tensors: dict[str, Tensor], dtype: torch.dtype) -> AnyNet:
+    """The network with exactly these tensors, as `dtype`. ValueError where names or shapes differ."""
+    wanted = net.state_dict()
+    for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
+        if names:
+            raise ValueError(f"the file {what} {', '.join(sorted(names)[:3])}" + ", ..." * (len(names) > 3))
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
+    net.load_state_dict({name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()},
+                        assign=True)
+    if left := [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]:
+        raise ValueError(f"no file fills {', '.join(left[:3])}")
+    return net
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' remarks on the building of a network that is filled afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
