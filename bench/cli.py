@@ -109,7 +109,7 @@ def parser() -> Parser:
 
     scoring = command("score", "score a folder of pictures, made by anybody, against the real ones")
     scoring.add_argument("generated", metavar="GENERATED", help="a folder of pictures, or an .npy or .npz file")
-    scoring.add_argument("reference", metavar="REFERENCE", help="the real ones, by the same names (docs/score.md)")
+    scoring.add_argument("reference", metavar="REFERENCE", help="the real ones, by the same names (docs/metrics.md)")
     scoring.add_argument("--labels", metavar="CSV", help="columns name and label, the judge's number of the class")
     scoring.add_argument("--metrics", metavar="A,B", help="these alone (default: all that the judge allows)")
     scoring.add_argument("--judge", default="tiny", metavar="tiny|FILE|none", help="default: tiny")
