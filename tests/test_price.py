@@ -1,6 +1,6 @@
 """`bench plan --gpu`: what a plan costs, what sharing saves, and what cannot be priced.
 
-After a change of a price: python tests/test_price.py writes the tables of docs/performance.md that are no counts.
+After a change of a price: python tests/test_price.py writes the tables of docs/paper-scale.md that are no counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score
 from bench.systems import captions
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "paper-scale.md"
 BEGIN, END = "<!-- {}: python tests/test_price.py -->", "<!-- end -->"
 
 
