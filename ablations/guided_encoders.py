@@ -3,7 +3,7 @@ its pipeline, and ENIGMA's direct path (arXiv 2602.10361), each beside its own s
 
     bench run --ablation guided_encoders
 
-Protocol things (docs/things.md): tested on means over repetitions, of other concepts than those of training. Top-1 is
+Protocol things (docs/data.md): tested on means over repetitions, of other concepts than those of training. Top-1 is
 the judge's class of the concept, at scale tiny its shape; at scale paper the judge knows no class of these concepts,
 and the headline is two-way identification by CLIP. Table 1's metrics have columns, and so have their stand-ins at
 scale tiny, under names of their own (docs/metrics.md).

@@ -3,7 +3,7 @@ VAE's latent and the caption path, on concepts that were never trained on.
 
     bench run --ablation guided_parts
 
-Protocol things (docs/things.md): tested on means over repetitions, of other concepts than those of training. Beside it
+Protocol things (docs/data.md): tested on means over repetitions, of other concepts than those of training. Beside it
 the quirks of the released code mended, and DreamDiffusion's Full on the same items; each row that sees the EEG
 once more with the EEG of other test items. Headline and columns as in guided_encoders.
 """

@@ -3,7 +3,7 @@
 
     bench run --ablation guided_retrieval
 
-Protocol things (docs/things.md): single trials train, means over repetitions are tested, and every row is tested on the
+Protocol things (docs/data.md): single trials train, means over repetitions are tested, and every row is tested on the
 same pictures, seen by the same person, subject 3. In-subject, this person's trials train; LOSO, those of subjects 1 and
 2. Training has a fixed length: no checkpoint is chosen, by the left-out person's trials or any others. "ATM LOSO
 leaked" has the leak of the code released until April 2024 (subject_seen), and is flagged. No picture is drawn, but by

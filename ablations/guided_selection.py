@@ -3,7 +3,7 @@ training (Li et al., NeurIPS 2024, took "the highest test accuracy in the evalua
 
     bench run --ablation guided_selection
 
-Protocol things (docs/things.md): validation and test show concepts of their own. The prior is trained anew on what each
+Protocol things (docs/data.md): validation and test show concepts of their own. The prior is trained anew on what each
 state of the encoder makes. As in `selection`, the last checkpoint is the headline; the best on test is there to show
 the inflation alone.
 """

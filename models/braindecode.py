@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         device = torch.get_default_device()
         with (torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(),
               mne.use_log_level("ERROR")):
-            warnings.simplefilter("ignore")  # the models' remarks on windows and rates; docs/encoders.md has them
+            warnings.simplefilter("ignore")  # the models' remarks on windows and rates; docs/systems.md has them
             settings = dict(settings or {})
             self.sees = seen(signal, settings.pop("sfreq", None), settings.pop("n_times", None))
             self.register_buffer("resample", _resampling(signal, self.sees), persistent=False)

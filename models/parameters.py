@@ -1,4 +1,4 @@
-"""TODO."""
+"""Counts parameters."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from models import braindecode
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter 'final_layer_with_constraint:DeprecationWarning")
 
-PAGE = Path(__file__).parent.parent / "docs" / "encoders.md"
+PAGE = Path(__file__).parent.parent / "docs" / "systems.md"
 FEW = "EEGNet(F1=2, D=1, F2=2)"
 
 
@@ -73,7 +73,7 @@ def row(name):
 
 
 def table():
-    """The table of docs/encoders.md."""
+    """The table of docs/systems.md."""
     return "\n".join(["| model | tiny | tokens | ImageNet-EEG | tokens | where it does not work, why |",
                       "| :-- | --: | --: | --: | --: | :-- |", *map(row, sorted(encoders.models()))])
 

@@ -1,6 +1,6 @@
 """What the paper's modules cost at their real size: exact counts on the meta device, no weights, no clock.
 
-After a change of a module or of the paper's sizes: python tests/test_flops.py writes the table of docs/performance.md.
+After a change of a module or of the paper's sizes: python tests/test_flops.py writes the table of docs/paper-scale.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.experiment.stages import Encoder
 from models import configurations, frozen, pins
 from models.condition import Head
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "paper-scale.md"
 BEGIN, END = "<!-- the table of tests/test_flops.py: python tests/test_flops.py -->", "<!-- end -->"
 SHAPE = 128, 512
 BILLION = 10**9

@@ -1,6 +1,6 @@
 """`bench plan --gpu`: what a plan costs, what sharing saves, and what cannot be priced.
 
-After a change of a price: python tests/test_price.py writes the tables of docs/performance.md that are no counts.
+After a change of a price: python tests/test_price.py writes the tables of docs/paper-scale.md that are no counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.setup.rows import rows
 from bench.systems import captions, plan
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "paper-scale.md"
 BEGIN, END = "<!-- {}: python tests/test_price.py -->", "<!-- end -->"
 
 

@@ -652,7 +652,7 @@ def test_choosing_a_checkpoint_is_shown_beside_the_last_and_the_best_on_test_onl
     assert not any(line.startswith("Choosing") for line in made(tmp_path).caption)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/reference.md", "docs/systems.md", "docs/guided.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/reference.md"])
 def test_the_tables_that_are_shown_are_those_of_the_committed_csvs(document):
     root = Path(__file__).parent.parent
     assert check.check(root / document, root / "results") == []

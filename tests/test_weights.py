@@ -170,6 +170,6 @@ def test_every_pin_says_where_it_comes_from_and_under_which_licence():
 
 
 def test_the_document_shows_the_pins():
-    document = (ROOT / "docs" / "weights.md").read_text()
+    document = (ROOT / "docs" / "paper-scale.md").read_text()
     shown = document.split("<!-- pins -->\n")[1].split("\n<!-- /pins -->")[0]
     assert shown == "\n".join(weights.table())

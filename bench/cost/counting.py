@@ -1,4 +1,4 @@
-"""TODO."""
+"""Counting on the meta device: FLOPs, bytes that autograd keeps, parameters."""
 
 from __future__ import annotations
 

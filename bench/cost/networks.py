@@ -1,4 +1,4 @@
-"""TODO."""
+"""FLOPs of the networks of scale paper, counted on the meta device."""
 
 from __future__ import annotations
 

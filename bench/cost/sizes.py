@@ -1,4 +1,4 @@
-"""TODO."""
+"""How much data there is: counted in prepared files, or as published."""
 
 from __future__ import annotations
 

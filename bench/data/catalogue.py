@@ -1,4 +1,4 @@
-"""TODO."""
+"""Which data sets of MOABB a corpus is made of, and about how much they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol `things` (docs/things.md): its splits, and a tiny world of concepts, repetitions and several people."""
+"""The protocol `things` (docs/data.md): its splits, and a tiny world of concepts, repetitions and several people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Writes prepared data sets: trials, images, tables, manifest."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Experiments as values: variants, scales, stages and their keys. No torch."""

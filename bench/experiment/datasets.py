@@ -1,4 +1,4 @@
-"""TODO."""
+"""Prepared data sets and corpora as values, from the manifests in a folder of data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The graph of stages: what a row needs, in which order."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Things:
-    """The protocol things at a scale (docs/things.md): its world, the band of its EEG in Hz, whose trials a row within
+    """The protocol things at a scale (docs/data.md): its world, the band of its EEG in Hz, whose trials a row within
     subjects has, and who takes part where one of them is left out, the last."""
 
     world: TinyThings | Prepared

@@ -105,7 +105,7 @@ class Trials(Stage):
     window: "stimulus" begins at the stimulus, "blank" ends half a second before it. split: what a part is made of,
     "item" (pictures, by class), "block" (whole blocks of the recording, in the blocked order by class), "subject"
     (whole subjects, and no picture of another part), "single" (ImageNet-EEG's file of that name, as it was released);
-    of the protocol things (docs/things.md) "concept" (concepts), "subject" (concepts, and the last of `subjects` is
+    of the protocol things (docs/data.md) "concept" (concepts), "subject" (concepts, and the last of `subjects` is
     left out of training), "subject_seen" (so, but the last one's training trials train, too: a leak).
     """
 

@@ -114,7 +114,7 @@ class On:
     split       what a part is made of: "item" (pictures), "block" (whole blocks of the recording), "subject", "single"
                 (bench.experiment.stages.Trials)
     band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
-    protocol    "pairs": the scale's own items; "things": new concepts (docs/things.md), whose splits are "concept"
+    protocol    "pairs": the scale's own items; "things": new concepts (docs/data.md), whose splits are "concept"
                 (also for "item"), "subject" and "subject_seen"
     subjects    whose trials; None: the scale's
     epochs      of fine-tuning; None: the scale's schedule, which stands for the paper's 300

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Ships the trained frozen parts with their provenance, and measures their gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""`bench score`: two folders of images, matched by name."""
 
 from __future__ import annotations
 

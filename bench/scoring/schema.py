@@ -1,4 +1,4 @@
-"""TODO."""
+"""Columns of results CSVs, and how a number is written in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""FID and the inception score by torchmetrics, beside our own."""
 
 from __future__ import annotations
 

@@ -85,11 +85,11 @@ def _open(url: str, begin: int) -> HTTPResponse | None:
     except HTTPError as error:
         if error.code == 416 and begin:
             return None
-        raise BenchError(f"{url} answers {error.code} {error.reason}; download it by hand (docs/weights.md)",
+        raise BenchError(f"{url} answers {error.code} {error.reason}; download it by hand (docs/paper-scale.md)",
                          ENVIRONMENT) from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise BenchError(f"{url} cannot be reached ({reason}); run again, or download it by hand (docs/weights.md)",
+        raise BenchError(f"{url} cannot be reached ({reason}); run again, or download it by hand (docs/paper-scale.md)",
                          ENVIRONMENT) from error
     begins = answer.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
     if answer.status == 206 and not begins:

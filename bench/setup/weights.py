@@ -126,7 +126,7 @@ def wrong_hash(file: File, path: Path) -> str:
 
 
 def table() -> list[str]:
-    """The rows of docs/weights.md: part, repository and revision, file, size, licence, SHA-256."""
+    """The rows of docs/paper-scale.md: part, repository and revision, file, size, licence, SHA-256."""
     rows = ["| part | repository | revision | file | size | licence | SHA-256 |", "|---|---|---|---|---:|---|---|"]
     for name in pins.names():
         pin = pins.part(name)

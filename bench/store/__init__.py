@@ -1,1 +1,1 @@
-"""TODO."""
+"""The store: a folder for each stage, leases, journals, provenance."""

@@ -31,7 +31,7 @@ class Store:
 
     leases/ says who builds what, runs/ who is at work here at all; work/ holds attempts, one folder each, moved into
     objects/ when complete; checkpoints/ what a killed stage resumes from; encoders/ the copies of users' encoders;
-    logs/ a journal of each stage. docs/store.md. create=False: to read; an absent store is an empty one, and is not
+    logs/ a journal of each stage. docs/running.md. create=False: to read; an absent store is an empty one, and is not
     made. Raises BenchError (exit 3) when a folder that is to be built in cannot be written.
     """
 

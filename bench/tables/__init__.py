@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results files, the tables made from them, and figures."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The notes under a table: what its numbers rest on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tables in a document against those that their CSVs give."""
 
 from __future__ import annotations
 

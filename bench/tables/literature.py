@@ -1,4 +1,4 @@
-"""TODO."""
+"""Published numbers: results/published/*.csv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What `bench table NAME` prints: an ablation, table1, or any CSV of results."""
 
 from __future__ import annotations
 

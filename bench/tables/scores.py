@@ -1,4 +1,4 @@
-"""TODO."""
+"""Recorded numbers by row: intervals, nulls, paired differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Table 1 of DreamDiffusion beside Full."""
 
 from __future__ import annotations
 

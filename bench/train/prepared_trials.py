@@ -1,4 +1,4 @@
-"""TODO."""
+"""Builds the Trials of a prepared data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Loads and saves frozen parts, strictly and by hash."""
 
 from __future__ import annotations
 

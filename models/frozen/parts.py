@@ -1,4 +1,4 @@
-"""TODO."""
+"""The frozen networks, and which of their parameters are opened for tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Noise schedules and sampling."""
 
 from __future__ import annotations
 

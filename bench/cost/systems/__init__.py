@@ -1,1 +1,1 @@
-"""TODO."""
+"""The costs of systems' own stages, one file for each system."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of Brain2Image's stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of the stages of ATM with guided diffusion."""
 
 from __future__ import annotations
 

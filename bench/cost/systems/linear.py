@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of the linear baseline's stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of a user's own system."""
 
 from __future__ import annotations
 

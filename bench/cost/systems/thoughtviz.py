@@ -1,4 +1,4 @@
-"""TODO."""
+"""Costs of ThoughtViz' stages."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What the scale rehearsal runs on: small files in the real formats."""
