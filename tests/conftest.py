@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+import models  # noqa: F401  (before diffusers, which would import torchaudio)
 from bench import FULL, systems
 from bench.errors import BenchError
 from bench.experiment import graph

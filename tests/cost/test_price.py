@@ -1,6 +1,6 @@
 """`bench plan --gpu`: what a plan costs, what sharing saves, and what cannot be priced.
 
-After a change of a price: python tests/test_price.py writes the tables of docs/paper-scale.md that are no counts.
+After a change of a price: python tests/cost/test_price.py writes the tables of docs/paper-scale.md that are no counts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from bench.setup import weights
 from bench.setup.rows import rows
 from bench.systems import captions, plan
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper-scale.md"
-BEGIN, END = "<!-- {}: python tests/test_price.py -->", "<!-- end -->"
+BEGIN, END = "<!-- {}: python tests/cost/test_price.py -->", "<!-- end -->"
 
 
 class Planned(Scale):
@@ -248,7 +248,7 @@ def test_the_page_lists_the_prices_as_they_are(table2):
     page = PAGE.read_text()
     for mark, lines in tables(table2).items():
         shown = page.split(BEGIN.format(mark))[1].split(END)[0].strip()
-        assert shown == "\n".join(lines), "python tests/test_price.py writes it anew"
+        assert shown == "\n".join(lines), "python tests/cost/test_price.py writes it anew"
 
 
 if __name__ == "__main__":

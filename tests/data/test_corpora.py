@@ -379,7 +379,7 @@ def test_corpora_are_pinned_by_name_and_every_name_is_one_of_moabbs(attempts):
 
 
 def test_the_tables_of_the_documentation_are_those_of_moabb():
-    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     for name in ("moabb_v046", "moabb_all"):
         found = re.search(rf"<!-- {name} -->\n\n(.*?)\n\n<!-- end -->", text, re.S)
         assert found is not None

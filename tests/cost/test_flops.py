@@ -1,6 +1,6 @@
 """What the paper's modules cost at their real size: exact counts on the meta device, no weights, no clock.
 
-After a change of a module or of the paper's sizes: python tests/test_flops.py writes the table of docs/paper-scale.md.
+After a change of a module or of the paper's sizes: python tests/cost/test_flops.py writes the table of docs/paper-scale.md.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bench.experiment.stages import Encoder
 from models import configurations, frozen, pins
 from models.condition import Head
 
-PAGE = Path(__file__).parent.parent / "docs" / "paper-scale.md"
-BEGIN, END = "<!-- the table of tests/test_flops.py: python tests/test_flops.py -->", "<!-- end -->"
+PAGE = Path(__file__).parents[2] / "docs" / "paper-scale.md"
+BEGIN, END = "<!-- the table of tests/cost/test_flops.py: python tests/cost/test_flops.py -->", "<!-- end -->"
 SHAPE = 128, 512
 BILLION = 10**9
 PARAMETERS = {"297M": 302_836_736, "458M": 453_991_424, "162M": 163_416_576, "74M": 74_182_400, "18.3M": 18_383_328}
@@ -173,7 +173,7 @@ def table() -> str:
 
 def test_the_page_lists_the_counts_as_they_are():
     page = PAGE.read_text()
-    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "python tests/test_flops.py writes it anew"
+    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "python tests/cost/test_flops.py writes it anew"
 
 
 def test_the_decoder_of_pretraining_has_the_papers_size():

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from perceptual import lpips_distance
 from PIL import Image
-from test_score import items_of, metrics_of, write_trials
+from test_measure import items_of, metrics_of, write_trials
 
 from bench.data.pictures import CLASSES, draw_scenes, render
 from bench.errors import ENVIRONMENT, USAGE, BenchError

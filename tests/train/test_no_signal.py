@@ -1,5 +1,5 @@
 """Twenty pairs of variants that were really trained, on a world in which the EEG holds no response: what the verdicts
-say. As a script it prints them: python tests/test_no_signal.py
+say. As a script it prints them: python tests/train/test_no_signal.py
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from bench.store.journal import Journal
 from bench.store.store import Store
 from bench.tables.record import used
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STAGE = Trials(MICRO.world, (1,), MICRO.band)
 
 

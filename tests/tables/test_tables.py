@@ -32,7 +32,7 @@ ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "",
          "leaky": "no", "versions": "torch 2.15.0", "failed": ""}
 JUDGE = {"extractor": "tiny/judge", "extractor_sha256": "0123456789abcdef", "comparable": 0}
 PIXELS = {"extractor": "", "extractor_sha256": "", "comparable": 1}
-REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "tiny"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tiny"
 ABLATION = SimpleNamespace(name="mask_ratio", title="Mask ratios", published="dreamdiffusion_table2", contrasts=[
     ("Full", "5"), ("Full", "6")], variants=[FULL, Variant("5", 0.25), Variant("6", 0.5)])
 SPECS = {variant.name: digest(variant) for variant in ABLATION.variants}
@@ -654,5 +654,5 @@ def test_choosing_a_checkpoint_is_shown_beside_the_last_and_the_best_on_test_onl
 
 @pytest.mark.parametrize("document", ["README.md", "docs/reference.md"])
 def test_the_tables_that_are_shown_are_those_of_the_committed_csvs(document):
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     assert check.check(root / document, root / "results") == []

@@ -1,4 +1,4 @@
-"""Models of braindecode as encoders: the real ones. `python tests/test_braindecode.py` writes the table of docs/."""
+"""Models of braindecode as encoders: the real ones. `python tests/models/test_braindecode.py` writes the table of docs/."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from models import braindecode
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter 'final_layer_with_constraint:DeprecationWarning")
 
-PAGE = Path(__file__).parent.parent / "docs" / "systems.md"
+PAGE = Path(__file__).parents[2] / "docs" / "systems.md"
 FEW = "EEGNet(F1=2, D=1, F2=2)"
 
 

@@ -1,6 +1,6 @@
 """The source of every stage is recorded: an edit that changes what a stage means must bump its version.
 
-After an edit that changes no result, or after a bump: python tests/test_versions.py
+After an edit that changes no result, or after a bump: python tests/experiment/test_versions.py
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bench.experiment.key import Stage
 from bench.prior import recipe
 from bench.systems import brain2image, guided, linear, own, thoughtviz
 
-ROOT = Path(__file__).parent.parent
-RECORD = Path(__file__).parent / "versions.json"
+ROOT = Path(__file__).parents[2]
+RECORD = Path(__file__).parents[1] / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
          "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
@@ -84,7 +84,7 @@ def test_an_edited_stage_has_a_new_version_or_a_new_record(kind):
     before, now = json.loads(RECORD.read_text())[kind.__name__], recorded()[kind.__name__]
     assert now == before, (
         f"the source of {kind.__name__} changed: bump its version where its output means something else, then record "
-        "it: python tests/test_versions.py")
+        "it: python tests/experiment/test_versions.py")
 
 
 if __name__ == "__main__":

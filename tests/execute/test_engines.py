@@ -1,4 +1,4 @@
-"""What engines are asked for, and what a job does, without a cluster; tests/test_slurm.py and test_ray.py have one."""
+"""What engines are asked for, and what a job does, without a cluster; tests/execute/test_slurm.py and test_ray.py have one."""
 
 from __future__ import annotations
 

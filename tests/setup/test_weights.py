@@ -19,7 +19,7 @@ from bench.errors import ENVIRONMENT, USAGE, BenchError
 from bench.setup import weights
 from models import extractors, pins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTENT = {"vae/diffusion_pytorch_model.safetensors": b"weights of a vae", "vae/config.json": b"{}"}
 
 

@@ -32,7 +32,7 @@ from bench.train.items import load
 from bench.train.own import InYourFile, Run
 from bench.train.own import own as build_own
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 PAGE = (ROOT / "docs" / "adding.md").read_text()
 ITEMS = MICRO.items()
