@@ -8,7 +8,7 @@ run: .venv/ready
 	$(BIN)/bench run --ablation mask_ratio
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-long: .venv/ready
 	$(BIN)/python -m pytest -m long
@@ -16,6 +16,7 @@ test-long: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/python tests/structure.py
 	$(BIN)/mypy
 
 .venv/ready: pyproject.toml constraints.txt

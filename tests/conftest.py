@@ -15,8 +15,17 @@ from bench.runtime import device
 from bench.store.store import Store
 
 
+GROUPED = (  # files whose tests share a slow fixture: with pytest-xdist one worker runs them all, and first
+    "execute/test_runner", "setup/test_rehearsal", "systems/test_comparison", "systems/test_adding",
+    "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables")
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need what is not here are skipped, and say what that is."""
+    """Groups slow files for pytest-xdist; skips tests that need what is not here, and says what that is."""
+    for item in items:
+        if (group := next((name for name in GROUPED if f"{name}.py" in item.nodeid), None)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)  # stable: slow files begin
     for item in items:
         if item.get_closest_marker("gpu") and device("auto") == "cpu":
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
