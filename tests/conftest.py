@@ -14,7 +14,6 @@ from bench.experiment.scale import MICRO
 from bench.runtime import device
 from bench.store.store import Store
 
-
 GROUPED = (  # files whose tests share a slow fixture: with pytest-xdist one worker runs them all, and first
     "execute/test_runner", "setup/test_rehearsal", "systems/test_comparison", "systems/test_adding",
     "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables")
