@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import comb, inf
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, uniform_filter
 
 MARGIN = 5  # pixels: half of SSIM's 11x11 window
 RELEASED_WINDOW = 7  # pixels along each side: SSIM's in the released code
@@ -105,6 +104,8 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Wang et al. 2004: Gaussian window 11x11 of sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the
     mean over channels and over those pixels whose window lies within the picture. ValueError below 11x11 pixels.
     """
+    from scipy.ndimage import gaussian_filter  # not at the top: `bench list` imports this module
+
     return _ssim(a, b, MARGIN, lambda x: gaussian_filter(x, sigma=1.5, radius=MARGIN, axes=(1, 2)), 1.0)
 
 
@@ -114,6 +115,8 @@ def ssim_released(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     [N, H, W, 3] uint8; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`.
     ValueError below 7x7 pixels.
     """
+    from scipy.ndimage import uniform_filter
+
     pixels = RELEASED_WINDOW**2
     return _ssim(a, b, RELEASED_WINDOW // 2, lambda x: uniform_filter(x, RELEASED_WINDOW, axes=(1, 2)),
                  pixels / (pixels - 1))
