@@ -1,4 +1,7 @@
-"""Counting on the meta device: FLOPs, bytes that autograd keeps, parameters."""
+"""Counts on torch's meta device: FLOPs, bytes that autograd saves, parameters.
+
+Torch is imported inside functions: a plan without a price, and a forecast, load no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,78 @@ from bench.runtime import Gpu
 from models.parameters import count_parameters
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, dtype, nn
+
+AUTOCAST = 1.5  # saved bytes relative to pure bfloat16: sums and inputs of norms stay in float32; assumption
+ALIVE = 4  # tensors of the largest one's size, in float32, at the peak of a forward pass; assumption
 
 
-AUTOCAST = 1.5  # sums and inputs of norms stay in float32: saved bytes over those with everything in bfloat16; assumed
-ALIVE = 4  # tensors of the largest one's size, in float32, at the peak of a forward pass; assumed
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a GPU at the peak: `fixed`, and `sample` for each sample of a micro-batch. batch: samples of a step."""
+
+    fixed: int
+    sample: int
+    batch: int
+
+    def micro(self, gpu: Gpu) -> int:
+        """The largest of equal parts of the batch that fits the GPU; 0 if a single sample does not fit."""
+        most = int((HEADROOM * gpu.gigabytes * GIGA - self.fixed) // max(self.sample, 1))
+        return 0 if most < 1 else math.ceil(self.batch / math.ceil(self.batch / most))
+
+    def peak(self, gpu: Gpu) -> int:
+        """Bytes at that micro-batch, or at one sample if it does not fit."""
+        return self.fixed + self.sample * max(1, self.micro(gpu))
 
 
-def counted(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
-    """FLOPs of `forward`, and of that with the backward pass from its sum (0 without): matrix products and
-    convolutions, 2 for each multiply-add; attention as two matrix products forward and four backward."""
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one stage of a system: FLOPs, memory on the GPU, bytes on disk."""
+
+    flops: int
+    memory: Memory | None
+    disk: int
+
+
+def meta(*shape: int, dtype: dtype | str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor on the meta device; dtype: torch's, or its name."""
+    import torch
+
+    return torch.empty(*shape, device="meta", dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
+                       requires_grad=requires_grad)
+
+
+def on_meta(make: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of make(*arguments), built on the meta device."""
+    import torch
+
+    with torch.device("meta"):
+        return make(*arguments)
+
+
+@functools.cache
+def part(name: str) -> Any:
+    """A network of models.configurations on the meta device, frozen, in evaluation mode."""
+    from models import configurations
+
+    return on_meta(getattr(configurations, name)).eval().requires_grad_(False)
+
+
+def part_parameters(name: str) -> int:
+    """The number of parameters of `part`."""
+    return count_parameters(part(name))
+
+
+def count_flops(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
+    """FLOPs of `forward`, and of `forward` with the backward pass from its sum (0 without `backward`).
+
+    Counts matrix products and convolutions, 2 for each multiply-add; attention as two matrix products forward and four
+    backward.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.set_grad_enabled(backward), sdpa(), FlopCounterMode(display=False) as counter:
+    with torch.set_grad_enabled(backward), plain_attention(), FlopCounterMode(display=False) as counter:
         result = forward()
         once = int(counter.get_total_flops())
         if backward:
@@ -34,137 +95,106 @@ def counted(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
     return once, int(counter.get_total_flops()) if backward else 0
 
 
-def sdpa() -> Any:
-    """A context in which attention is its two matrix products, whatever kernels a machine has."""
+def forward_flops(forward: Callable[[], Tensor]) -> int:
+    """FLOPs of a forward pass, as `count_flops`."""
+    return count_flops(forward, False)[0]
+
+
+def step_flops(forward: Callable[[], Tensor]) -> int:
+    """FLOPs of a forward and a backward pass, as `count_flops`."""
+    return count_flops(forward, True)[1]
+
+
+def plain_attention() -> Any:
+    """A context in which attention is computed as two matrix products, on every machine."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def meta(*shape: int, **options: Any) -> Tensor:
-    """A tensor that has a shape and nothing else."""
+def fused_attention() -> Any:
+    """A context in which attention on the meta device saves what a fused kernel saves: no [L, L] weights."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+    class Fused(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            attention = function is torch.nn.functional.scaled_dot_product_attention
+            return (attend if attention else function)(*args, **(kwargs or {}))
+
+    return Fused()
+
+
+def saved_bytes(module: nn.Module, run: Callable[[dtype], Tensor]) -> int:
+    """Bytes that autograd saves in one forward pass `run(bfloat16)`, without the parameters, times AUTOCAST."""
     import torch
 
-    return torch.empty(*shape, device="meta", **options)
-
-
-@functools.cache
-def part(name: str) -> Any:
-    """A module of models.configurations on the meta device, frozen, in evaluation mode."""
-    import torch
-
-    from models import configurations
-
-    with torch.device("meta"):
-        part: nn.Module = getattr(configurations, name)()
-    return part.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a system says of one of its own stages: FLOPs of building it, memory on the GPU, bytes that it leaves."""
-
-    flops: int
-    memory: Memory | None
-    disk: int
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes at the peak: `fixed`, and `sample` for each of a micro-batch; `batch` is the whole one."""
-
-    fixed: int
-    sample: int
-    batch: int
-
-    def micro(self, gpu: Gpu) -> int:
-        """The largest of equal parts of the batch that fits; 0 where not one sample does."""
-        most = int((HEADROOM * gpu.gigabytes * GIGA - self.fixed) // max(self.sample, 1))
-        return 0 if most < 1 else math.ceil(self.batch / math.ceil(self.batch / most))
-
-    def peak(self, gpu: Gpu) -> int:
-        """Bytes at that micro-batch, or at one sample where it does not fit."""
-        return self.fixed + self.sample * max(1, self.micro(gpu))
-
-
-def part_parameters(name: str) -> int:
-    return count_parameters(part(name))
-
-
-def saved(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps of one forward pass in bfloat16, beside the parameters, times AUTOCAST."""
-    import torch
-
-    kept: dict[int, Tensor] = {}
-    torch.nn.Module.to(module, torch.bfloat16)  # diffusers' own would warn
-    own = {p.untyped_storage()._cdata for p in module.parameters()}
+    tensors: dict[int, Tensor] = {}
+    torch.nn.Module.to(module, torch.bfloat16)  # diffusers' own `to` would warn
+    parameters = {p.untyped_storage()._cdata for p in module.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor
+        if tensor.untyped_storage()._cdata not in parameters:
+            tensors[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), fused():
-            result = run()
-        total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), fused_attention():
+            result = run(torch.bfloat16)
+        total = sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
         del result
     finally:
         torch.nn.Module.to(module, torch.float32)
     return int(AUTOCAST * total)
 
 
-def another(net: nn.Module, run: Callable[[int], Tensor]) -> int:
-    """Bytes that autograd keeps in float32 of one more sample; `run` takes so many, in bfloat16. The first ones have
-    weights among what is kept."""
+def bytes_per_sample(net: nn.Module, run: Callable[[int, dtype], Tensor]) -> int:
+    """Bytes that autograd saves in float32 for one more sample of run(samples, dtype).
+
+    Compares three samples with two, as tensors derived from weights are saved once.
+    """
     net.train()
-    return round(2 * (saved(net, lambda: run(3)) - saved(net, lambda: run(2))) / AUTOCAST)
+    three, two = (saved_bytes(net, functools.partial(run, samples)) for samples in (3, 2))
+    return round(2 * (three - two) / AUTOCAST)
 
 
-def training(flops: int, trained: nn.Module, kept: nn.Module, sample: int, batch: int, held: int = 0) -> Cost:
-    """Of a training in float32: in memory `held` bytes, 16 for each parameter (value, gradient and the optimiser's two)
-    and `sample` for each sample of a batch; on the disk the parameters of `kept`."""
+def training_cost(flops: int, trained: nn.Module, kept: nn.Module, sample: int, batch: int, held: int = 0) -> Cost:
+    """The cost of a training in float32.
+
+    Memory: `held` bytes, 16 for each trained parameter (value, gradient, two moments), `sample` for each sample. Disk:
+    the parameters of `kept`.
+    """
     return Cost(flops, Memory(held + 16 * count_parameters(trained), sample, batch), 4 * count_parameters(kept))
 
 
-def fused() -> Any:
-    """A context in which attention on the meta device keeps and makes what a fused kernel does: no [L, L] weights."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    def fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
-        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
-
-    class Fused(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function is torch.nn.functional.scaled_dot_product_attention:
-                return fused(*args, **(kwargs or {}))
-            return function(*args, **(kwargs or {}))
-
-    return Fused()
-
-
 @functools.cache
-def largest_tensor(what: str) -> int:
-    """Bytes in float32 of the largest tensor of one picture's way through the VAE ("encode", "decode") or the judge."""
+def forward_bytes(direction: str) -> int:
+    """Bytes at the peak of a forward pass of one image: ALIVE times its largest tensor in float32.
+
+    direction: through the VAE at 512 pixels ("encode", "decode") or the judge at 224 ("judge").
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
     class Largest(TorchDispatchMode):
-        found = 0
+        size = 0
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
             if not {id(leaf) for leaf in tree_leaves(args)} & {id(leaf) for leaf in tree_leaves(result)}:
-                self.found = max([self.found, *(4 * leaf.numel() for leaf in tree_leaves(result)
-                                                if isinstance(leaf, torch.Tensor) and leaf.ndim == 4)])
+                self.size = max([self.size, *(4 * leaf.numel() for leaf in tree_leaves(result)
+                                              if isinstance(leaf, torch.Tensor) and leaf.ndim == 4)])
             return result
 
-    runs: dict[str, Callable[[], object]] = {
-        "encode": lambda: part("stable_diffusion_vae").encode(meta(1, 3, 512, 512)),
-        "decode": lambda: part("stable_diffusion_vae").decode(meta(1, 4, 64, 64)),
-        "judge": lambda: part("judge")(meta(1, 3, 224, 224))}
-    with torch.no_grad(), fused(), Largest() as largest:
-        runs[what]()
-    return largest.found
+    with torch.no_grad(), fused_attention(), Largest() as largest:
+        if direction == "judge":
+            part("judge")(meta(1, 3, 224, 224))
+        elif direction == "encode":
+            part("stable_diffusion_vae").encode(meta(1, 3, 512, 512))
+        else:
+            part("stable_diffusion_vae").decode(meta(1, 4, 64, 64))
+    return ALIVE * largest.size

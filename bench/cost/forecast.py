@@ -1,4 +1,4 @@
-"""About how long stages take on one core: a forecast for the user, nothing depends on it."""
+"""Estimates how long stages take on one CPU core; no result depends on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STARTUP = 8.0  # s until a worker has imported its libraries
 
 
 def seconds(stage: Stage) -> float:
-    """Seconds of one core of an AMD EPYC with AVX2, fitted by hand to runs at scale tiny."""
+    """Seconds on one core of an AMD EPYC with AVX2, fitted by hand to runs at scale tiny."""
     if isinstance(stage, Pretrain):
         work = stage.encoder.depth * stage.encoder.width * (1.1 - stage.mask_ratio) / 576
         return stage.schedule.steps * stage.schedule.batch * (3.5e-4 + 1.35e-3 * work)
@@ -23,15 +23,15 @@ def seconds(stage: Stage) -> float:
         return 3 + stage.sampling.samples * stage.sampling.steps * 0.6
     if isinstance(stage, Corpus) and isinstance(stage.world, World):
         return 3 + 1.2e-3 * stage.world.recordings * stage.world.seconds
-    if own := kind_of(stage).forecast:
-        return float(import_object(own)(stage))
+    if function := kind_of(stage).forecast:
+        return float(import_object(function)(stage))
     return 5.0 if isinstance(stage, (Trials, Targets, Reference)) else 2.0
 
 
-def said(todo: Iterable[Stage], workers: int) -> str:
-    """"about 8 minutes"."""
-    todo = list(todo)
-    if not todo:
+def describe_duration(todo: Iterable[Stage], workers: int) -> str:
+    """Such as "about 8 minutes on CPU cores"."""
+    each = list(map(seconds, todo))
+    if not each:
         return "nothing to do"
-    minutes = (STARTUP + max(sum(map(seconds, todo)) / workers, max(map(seconds, todo)))) / 60
+    minutes = (STARTUP + max(sum(each) / workers, *each)) / 60
     return f"about {minutes:.0f} minutes on CPU cores" if minutes >= 1.5 else "about a minute on CPU cores"

@@ -1,6 +1,7 @@
-"""What the paper's modules cost at their real size: exact counts on the meta device, no weights, no clock.
+"""FLOPs of the paper's modules at their real size: exact counts on the meta device, without weights.
 
-After a change of a module or of the paper's sizes: python tests/cost/test_flops.py writes the table of docs/paper-scale.md.
+After a change of a module or of the paper's sizes, `python tests/cost/test_flops.py` rewrites the table of
+docs/paper-scale.md.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def encoder(label: str) -> Encoder:
 
 
 def autoencoder(label: str = "297M", mask_ratio: float = 0.75, batch: int = 1) -> tuple[int, int]:
-    return networks.autoencoder_flops(encoder(label), PAPER.decoder, *SHAPE, mask_ratio, *((batch,) if batch > 1 else ()))
+    named = {"batch": batch} if batch > 1 else {}
+    return networks.autoencoder_flops(encoder(label), PAPER.decoder, *SHAPE, mask_ratio, **named)
 
 
 def unet(opens: frozenset[str], context: bool, time: bool = False) -> tuple[int, int]:
@@ -77,7 +79,7 @@ def test_a_batch_costs_as_many_times_more_as_it_has_samples():
 @pytest.mark.parametrize(("opens", "context", "most"), [
     (A, True, 1.12),  # E+A, and A alone: tau trains in every row, so that the condition needs its gradient
     (NONE, True, 1.08),  # E
-    (A, False, 1.115),  # A alone where tau rests, too: no gradient flows to the condition
+    (A, False, 1.115),  # A alone with tau frozen: no gradient flows to the condition
 ])
 def test_the_unets_backward_pass_costs_little_more_than_its_forward_pass(opens, context, most):
     forward, both = unet(opens, context)
@@ -108,7 +110,7 @@ def test_parts_that_are_counted_one_by_one_add_up_to_a_step_of_fine_tuning():
     with torch.device("meta"):
         head = Head(configurations.WIDTH, configurations.EMBEDDING)
     module.train().requires_grad_(True)
-    with FlopCounterMode(display=False) as counter, counting.sdpa():
+    with FlopCounterMode(display=False) as counter, counting.plain_attention():
         context = tau(module(torch.empty(1, *SHAPE, device="meta")))
         latents = torch.empty(1, 4, 64, 64, device="meta")
         made = denoiser(latents, torch.empty(1, dtype=torch.int64, device="meta"), context).sample
@@ -144,20 +146,20 @@ ITEMS = {  # item -> (forward, forward and backward) of one sample
        for label in ("458M", "162M", "74M", "18.3M")},
     "encoder in fine-tuning, 297M": lambda: networks.encoder_flops(encoder("297M"), *SHAPE),
     "tau": lambda: (networks.condition_flops(128, 1024, False, False), networks.condition_flops(128, 1024, True, True)),
-    "U-Net, E+A; and A, where tau trains": lambda: unet(A, True),
+    "U-Net, E+A; and A with tau trained": lambda: unet(A, True),
     "U-Net, E": lambda: unet(NONE, True),
-    "U-Net, A, where tau rests": lambda: unet(A, False),
+    "U-Net, A, with tau frozen": lambda: unet(A, False),
     "U-Net, all gradients, checkpointed": lambda: checkpointed(),
     "VAE, encoding 512 pixels": lambda: (networks.vae_flops("encode"), 0),
     "VAE, decoding 512 pixels": lambda: (networks.vae_flops("decode"), 0),
-    "CLIP ViT-L/14, a picture": lambda: networks.clip_flops(),
-    "a picture by DPM-Solver++, 25 steps": lambda: (25 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
+    "CLIP ViT-L/14, an image": lambda: networks.clip_flops(),
+    "an image by DPM-Solver++, 25 steps": lambda: (25 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
     "the same with guidance": lambda: (50 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
-    "a picture by PLMS, 250 steps": lambda: (251 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
-    "judge, ViT-L/16, 224 pixels": lambda: (networks.looked("judge", 224), 0),
-    "the released code's judge, ViT-H/14, 518 pixels": lambda: (networks.looked("released_judge", 518), 0),
-    "Inception-v3, 299 pixels": lambda: (networks.looked("inception", 299), 0),
-    "LPIPS (AlexNet) of a pair, 512 pixels": lambda: (2 * networks.looked("alexnet", 512), 0),
+    "an image by PLMS, 250 steps": lambda: (251 * networks.evaluation_flops() + networks.vae_flops("decode"), 0),
+    "judge, ViT-L/16, 224 pixels": lambda: (networks.image_flops("judge", 224), 0),
+    "the released code's judge, ViT-H/14, 518 pixels": lambda: (networks.image_flops("released_judge", 518), 0),
+    "Inception-v3, 299 pixels": lambda: (networks.image_flops("inception", 299), 0),
+    "LPIPS (AlexNet) of a pair, 512 pixels": lambda: (2 * networks.image_flops("alexnet", 512), 0),
 }
 
 
@@ -173,7 +175,7 @@ def table() -> str:
 
 def test_the_page_lists_the_counts_as_they_are():
     page = PAGE.read_text()
-    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "python tests/cost/test_flops.py writes it anew"
+    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "rewrite it with: python tests/cost/test_flops.py"
 
 
 def test_the_decoder_of_pretraining_has_the_papers_size():

@@ -3,145 +3,124 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench.cost import counting
+from bench.cost.counting import Cost, meta, on_meta
+from bench.cost.sizes import count_trials, image_bytes, padded, shape_of, size_of
 from bench.experiment.key import Stage
 from bench.systems.brain2image import Brain2ImageEncoder, Brain2ImageGan, Brain2ImagePictures, Brain2ImageVae
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from bench.cost.counting import Cost
+    from torch import Tensor
 
 
 def cost(stage: Stage) -> Cost | None:
-    """Of building one of these stages, in float32."""
-    from bench.cost import counting, sizes
-    from models import configurations
-
+    """The cost of building one of these stages, in float32; None for any other."""
     if isinstance(stage, Brain2ImageEncoder):
-        return _encoder(stage)[1]
+        return _encoder_cost(stage)[1]
     if isinstance(stage, Brain2ImageGan):
-        return _gan(stage)
+        return _gan_cost(stage)
     if isinstance(stage, Brain2ImageVae):
-        return _vae(stage)
+        return _vae_cost(stage)
     if not isinstance(stage, Brain2ImagePictures):
         return None
-    count, decoder = sizes.trials(stage.items), stage.decoder
-    generator, (noise, feature) = _generator(decoder), _inputs(decoder, 1)
-    drawn = -(-count * stage.samples // stage.batch) * stage.batch
-    flops = (count * _encoder(decoder.encoder)[0]
-             + drawn * counting.counted(lambda: generator.eval()(noise, feature), False)[0])
-    return counting.Cost(flops, None, count * stage.samples * 3 * configurations.PIXELS**2)
+    items, decoder = count_trials(stage.items), stage.decoder
+    generator, inputs = _build_generator(decoder).eval(), _inputs(decoder, 1)
+    flops = (items * _encoder_cost(decoder.encoder)[0]
+             + padded(items * stage.samples, stage.batch) * counting.forward_flops(lambda: generator(*inputs)))
+    return Cost(flops, None, image_bytes(items * stage.samples))
 
 
 @functools.cache
-def _encoder(stage: Brain2ImageEncoder) -> tuple[int, Cost]:
-    """FLOPs of the feature of one trial, and the cost of the training. Both grow by the same with each time step, of
-    which two and three are counted."""
-    import torch
+def _encoder_cost(stage: Brain2ImageEncoder) -> tuple[int, Cost]:
+    """FLOPs of the feature of one trial, and the cost of the training.
 
-    from bench.cost import counting, sizes
+    Both grow linearly with time steps: two and three steps are counted, all others extrapolated.
+    """
     from models.brain2image import Encoder
 
-    trials = stage.items.trials
-    world, classes = trials.world, sizes.size(trials.world, trials.subjects, trials.split).classes
-    with torch.device("meta"):
-        encoder = Encoder(world.n_chans, world.n_times, classes, stage.hidden, stage.feature)
+    channels, times = shape_of(stage.items)
+    encoder = on_meta(Encoder, channels, times, size_of(stage.items.trials).classes, stage.hidden, stage.feature)
 
-    def run(samples: int, times: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        found: Tensor = encoder.logits(counting.meta(samples, world.n_chans, times, dtype=dtype))
-        return found
+    def run(samples: int, steps: int, dtype: Any = None) -> Tensor:
+        return encoder.logits(meta(samples, channels, steps, dtype=dtype))
 
-    def over(two: int, three: int) -> int:
-        return two + (three - two) * (world.n_times - 2)
+    def extrapolate(two: int, three: int) -> int:
+        return two + (three - two) * (times - 2)
 
-    two, three = counting.counted(lambda: run(1, 2), True), counting.counted(lambda: run(1, 3), True)
-    once, step = over(two[0], three[0]), over(two[1], three[1])
-    kept = [over(counting.saved(encoder, lambda: run(1, 2, torch.bfloat16)),
-                 counting.saved(encoder, lambda: run(1, 3, torch.bfloat16))),
-            over(counting.saved(encoder, lambda: run(2, 2, torch.bfloat16)),
-                 counting.saved(encoder, lambda: run(2, 3, torch.bfloat16)))]
-    flops = stage.schedule.steps * stage.schedule.batch * step + once * sizes.trials(stage.items)
-    sample = round(2 * (kept[1] - kept[0]) / counting.AUTOCAST)
-    return once, counting.training(flops, encoder, encoder, sample, stage.schedule.batch)
+    def saved(samples: int) -> int:
+        return extrapolate(*(counting.saved_bytes(encoder, functools.partial(run, samples, steps)) for steps in (2, 3)))
+
+    two, three = (counting.count_flops(functools.partial(run, 1, steps), True) for steps in (2, 3))
+    once, step = extrapolate(two[0], three[0]), extrapolate(two[1], three[1])
+    flops = stage.schedule.steps * stage.schedule.batch * step + once * count_trials(stage.items)
+    sample = round(2 * (saved(2) - saved(1)) / counting.AUTOCAST)
+    return once, counting.training_cost(flops, encoder, encoder, sample, stage.schedule.batch)
 
 
-def _gan(stage: Brain2ImageGan) -> Cost:
-    """Every step takes the discriminator over real and made pictures, and the generator through it. In memory both are
-    counted as if they were held at once."""
-    import torch
+def _gan_cost(stage: Brain2ImageGan) -> Cost:
+    """A step runs the discriminator on real and generated images, and the generator through the discriminator.
 
-    from bench.cost import counting
+    The memory of both is counted as if it were used at once.
+    """
+    from torch import nn
+
     from models.brain2image import Discriminator
 
-    generator = _generator(stage)
-    with torch.device("meta"):
-        discriminator = Discriminator(stage.encoder.feature, stage.width, stage.side)
+    generator = _build_generator(stage)
+    discriminator = on_meta(Discriminator, stage.encoder.feature, stage.width, stage.side)
 
-    def told(n: int, conditional: bool, dtype: torch.dtype = torch.float32) -> Tensor:
-        pictures, feature = counting.meta(n, 3, stage.side, stage.side, dtype=dtype), _inputs(stage, n, dtype)[1]
-        seen = discriminator.trunk(pictures)
-        found: Tensor = discriminator.judge(seen, feature) + discriminator(pictures, feature)
-        return found + discriminator.judge(seen, feature) if conditional else found
+    def judge(n: int, conditional: bool, dtype: Any = None) -> Tensor:
+        images, feature = meta(n, 3, stage.side, stage.side, dtype=dtype), _inputs(stage, n, dtype)[1]
+        seen = discriminator.trunk(images)
+        total = discriminator.judge(seen, feature) + discriminator(images, feature)
+        return total + discriminator.judge(seen, feature) if conditional else total
 
-    def fooled(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def fool(n: int, dtype: Any = None) -> Tensor:
         noise, feature = _inputs(stage, n, dtype)
-        found: Tensor = discriminator(generator(noise, feature), feature)
-        return found
+        return discriminator(generator(noise, feature), feature)
 
-    alone, conditional = (counting.counted(lambda: told(1, False), True)[1], counting.counted(lambda: told(1, True), True)[1])
+    alone, conditional = (counting.step_flops(lambda given=given: judge(1, given))  # type: ignore[misc]
+                          for given in (False, True))
     discriminator.requires_grad_(False)
-    through = counting.counted(lambda: fooled(1), True)[1]
-    discriminator.requires_grad_(True)
-    before = stage.schedule.alone * stage.schedule.batch * (alone + through)
-    both = torch.nn.ModuleList([generator, discriminator])
-    flops = stage.schedule.steps * stage.schedule.batch * (conditional + through) + before
-    sample = counting.another(both, lambda n: told(n, True, torch.bfloat16) + fooled(n, torch.bfloat16))
-    return counting.training(flops, both, generator, sample, stage.schedule.batch)
+    through = counting.step_flops(lambda: fool(1))
+    both = nn.ModuleList([generator, discriminator.requires_grad_(True)])
+    batch = stage.schedule.batch
+    flops = stage.schedule.steps * batch * (conditional + through) + stage.schedule.alone * batch * (alone + through)
+    sample = counting.bytes_per_sample(both, lambda n, dtype: judge(n, True, dtype) + fool(n, dtype))
+    return counting.training_cost(flops, both, generator, sample, batch)
 
 
-def _vae(stage: Brain2ImageVae) -> Cost:
-    import torch
+def _vae_cost(stage: Brain2ImageVae) -> Cost:
+    from torch import nn
 
-    from bench.cost import counting
     from models.brain2image import PictureEncoder
 
-    decoder = _generator(stage)
-    with torch.device("meta"):
-        encoder = PictureEncoder(stage.noise, stage.width, stage.side)
+    decoder, encoder = _build_generator(stage), on_meta(PictureEncoder, stage.noise, stage.width, stage.side)
 
-    def run(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        mean, log_variance = encoder(counting.meta(n, 3, stage.side, stage.side, dtype=dtype))
-        found: Tensor = decoder(mean + log_variance, _inputs(stage, n, dtype)[1])
-        return found
+    def run(n: int, dtype: Any = None) -> Tensor:
+        mean, log_variance = encoder(meta(n, 3, stage.side, stage.side, dtype=dtype))
+        return decoder(mean + log_variance, _inputs(stage, n, dtype)[1])
 
-    both = torch.nn.ModuleList([decoder, encoder])
-    flops = stage.schedule.steps * stage.schedule.batch * counting.counted(lambda: run(1), True)[1]
-    return counting.training(flops, both, decoder, counting.another(both, lambda n: run(n, torch.bfloat16)),
-                          stage.schedule.batch)
+    both = nn.ModuleList([decoder, encoder])
+    flops = stage.schedule.steps * stage.schedule.batch * counting.step_flops(lambda: run(1))
+    return counting.training_cost(flops, both, decoder, counting.bytes_per_sample(both, run), stage.schedule.batch)
 
 
-def _generator(stage: Brain2ImageGan | Brain2ImageVae) -> nn.Module:
-    """On the meta device."""
-    import torch
-
+def _build_generator(stage: Brain2ImageGan | Brain2ImageVae) -> Any:
     from models.brain2image import Generator
 
-    with torch.device("meta"):
-        return Generator(stage.noise, stage.encoder.feature, stage.width, stage.side)
+    return on_meta(Generator, stage.noise, stage.encoder.feature, stage.width, stage.side)
 
 
-def _inputs(stage: Brain2ImageGan | Brain2ImageVae, n: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """Noise and features of n samples on the meta device."""
-    from bench.cost import counting
-
-    return counting.meta(n, stage.noise, dtype=dtype), counting.meta(n, stage.encoder.feature, dtype=dtype)
+def _inputs(stage: Brain2ImageGan | Brain2ImageVae, n: int, dtype: Any = None) -> tuple[Tensor, Tensor]:
+    """Noise and features of n samples."""
+    return meta(n, stage.noise, dtype=dtype), meta(n, stage.encoder.feature, dtype=dtype)
 
 
 def seconds(stage: Stage) -> float:
-    """On one core at scale tiny."""
+    """Seconds on one core at scale tiny."""
     if isinstance(stage, Brain2ImageEncoder):
         return 1 + 0.015 * stage.schedule.steps
     if isinstance(stage, Brain2ImageGan):

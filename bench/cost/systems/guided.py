@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench.cost import counting, networks, sizes
+from bench.cost import counting
+from bench.cost.counting import Cost, Memory, forward_flops, meta, on_meta, part, part_parameters
+from bench.cost.networks import vae_flops
+from bench.cost.sizes import count_images, count_trials, image_bytes, padded, shape_of
 from bench.experiment.key import Stage
-from bench.experiment.stages import Items
 from bench.systems.guided import EMBEDDING, GuidedCaptions, GuidedEncoder, GuidedLowLevel, GuidedPictures, GuidedPrior
 from models import pins
 from models.parameters import count_parameters
@@ -16,96 +18,90 @@ from models.parameters import count_parameters
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.cost.counting import Cost
+TURBO = ("sdxl_unet", "sdxl_vae", "sdxl_text")  # the parts of SDXL-Turbo in models.configurations
 
 
 def cost(stage: Stage) -> Cost | None:
-    """Of building one of these stages at scale paper, trainings in float32. Not counted: the adapter's few tokens, and
-    what GIT says word by word, and the trained encoder's passes over the items that are drawn or that the prior learns
-    from."""
-    import torch
+    """The cost of building one of these stages at scale paper, trainings in float32; None for any other.
 
-    from models import configurations
-    from models.captioner import PixelProjector
-    from models.diffusion_prior import DiffusionPrior
-    from models.guided import KINDS, LowLevel
-
-    def world(items: Items) -> tuple[int, int]:
-        return items.trials.world.n_chans, items.trials.world.n_times
-
+    Not counted: the adapter's few tokens, GIT's generation word by word, and the trained encoder's passes over the
+    items that are generated or that the prior learns from.
+    """
     if isinstance(stage, GuidedEncoder):
-        network, shape = stage.network, world(stage.items)
-        with torch.device("meta"):
-            encoder = KINDS[network.encoder](*shape, EMBEDDING, stage.items.trials.subjects,
-                                             network.quirks == "faithful", network.filters, network.width)
-        return _training(encoder, lambda n, dtype: encoder(counting.meta(n, *shape, dtype=dtype),
-                                                           counting.meta(n, dtype=torch.int64)),
-                         stage.schedule.epochs * sizes.trials(stage.items), stage.schedule.batch)
+        from models.guided import KINDS
+
+        network, shape = stage.network, shape_of(stage.items)
+        encoder = on_meta(KINDS[network.encoder], *shape, EMBEDDING, stage.items.trials.subjects,
+                          network.quirks == "faithful", network.filters, network.width)
+        return _training_cost(encoder, lambda n, dtype=None: encoder(meta(n, *shape, dtype=dtype),
+                                                                     meta(n, dtype="int64")),
+                              stage.schedule.epochs * count_trials(stage.items), stage.schedule.batch)
     if isinstance(stage, GuidedPrior):
-        with torch.device("meta"):
-            prior = DiffusionPrior(EMBEDDING, EMBEDDING, stage.widths, stage.time)
-        return _training(prior, lambda n, dtype: prior(*_noisy(n, dtype)), stage.schedule.steps * stage.schedule.batch,
-                         stage.schedule.batch)
+        prior = _build_prior(stage)
+        return _training_cost(prior, lambda n, dtype=None: prior(*_prior_inputs(n, dtype)),
+                              stage.schedule.steps * stage.schedule.batch, stage.schedule.batch)
     if isinstance(stage, GuidedLowLevel):
-        shape = world(stage.items)
-        with torch.device("meta"):
-            net = LowLevel(shape, 4, stage.hidden, stage.widths)
-        return _training(net, lambda n, dtype: net(counting.meta(n, *shape, dtype=dtype)),
-                         stage.schedule.epochs * sizes.trials(stage.items), stage.schedule.batch)
+        from models.guided import LowLevel
+
+        shape = shape_of(stage.items)
+        net = on_meta(LowLevel, shape, 4, stage.hidden, stage.widths)
+        return _training_cost(net, lambda n, dtype=None: net(meta(n, *shape, dtype=dtype)),
+                              stage.schedule.epochs * count_trials(stage.items), stage.schedule.batch)
     if isinstance(stage, GuidedCaptions):
-        with torch.device("meta"):
-            tower = configurations.git().git.image_encoder.eval().requires_grad_(False)
-        seen = counting.counted(lambda: tower(counting.meta(1, 3, 224, 224)).last_hidden_state, False)[0]
-        return counting.Cost(stage.schedule.epochs * sizes.shown(stage.items) * seen, None,
-                          4 * count_parameters(PixelProjector()))
-    if not isinstance(stage, GuidedPictures):
-        return None
-    n, sampling = sizes.trials(stage.items) * stage.samples, stage.sampling
-    evaluation, prompt, parameters = _turbo()
-    each = max(1, int(sampling.steps * stage.strength)) * evaluation + networks.vae_flops("decode")
+        from models.captioner import PixelProjector
+
+        tower = part("git").git.image_encoder
+        image = forward_flops(lambda: tower(meta(1, 3, 224, 224)).last_hidden_state)
+        return Cost(stage.schedule.epochs * count_images(stage.items) * image, None,
+                    4 * count_parameters(PixelProjector()))
+    return _pictures_cost(stage) if isinstance(stage, GuidedPictures) else None
+
+
+def _pictures_cost(stage: GuidedPictures) -> Cost:
+    n, sampling = count_trials(stage.items) * stage.samples, stage.sampling
+    evaluation, prompt = _turbo_flops()
+    image = max(1, int(sampling.steps * stage.strength)) * evaluation + vae_flops("decode")
     if stage.prior:
-        with torch.device("meta"):
-            prior = DiffusionPrior(EMBEDDING, EMBEDDING, stage.prior.widths, stage.prior.time).eval()
-        each += 2 * stage.prior_sampling.steps * counting.counted(lambda: prior(*_noisy(1)), False)[0]
-    flops = -(-n // sampling.batch) * sampling.batch * each + (n if stage.captions else 1) * prompt
-    memory = counting.Memory(2 * parameters, counting.ALIVE * counting.largest_tensor("decode"), sampling.batch)
-    return counting.Cost(flops, memory, 3 * n * configurations.PIXELS**2)
+        prior = _build_prior(stage.prior).eval()
+        image += 2 * stage.prior_sampling.steps * forward_flops(lambda: prior(*_prior_inputs(1)))
+    flops = padded(n, sampling.batch) * image + (n if stage.captions else 1) * prompt
+    return Cost(flops, Memory(turbo_bytes(), counting.forward_bytes("decode"), sampling.batch), image_bytes(n))
 
 
 @functools.cache
-def _turbo() -> tuple[int, int, int]:
-    """Of SDXL-Turbo: FLOPs of an evaluation of its U-Net, and of encoding a prompt; the parameters of all its parts."""
-    import torch
+def _turbo_flops() -> tuple[int, int]:
+    """FLOPs of an evaluation of SDXL-Turbo's U-Net, and of encoding a prompt."""
+    unet, words = part("sdxl_unet"), meta(1, 77, dtype="int64")
+    conditions = {"text_embeds": meta(1, 1280), "time_ids": meta(1, 6)}
+    evaluation = forward_flops(lambda: unet(meta(1, 4, 64, 64), meta(1), meta(1, 77, 2048),
+                                            added_cond_kwargs=conditions).sample)
+    return evaluation, sum(forward_flops(lambda tower=tower: tower(words)[0])  # type: ignore[misc]
+                           for tower in part("sdxl_text"))
 
 
-    unet, vae, text = map(counting.part, ("sdxl_unet", "sdxl_vae", "sdxl_text"))
-    beside = {"text_embeds": counting.meta(1, 1280), "time_ids": counting.meta(1, 6)}
-    evaluation = counting.counted(lambda: unet(counting.meta(1, 4, 64, 64), counting.meta(1), counting.meta(1, 77, 2048),
-                                            added_cond_kwargs=beside).sample, False)[0]
-    words = counting.meta(1, 77, dtype=torch.int64)
-    prompt = sum(counting.counted(lambda one=one: one(words)[0], False)[0] for one in text)  # type: ignore[misc]
-    return evaluation, prompt, sum(map(count_parameters, (unet, vae, text)))
+def _training_cost(module: nn.Module, run: Callable[..., Tensor], samples: int, batch: int) -> Cost:
+    """The cost of a training on so many samples; run(n, dtype) takes n of them."""
+    step = counting.step_flops(lambda: run(1))
+    return counting.training_cost(samples * step, module, module, counting.bytes_per_sample(module, run), batch)
 
 
-def _training(module: nn.Module, run: Callable[[int, Any], Tensor], samples: int, batch: int) -> Cost:
-    """Of a training on so many samples, of which `run` takes n."""
-    import torch
+def _build_prior(stage: GuidedPrior) -> Any:
+    from models.diffusion_prior import DiffusionPrior
 
-    step = counting.counted(lambda: run(1, torch.float32), True)[1]
-    sample = counting.another(module, lambda n: run(n, torch.bfloat16))
-    return counting.training(samples * step, module, module, sample, batch)
+    return on_meta(DiffusionPrior, EMBEDDING, EMBEDDING, stage.widths, stage.time)
 
 
-def _noisy(n: int, dtype: Any = None) -> tuple[Tensor, Tensor, Tensor]:
-    """What the prior takes, on the meta device."""
-    return counting.meta(n, EMBEDDING, dtype=dtype), counting.meta(n), counting.meta(n, EMBEDDING, dtype=dtype)
+def _prior_inputs(n: int, dtype: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy embeddings, times and conditions."""
+    return meta(n, EMBEDDING, dtype=dtype), meta(n), meta(n, EMBEDDING, dtype=dtype)
 
 
 def seconds(stage: Stage) -> float:
-    """On one core at scale tiny."""
+    """Seconds on one core at scale tiny."""
     if isinstance(stage, GuidedEncoder):
-        people = max(1, len(stage.items.trials.subjects) - (stage.items.trials.split == "subject"))
-        return people * stage.schedule.epochs * {"atm": 3.1, "nice": 1.0, "eegnet": 1.8}.get(stage.network.encoder, 1.4)
+        subjects = max(1, len(stage.items.trials.subjects) - (stage.items.trials.split == "subject"))
+        epoch = {"atm": 3.1, "nice": 1.0, "eegnet": 1.8}.get(stage.network.encoder, 1.4)
+        return subjects * stage.schedule.epochs * epoch
     if isinstance(stage, GuidedPrior):
         return 2 + 0.01 * stage.schedule.steps
     if isinstance(stage, GuidedLowLevel):
@@ -116,20 +112,20 @@ def seconds(stage: Stage) -> float:
 
 
 def turbo_bytes() -> int:
-    """Of SDXL-Turbo on the disk, in float16."""
-    return 2 * sum(map(counting.part_parameters, ("sdxl_unet", "sdxl_vae", "sdxl_text")))
+    """Bytes of SDXL-Turbo in float16."""
+    return 2 * sum(map(part_parameters, TURBO))
 
 
 def clip_h_bytes() -> int:
-    """Of CLIP ViT-H/14 on the disk, in float32."""
-    return 4 * counting.part_parameters("clip_h")
+    """Bytes of CLIP ViT-H/14 on disk, in float32."""
+    return 4 * part_parameters("clip_h")
 
 
 def captioner_bytes() -> int:
-    """Of GIT on the disk, in float32."""
-    return 4 * counting.part_parameters("git")
+    """Bytes of GIT on disk, in float32."""
+    return 4 * part_parameters("git")
 
 
 def adapter_bytes() -> int:
-    """Of the IP-Adapter's file, as published."""
+    """Bytes of the IP-Adapter's published file."""
     return pins.part("adapter").files[0].bytes or 0

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from bench.cost.counting import Cost
+from bench.cost.memory import disk, memory
+from bench.cost.networks import evaluation_flops, vae_flops
+from bench.cost.sizes import count_trials, padded, shape_of
 from bench.experiment.key import Stage
 from bench.experiment.stages import Captions, Generate, Targets
 from bench.systems.linear import Factors, ImageToImage, Ridge
 
-if TYPE_CHECKING:
-    from bench.cost.counting import Cost
-
 
 def outputs(stage: Ridge) -> int:
-    """Numbers that a regression predicts at scale paper: the latent of 512 pixels, or a caption's tokens."""
+    """The number of outputs of a regression at scale paper: a latent of 512 pixels, or the tokens of a caption."""
     return 4 * 64 * 64 if isinstance(stage.target, Targets) else 77 * 768
 
 
 def cost(stage: Stage) -> Cost | None:
-    """The regressions run on the CPU, in float64; their FLOPs are by formula, 9 m^3 of them for the eigenvectors of an
-    m x m matrix (Golub and Van Loan, Sec. 8.3)."""
-    from bench.cost import counting, memory, networks, sizes
+    """The cost of building one of these stages; None for any other.
 
+    Regressions run on the CPU, in float64. Their FLOPs follow from formulas: 9 m^3 for the eigenvectors of an m x m
+    matrix (Golub and Van Loan, Sec. 8.3).
+    """
     if isinstance(stage, (Factors, Ridge)):
-        factors = stage if isinstance(stage, Factors) else stage.factors
-        world, n = factors.items.trials.world, sizes.trials(factors.items)
-        small, large = sorted((n, world.n_chans * world.n_times))
+        items = (stage if isinstance(stage, Factors) else stage.factors).items
+        channels, times = shape_of(items)
+        n = count_trials(items)
+        small, large = sorted((n, channels * times))
         if isinstance(stage, Ridge):
-            found = outputs(stage)
-            return counting.Cost(2 * n * small * found * (len(stage.alphas) + 1), None, 4 * small * found)
-        return counting.Cost(4 * small**2 * large + 9 * small**3, None, 4 * (small + large) * small)
+            out = outputs(stage)
+            return Cost(2 * n * small * out * (len(stage.alphas) + 1), None, 4 * small * out)
+        return Cost(4 * small**2 * large + 9 * small**3, None, 4 * (small + large) * small)
     if not isinstance(stage, ImageToImage):
         return None
-    n, generate = sizes.trials(stage.items), Generate(Captions(stage.clip, stage.unet), stage.items, stage.vae,
+    n, generate = count_trials(stage.items), Generate(Captions(stage.clip, stage.unet), stage.items, stage.vae,
                                                       stage.sampling, stage.seed, stage.numerics)
-    batches = -(-n * stage.samples // stage.sampling.batch)
-    evaluations = stage.steps * (2 if stage.guidance != 1 else 1)
-    flops = batches * stage.sampling.batch * (evaluations * networks.evaluation_flops() + networks.vae_flops("decode"))
+    image = stage.steps * (2 if stage.guidance != 1 else 1) * evaluation_flops() + vae_flops("decode")
+    flops = padded(n * stage.samples, stage.sampling.batch) * image
     if stage.latent:
-        flops += n * (networks.vae_flops("decode") + networks.vae_flops("encode"))
-    return counting.Cost(flops, memory.memory(generate), memory.disk(generate))
+        flops += n * (vae_flops("decode") + vae_flops("encode"))
+    return Cost(flops, memory(generate), disk(generate))
 
 
 def seconds(stage: Stage) -> float:
-    """On one core at scale tiny."""
+    """Seconds on one core at scale tiny."""
     if isinstance(stage, ImageToImage):
         return 5 + stage.samples * stage.steps * (0.6 if stage.guidance != 1 else 0.35)
     return 7.0 if isinstance(stage, Factors) else 2.0

@@ -6,9 +6,9 @@ from bench.experiment.key import Stage
 
 
 def cost(stage: Stage) -> None:
-    """What a user's file costs is not known."""
+    """The cost of a user's file is unknown."""
 
 
 def seconds(stage: Stage) -> float:
-    """On one core at scale tiny: not known, a guess."""
+    """Seconds on one core at scale tiny: unknown, a guess."""
     return 20.0

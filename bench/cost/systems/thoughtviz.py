@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.cost import counting
+from bench.cost.counting import Cost, meta, on_meta
+from bench.cost.sizes import count_trials, image_bytes, padded, shape_of, size_of
 from bench.experiment.key import Stage
-from bench.experiment.stages import Items
 from bench.systems.thoughtviz import ThoughtVizClassifier, ThoughtVizEeg, ThoughtVizGan, ThoughtVizPictures
+from models.parameters import count_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.cost.counting import Cost
-
 
 def seconds(stage: Stage) -> float:
-    """Seconds of one core, by runs at scale tiny."""
+    """Seconds on one core, from runs at scale tiny."""
     each = {ThoughtVizEeg: 1e-3, ThoughtVizClassifier: 4e-4, ThoughtVizGan: 1.6e-3}
     if isinstance(stage, (ThoughtVizEeg, ThoughtVizClassifier, ThoughtVizGan)):
         return stage.schedule.steps * stage.schedule.batch * each[type(stage)]
@@ -23,138 +24,101 @@ def seconds(stage: Stage) -> float:
 
 
 def cost(stage: Stage) -> Cost | None:
-    """Of building one of these stages, in float32; the data of a training lie on the GPU as a whole."""
-    from bench.cost import counting, sizes
-    from models import configurations
-
+    """The cost of building one of these stages, in float32; None for any other. Training data stay on the GPU."""
     if isinstance(stage, ThoughtVizEeg):
         return _eeg_cost(stage)
     if isinstance(stage, ThoughtVizClassifier):
-        net = _classifier(stage)
-        step = counting.counted(lambda: net.eval()(counting.meta(1, 3, stage.side, stage.side)), True)[1]
-        sample = counting.another(net, lambda n: net(_pictures(n, stage.side, half=True)))
-        return counting.training(stage.schedule.steps * stage.schedule.batch * step, net, net, sample,
-                              stage.schedule.batch, _bytes(stage))
+        return _classifier_cost(stage)
     if isinstance(stage, ThoughtVizGan):
         return _gan_cost(stage)
-    if isinstance(stage, ThoughtVizPictures):
-        items, generator = sizes.trials(stage.items), _generator(stage.model)
-        drawn = -(-items * stage.samples // stage.batch) * stage.batch
-        flops = items * _feature_flops(stage.model.eeg) + drawn * counting.counted(
-            lambda: generator.eval()(*_inputs(1)), False)[0]
-        return counting.Cost(flops, None, items * stage.samples * 3 * configurations.PIXELS**2)
-    return None
+    if not isinstance(stage, ThoughtVizPictures):
+        return None
+    items, generator = count_trials(stage.items), _build_generator(stage.model).eval()
+    flops = items * _feature_flops(stage.model.eeg) + padded(items * stage.samples, stage.batch) \
+        * counting.forward_flops(lambda: generator(*_inputs(1)))
+    return Cost(flops, None, image_bytes(items * stage.samples))
 
 
 def _eeg_cost(stage: ThoughtVizEeg) -> Cost:
-    from bench.cost import counting, sizes
+    net, (channels, times) = _build_eeg(stage).eval(), shape_of(stage.items)
 
-    net, world = _eeg(stage), stage.items.trials.world
+    def run(n: int, dtype: Any = None) -> Tensor:
+        return net(meta(n, channels, times, dtype=dtype))
 
-    def run(n: int) -> Tensor:
-        found: Tensor = net(counting.meta(n, world.n_chans, world.n_times, dtype=net.first.weight.dtype))
-        return found
+    step = counting.step_flops(lambda: run(1))
+    held = count_trials(stage.items) * 4 * channels * times
+    return counting.training_cost(stage.schedule.steps * stage.schedule.batch * step, net, net,
+                                  counting.bytes_per_sample(net, run), stage.schedule.batch, held)
 
-    step = counting.counted(lambda: (net.eval(), run(1))[1], True)[1]
-    held = sizes.trials(stage.items) * 4 * world.n_chans * world.n_times
-    return counting.training(stage.schedule.steps * stage.schedule.batch * step, net, net, counting.another(net, run),
-                          stage.schedule.batch, held)
+
+def _classifier_cost(stage: ThoughtVizClassifier) -> Cost:
+    net = _build_classifier(stage).eval()
+    step = counting.step_flops(lambda: net(_images(1, stage.side)))
+    sample = counting.bytes_per_sample(net, lambda n, dtype: net(_images(n, stage.side, dtype)))
+    return counting.training_cost(stage.schedule.steps * stage.schedule.batch * step, net, net, sample,
+                                  stage.schedule.batch, _data_bytes(stage))
 
 
 def _gan_cost(stage: ThoughtVizGan) -> Cost:
-    """A step takes the discriminator over real and made pictures, and the generator through it and the classifier."""
-    import torch
+    """A step runs the discriminator on real and generated images, and the generator through it and the classifier."""
+    from torch import nn
 
-    from bench.cost import counting, sizes
-    from models import parameters
     from models.thoughtviz import Discriminator
 
-    generator, classifier, side = _generator(stage), _classifier(stage.classifier), stage.classifier.side
-    with torch.device("meta"):
-        discriminator = Discriminator(side, stage.discriminator, stage.schedule.dropout)
-    every = torch.nn.ModuleList([generator, discriminator, classifier])
+    generator, classifier, side = _build_generator(stage), _build_classifier(stage.classifier), stage.classifier.side
+    discriminator = on_meta(Discriminator, side, stage.discriminator, stage.schedule.dropout)
+    every = nn.ModuleList([generator, discriminator, classifier]).eval()
 
-    def fooled(n: int, half: bool = False) -> Tensor:
-        made = generator(*_inputs(n, half))
-        found: Tensor = discriminator(made).sum() + classifier(made).sum()
-        return found
+    def fool(n: int, dtype: Any = None) -> Tensor:
+        images = generator(*_inputs(n, dtype))
+        return discriminator(images).sum() + classifier(images).sum()
 
-    every.eval()
-    told = counting.counted(lambda: discriminator(_pictures(1, side)), True)[1]
+    judge = counting.step_flops(lambda: discriminator(_images(1, side)))
     discriminator.requires_grad_(False)
     classifier.requires_grad_(False)
-    through = counting.counted(lambda: fooled(1), True)[1]
-    trained = torch.nn.ModuleList([generator, discriminator.requires_grad_(True)])
-    flops = stage.schedule.steps * stage.schedule.batch * (2 * told + through)
-    return counting.training(flops + sizes.trials(stage.items) * _feature_flops(stage.eeg), trained, generator,
-                          counting.another(every, lambda n: fooled(n, half=True)), stage.schedule.batch,
-                          _bytes(stage.classifier) + 4 * parameters.count_parameters(classifier))
+    through = counting.step_flops(lambda: fool(1))
+    trained = nn.ModuleList([generator, discriminator.requires_grad_(True)])
+    flops = stage.schedule.steps * stage.schedule.batch * (2 * judge + through)
+    return counting.training_cost(flops + count_trials(stage.items) * _feature_flops(stage.eeg), trained, generator,
+                                  counting.bytes_per_sample(every, fool), stage.schedule.batch,
+                                  _data_bytes(stage.classifier) + 4 * count_parameters(classifier))
 
 
-def _classes(items: Items) -> int:
-    from bench.cost import sizes
-
-    return sizes.size(items.trials.world, items.trials.subjects, items.trials.split).classes
-
-
-def _bytes(stage: ThoughtVizClassifier) -> int:
-    """Of the training pictures."""
-    from bench.cost import sizes
-
-    return sizes.trials(stage.items) * (1 + stage.mirror) * 3 * stage.side**2 * 4
+def _data_bytes(stage: ThoughtVizClassifier) -> int:
+    """Bytes of the training images."""
+    return count_trials(stage.items) * (1 + stage.mirror) * 3 * stage.side**2 * 4
 
 
-def _eeg(stage: ThoughtVizEeg) -> Any:
-    """On the meta device, as those below."""
-    import torch
-
+def _build_eeg(stage: ThoughtVizEeg) -> Any:
     from models.thoughtviz import EegClassifier
 
-    world = stage.items.trials.world
-    with torch.device("meta"):
-        return EegClassifier(world.n_chans, world.n_times, _classes(stage.items), stage.filters)
+    return on_meta(EegClassifier, *shape_of(stage.items), size_of(stage.items.trials).classes, stage.filters)
 
 
-def _classifier(stage: ThoughtVizClassifier) -> Any:
-    import torch
-
+def _build_classifier(stage: ThoughtVizClassifier) -> Any:
     from models.thoughtviz import PictureClassifier
 
-    with torch.device("meta"):
-        return PictureClassifier(_classes(stage.items), stage.widths)
+    return on_meta(PictureClassifier, size_of(stage.items.trials).classes, stage.widths)
 
 
-def _generator(stage: ThoughtVizGan) -> Any:
-    import torch
-
+def _build_generator(stage: ThoughtVizGan) -> Any:
     from models.thoughtviz import Generator
 
-    with torch.device("meta"):
-        return Generator(stage.generator)
+    return on_meta(Generator, stage.generator)
 
 
 def _feature_flops(stage: ThoughtVizEeg) -> int:
-    """Of the features of one trial."""
-    from bench.cost import counting
-
-    net, world = _eeg(stage).eval(), stage.items.trials.world
-    return counting.counted(lambda: net.features(counting.meta(1, world.n_chans, world.n_times)), False)[0]
+    """FLOPs of the features of one trial."""
+    net, shape = _build_eeg(stage).eval(), shape_of(stage.items)
+    return counting.forward_flops(lambda: net.features(meta(1, *shape)))
 
 
-def _pictures(n: int, side: int, half: bool = False) -> Tensor:
-    import torch
-
-    from bench.cost import counting
-
-    return counting.meta(n, 3, side, side, dtype=torch.bfloat16 if half else torch.float32)
+def _images(n: int, side: int, dtype: Any = None) -> Tensor:
+    return meta(n, 3, side, side, dtype=dtype)
 
 
-def _inputs(n: int, half: bool = False) -> tuple[Tensor, Tensor]:
+def _inputs(n: int, dtype: Any = None) -> tuple[Tensor, Tensor]:
     """Noise and features of n samples."""
-    import torch
-
-    from bench.cost import counting
     from models.thoughtviz import FEATURES, NOISE
 
-    dtype = torch.bfloat16 if half else torch.float32
-    return counting.meta(n, NOISE, dtype=dtype), counting.meta(n, FEATURES, dtype=dtype)
+    return meta(n, NOISE, dtype=dtype), meta(n, FEATURES, dtype=dtype)
