@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and the exit codes of the command line."""
+"""The errors that users read, and the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ OK, SOME_FAILED, USAGE, ENVIRONMENT, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 75, 13
 
 
 class BenchError(Exception):
-    """One clear line: which thing, what was expected, what to do. `exit_code` is what the command line ends with."""
+    """An error with a one-line message: what is wrong, what was expected, what to do.
+
+    exit_code: the exit code of the command line.
+    """
 
     def __init__(self, message: str, exit_code: int = USAGE):
         super().__init__(message)
@@ -16,5 +19,8 @@ class BenchError(Exception):
         return type(self), (str(self), self.exit_code)
 
 
-class NotHere(BenchError):
+class NotAvailable(BenchError):
     """A row that a scale's data set cannot have."""
+
+
+NotHere = NotAvailable  # temporary

@@ -1,4 +1,4 @@
-"""What every folder that is written once and checked later needs of a file."""
+"""Files: hashes, atomic replacement, preallocated arrays, and errors of full and read-only disks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 
 
 def sha256(path: Path) -> str:
-    """64 hex digits of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Returns the SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
+    """Flushes a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,17 +31,38 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, text: str) -> None:
-    """Writes a file that others read meanwhile: they find what was there, or the whole of it."""
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and flushes it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file atomically; several processes may write it at once, each through a file of its own."""
     part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-    part.write_text(text)
-    sync(part)
+    write_synced(part, text.encode())
     os.replace(part, path)
 
 
-def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file of zeros, to be written through memory. Its room on the disk is taken now: a full disk is an
-    OSError here, and would be the end of the process (SIGBUS) later."""
+def pending_path(path: Path) -> Path:
+    """Returns the path under which new content is written before it replaces a file."""
+    return path.with_name(f".{path.name}.new")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file atomically: a reader gets the old content or the new one, never a part."""
+    write_synced(new := pending_path(path), data)
+    new.replace(path)
+    sync(path.parent)
+
+
+def create_npy(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """Creates a memory-mapped .npy file of zeros and allocates its space on disk.
+
+    Raises OSError when the disk is full; without the allocation, writing would end the process later (SIGBUS).
+    """
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
@@ -49,39 +70,24 @@ def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole: whoever reads it sees the old one or the new one."""
-    write_synced(new := pending(path), data)
-    new.replace(path)
-    sync(path.parent)
-
-
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turns a full disk into BenchError (exit 75: resumable) and a place that cannot be written into exit 3."""
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk into BenchError (exit 75, resumable), and a path without write access into exit 3."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BenchError(f"the disk is full: {place} is as it was; make room and run again", RESUMABLE) from error
+            raise BenchError(f"the disk is full: {path} is unchanged; free space and run again", RESUMABLE) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise BenchError(f"cannot write to {place}: {error.strerror}; name another folder, or give write access",
+            raise BenchError(f"cannot write to {path}: {error.strerror}; choose another folder, or give write access",
                              ENVIRONMENT) from error
         raise
 
 
-def pending(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def disk_full(root: Path) -> BenchError:
-    """What a full disk says."""
-    return BenchError(f"no room left on the disk of {root}; what is complete is kept: make room and give the same "
-                      "command again", RESUMABLE)
+    """Returns the error for a full disk."""
+    return BenchError(f"no space left on the disk of {root}; complete stages are kept: free space and run the command "
+                      "again", RESUMABLE)
+
+
+put, mapped, pending = write_text, create_npy, pending_path  # temporary

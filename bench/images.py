@@ -1,4 +1,4 @@
-"""Images: files of any kind as uint8 RGB arrays, resized by one filter, and as tensors."""
+"""Image files and arrays: decoded to uint8 RGB, resized with one filter, converted to tensors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".w
 
 
 def decode(path: Path) -> np.ndarray:
-    """A file's picture [H, W, 3] uint8.
+    """Decodes an image file to [H, W, 3] uint8.
 
-    Grey, palette and CMYK become RGB; 16-bit grey is divided by 257; transparency is laid over white; EXIF
-    orientation and colour profiles are ignored. Raises BenchError for a file that holds no single such picture.
+    Grey, palette and CMYK images become RGB. 16-bit grey values are divided by 257. Transparent images are composed
+    onto white. EXIF orientation and colour profiles are ignored. Raises BenchError for a file that cannot be read, has
+    several frames, or has floating-point pixels.
     """
     with open_image(path) as image:
         if image.mode.startswith("I"):
@@ -32,7 +33,7 @@ def decode(path: Path) -> np.ndarray:
                 raise BenchError(f"{path} has grey values from {grey.min()} to {grey.max()}; expected 8 or 16 bits")
             return np.repeat(np.round(grey[..., None] / 257).astype(np.uint8), 3, 2)
         if image.mode == "F":
-            raise BenchError(f"{path} holds floating-point pixels; expected 8 or 16 bits a channel")
+            raise BenchError(f"{path} has floating-point pixels; expected 8 or 16 bits a channel")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             white = Image.new("RGBA", image.size, "white")
             white.alpha_composite(image.convert("RGBA"))
@@ -40,32 +41,34 @@ def decode(path: Path) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W, 3] uint8 at another height and width by Pillow's bicubic filter, antialiased; as it is where equal."""
-    if picture.shape[:2] == tuple(size):
-        return picture
-    return np.array(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes [H, W, 3] uint8 to (height, width) with Pillow's antialiased bicubic filter; equal sizes return as is."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 @contextmanager
 def open_image(path: Path, header_only: bool = False) -> Iterator[Image.Image]:
+    """Opens an image file. Raises BenchError if it cannot be read or has several frames."""
     try:
         with Image.open(path) as image:
             if getattr(image, "is_animated", False) and image.format != "MPO":
-                raise BenchError(f"{path} has several frames; expected a single picture: save one frame of it")
+                raise BenchError(f"{path} has several frames; expected a single image: save one frame of it")
             if not header_only:
                 image.load()
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise BenchError(f"{path} cannot be read as a picture: {one_line(error)}") from error
+        raise BenchError(f"{path} cannot be read as an image: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
+    """Returns an exception's message in one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def as_images(pictures: np.ndarray, device: str) -> Tensor:
-    """[N, H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1]."""
+def as_images(pixels: np.ndarray, device: str) -> Tensor:
+    """Converts [N, H, W, 3] uint8 to [N, 3, H, W] float32 in [-1, 1]."""
     import torch
 
-    return torch.tensor(np.asarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(np.asarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

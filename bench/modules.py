@@ -1,4 +1,4 @@
-"""Modules by another way than their name: a user's file by its path, and the suite's own by the names they once had."""
+"""Imports beyond module names: a user's file by its path, an object by "module:name", a moved module by its old name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-MOVED = {  # names that queued requests and users' files may still hold -> the module that has the content now
+MOVED = {  # old names, in queued requests and users' files -> current names
     "bench.audit": "bench.scoring.audit",
     "bench.encoders": "bench.experiment.encoders",
     "bench.engines": "bench.execute.engines",
@@ -33,45 +33,48 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Imports the modules of MOVED under their old names, as the same module objects, and runs them with -m."""
 
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> Any:
-        """The spec of an old name; None for every other."""
+        """Returns the spec of an old name, and None for every other name."""
         return importlib.machinery.ModuleSpec(name, self) if name in MOVED else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """The module of the new name."""
+        """Returns the module of the current name."""
         module = importlib.import_module(MOVED[spec.name])
         self._spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is left to do, but for the spec, which the import system has replaced."""
+        """Restores the spec, which the import system has replaced; the module itself is already executed."""
         module.__spec__ = self._spec
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The code of the new module, for `python -m` with the old name."""
+        """Returns the code of the current module, for `python -m` with the old name."""
         spec = importlib.util.find_spec(MOVED[fullname])
         assert spec is not None
         assert isinstance(spec.loader, importlib.abc.InspectLoader)
         return spec.loader.get_code(MOVED[fullname])
 
     def get_source(self, fullname: str) -> str | None:
-        """Not needed to run a module."""
+        """Returns None: running a module does not need its source."""
         return None
 
 
 def import_object(name: str) -> Any:
-    """What "package.module:name" stands for."""
+    """Imports the object that "package.module:name" names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def from_file(path: Path, name: str) -> ModuleType:
-    """The module at a path, whatever its import raises. Modules beside it are found first, and forgotten afterwards:
-    another file may have others of the same names beside it."""
+def import_file(path: Path, name: str) -> ModuleType:
+    """Imports a .py file as module `name`. Raises whatever the file raises.
+
+    During the import, modules in the file's folder come first. They are removed from sys.modules afterwards, because
+    another file may have modules of the same names in its folder.
+    """
     before = set(sys.modules)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses and pickle look for it there
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses and pickle look it up there
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
@@ -84,10 +87,12 @@ def from_file(path: Path, name: str) -> ModuleType:
     return module
 
 
-def users_files(stage: Any) -> Iterator[Any]:
-    """The values in a stage that stand for a user's own file: they have the hash of its source as `code`, and its
-    `path`."""
+def find_user_files(stage: Any) -> Iterator[Any]:
+    """Yields the fields of a stage that stand for a user's file: they have its `path`, and its hash as `code`."""
     for field in fields(stage):
         value = getattr(stage, field.name)
         if getattr(value, "code", "") and hasattr(value, "path"):
             yield value
+
+
+from_file, users_files = import_file, find_user_files  # temporary

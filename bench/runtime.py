@@ -1,4 +1,4 @@
-"""Where a stage runs and whom it tells how far it is: travels beside the stage, never inside it."""
+"""Where a stage runs and whom it reports to, how a process is told to stop, and the devices and GPUs that are known."""
 
 from __future__ import annotations
 
@@ -11,66 +11,61 @@ from pathlib import Path
 from bench.errors import ENVIRONMENT, BenchError
 
 
-def silent(step: int, total: int, **scalars: float) -> None:
-    """Progress that nobody watches."""
-
-
-def unheard(what: str, **values: float) -> None:
-    """A note that nobody keeps."""
+def ignore(*_: object, **__: object) -> None:
+    """Does nothing: the default of every callback of a `Runtime`."""
 
 
 class Stopped(BaseException):
-    """This process was asked to end, and what can be gone on from is kept."""
+    """The process was told to stop; a training that can resume has saved its state."""
 
 
-_asked, _keeps = threading.Event(), threading.Event()
+_requested, _deferred = threading.Event(), threading.Event()
 
 
 def stop(*_: object) -> None:
-    """Asks the stage at work in this process to end; a handler of signals. It ends with Stopped: at once, or where it
-    is a training that keeps its state, as soon as that is done. Asked again, it goes on ending: putting away is not to
-    be interrupted."""
-    if not _asked.is_set():
-        _asked.set()
-        if not _keeps.is_set():
+    """Tells the running stage to stop; a signal handler. Further calls are ignored during cleanup.
+
+    Raises Stopped, unless the stage defers it (`defer_stop`).
+    """
+    if not _requested.is_set():
+        _requested.set()
+        if not _deferred.is_set():
             raise Stopped
 
 
-def stopping() -> bool:
-    """Whether this process was asked to end."""
-    return _asked.is_set()
+def is_stopping() -> bool:
+    """Whether this process was told to stop."""
+    return _requested.is_set()
 
 
-def keeps(state: bool) -> None:
-    """Whether what is at work looks at `stopping` itself, now and then, and ends with Stopped."""
-    (_keeps.set if state else _keeps.clear)()
-
-
-def unquestioned() -> None:
-    """The stage is this process's own: nobody else can take it over."""
+def defer_stop(deferred: bool) -> None:
+    """Sets whether the running stage polls `is_stopping` and raises Stopped itself, once its state is saved."""
+    (_deferred.set if deferred else _deferred.clear)()
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """device: "cpu" or "cuda". progress(step, total, **scalars): called now and then by a stage at work.
+    """What a stage needs to run, apart from its settings; it is not part of the stage's key.
 
-    encoders: folder of the kept copies of users' encoders; None: a user's encoder is loaded from where it lies.
-    work: folder of one stage's checkpoints, which outlives a process that is killed; None: none are kept.
-    note(what, **values): called for what happens once, such as that a training goes on from a checkpoint.
-    owned: raises lease.Lost where another process has taken the stage over, before anything is written into `work`.
+    device      "cpu" or "cuda"
+    progress    progress(step, total, **scalars), called repeatedly by a running stage
+    encoders    folder with copies of users' encoders; None: the user's own file is imported
+    work        folder of this stage's checkpoints, which remain after the process is killed; None: no checkpoints
+    note        note(event, **values), called for single events, such as resuming from a checkpoint
+    owned       raises lease.Lost if another process has taken over the stage; called before `work` is written
     """
 
     device: str = "cpu"
-    progress: Callable[..., None] = silent
+    progress: Callable[..., None] = ignore
     encoders: Path | None = None
     work: Path | None = None
-    note: Callable[..., None] = unheard
-    owned: Callable[[], None] = unquestioned
+    note: Callable[..., None] = ignore
+    owned: Callable[[], None] = ignore
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """tflops: peak of dense bfloat16 matrix products; gigabytes: of memory, decimal; watts: board power."""
+    """A GPU. tflops: dense bfloat16 peak; gigabytes: memory, decimal; watts: board power; source: the data sheet."""
 
     name: str
     tflops: float
@@ -83,26 +78,27 @@ GPUS = {
     "h200": Gpu("H200", 989, 141, 700, "NVIDIA H200 Tensor Core GPU data sheet, SXM; without sparsity"),
     "h100": Gpu("H100", 989, 80, 700, "NVIDIA H100 Tensor Core GPU data sheet, SXM; without sparsity"),
     "a100": Gpu("A100 80GB", 312, 80, 400, "NVIDIA A100 Tensor Core GPU data sheet, 80GB SXM; without sparsity"),
-    "4090": Gpu("RTX 4090", 165.2, 24, 450, "NVIDIA Ada GPU architecture white paper, FP32 accumulate; without "
-                                            "sparsity"),
+    "4090": Gpu("RTX 4090", 165.2, 24, 450,
+                "NVIDIA Ada GPU architecture white paper, FP32 accumulate; without sparsity"),
 }
-
-
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def device(name: str) -> str:
-    """"cpu" or "cuda"; "auto" takes a GPU where the driver shows one. Raises BenchError (exit 3) where none is."""
+    """Resolves a device name to "cpu" or "cuda"; "auto" is "cuda" if the driver shows a GPU.
+
+    Raises BenchError for an unknown name, and (exit 3) for "cuda" without a GPU.
+    """
     if name not in DEVICES:
         raise BenchError(f"no device {name!r}; there are: {', '.join(DEVICES)}")
-    found = _gpus() > 0
-    if name == "cuda" and not found:
+    has_gpu = _count_gpus() > 0
+    if name == "cuda" and not has_gpu:
         raise BenchError("device cuda: the driver shows no GPU on this machine; use --device cpu", ENVIRONMENT)
-    return "cuda" if found and name != "cpu" else "cpu"
+    return "cuda" if has_gpu and name != "cpu" else "cpu"
 
 
-def _gpus() -> int:
-    """How many GPUs CUDA's driver shows, asked without importing torch."""
+def _count_gpus() -> int:
+    """Returns the number of GPUs that CUDA's driver shows, without importing torch."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -112,7 +108,11 @@ def _gpus() -> int:
 
 
 def use_exact_math() -> None:
-    """What is computed in float32 is so on every device: TF32 is switched off, cuDNN's too."""
+    """Switches TF32 off, for cuBLAS and cuDNN: float32 is computed as float32 on every device."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+silent = unheard = unquestioned = ignore  # temporary
+keeps, stopping = defer_stop, is_stopping  # temporary

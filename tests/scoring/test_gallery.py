@@ -133,10 +133,10 @@ def test_a_place_without_pictures_is_refused(tmp_path):
 def test_a_file_that_is_no_picture_is_refused_at_once(tmp_path):
     path = folder(tmp_path / "f", "a.png")
     (path / "b.png").write_text("this is text")
-    with refused("b.png cannot be read as a picture"):
+    with refused("b.png cannot be read as an image"):
         gallery(path)
     (path / "b.png").write_bytes(b"")
-    with refused("b.png cannot be read as a picture"):
+    with refused("b.png cannot be read as an image"):
         gallery(path)
 
 
@@ -145,7 +145,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     path = folder(tmp_path / "f", name, picture=RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     whole = (path / name).read_bytes()
     (path / name).write_bytes(whole[:len(whole) // 2])
-    with refused(f"{name} cannot be read as a picture") as error:
+    with refused(f"{name} cannot be read as an image") as error:
         gallery(path).read(0)
     assert "\n" not in str(error.value)
 
@@ -162,7 +162,7 @@ def test_an_animation_is_refused(tmp_path):
 
 def test_floating_point_pixels_in_a_file_are_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
-    with refused("a.tif holds floating-point pixels"):
+    with refused("a.tif has floating-point pixels"):
         decode(tmp_path / "a.tif")
 
 
@@ -172,7 +172,7 @@ def test_a_picture_too_large_to_be_one_is_refused(tmp_path):
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
-    with refused("cannot be read as a picture: Image size"):
+    with refused("cannot be read as an image: Image size"):
         gallery(tmp_path)
 
 
