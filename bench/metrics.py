@@ -1,7 +1,9 @@
-"""What every metric means: pure functions on arrays, in float64, that know nothing of who made the pictures.
+"""Definitions of all metrics: pure functions on arrays, in float64, and DEFINITIONS, which describes each metric.
 
-They load no network: features, logits and embeddings come from elsewhere. Wrong shapes, dtypes and NaN are ValueErrors.
-Decisions where libraries disagree: docs/metrics.md.
+The functions load no network: bench/scoring/measure.py gives them images, features, logits and embeddings, and makes
+every number of a Score. To add a metric, add a function and an entry in DEFINITIONS here, and compute it in
+measure.py (docs/design.md). Wrong shapes, wrong dtypes and NaN raise ValueError. Choices where libraries disagree:
+docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -13,96 +15,94 @@ from math import comb, inf
 import numpy as np
 
 MARGIN = 5  # pixels: half of SSIM's 11x11 window
-RELEASED_WINDOW = 7  # pixels along each side: SSIM's in the released code
-TIE = 1e-12  # similarities that differ by less are tied: rounding must not decide between equal pictures
-BLOCK = 2**20  # numbers held at a time, as float64, of pictures, features or similarities: 8 MiB
-SIZES = 8  # of subsets, for FID at infinite N
+RELEASED_WINDOW = 7  # pixels: SSIM's window in the released code
+TIE = 1e-12  # similarities that differ by less are ties: rounding must not rank equal images
+BLOCK = 2**20  # float64 values of images, features or similarities that are held at once: 8 MiB
+SIZES = 8  # subset sizes of FID at infinite N
 
 
 def top1(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """1 where the target's logit is above all others, else 0: [N] for logits [N, K] and classes [N].
+    """Returns 1 if the target has the highest logit, else 0: [N] for logits [N, K] and classes [N].
 
-    0 to 1, higher is better; null 1/K. A tie counts against the target. ValueError for NaN and for classes not in K.
+    0 to 1, higher is better; null 1/K. A tie counts as wrong. ValueError for NaN and for classes outside 0 to K - 1.
     """
-    return (_ahead(logits, target) == 0).astype(np.float64)
+    return (_count_ahead(logits, target) == 0).astype(np.float64)
 
 
 def nway_accuracy(logits: np.ndarray, target: np.ndarray, n: int, k: int = 1) -> np.ndarray:
-    """Probability [N] that the target is among the k best of n classes: itself and n - 1 drawn from the other K - 1.
+    """Returns the probability [N] that the target is among the k best of itself and n - 1 random other classes.
 
-    logits [N, K], classes [N]; 0 to 1, higher is better; null k/n where all ranks are equally likely, more for a
-    generator that paints any of few classes. Exact, where the paper draws at random (Sec. 4.3): with h others at least
-    as high as the target, fewer than k of those drawn must be among them,
-    P = sum over j < k of C(h, j) C(K-1-h, n-1-j) / C(K-1, n-1).
-    ValueError unless 1 <= k <= n <= K, and as `top1`.
+    logits [N, K], classes [N]; 0 to 1, higher is better; null k/n if all ranks are equally likely, more for a generator
+    that draws only few classes. Exact expectation; the paper draws at random (Sec. 4.3). With h other classes at least
+    as high as the target, fewer than k of them may be drawn: P = sum over j < k of
+    C(h, j) C(K-1-h, n-1-j) / C(K-1, n-1). ValueError unless 1 <= k <= n <= K, and as `top1`.
     """
-    ahead, others = _ahead(logits, target), np.shape(logits)[1] - 1
+    ahead, others = _count_ahead(logits, target), np.shape(logits)[1] - 1
     if not 1 <= k <= n <= others + 1:
         raise ValueError(f"top-{k} of {n}-way accuracy among {others + 1} classes: expected 1 <= k <= n <= classes")
-    return _drawn(ahead, others, n, k)
+    return _hypergeometric(ahead, others, n, k)
 
 
 def among(logits: np.ndarray, target: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [N, S] of some classes only and the target's place [N] among them, for `top1` and `nway_accuracy`.
+    """Restricts logits to some classes: logits [N, S], and the target's column [N], for `top1` and `nway_accuracy`.
 
-    logits [N, K], target [N]; classes: [S], the same for all items (those that were shown; the paper's 50 "selected",
-    Sec. 4.3), or [N, S], a set for each item (the target and its `hard_distractors`). The judge's opinion of real
-    pictures must be taken among the same classes. ValueError for a class twice, for one not in K, and where a target
-    is not in its set.
+    logits [N, K], target [N]. classes: [S] for all items (the shown ones; the paper's 50 "selected" ones, Sec. 4.3), or
+    [N, S], a set for each item (the target and its `hard_distractors`). The judge's class of a real image must be taken
+    among the same classes. ValueError for a class that is repeated or not in K, and for a target outside its set.
     """
-    logits, target = _scores(logits, target)
+    logits, target = _check_scores(logits, target)
     classes = np.asarray(classes)
     if classes.dtype.kind not in "iu" or classes.ndim not in (1, 2) or classes.shape[:-1] not in ((), target.shape):
-        raise ValueError(f"expected classes [S] or [{len(target)}, S] of whole numbers, not {_said(classes)}")
+        raise ValueError(f"expected classes [S] or [{len(target)}, S] of whole numbers, not {_describe(classes)}")
     if classes.size and not 0 <= classes.min() <= classes.max() < logits.shape[1]:
         raise ValueError(f"expected classes from 0 to {logits.shape[1] - 1}, not {classes.min()} to {classes.max()}")
     if (np.diff(np.sort(classes), axis=-1) == 0).any():
-        raise ValueError("a class stands twice in a set of classes")
+        raise ValueError("a class is repeated in a set of classes")
     sets = np.broadcast_to(classes, (len(target), classes.shape[-1]))
-    found = sets == target[:, None]
-    if not found.any(1).all():
-        raise ValueError(f"{(~found.any(1)).sum()} of {len(target)} targets are not in their set of classes, "
-                         f"the first is class {target[~found.any(1)][0]}")
-    return np.take_along_axis(logits, sets, 1), found.argmax(1)
+    is_target = sets == target[:, None]
+    if not (has_target := is_target.any(1)).all():
+        raise ValueError(f"{(~has_target).sum()} of {len(target)} targets are not in their set of classes, "
+                         f"the first is class {target[~has_target][0]}")
+    return np.take_along_axis(logits, sets, 1), is_target.argmax(1)
 
 
 def hard_distractors(logits: np.ndarray, label: np.ndarray, n: int) -> np.ndarray:
-    """The n - 1 classes [K, n - 1] that a judge takes each class for most easily; -1 where a class has no picture.
+    """Returns the n - 1 classes [K, n - 1] that the judge most easily confuses with each class; -1 for absent classes.
 
-    Those with the highest mean logits over the class's own real pictures, the hardest first. logits [M, K] and classes
-    [M] are of real pictures that are not scored (training pictures), so that the set owes nothing to a system or to its
-    test items. For n-way accuracy: `among(logits, target, np.column_stack([target, hard[target]]))` and `top1`; its
-    null is 1/n. ValueError unless 2 <= n <= K.
+    They have the highest mean logits over real images of the class, highest first. logits [M, K] and classes [M] are of
+    real images that are not scored (training images), so the result depends on no system and on no test item. For n-way
+    accuracy: `among(logits, target, np.column_stack([target, hard[target]]))`, then `top1`; null 1/n. ValueError unless
+    2 <= n <= K.
     """
-    logits, label = _scores(logits, label)
+    logits, label = _check_scores(logits, label)
     classes = logits.shape[1]
     if not 2 <= n <= classes:
         raise ValueError(f"{n}-way accuracy among {classes} classes: expected 2 <= n <= classes")
     hard = np.full((classes, n - 1), -1)
-    for own in np.unique(label):
-        mean = logits[label == own].mean(0)
-        mean[own] = -inf
-        hard[own] = np.argsort(-mean, kind="stable")[:n - 1]
+    for name in np.unique(label):
+        mean = logits[label == name].mean(0)
+        mean[name] = -inf
+        hard[name] = np.argsort(-mean, kind="stable")[:n - 1]
     return hard
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each picture, in dB at a range of 255: [N] for [N, H, W, 3] uint8; equal: inf.
+    """Returns the peak signal-to-noise ratio [N] in dB of image pairs [N, H, W, 3] uint8; equal images: inf.
 
-    0 to infinity, higher is better. 10 log10(255^2 / MSE), of each picture and not of the batch.
+    0 to infinity, higher is better. 10 log10(255^2 / MSE) of each pair, not of the batch.
     """
     def decibels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
             return 10 * np.log10(255**2 / np.square(x - y).mean((1, 2, 3)))
 
-    return _by_picture(decibels, a, b)
+    return _map_blocks(decibels, a, b)
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity of each picture: [N] for [N, H, W, 3] uint8; -1 to 1, equal pictures 1, higher is better.
+    """Returns the structural similarity [N] of image pairs [N, H, W, 3] uint8; -1 to 1, higher is better.
 
-    Wang et al. 2004: Gaussian window 11x11 of sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the
-    mean over channels and over those pixels whose window lies within the picture. ValueError below 11x11 pixels.
+    Wang et al. 2004: Gaussian window 11x11, sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the mean
+    over channels and over pixels whose window is inside the image. ValueError below 11x11 pixels.
     """
     from scipy.ndimage import gaussian_filter  # not at the top: `bench list` imports this module
 
@@ -110,7 +110,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ssim_released(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity [N] as DreamDiffusion's released code has it (eval_metrics.py): scikit-image's defaults.
+    """Returns the structural similarity [N] as in DreamDiffusion's released code (scikit-image's defaults).
 
     [N, H, W, 3] uint8; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`.
     ValueError below 7x7 pixels.
@@ -123,19 +123,19 @@ def ssim_released(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def pixcorr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation [N] of each two pictures' values, [N, H, W, 3] uint8; -1 to 1, higher is better, null 0.
+    """Returns Pearson's correlation [N] of the pixels of image pairs [N, H, W, 3] uint8.
 
-    Over pixels and channels together, at the size that the pictures have; the fMRI papers bring them to 425x425 first.
-    A picture of one value correlates with none: 0.
+    -1 to 1, higher is better, null 0. Over pixels and channels together, at the given size; the fMRI papers resize to
+    425x425 first. A constant image has correlation 0.
     """
-    return _by_picture(lambda x, y: _dot(_standard(x.reshape(len(x), -1)), _standard(y.reshape(len(y), -1))), a, b)
+    return _map_blocks(lambda x, y: _dot(_standardize(x.reshape(len(x), -1)), _standardize(y.reshape(len(y), -1))), a, b)
 
 
 def judge_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """Perceptual distance [N] of two lists of the judge's feature maps [N, C, h, w]; lower is better.
+    """Returns the perceptual distance [N] of two lists of the judge's feature maps [N, C, h, w]; lower is better.
 
-    As LPIPS with all weights 1: at every place the channels are scaled to unit length, squared differences are summed
-    over channels and averaged over places, then over layers. 0 to 2 for maps without negative values, else 0 to 4.
+    LPIPS with all weights 1: channels are scaled to unit length at each position, squared differences are summed over
+    channels and averaged over positions, then over layers. 0 to 2 for non-negative maps, else 0 to 4.
     """
     def unit(x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, np.float64)
@@ -146,32 +146,31 @@ def judge_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarr
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """FID of features [N, D] and [M, D]: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), covariances with N - 1.
+    """Returns the FID of features [N, D] and [M, D]: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), covariances with N - 1.
 
-    0 to infinity, lower is better; its null is not 0 but what real pictures get at the same N: about D^2/4 (1/N + 1/M)
-    for standard normal features. Heusel et al. 2017, eq. 6. With S1 = A'A and S2 = B'B the trace of the root is the sum
-    of the singular values of AB', where A [min(N, D), D] is the centred set or, with more than D pictures, its R of QR:
-    neither a D x D covariance nor a product of covariances is formed. ValueError for fewer than two pictures and for
-    unequal D.
+    0 to infinity, lower is better; null: the value of real images at the same N, about D^2/4 (1/N + 1/M) for standard
+    normal features. Heusel et al. 2017, Eq. 6. With S1 = A'A and S2 = B'B the trace of the root is the sum of the
+    singular values of AB'. A [min(N, D), D] is the centred set or, for N > D, its R of QR, so no D x D covariance is
+    formed. ValueError for fewer than two images and for unequal D.
     """
-    x, y = _sets(x, y)
-    return _frechet(_factor(x), _factor(y))
+    x, y = _check_sets(x, y)
+    return _frechet(_factorize(x), _factorize(y))
 
 
 def frechet_distance_infinity(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
-    """FID of features [N, D] and [M, D] at infinite N and M, as Chong and Forsyth 2020 extrapolate it in 1/N.
+    """Returns the FID of features [N, D] and [M, D] at infinite N and M, extrapolated in 1/N (Chong and Forsyth 2020).
 
-    Lower is better; null 0, about which it scatters (it can be negative). Eight sizes, N/s and M/s pictures for s = 1,
-    8/7, 9/7, ..., 2 (all to a half), each but the first a subset drawn by `rng` without replacement: the intercept at
-    s = 0 of the line through their distances. The source varies N alone, against 50,000 real pictures; here both vary,
-    so that the bias of few real pictures goes too. No estimate unless N/2 and M/2 exceed D: with fewer the bias is no
-    line. ValueError for fewer than four pictures, and as `frechet_distance`.
+    Lower is better; null 0, with values on both sides. Eight subset sizes, N/s and M/s for s = 1, 8/7, ..., 2, drawn by
+    `rng` without replacement; the result is the intercept at s = 0 of a line through their distances. The paper varies
+    N alone, against 50,000 real images; here both vary, which also removes the bias of few real images. Valid only if
+    N/2 and M/2 exceed D: below, the bias is not linear. ValueError for fewer than four images, and as
+    `frechet_distance`.
     """
-    x, y = _sets(x, y)
+    x, y = _check_sets(x, y)
     if min(len(x), len(y)) < 4:
-        raise ValueError(f"expected 4 or more pictures in each set, not {len(x)} and {len(y)}")
+        raise ValueError(f"expected 4 or more images in each set, not {len(x)} and {len(y)}")
     parts = np.linspace(1, 2, SIZES)
-    distances = [_frechet(*(_factor(features if part == 1 else features[
+    distances = [_frechet(*(_factorize(features if part == 1 else features[
         rng.choice(len(features), round(len(features) / part), replace=False)]) for features in (x, y)))
         for part in parts]
     return float(np.polyfit(parts, distances, 1)[1])
@@ -179,15 +178,15 @@ def frechet_distance_infinity(x: np.ndarray, y: np.ndarray, rng: np.random.Gener
 
 def kernel_distance(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int,
                     rng: np.random.Generator) -> tuple[float, float]:
-    """KID of features [N, D] and [M, D]: mean and SD (of the subsets themselves, ddof 0) over random subsets.
+    """Returns the KID of features [N, D] and [M, D]: mean and SD (ddof 0) over random subsets.
 
-    Lower is better; null 0, about which it scatters: the estimate is unbiased at any N, and so it can be negative.
-    Binkowski et al. 2018: the unbiased MMD^2 of the kernel (x.y/D + 1)^3, `subset_size` pictures of each set at a time,
-    drawn by `rng` without replacement. ValueError unless 2 <= subset_size <= N, M and subsets >= 1.
+    Lower is better; null 0: the estimate is unbiased at any N and may be negative. Binkowski et al. 2018: unbiased
+    MMD^2 of the kernel (x.y/D + 1)^3, for `subset_size` images of each set, drawn by `rng` without replacement.
+    ValueError unless 2 <= subset_size <= N, M and subsets >= 1.
     """
-    x, y = _sets(x, y)
+    x, y = _check_sets(x, y)
     if not 2 <= subset_size <= min(len(x), len(y)) or subsets < 1:
-        raise ValueError(f"{subsets} subsets of {subset_size} from {len(x)} and {len(y)} pictures: expected 1 or more "
+        raise ValueError(f"{subsets} subsets of {subset_size} from {len(x)} and {len(y)} images: expected 1 or more "
                          "subsets, and a size from 2 to the smaller number")
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -205,16 +204,15 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int
 
 
 def inception_score(logits: np.ndarray, splits: int, rng: np.random.Generator) -> tuple[float, float]:
-    """exp E KL(p(class|picture) || p(class)) of logits [N, K]: mean and SD (ddof 0) over splits of shuffled pictures.
+    """Returns exp E KL(p(class|image) || p(class)) of logits [N, K]: mean and SD (ddof 0) over random splits.
 
-    1 to K, higher is better; null 1. Salimans et al. 2016. The i-th split is rows iN/splits to (i+1)N/splits of the
-    order that `rng` draws. From logits, so that no probability is lost to underflow. ValueError unless
-    1 <= splits <= N.
+    1 to K, higher is better; null 1. Salimans et al. 2016. The i-th split is rows iN/splits to (i+1)N/splits of
+    the order that `rng` draws. Computed from logits: no probability underflows. ValueError unless 1 <= splits <= N.
     """
-    logits = _features(logits, "logits")
+    logits = _as_float64(logits, "logits")
     n = len(logits)
     if not 1 <= splits <= n:
-        raise ValueError(f"{splits} splits of {n} pictures: expected 1 to {n}")
+        raise ValueError(f"{splits} splits of {n} images: expected 1 to {n}")
     logits = logits[rng.permutation(n)]
     shares = logits - _log_sum_exp(logits, 1)[:, None]
     scores = []
@@ -226,105 +224,103 @@ def inception_score(logits: np.ndarray, splits: int, rng: np.random.Generator) -
 
 
 def two_way_identification(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Share [N] of the other real pictures that a generated one is less like than its own real one.
+    """Returns the share [N] of other real images that are less similar to a generated image than its own real image is.
 
-    Features [N, D] each, row j of both of item j; 0 to 1, higher is better, null 1/2. With r_ij Pearson's correlation
-    of real i and generated j: #{i: r_ij < r_jj} / (N - 1). The generated picture is held and the real ones compete, as
-    in MindEye and its successors; the other way round gives other numbers. A tie counts against. Real pictures must
-    differ: where several items show one picture, call it once for each set of distinct ones. ValueError for unequal
-    shapes, fewer than two items, or one feature.
+    Features [N, D], row j of item j; 0 to 1, higher is better, null 1/2. With r_ij Pearson's correlation of real i and
+    generated j: #{i: r_ij < r_jj} / (N - 1). Real images compete for a generated one, as in MindEye; the reverse gives
+    other numbers. A tie counts as wrong. Real images must be distinct: if several items show one image, call it for
+    each set of distinct ones. ValueError for unequal shapes, fewer than two items, or one feature.
     """
-    real, generated = _alike(real, generated)
+    real, generated = _check_pairs(real, generated)
     if len(real) < 2 or real.shape[1] < 2:
         raise ValueError(f"two-way identification needs 2 or more items and features, not {list(real.shape)}")
-    return 1 - _rivals(generated, _standard(real), _standard) / (len(real) - 1)
+    return 1 - _count_rivals(generated, _standardize(real), _standardize) / (len(real) - 1)
 
 
 def correlation_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """1 - Pearson's correlation [N] of features [N, D] of each item's two pictures; 0 to 2, lower is better, null 1.
+    """Returns 1 - Pearson's correlation [N] of paired features [N, D]; 0 to 2, lower is better, null 1.
 
-    As scipy's `correlation`; features that are all equal correlate with none: 1. ValueError for unequal shapes.
+    As scipy's `correlation`, but constant features give 1. ValueError for unequal shapes.
     """
-    real, generated = _alike(real, generated)
-    return 1 - _dot(_standard(real), _standard(generated))
+    real, generated = _check_pairs(real, generated)
+    return 1 - _dot(_standardize(real), _standardize(generated))
 
 
 def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine [N] of embeddings [N, D] of each item; -1 to 1, higher is better. A vector of zeros is like none: 0.
+    """Returns the cosine [N] of paired embeddings [N, D]; -1 to 1, higher is better; 0 for a zero vector.
 
-    Neither cut off at 0 nor times 100, as CLIPScore (Hessel et al. 2021) is. ValueError for unequal shapes.
+    CLIPScore (Hessel et al. 2021) is 100 times it, cut off at 0. ValueError for unequal shapes.
     """
-    a, b = _alike(a, b)
-    return _dot(_unit(a.astype(np.float64)), _unit(b.astype(np.float64)))
+    a, b = _check_pairs(a, b)
+    return _dot(_normalize(a.astype(np.float64)), _normalize(b.astype(np.float64)))
 
 
 def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None = None) -> np.ndarray:
-    """Whether [N] a query's own picture is among the k nearest of a gallery, by cosine; 0 to 1, higher is better.
+    """Returns whether [N] a query's own image is among its k nearest in a gallery, by cosine; 0 to 1, higher is better.
 
-    query [N, D]: embeddings of the EEG; gallery [M, D], M >= N, whose row j is the picture of query j. Null k/M. With
-    n: the exact probability that it is among the k nearest of n, itself and n - 1 drawn from the other M - 1; null k/n.
-    A tie counts against: pictures of a gallery must differ. ValueError unless 1 <= k <= n <= M.
+    query [N, D]: embeddings of the EEG; gallery [M, D], M >= N: row j is the image of query j. Null k/M. With n: the
+    exact probability of being among the k nearest of n, itself and n - 1 drawn from the other M - 1; null k/n. A tie
+    counts as wrong: gallery images must be distinct. ValueError unless 1 <= k <= n <= M.
     """
-    query, gallery = _features(query, "queries"), _features(gallery, "a gallery")
+    query, gallery = _as_float64(query, "query embeddings"), _as_float64(gallery, "gallery embeddings")
     if len(query) > len(gallery) or query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"expected a gallery of {len(query)} or more pictures in {query.shape[1]} dimensions, "
+        raise ValueError(f"expected a gallery of {len(query)} or more images in {query.shape[1]} dimensions, "
                          f"not {list(gallery.shape)}")
     candidates = len(gallery) if n is None else n
     if not 1 <= k <= candidates <= len(gallery):
-        raise ValueError(f"top-{k} of {candidates} from a gallery of {len(gallery)}: expected 1 <= k <= n <= pictures")
-    ahead = _rivals(query, _unit(gallery), _unit)
-    return _drawn(ahead, len(gallery) - 1, candidates, k)
+        raise ValueError(f"top-{k} of {candidates} from a gallery of {len(gallery)}: expected 1 <= k <= n <= images")
+    ahead = _count_rivals(query, _normalize(gallery), _normalize)
+    return _hypergeometric(ahead, len(gallery) - 1, candidates, k)
 
 
 def nearest(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Row [N] of the gallery [M, D] that each query [N, D] is most like, by cosine; -1 where two are equally near."""
-    query, gallery = _features(query, "queries"), _features(gallery, "a gallery")
+    """Returns the row [N] of the gallery [M, D] with the highest cosine to each query [N, D]; -1 for a tie."""
+    query, gallery = _as_float64(query, "query embeddings"), _as_float64(gallery, "gallery embeddings")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"expected a gallery in {query.shape[1]} dimensions, not {list(gallery.shape)}")
-    likeness = _unit(query) @ _unit(gallery).T
-    alone = np.count_nonzero(likeness >= likeness.max(1, keepdims=True) - TIE, 1) == 1
-    return np.where(alone, likeness.argmax(1), -1)
+    likeness = _normalize(query) @ _normalize(gallery).T
+    unique = np.count_nonzero(likeness >= likeness.max(1, keepdims=True) - TIE, 1) == 1
+    return np.where(unique, likeness.argmax(1), -1)
 
 
-def _said(x: np.ndarray) -> str:
+def _describe(x: np.ndarray) -> str:
     return f"{list(x.shape)} {x.dtype}"
 
 
-def _scores(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [N, K] in float64, which may be infinite, and classes [N]; or ValueError."""
+def _check_scores(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits [N, K] in float64, which may be infinite, and classes [N]. ValueError for anything else."""
     logits, target = np.asarray(logits), np.asarray(target)
     if logits.ndim != 2 or logits.dtype.kind not in "fiu":
-        raise ValueError(f"expected logits [N, K] of numbers, not {_said(logits)}")
+        raise ValueError(f"expected logits [N, K] of numbers, not {_describe(logits)}")
     logits = logits.astype(np.float64, copy=False)
     if np.isnan(logits).any():
-        raise ValueError("logits are not numbers")
+        raise ValueError("logits contain NaN")
     if target.shape != logits.shape[:1] or target.dtype.kind not in "iu":
-        raise ValueError(f"expected a class for each of {len(logits)} rows of logits, not {_said(target)}")
+        raise ValueError(f"expected a class for each of {len(logits)} rows of logits, not {_describe(target)}")
     if target.size and not 0 <= target.min() <= target.max() < logits.shape[1]:
         raise ValueError(f"expected classes from 0 to {logits.shape[1] - 1}, not {target.min()} to {target.max()}")
     return logits, target
 
 
-def _ahead(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """h [N]: how many other classes have a logit at least as high as the target's."""
-    logits, target = _scores(logits, target)
-    own = np.take_along_axis(logits, target[:, None].astype(np.intp), 1)
-    return np.count_nonzero(logits >= own, 1) - 1
+def _count_ahead(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns h [N], the number of other classes whose logit is at least the target's."""
+    logits, target = _check_scores(logits, target)
+    return np.count_nonzero(logits >= np.take_along_axis(logits, target[:, None].astype(np.intp), 1), 1) - 1
 
 
-def _drawn(ahead: np.ndarray, others: int, n: int, k: int) -> np.ndarray:
-    """Probability [N] that fewer than k of n - 1 drawn from `others` are among the `ahead` [N]: hypergeometric."""
-    every = comb(others, n - 1)
-    known, place = np.unique(ahead, return_inverse=True)
-    chance = [sum(comb(h, j) * comb(others - h, n - 1 - j) for j in range(k)) / every for h in known.tolist()]
-    return np.array(chance, np.float64)[place]
+def _hypergeometric(ahead: np.ndarray, others: int, n: int, k: int) -> np.ndarray:
+    """Returns the probability [N] that fewer than k of n - 1 drawn from `others` are among the `ahead` [N]."""
+    total = comb(others, n - 1)
+    counts, inverse = np.unique(ahead, return_inverse=True)
+    chance = [sum(comb(h, j) * comb(others - h, n - 1 - j) for j in range(k)) / total for h in counts.tolist()]
+    return np.array(chance, np.float64)[inverse]
 
 
-def _by_picture(function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """function [n] of n pictures in float64 at a time, for two [N, H, W, 3] uint8; or ValueError."""
+def _map_blocks(function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Applies a function of float64 image pairs in blocks of BLOCK values: [N] for two [N, H, W, 3] uint8."""
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype != np.uint8 or b.dtype != np.uint8 or a.shape != b.shape or a.ndim != 4 or a.shape[3] != 3 or not a.size:
-        raise ValueError(f"expected two [N, H, W, 3] uint8, not {_said(a)} and {_said(b)}")
+        raise ValueError(f"expected two [N, H, W, 3] uint8, not {_describe(a)} and {_describe(b)}")
     step = max(1, BLOCK // a[0].size)
     parts = [slice(start, start + step) for start in range(0, len(a), step)]
     return np.concatenate([function(a[part].astype(np.float64), b[part].astype(np.float64)) for part in parts])
@@ -332,10 +328,10 @@ def _by_picture(function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.
 
 def _ssim(a: np.ndarray, b: np.ndarray, margin: int, smooth: Callable[[np.ndarray], np.ndarray],
           sampled: float) -> np.ndarray:
-    """SSIM with a window that reaches `margin` pixels; `sampled`: by what covariances of a sample are the larger."""
+    """Returns SSIM with a window that reaches `margin` pixels; `sampled`: sample over population covariance."""
     c1, c2, size = (0.01 * 255) ** 2, (0.03 * 255) ** 2, 2 * margin + 1
     if np.ndim(a) == 4 and min(np.shape(a)[1:3]) < size:
-        raise ValueError(f"pictures of {a.shape[1]}x{a.shape[2]}: SSIM's window needs at least {size}x{size}")
+        raise ValueError(f"images of {a.shape[1]}x{a.shape[2]}: SSIM's window needs at least {size}x{size}")
 
     def inner(x: np.ndarray) -> np.ndarray:
         return smooth(x)[:, margin:-margin, margin:-margin]
@@ -347,43 +343,43 @@ def _ssim(a: np.ndarray, b: np.ndarray, margin: int, smooth: Callable[[np.ndarra
         like = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
         return (like / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))).mean((1, 2, 3))
 
-    return _by_picture(likeness, a, b)
+    return _map_blocks(likeness, a, b)
 
 
-def _numbers(x: np.ndarray, name: str = "features") -> np.ndarray:
-    """[N, D], finite and not empty; or ValueError."""
+def _check_numbers(x: np.ndarray, name: str = "features") -> np.ndarray:
+    """Returns [N, D], finite and not empty. ValueError for anything else."""
     x = np.asarray(x)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or not x.size:
-        raise ValueError(f"expected {name} [N, D] of numbers, not {_said(x)}")
+        raise ValueError(f"expected {name} [N, D] of numbers, not {_describe(x)}")
     if not np.isfinite(x).all():
         raise ValueError(f"{name} are not all finite numbers")
     return x
 
 
-def _features(x: np.ndarray, name: str = "features") -> np.ndarray:
-    """[N, D] in float64, finite and not empty; or ValueError."""
-    return _numbers(x, name).astype(np.float64, copy=False)
+def _as_float64(x: np.ndarray, name: str = "features") -> np.ndarray:
+    """Returns [N, D] in float64, finite and not empty. ValueError for anything else."""
+    return _check_numbers(x, name).astype(np.float64, copy=False)
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two [N, D] as they are; or ValueError."""
-    a, b = _numbers(a), _numbers(b)
+def _check_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two [N, D] unchanged. ValueError for unequal shapes."""
+    a, b = _check_numbers(a), _check_numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"expected features of the same items, not {list(a.shape)} and {list(b.shape)}")
     return a, b
 
 
-def _sets(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N, D] and [M, D] with two pictures or more; or ValueError."""
-    x, y = _features(x), _features(y)
+def _check_sets(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [N, D] and [M, D] with at least two rows. ValueError for anything else."""
+    x, y = _as_float64(x), _as_float64(y)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError("expected [N, D] and [M, D] with 2 or more pictures each, "
+        raise ValueError("expected [N, D] and [M, D] with 2 or more images each, "
                          f"not {list(x.shape)} and {list(y.shape)}")
     return x, y
 
 
-def _factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and A [min(N, D), D] of [N, D], where A'A is the covariance."""
+def _factorize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean [D] and A [min(N, D), D] of [N, D]; A'A is the covariance."""
     n, mean = len(x), x.mean(0)
     centred = x - mean
     if n > x.shape[1]:
@@ -402,14 +398,14 @@ def _log_sum_exp(x: np.ndarray, axis: int) -> np.ndarray:
     return np.log(np.exp(x - top).sum(axis)) + top.squeeze(axis)
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    """Rows of unit length; zeros stay zeros."""
+def _normalize(x: np.ndarray) -> np.ndarray:
+    """Scales rows to unit length; rows of zeros stay zeros."""
     length = np.sqrt(np.square(x).sum(1, keepdims=True))
     return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
-def _standard(x: np.ndarray) -> np.ndarray:
-    """Rows of mean 0 and unit length, in float64; a row of one value is zeros."""
+def _standardize(x: np.ndarray) -> np.ndarray:
+    """Scales rows to mean 0 and unit length, in float64; constant rows become zeros."""
     standard = np.empty(x.shape)
     step = max(1, BLOCK // x.shape[1])
     for start in range(0, len(x), step):
@@ -425,24 +421,25 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(np.einsum("nd,nd->n", a, b), -1, 1)
 
 
-def _rivals(query: np.ndarray, gallery: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """How many other rows of gallery [M, D] are at least as like each row of query [N, D], once it is scaled as the
-    gallery is, as that of its index: [N]."""
+def _count_rivals(query: np.ndarray, gallery: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as row j is.
+
+    scaled: scales the query as the gallery already is.
+    """
     step = max(1, BLOCK // max(gallery.shape))
     ahead = []
     for start in range(0, len(query), step):
         likeness = scaled(query[start:start + step]) @ gallery.T
         rows = np.arange(len(likeness))
-        own = likeness[rows, start + rows]
-        ahead.append(np.count_nonzero(likeness >= own[:, None] - TIE, 1) - 1)
+        ahead.append(np.count_nonzero(likeness >= likeness[rows, start + rows, None] - TIE, 1) - 1)
     return np.concatenate(ahead)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a name in a CSV means. better: "higher" or "lower"; range: lowest and highest value; unit: "" for none.
+    """What a metric's name in a CSV means.
 
-    null: the value of pictures that owe nothing to the EEG.
+    better: "higher" or "lower"; range: lowest and highest value; null: the value without EEG; unit: "" for none.
     """
 
     name: str
@@ -456,38 +453,47 @@ class Metric:
 
 SHARE = (0.0, 1.0)
 MEASURED = "measured: controls without EEG"
-NWAY = "k/n if ranks are uniform; above it for a generator of few classes: measure it"
-RELEASED = "DreamDiffusion's released code, in closed form"
-AS_OPINION = "the judge's class of the real picture"
+SUBSTITUTE = "this suite: a substitute at tiny, not comparable"
 
 
 def _accuracies() -> list[Metric]:
+    nway = "k/n if ranks are uniform; higher for a generator of few classes: measure it"
+    released = "DreamDiffusion's released code, in closed form"
     rules = {
         "top1": ("Top-1 accuracy", "1/K", "standard"),
-        "nway": ("n-way top-1 accuracy, exact", NWAY, RELEASED),
-        "nway_top5": ("n-way top-5 accuracy, exact", NWAY, RELEASED),
+        "nway": ("n-way top-1 accuracy, exact", nway, released),
+        "nway_top5": ("n-way top-5 accuracy, exact", nway, released),
         "top1_shown": ("Top-1 accuracy among the shown classes", "1/shown classes", "this suite"),
-        "nway_shown": ("n-way top-1 accuracy, distractors shown too", "1/n", "this suite"),
-        "top1_fixed": ("Top-1 accuracy among fixed classes: the shown and more, named", "between 1/classes and 1/shown",
-                       "DreamDiffusion, Sec. 4.3, the text"),
-        "nway_hard": ("n-way top-1 accuracy, distractors the nearest classes", "1/n", "this suite: hard_distractors"),
+        "nway_shown": ("n-way top-1 accuracy among the shown classes", "1/n", "this suite"),
+        "top1_fixed": ("Top-1 accuracy among a fixed set of classes that includes the shown ones",
+                       "between 1/classes and 1/shown", "DreamDiffusion, Sec. 4.3, the text"),
+        "nway_hard": ("n-way top-1 accuracy against the nearest classes", "1/n", "this suite: hard_distractors"),
     }
-    targets = {"label": "the label", "judge": AS_OPINION}
-    return [Metric(f"{rule}_{target}", f"{title}; target: {what}", "higher", SHARE, null, source, "share")
-            for rule, (title, null, source) in rules.items() for target, what in targets.items()]
+    targets = {"label": "the label", "judge": "the judge's class of the real image"}
+    return [Metric(f"{rule}_{name}", f"{title}; target: {target}", "higher", SHARE, null, source, "share")
+            for rule, (title, null, source) in rules.items() for name, target in targets.items()]
 
 
-def _two_way(name: str, of: str, source: str) -> Metric:
-    return Metric(f"two_way_{name}", f"Two-way identification, {of}", "higher", SHARE, "1/2", source, "share")
+def _two_way(name: str, network: str, source: str) -> Metric:
+    return Metric(f"two_way_{name}", f"Two-way identification, {network}", "higher", SHARE, "1/2", source, "share")
+
+
+def _masked(name: str, title: str, null: str, source: str) -> Metric:
+    return Metric(name, title, "lower", (0.0, inf), null, source, "standardised EEG, squared")
+
+
+def _retrieval(name: str, rule: str, null: str, source: str = "Song et al. 2024 (ATM)") -> Metric:
+    return Metric(f"retrieval_{name}", f"Retrieval of the image by the EEG's embedding, {rule}", "higher", SHARE, null,
+                  source, "share")
 
 
 def _definitions() -> list[Metric]:
-    minds_eye, stand_in = "Scotti et al. 2023 (MindEye)", "this suite: stands in at tiny, not comparable"
+    minds_eye = "Scotti et al. 2023 (MindEye)"
     positive, signed = (0.0, inf), (-1.0, 1.0)
-    real = "not 0: real pictures at the same N"
+    real = "not 0: real images at the same N"
     return [
         *_accuracies(),
-        Metric("top1_real", "The judge's own accuracy on the real pictures; target: the label", "higher", SHARE, "1/K",
+        Metric("top1_real", "The judge's accuracy on the real images; target: the label", "higher", SHARE, "1/K",
                "this suite: a ceiling", "share"),
         Metric("fid", "FID", "lower", positive, real, "Heusel et al. 2017; the extractor's last features (2048-d)"),
         Metric("fid_64", "FID of 64 features", "lower", positive, real,
@@ -495,55 +501,48 @@ def _definitions() -> list[Metric]:
         Metric("fid_infinity", "FID at infinite N", "lower", (-inf, inf), "0; no estimate unless N/2 exceeds D",
                "Chong and Forsyth 2020"),
         Metric("fid_torchmetrics", "FID by torchmetrics, as a check", "lower", positive, real, "torchmetrics"),
-        Metric("kid", "KID, mean over subsets", "lower", (-inf, inf), "0, scattering to both sides",
+        Metric("kid", "KID, mean over subsets", "lower", (-inf, inf), "0, with values on both sides",
                "Binkowski et al. 2018"),
         Metric("is", "Inception score, mean over splits", "higher", (1.0, inf), "1; at most the number of classes",
                "Salimans et al. 2016", "classes"),
         Metric("is_torchmetrics", "Inception score by torchmetrics, as a check", "higher", (1.0, inf),
                "1; at most the number of classes", "torchmetrics", "classes"),
-        Metric("psnr", "PSNR", "higher", positive, MEASURED, "range 255, mean of the pictures' own", "dB"),
+        Metric("psnr", "PSNR", "higher", positive, MEASURED, "range 255, mean over images", "dB"),
         Metric("ssim", "SSIM", "higher", signed, MEASURED, "Wang et al. 2004"),
         Metric("ssim_released", "SSIM as released", "higher", signed, MEASURED, "DreamDiffusion's released code"),
         Metric("lpips", "LPIPS v0.1", "lower", positive, MEASURED, "Zhang et al. 2018, AlexNet"),
-        Metric("judge_distance", "Perceptual distance by the judge", "lower", (0.0, 4.0), MEASURED, stand_in),
-        Metric("pixcorr", "PixCorr", "higher", signed, "0 or, as pictures have much in common, above: measure it",
+        Metric("judge_distance", "Perceptual distance by the judge", "lower", (0.0, 4.0), MEASURED, SUBSTITUTE),
+        Metric("pixcorr", "PixCorr", "higher", signed, "0, or higher because images are alike: measure it",
                "Scotti et al. 2023, without the resize"),
         _two_way("alexnet2", "AlexNet after convolution 2", minds_eye),
         _two_way("alexnet5", "AlexNet after convolution 5", minds_eye),
         _two_way("inception", "Inception-v3, last pool", minds_eye),
         _two_way("clip", "CLIP ViT-L/14", minds_eye),
-        _two_way("clip_tiny", "the tiny world's CLIP", stand_in),
-        _two_way("judge_layer2", "the judge's 2nd layer", stand_in),
-        _two_way("judge_layer4", "the judge's 4th layer", stand_in),
-        _two_way("judge_features", "the judge's features", stand_in),
-        Metric("correlation_efficientnet", "Correlation distance, EfficientNet-B1", "lower", (0.0, 2.0), MEASURED,
-               minds_eye),
-        Metric("correlation_swav", "Correlation distance, SwAV ResNet-50", "lower", (0.0, 2.0), MEASURED, minds_eye),
-        Metric("correlation_judge", "Correlation distance, the judge's features", "lower", (0.0, 2.0), MEASURED,
-               stand_in),
-        Metric("clip_similarity", "Cosine of CLIP's embeddings of both pictures", "higher", signed, MEASURED,
+        _two_way("clip_tiny", "the tiny world's CLIP", SUBSTITUTE),
+        _two_way("judge_layer2", "the judge's 2nd layer", SUBSTITUTE),
+        _two_way("judge_layer4", "the judge's 4th layer", SUBSTITUTE),
+        _two_way("judge_features", "the judge's features", SUBSTITUTE),
+        *(Metric(f"correlation_{name}", f"Correlation distance, {network}", "lower", (0.0, 2.0), MEASURED, source)
+          for name, network, source in (("efficientnet", "EfficientNet-B1", minds_eye),
+                                        ("swav", "SwAV ResNet-50", minds_eye),
+                                        ("judge", "the judge's features", SUBSTITUTE))),
+        Metric("clip_similarity", "Cosine of CLIP's embeddings of both images", "higher", signed, MEASURED,
                "as in Hessel et al. 2021, not cut off, not times 100"),
-        Metric("retrieval_top1", "Retrieval of the picture from the EEG's embedding, top 1", "higher", SHARE,
-               "1/pictures", "Song et al. 2024 (ATM)", "share"),
-        Metric("retrieval_top5", "Retrieval of the picture from the EEG's embedding, top 5", "higher", SHARE,
-               "5/pictures", "Song et al. 2024 (ATM)", "share"),
-        *(Metric(f"retrieval_{n}way", f"Retrieval of the picture from the EEG's embedding, {n}-way, exact", "higher",
-                 SHARE, f"1/{n}", "Song et al. 2024 (ATM), in closed form", "share") for n in (2, 4, 10)),
+        _retrieval("top1", "top 1", "1/images"),
+        _retrieval("top5", "top 5", "5/images"),
+        *(_retrieval(f"{n}way", f"{n}-way, exact", f"1/{n}", "Song et al. 2024 (ATM), in closed form")
+          for n in (2, 4, 10)),
         Metric("readout_accuracy", "Accuracy of a classifier of the EEG", "higher", SHARE, "1/classes", "this suite",
                "share"),
-        Metric("masked_mse", "Error at masked tokens of held-out EEG", "lower", positive, "mean_mse",
-               "DreamDiffusion, Sec. 3.1", "standardised EEG, squared"),
-        Metric("mean_mse", "The same error of the mean", "lower", positive, "itself", "this suite: a baseline",
-               "standardised EEG, squared"),
-        Metric("interpolation_mse", "The same error of linear interpolation", "lower", positive, "mean_mse",
-               "this suite: a baseline", "standardised EEG, squared"),
-        Metric("wiener_mse", "The same error of the best linear prediction", "lower", positive, "mean_mse",
-               "this suite: a baseline", "standardised EEG, squared"),
+        _masked("masked_mse", "Error at masked tokens of held-out EEG", "mean_mse", "DreamDiffusion, Sec. 3.1"),
+        _masked("mean_mse", "The same error of the mean", "itself", "this suite: a baseline"),
+        _masked("interpolation_mse", "The same error of linear interpolation", "mean_mse", "this suite: a baseline"),
+        _masked("wiener_mse", "The same error of the best linear prediction", "mean_mse", "this suite: a baseline"),
         Metric("trained_parameters", "Parameters of all networks that a row trains", "lower", positive, "0",
                "this suite: a cost", "parameters"),
     ]
 
 
 DEFINITIONS: dict[str, Metric] = {metric.name: metric for metric in _definitions()}
-SINGLE = tuple(name for name, metric in DEFINITIONS.items()  # shares of 1 that every item has a value of
+SINGLE = tuple(name for name, metric in DEFINITIONS.items()  # shares of 1 with a value for each item
                if metric.unit == "share" and name not in ("top1_real", "readout_accuracy"))

@@ -1,4 +1,4 @@
-"""Imports beyond module names: a user's file by its path, an object by "module:name", a moved module by its old name."""
+"""Imports beyond module names: a user's file, an object by "module:name", a moved module by its old name."""
 
 from __future__ import annotations
 
