@@ -14,7 +14,7 @@ import pytest
 from scipy.special import ndtri, stdtr
 
 from ablations import table2
-from bench.statistics import Anova, holm_last, kendall, kendall_interval, verdicts
+from bench.statistics import Anova, holm, kendall, kendall_interval, verdicts
 
 RESULTS = Path(__file__).parent.parent / "results"
 REFERENCE = RESULTS / "reference" / "tiny" / "table2.items.csv.gz"
@@ -131,15 +131,15 @@ def measure(fit: Fit, draw, seeds: int, tables: int = TABLES) -> Measured:
     p, other = null.p(), satterthwaite(null)
     real = drawn(fit, draw, fit.means, seeds, tables, rng)
     true = fit.means[CONTRASTS[:, 0]] - fit.means[CONTRASTS[:, 1]]
-    resolved = holm_last(real.p()) <= ALPHA
-    half = real.half(ALPHA / len(CONTRASTS))
+    resolved = holm(real.p()) <= ALPHA
+    half = real.half_width(ALPHA / len(CONTRASTS))
     low = np.where(resolved & (real.mean > 0), np.maximum(real.mean - half, 0), real.mean - half)
     high = np.where(resolved & (real.mean < 0), np.minimum(real.mean + half, 0), real.mean + half)
     return Measured(
         false=float((p < ALPHA).mean()), false_satterthwaite=float((other < ALPHA).mean()),
-        family=float((holm_last(p) <= ALPHA).any(1).mean()),
-        family_satterthwaite=float((holm_last(other) <= ALPHA).any(1).mean()),
-        coverage=float((np.abs(real.mean - true) <= real.half(ALPHA)).mean()),
+        family=float((holm(p) <= ALPHA).any(1).mean()),
+        family_satterthwaite=float((holm(other) <= ALPHA).any(1).mean()),
+        coverage=float((np.abs(real.mean - true) <= real.half_width(ALPHA)).mean()),
         simultaneous=float(((low <= true) & (true <= high)).all(1).mean()),
         wrong=float((resolved & (real.mean * true <= 0)).any(1).mean()), resolved=float(resolved.mean()))
 
@@ -187,7 +187,7 @@ def test_the_simulation_judges_as_verdicts_does(fit):
     y = gaussian(fit, fit.means, 5, np.random.default_rng(0)).astype(np.float64)
     pairs = {f"{a} - {b}": (y[NAMES.index(a)], y[NAMES.index(b)]) for a, b in table2.contrasts}
     anova = Anova.of(y[CONTRASTS[:, 0]] - y[CONTRASTS[:, 1]])
-    words = np.where(holm_last(anova.p()) > ALPHA, "not resolved", np.where(anova.mean > 0, "better", "worse"))
+    words = np.where(holm(anova.p()) > ALPHA, "not resolved", np.where(anova.mean > 0, "better", "worse"))
     assert [verdict.word for verdict in verdicts(pairs, ALPHA).values()] == words.tolist()
     assert {"better", "not resolved"} <= set(words)
 
