@@ -128,7 +128,10 @@ def pixcorr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     -1 to 1, higher is better, null 0. Over pixels and channels together, at the given size; the fMRI papers resize to
     425x425 first. A constant image has correlation 0.
     """
-    return _map_blocks(lambda x, y: _dot(_standardize(x.reshape(len(x), -1)), _standardize(y.reshape(len(y), -1))), a, b)
+    def flat(x: np.ndarray) -> np.ndarray:
+        return _standardize(x.reshape(len(x), -1))
+
+    return _map_blocks(lambda x, y: _dot(flat(x), flat(y)), a, b)
 
 
 def judge_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
