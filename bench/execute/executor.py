@@ -1,11 +1,11 @@
-"""Where stages are built: what the run asks of this machine's pool and of a cluster's engine alike."""
+"""What the runner needs of a place that builds stages: this machine's pool, or a cluster's engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol
 
 from bench.errors import BenchError
 from bench.experiment.key import Stage
@@ -13,14 +13,12 @@ from bench.experiment.key import Stage
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a stage that was submitted.
+    """What happened to a submitted stage. what: "started", "progress" (step, total, scalars), or a final event:
 
-    what: "started", "progress" (step, total, scalars), or a last word: "done" (it is in the store), "held" (another
-    process builds it; an executor that is `ahead` waits for that one instead), "queued" (an engine has it and is not
-    waited for), "failed" (error), "died" (its process ended without a word, or it never began for what it waits for
-    did; error).
-    leaves: the process that says it ends with it. begun: of one that died, whether it had started. found: of one that
-    is done, whether another process had built it.
+    "done" (the stage is stored; by_other: another process built it), "held" (another process builds it, and the
+    executor is not `ahead`), "queued" (an engine has it, and the run does not wait), "failed" (error), "died" (error:
+    the job exited without reporting, or never started because a dependency failed; has_begun: it had started).
+    worker_exits: the reporting process exits after this event.
     """
 
     stage: Stage
@@ -29,30 +27,24 @@ class Event:
     total: int = 0
     scalars: dict[str, float] | None = None
     error: BenchError | None = None
-    leaves: bool = False
-    begun: bool = False
-    found: bool = False
+    worker_exits: bool = False
+    has_begun: bool = False
+    by_other: bool = False
 
 
-class Executor(Protocol):
-    """Use as a context; leaving it stops what still runs. A stage may be submitted again after its last word."""
+class Executor(AbstractContextManager[Any], Protocol):
+    """A context that builds stages; its end stops what runs. A stage may be submitted again after its final event."""
 
     @property
     def ahead(self) -> bool:
-        """Whether it takes stages before what they need is there, and starts them after that."""
+        """Whether it takes stages whose inputs are not stored yet, and starts them once they are."""
 
     @property
     def idle(self) -> int:
         """How many more stages it takes now."""
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
-        """Builds a stage; `after`: those that it needs and that were submitted and are not done (none unless `ahead`).
-        What becomes of one of them, it says of that one alone."""
+        """Builds a stage. after: its inputs that were submitted and are not done (none unless `ahead`)."""
 
     def events(self, timeout: float) -> Iterator[Event]:
-        """What is new; waits up to `timeout` seconds for it."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...
+        """The new events; waits up to `timeout` seconds for the first."""

@@ -1,4 +1,4 @@
-"""Warm worker processes: each takes one stage after another, on one thread."""
+"""Worker processes of this machine, one thread each, which build one stage after another."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bench.runtime import Stopped
 from bench.store.lease import Held
 
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-         "TOKENIZERS_PARALLELISM": "false"}
-GRACE = 60.0  # s in which a training that is stopped keeps its state
+         "TOKENIZERS_PARALLELISM": "false"}  # more threads would change results, and the workers fill the cores
+GRACE = 60.0  # s in which a training that is stopped saves its state
 
 
 class Pool:
@@ -32,14 +32,14 @@ class Pool:
     def __init__(self, workers: int, root: Path, device: str):
         self._arguments = (root, device)
         self._context = multiprocessing.get_context("spawn")
-        self._busy: dict[int, Stage | None] = {}
+        self._busy: dict[int, Stage | None] = {}  # by slot, as the three below
         self._begun: set[int] = set()
         self._connections: dict[int, Connection] = {}
         self._processes: dict[int, Any] = {}
         self._workers = workers
 
     def __enter__(self) -> Pool:
-        os.environ.update(QUIET)  # one thread each: more would change bits, and several workers fill the cores
+        os.environ.update(QUIET)
         for slot in range(self._workers):
             self._start(slot)
         return self
@@ -54,7 +54,7 @@ class Pool:
         try:
             for process in self._processes.values():
                 process.join(max(0.0, end - time.monotonic()))
-        finally:  # a second Ctrl-C comes here at once
+        finally:  # also after a second Ctrl-C
             for process in self._processes.values():
                 process.kill()
             for process in self._processes.values():
@@ -62,7 +62,7 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many workers wait for a stage."""
+        """The number of workers that wait for a stage."""
         return sum(stage is None for stage in self._busy.values())
 
     def submit(self, stage: Stage, after: Sequence[Stage] = ()) -> None:
@@ -70,14 +70,14 @@ class Pool:
         slot = next(slot for slot, busy in self._busy.items() if busy is None)
         try:
             self._connections[slot].send(stage)
-        except OSError:  # it died while it waited
+        except OSError:  # the worker died while it waited
             self._start(slot)
             self._connections[slot].send(stage)
         self._busy[slot] = stage
         self._begun.discard(slot)
 
     def events(self, timeout: float) -> Iterator[Event]:
-        """What the workers have said; waits up to `timeout` seconds for the first word. A dead worker is replaced."""
+        """The workers' new events; waits up to `timeout` seconds for the first. Replaces a dead worker."""
         slots = {connection: slot for slot, connection in self._connections.items()}
         for connection in wait(list(slots), timeout):
             slot = slots[connection]  # type: ignore[index]
@@ -86,17 +86,17 @@ class Pool:
                 event = self._connections[slot].recv()
             except (EOFError, OSError):
                 self._processes[slot].join()
-                code, begun = self._processes[slot].exitcode, slot in self._begun
+                code, has_begun = self._processes[slot].exitcode, slot in self._begun
                 self._start(slot)
                 if stage is None:
                     continue
                 cause = f"signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
                 error = BenchError(f"its worker process died ({cause})")
-                yield Event(stage, "died", error=error, begun=begun or code >= 0)
+                yield Event(stage, "died", error=error, has_begun=has_begun or code >= 0)
                 continue
             if event.what == "started":
                 self._begun.add(slot)
-            elif event.leaves:
+            elif event.worker_exits:
                 self._processes[slot].kill()
                 self._processes[slot].join()
                 self._start(slot)
@@ -108,7 +108,7 @@ class Pool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-        try:  # inherited: Ctrl-C and a terminal that is gone are the parent's to handle
+        try:  # the worker inherits that these are ignored: the parent handles Ctrl-C and a closed terminal
             process.start()
         finally:
             for number, handler in handlers.items():
@@ -118,39 +118,34 @@ class Pool:
 
 
 def _work(connection: Connection, root: Path, device: str) -> None:
-    """A worker's life: builds what comes through the connection until it closes, or until SIGTERM."""
-    with suppress(Stopped, EOFError, ConnectionError):  # the two last: whoever started it is gone
-        signal.signal(signal.SIGTERM, runtime.stop)
-        _serve(connection, root, device)
-
-
-def _serve(connection: Connection, root: Path, device: str) -> None:
-    from bench.execute import build
-    from bench.store.store import Store
-
-    store = Store(root)
-    while True:
-        stage = connection.recv()
-
-        def progress(step: int, total: int, *, stage: Stage = stage, **scalars: float) -> None:
-            try:
-                connection.send(Event(stage, "progress", step, total, scalars))
-            except ConnectionError:
-                runtime.stop()
-
-        runtime.keeps(False)
-        connection.send(Event(stage, "started"))
+    """Runs in a worker: builds the stages from the connection until SIGTERM, or until the parent process has exited."""
+    def progress(step: int, total: int, **scalars: float) -> None:
         try:
-            build.build(stage, store, device, progress)
-            said = Event(stage, "done", found=stage.key not in store.built)
-        except Held as error:
-            said = Event(stage, "held", error=error)
-        except BenchError as error:
-            said = Event(stage, "failed", error=error)
-        except Exception as error:  # a stage that breaks, in whatever way, fails its own rows and no others
-            said = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
-                         leaves=device == "cuda")  # what broke it may have broken its context: the pool starts another
-        runtime.keeps(False)
-        connection.send(said)
-        if said.leaves:
-            return
+            connection.send(Event(stage, "progress", step, total, scalars))
+        except ConnectionError:
+            runtime.stop()
+
+    with suppress(Stopped, EOFError, ConnectionError):
+        signal.signal(signal.SIGTERM, runtime.stop)
+        from bench.execute.build import build  # takes seconds
+        from bench.store.store import Store
+
+        store = Store(root)
+        while True:
+            stage = connection.recv()
+            runtime.keeps(False)
+            connection.send(Event(stage, "started"))
+            try:
+                build(stage, store, device, progress)
+                event = Event(stage, "done", by_other=stage.key not in store.built)
+            except Held as error:
+                event = Event(stage, "held", error=error)
+            except BenchError as error:
+                event = Event(stage, "failed", error=error)
+            except Exception as error:  # fails the rows of this stage only
+                event = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
+                              worker_exits=device == "cuda")  # its CUDA context may be unusable
+            runtime.keeps(False)
+            connection.send(event)
+            if event.worker_exits:
+                return

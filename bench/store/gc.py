@@ -1,4 +1,4 @@
-"""What lies in the store: `bench store ls|show|verify`, and `bench gc`, which removes what no result stands on."""
+"""Reads a store for `bench store` and `bench gc`: stages, sizes, ancestry, and the keys that results name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.store.store import MANIFEST, Store, unreadable
+from bench.store.store import MANIFEST, Store, unreadable_error
 
 SORTS = ("kind", "key", "size", "age")
-DAYS = 14.0
-PREFIX = 16  # of a key, in the results' column `stage`
+DAYS = 14.0  # default age of the stages that `bench gc` removes
+PREFIX = 16  # digits of a key in the results' column `stage`
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stage in the store; `built`: seconds since 1970. document: of its manifest."""
+    """A stage in the store. built: unix seconds. document: the stage's, from its manifest."""
 
     key: str
     kind: str
@@ -31,53 +31,52 @@ class Stored:
     document: dict[str, Any]
 
 
-def engine_jobs(there: Store) -> dict[str, dict[str, Any]]:
-    """The job of each stage that was handed to an engine and is not there, by its key: number, and the stage's
-    document."""
-    found = {}
-    for path in (there.root / "requests").glob("*.job"):
-        if not (there.folder(path.stem) / MANIFEST).is_file():
-            with suppress(FileNotFoundError):  # it has just ended
-                found[path.stem] = {"job": "", "stage": {}} | read_json(path)
-    return found
+def engine_jobs(store: Store) -> dict[str, dict[str, Any]]:
+    """The engine's job (fields job and stage) of each stage that is queued and not stored, by the stage's key."""
+    jobs = {}
+    for path in (store.root / "requests").glob("*.job"):
+        if not (store.folder(path.stem) / MANIFEST).is_file():
+            with suppress(FileNotFoundError):  # the job has just ended
+                jobs[path.stem] = {"job": "", "stage": {}} | read_json(path)
+    return jobs
 
 
 def read_json(path: Path) -> Any:
-    """Raises BenchError for a file that is none."""
+    """The content of a JSON file. Raises BenchError if it is not JSON."""
     text = path.read_text()
     try:
         return json.loads(text)
     except ValueError as error:
-        raise BenchError(f"{path} cannot be read as JSON ({error}); remove it if nothing of it is wanted") from error
+        raise BenchError(f"{path} cannot be read as JSON ({error}); remove the file if you do not need it") from error
 
 
-def stored(there: Store) -> Iterator[Stored]:
-    """Every stage of a store. One whose manifest cannot be read has the kind "damaged"."""
-    for folder in _folders(there.root / "objects"):
+def list_stages(store: Store) -> Iterator[Stored]:
+    """Every stage of a store. A stage whose manifest cannot be parsed has the kind "damaged"."""
+    for folder in _stage_folders(store.root / "objects"):
         path = folder / MANIFEST
         try:
             built, manifest = path.stat().st_mtime, json.loads(path.read_bytes())
             total = sum(file["bytes"] for file in manifest["files"].values())
             yield Stored(folder.name, manifest["stage"]["kind"].lower(), total, built, manifest["stage"])
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-            if folder.exists():  # else it was removed since it was listed
+            if folder.exists():  # else it was removed after it was listed
                 yield Stored(folder.name, "damaged", 0, folder.stat().st_mtime, {})
         except OSError as error:
-            raise unreadable(error) from error
+            raise unreadable_error(error) from error
 
 
-def _folders(objects: Path) -> Iterator[Path]:
-    """Of stages; a glob would leave out what it may not list."""
+def _stage_folders(objects: Path) -> Iterator[Path]:
+    """The folders of all stages. No glob: it would skip folders without permission."""
     try:
         for first in sorted(objects.iterdir()):
             if len(first.name) == 2:
                 yield from sorted(first.iterdir())
     except OSError as error:
-        raise unreadable(error) from error
+        raise unreadable_error(error) from error
 
 
 def ancestry(document: Any) -> Iterator[str]:
-    """The keys of a stage and of all that it is built from, by the document in its manifest."""
+    """The keys of a stage and of everything it is built from, from its document."""
     if isinstance(document, dict):
         if "version" in document:  # else it is a plain value, such as Items
             text = json.dumps(document, sort_keys=True, separators=(",", ":"))
@@ -90,43 +89,43 @@ def ancestry(document: Any) -> Iterator[str]:
 
 
 def keys_in_results(folders: list[Path]) -> set[str]:
-    """The beginnings of keys in the results' column `stage`. Raises BenchError where there are none."""
-    found: set[str] = set()
+    """The beginnings of keys in the results' column `stage`. Raises BenchError for a folder without results."""
+    keys: set[str] = set()
     for folder in folders:
-        before = len(found)
+        before = len(keys)
         for path in folder.rglob("*.csv"):
             head = path.open(encoding="utf-8").readline().strip().split(",")
             if "stage" in head and "metric" in head:
                 stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]
-                found.update(name for name in stages.unique() if name)
-        if len(found) == before:
-            raise BenchError(f"no results in {folder}: what they stand on is what is kept; give the folder that "
+                keys.update(name for name in stages.unique() if name)
+        if len(keys) == before:
+            raise BenchError(f"no results in {folder}, so that every stage would be removed; name the folder that "
                              "`bench run` wrote to with --results DIR")
-    return found
+    return keys
 
 
-def started_keys(there: Store) -> set[str]:
+def started_keys(store: Store) -> set[str]:
     """Keys of the stages that have checkpoints."""
-    return {path.name for path in (there.root / "checkpoints").glob("*")}
+    return {path.name for path in (store.root / "checkpoints").glob("*")}
 
 
-def open_store(name: str) -> Store:
-    root = Path(name)
-    if not (root / "objects").is_dir():
-        raise BenchError(f"no store in {root}: a folder that `bench run` made is expected, give it with --store DIR")
-    return Store(root, create=False)
+def open_store(root: str | Path) -> Store:
+    """The store in that folder, to read. Raises BenchError if there is none."""
+    if not (Path(root) / "objects").is_dir():
+        raise BenchError(f"no store in {root}; name a folder that `bench run` wrote to with --store DIR")
+    return Store(Path(root), create=False)
 
 
-def size(count: int) -> str:
-    """"1.2 GB"."""
+def format_size(count: int) -> str:
+    """Bytes as text: "1.2 GB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count} B"
 
 
-def age_text(seconds: float) -> str:
-    """"3 hours"."""
+def format_age(seconds: float) -> str:
+    """Seconds as text: "3 hours"."""
     for unit, factor in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:.0f} {unit}"

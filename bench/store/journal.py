@@ -1,7 +1,4 @@
-"""The journal of a stage: a line of JSON for each start, progress and end, over all its attempts, in the store's logs/.
-
-Who reads it imports no torch, and needs no other file.
-"""
+"""The journal of a stage: one line of JSON for each start, progress and end of every attempt, in the store's logs/."""
 
 from __future__ import annotations
 
@@ -12,131 +9,126 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import RESUMABLE, BenchError
-from bench.store.keyed import Keyed
+from bench.store import Keyed
 
-EVERY = 1.0  # s at least from one line of progress to the next
-TAIL = 1 << 16  # bytes from the end of a journal, in which the last minutes stand
-OWN = ("t", "event", "step", "total", "attempt", "host", "pid")
+EVERY = 1.0  # s, the least time between two lines of progress
+TAIL = 1 << 16  # bytes at the end of a journal, which hold the last minutes
+RESERVED = ("t", "event", "step", "total", "attempt", "host", "pid")  # fields that are not a stage's own
 Line = dict[str, Any]
 
 
-def path(root: Path, name: str) -> Path:
-    """Where the journal of the stage of that key lies in the store at `root`."""
-    return root / "logs" / f"{name}.jsonl"
+def path(root: Path, key: str) -> Path:
+    """The journal of the stage with that key, in the store at `root`."""
+    return root / "logs" / f"{key}.jsonl"
 
 
-def traceback_path(root: Path, name: str) -> Path:
-    """Where the traceback of that stage's last failure lies, if it had one."""
-    return root / "logs" / f"{name}.log"
+def traceback_path(root: Path, key: str) -> Path:
+    """The file with the traceback of that stage's last failure."""
+    return root / "logs" / f"{key}.log"
 
 
 class Journal:
-    """Writes one attempt's lines: {"t": unix seconds, "event": "start", "progress", "note", "done", "failed" or
-    "stopped", ..., "attempt", "host", "pid"}.
-
-    Nothing is written before `start`. A line that cannot be written is lost with a warning: no stage fails for its log.
-    """
+    """Writes the lines of one attempt: {"t": unix seconds, "event": "start", "progress", "note", "done", "failed" or
+    "stopped", ..., "attempt", "host", "pid"}; nothing before `start`. Drops a line that cannot be written, with a
+    warning, so that no stage fails."""
 
     def __init__(self, root: Path, stage: Keyed):
-        self._root, self._name, self._kind = root, stage.key, stage.kind
-        self._attempt = ""
-        self._wrote = -math.inf
-        self._held: tuple[float, Line] | None = None  # progress that was too soon for a line of its own
+        self._root, self._key, self._kind = root, stage.key, stage.kind
+        self._attempt, self._wrote = "", -math.inf
+        self._pending: tuple[float, Line] | None = None  # progress that came less than EVERY after the last line
 
-    def start(self, attempt: str, **about: Any) -> None:
-        """An attempt begins; `about`: what else is known of it, such as the device."""
-        self._attempt, self._wrote, self._held = attempt, -math.inf, None
-        self._write("start", {"kind": self._kind, **about})
+    def start(self, attempt: str, **details: Any) -> None:
+        """Begins an attempt. details: such as the device."""
+        self._attempt, self._wrote, self._pending = attempt, -math.inf, None
+        self._write("start", {"kind": self._kind, **details})
 
     def progress(self, step: int, total: int, **scalars: Any) -> None:
-        """At most a line in EVERY seconds; the first and the last are always written."""
+        """Writes at most one line every EVERY seconds, and always the first and the last."""
         if not self._attempt:
             return
         line = {**scalars, "step": step, "total": total}
         if step < total and time.monotonic() - self._wrote < EVERY:
-            self._held = _now(), line
+            self._pending = _now(), line
             return
-        self._held, self._wrote = None, time.monotonic()
+        self._pending, self._wrote = None, time.monotonic()
         self._write("progress", line)
 
     def note(self, what: str, **values: Any) -> None:
-        """What happens once, such as that a training goes on from a checkpoint."""
+        """Writes an event that happens once, such as a resume from a checkpoint."""
         if self._attempt:
-            self._release()
+            self._write_pending()
             self._write("note", {"what": what, **values})
 
     def done(self) -> None:
-        """The stage is in the store."""
+        """Ends the attempt: the stage is in the store."""
         if self._attempt:
-            self._release()
+            self._write_pending()
             self._write("done", {})
             with suppress(OSError):
-                traceback_path(self._root, self._name).unlink(missing_ok=True)
+                traceback_path(self._root, self._key).unlink(missing_ok=True)
             self._attempt = ""
 
     def failed(self, error: BaseException) -> None:
-        """The attempt ended with an error; a BenchError says all in its one line, of others the traceback is kept.
-
-        It was only stopped where the process was told to end, the disk is full, or another has taken the stage over.
-        """
-        if not self._attempt and (isinstance(error, BenchError) or not isinstance(error, Exception)):
-            return  # such as that another builds it
-        self._release()
-        said = " ".join((str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}").split())
+        """Ends the attempt with an error, and keeps the traceback unless it is a BenchError. The event is "stopped" if
+        the process was told to end, the disk is full, or another process took over."""
+        is_ours = isinstance(error, BenchError)
+        if not self._attempt and (is_ours or not isinstance(error, Exception)):
+            return  # such as a lease that another process holds
+        self._write_pending()
+        message = " ".join((str(error) if is_ours else f"{type(error).__name__}: {error}").split())
         if not isinstance(error, Exception) or getattr(error, "exit_code", None) == RESUMABLE:
-            self._write("stopped", {"error": said})
+            self._write("stopped", {"error": message})
         else:
-            self._write("failed", {"error": said})
-            kept = traceback_path(self._root, self._name)
+            self._write("failed", {"error": message})
+            file = traceback_path(self._root, self._key)
             try:
-                if isinstance(error, BenchError):
-                    kept.unlink(missing_ok=True)
+                if is_ours:
+                    file.unlink(missing_ok=True)
                 else:
-                    kept.write_text("".join(traceback.format_exception(error)))
+                    file.write_text("".join(traceback.format_exception(error)))
             except OSError as trouble:
-                _lost(trouble)
+                _warn(trouble)
         self._attempt = ""
 
-    def _release(self) -> None:
-        if self._held is not None:
-            t, line = self._held
+    def _write_pending(self) -> None:
+        if self._pending is not None:
+            t, line = self._pending
             self._write("progress", line, t)
-            self._held = None
+            self._pending = None
 
     def _write(self, event: str, values: Line, t: float | None = None) -> None:
         line = {"t": t or _now(), "event": event} | {name: values[name] for name in ("step", "total") if name in values}
-        line |= {name: _plain(value) for name, value in values.items() if name not in OWN}
+        line |= {name: _plain(value) for name, value in values.items() if name not in RESERVED}
         line |= {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid()}
         try:
-            append(path(self._root, self._name), line)
+            append(path(self._root, self._key), line)
         except OSError as error:
-            _lost(error)
+            _warn(error)
 
 
-def given_up(root: Path, stage: Keyed, error: str) -> None:
-    """Says that a stage failed where the process that built it could not, such as one that was killed."""
+def record_failure(root: Path, stage: Keyed, error: str) -> None:
+    """Writes that a stage failed, for a process that could not write it itself, such as one that was killed."""
     file = path(root, stage.key)
     lines, _ = read(file, TAIL)
     if lines and lines[-1]["event"] == "failed" and lines[-1].get("error") == error:
         return
     attempt = lines[-1].get("attempt", "") if lines else ""
     try:
-        traceback_path(root, stage.key).unlink(missing_ok=True)  # of a failure before this one
+        traceback_path(root, stage.key).unlink(missing_ok=True)  # of an earlier failure
         append(file, {"t": _now(), "event": "failed", "error": error, "attempt": attempt, "host": socket.gethostname(),
                       "pid": os.getpid()})
     except OSError as trouble:
-        _lost(trouble)
+        _warn(trouble)
 
 
 def append(file: Path, line: Line) -> None:
-    """Puts a line to the end in one write, on a line of its own also where a kill cut the last one."""
+    """Appends a line in one write, and starts a new line if a kill cut the last one."""
     data = json.dumps(line, allow_nan=False).encode() + b"\n"
     with file.open("ab+", buffering=0) as stream:
         if end := stream.seek(0, os.SEEK_END):
@@ -146,10 +138,8 @@ def append(file: Path, line: Line) -> None:
 
 
 def read(file: Path, last: int | None = None) -> tuple[list[Line], int]:
-    """The lines of a journal, and how many were skipped because a kill cut them; none where there is no journal.
-
-    last: only of so many bytes from its end.
-    """
+    """The lines of a journal, and the number of broken lines that were skipped. An absent journal is empty. last: reads
+    only that many bytes at the end."""
     try:
         with file.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -160,11 +150,11 @@ def read(file: Path, last: int | None = None) -> tuple[list[Line], int]:
         return [], 0
     if begin:  # most likely in the middle of a line
         data = data.partition(b"\n")[2]
-    return parsed(data)
+    return parse(data)
 
 
-def parsed(data: bytes) -> tuple[list[Line], int]:
-    """Whole lines as values, and how many others there are."""
+def parse(data: bytes) -> tuple[list[Line], int]:
+    """The whole lines as values, and the number of broken lines."""
     lines, broken = [], 0
     for text in data.split(b"\n"):
         if not text.strip():
@@ -180,52 +170,33 @@ def parsed(data: bytes) -> tuple[list[Line], int]:
 
 
 def follow(file: Path, every: float = 0.5) -> Iterator[Line | None]:
-    """Every line from the first one on, and None whenever there is none for the time being, after which it waits."""
-    at, rest = 0, b""
+    """Yields every line from the first on, and None when there is no new line. Waits `every` seconds after a None."""
+    position, rest = 0, b""
     while True:
         if file.exists():
             with file.open("rb") as stream:
-                stream.seek(at)
+                stream.seek(position)
                 new = stream.read()
-            at += len(new)
+            position += len(new)
             whole, _, rest = (rest + new).rpartition(b"\n")
-            yield from parsed(whole)[0]
+            yield from parse(whole)[0]
         yield None
         time.sleep(every)
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """id, host, pid of who tried; began and ended: unix seconds, the latter of its last line; how: its last event."""
-
-    id: str
-    host: str
-    pid: int
-    began: float
-    ended: float
-    how: str
-
-
-def attempts(lines: Iterable[Line]) -> list[Attempt]:
-    """The attempts since the stage was last complete, or up to its being complete; the first one first."""
-    found: dict[str, Attempt] = {}
-    over = False
-    for line in lines:
-        if line["event"] == "start" and over:
-            found, over = {}, False
-        if not (name := str(line.get("attempt", ""))):  # it failed before it began
-            continue
-        began = found[name].began if name in found else line["t"]
-        found[name] = Attempt(name, str(line.get("host")), int(line.get("pid", 0)), began, max(began, line["t"]),
-                              line["event"])
-        over = over or line["event"] == "done"
-    return list(found.values())
-
-
-def unfinished(file: Path) -> list[dict[str, Any]]:
-    """id, host and seconds of each attempt since the stage was last complete."""
-    return [{"id": one.id, "host": one.host, "seconds": round(one.ended - one.began, 3)}
-            for one in attempts(read(file)[0]) if one.how != "done"]
+def unfinished_attempts(file: Path) -> list[dict[str, Any]]:
+    """id, host and seconds of each attempt since the stage was last complete, the oldest first."""
+    attempts: dict[str, list[Line]] = {}
+    is_complete = False
+    for line in read(file)[0]:
+        if line["event"] == "start" and is_complete:
+            attempts, is_complete = {}, False
+        if attempt := str(line.get("attempt", "")):  # else it failed before an attempt began
+            attempts.setdefault(attempt, []).append(line)
+            is_complete = is_complete or line["event"] == "done"
+    return [{"id": attempt, "host": str(lines[-1].get("host")),
+             "seconds": round(max(lines[-1]["t"] - lines[0]["t"], 0), 3)}
+            for attempt, lines in attempts.items() if lines[-1]["event"] != "done"]
 
 
 def _now() -> float:
@@ -242,5 +213,5 @@ def _plain(value: Any) -> Any:
     return number if math.isfinite(number) else str(number)
 
 
-def _lost(error: OSError) -> None:
-    warnings.warn(f"a line of a stage's log is lost: {error}", stacklevel=4)
+def _warn(error: OSError) -> None:
+    warnings.warn(f"a line of a stage's log could not be written: {error}", stacklevel=4)

@@ -1,4 +1,8 @@
-"""The lease of a stage: one process at a time builds it, and says so by a file that it touches while it lives."""
+"""The lease of a stage: a file that the one process that builds the stage holds, and touches while it lives.
+
+`acquire` takes a lease. An expired lease is stolen in `_create_or_steal`; the process that lost it gets `Lost` from
+`Claim.check`, which is called before anything is written to the store.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,16 @@ from pathlib import Path
 
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 
-LIFE = "EEG2IMAGE_BENCH_LEASE_S"  # in the environment: seconds without a heartbeat after which a lease is over
+LIFETIME = "EEG2IMAGE_BENCH_LEASE_S"  # environment variable: seconds without a heartbeat after which a lease expires
 ATTEMPT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who builds a stage. `key` and `stage` say which (`stage`: its kind), `attempt` is the name of this try at it.
+    """Who builds a stage. key: the stage's; stage: its kind; attempt: the name of this attempt at building it.
 
-    machine: boot and process namespace in which `pid`, begun at tick `start`, is looked for; began: seconds of its own
-    clock. about: a cluster's job. age: seconds since the last heartbeat. live: whether it holds.
+    machine: boot and process namespace of `pid`; start: the clock tick at which `pid` began; began: unix seconds by its
+    host; about: a cluster's job; age: seconds since the last heartbeat; live: whether the lease is valid.
     """
 
     key: str
@@ -45,10 +49,10 @@ class Lease:
 
 
 class Held(BenchError):
-    """Another process builds the stage; `lease` says which."""
+    """Another process builds the stage. lease: that process's."""
 
     def __init__(self, stage: str, lease: Lease):
-        super().__init__(f"{stage} {lease.key[:12]}: another has it: {said(lease)}", RESUMABLE)
+        super().__init__(f"{stage} {lease.key[:12]} is being built by {describe_holder(lease)}", RESUMABLE)
         self.stage, self.lease = stage, lease
 
     def __reduce__(self) -> tuple[type, tuple[str, Lease]]:  # type: ignore[override]
@@ -56,59 +60,58 @@ class Held(BenchError):
 
 
 class Lost(Held):
-    """This process was silent for longer than a lease lives, and another has taken the stage over."""
+    """The lease expired; another process took over."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """This process's hold on a stage. Can be sent to the processes of one training."""
+    """This process's hold on a stage. Can be pickled, for the processes of one training."""
 
     path: Path
     stage: str
     attempt: str
 
     def check(self) -> None:
-        """Raises Lost where the lease is not this attempt's any more."""
+        """Raises Lost if the lease no longer belongs to this attempt."""
         for pause in (0.1, 0.2, 0.4, 0.0):
-            if (found := _attempt(self.path)) == self.attempt:
+            if (attempt := _read_attempt(self.path)) == self.attempt:
                 return
-            if found is not None:
+            if attempt is not None:
                 break
-            time.sleep(pause)  # whoever took it for another's is putting it back
+            time.sleep(pause)  # a process that removed this lease by mistake puts it back
         raise Lost(self.stage, read(self.path.parent, self.path.name) or Lease(self.path.name))
 
 
-def life() -> float:
-    """Seconds for which a lease holds without a heartbeat. Raises BenchError for an environment that says no number."""
-    text = os.environ.get(LIFE, "600")
+def lifetime() -> float:
+    """Seconds without a heartbeat after which a lease expires. Raises BenchError if the variable is invalid."""
+    text = os.environ.get(LIFETIME, "600")
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise BenchError(f"{LIFE}={text}: a number of seconds is expected", USAGE)
+        raise BenchError(f"{LIFETIME}={text}: expected a positive number of seconds", USAGE)
     return seconds
 
 
-def said(lease: Lease) -> str:
-    """"process 12 on this machine, Slurm job 7 (heard 3 s ago)"."""
-    who = f"process {lease.pid} on {lease.host}" if lease.pid else lease.host or "somebody"
-    return who + (f", {lease.about}" if lease.about else "") + (f" (heard {lease.age:.0f} s ago)" if lease.live else "")
+def describe_holder(lease: Lease) -> str:
+    """Who holds a lease: "process 12 on node7, Slurm job 7 (heartbeat 3 s ago)"."""
+    who = f"process {lease.pid} on {lease.host}" if lease.pid else lease.host or "an unknown process"
+    about = f", {lease.about}" if lease.about else ""
+    return who + about + (f" (heartbeat {lease.age:.0f} s ago)" if lease.live else "")
 
 
 @contextmanager
-def taken(folder: Path, key: str, stage: str) -> Iterator[Claim]:
-    """Holds the lease of a stage, beating until the end. Raises Held at once where another's is live.
-
-    Raises BenchError (exit 3) for a file system without hard links.
-    """
-    claim, descriptor = _take(folder, key, stage)
+def acquire(folder: Path, key: str, stage: str) -> Iterator[Claim]:
+    """Holds the lease of a stage, with heartbeats, until the context ends. Raises Held at once if another process's
+    lease is live, and BenchError (exit 3) on a file system without hard links."""
+    claim, descriptor = _create_or_steal(folder, key, stage)
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(life() / 10):
-            with suppress(OSError):  # not even a full disk keeps a file from being touched
-                os.utime(descriptor)  # this file, also when another lies in its place
+        while not over.wait(lifetime() / 10):
+            with suppress(OSError):  # a full disk does not prevent it
+                os.utime(descriptor)  # this process's own file, even if another lease has replaced it
 
     thread = threading.Thread(target=beat, daemon=True, name=f"lease {key[:12]}")
     thread.start()
@@ -121,94 +124,93 @@ def taken(folder: Path, key: str, stage: str) -> Iterator[Claim]:
         _remove(claim.path, claim.attempt)
 
 
-def _take(folder: Path, key: str, stage: str) -> tuple[Claim, int]:
-    """The claim and its open file."""
+def _create_or_steal(folder: Path, key: str, stage: str) -> tuple[Claim, int]:
+    """Creates the lease, if necessary in place of an expired one; returns the claim and the open file."""
     attempt, path = secrets.token_hex(8), folder / key
-    lease = Lease(key, stage, attempt, os.getpid(), _started(os.getpid()), socket.gethostname(), machine(), time.time(),
-                  f"Slurm job {job}" if (job := os.environ.get("SLURM_JOB_ID")) else "")
+    lease = Lease(key, stage, attempt, os.getpid(), _start_tick(os.getpid()), socket.gethostname(), machine(),
+                  time.time(), f"Slurm job {job}" if (job := os.environ.get("SLURM_JOB_ID")) else "")
     text = json.dumps({name: value for name, value in asdict(lease).items() if name not in ("key", "age", "live")})
-    own, descriptor = folder / f".{attempt}", -1
-    try:  # a signal's exception may come as the file is made
-        descriptor = os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    new, descriptor = folder / f".{attempt}", -1
+    try:  # also covers an exception that a signal raises while the file is created
+        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         os.write(descriptor, text.encode())
-        os.fsync(descriptor)  # it stays open: others on a network file system see what was written, not what will be
-        while not _linked(own, path):
-            found = read(folder, key)
-            if found and found.live:
-                raise Held(stage, found)
-            if found:
-                _remove(path, found.attempt)
+        os.fsync(descriptor)  # stays open: a network file system shows other hosts what was written until now
+        while not _link(new, path):
+            holder = read(folder, key)
+            if holder and holder.live:
+                raise Held(stage, holder)
+            if holder:
+                _remove(path, holder.attempt)  # steals the expired lease: the next _link puts the new one in its place
     except BaseException:
         if descriptor >= 0:
             os.close(descriptor)
         raise
     finally:
-        own.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
     return Claim(path, stage, attempt), descriptor
 
 
-def _linked(own: Path, path: Path) -> bool:
-    """Whether `own` now is `path`, too; by its number of links, as a network may lose the answer."""
+def _link(new: Path, path: Path) -> bool:
+    """Links `new` to `path`; returns False if `path` exists. Counts links, as a network may lose the answer."""
     try:
-        os.link(own, path)
+        os.link(new, path)
     except FileExistsError:
-        return os.stat(own).st_nlink == 2
+        return os.stat(new).st_nlink == 2
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise BenchError(f"store {path.parent.parent}: its file system has no hard links, which keep two processes "
-                             "from building one stage; give another folder with --store DIR", ENVIRONMENT) from error
+            raise BenchError(f"the file system of store {path.parent.parent} has no hard links, without which two "
+                             "processes may build the same stage; choose another folder with --store DIR",
+                             ENVIRONMENT) from error
         raise
     return True
 
 
 def _remove(path: Path, attempt: str) -> None:
-    """Takes a lease away if it is that of this attempt."""
-    if _attempt(path) != attempt:
+    """Removes a lease if it belongs to this attempt."""
+    if _read_attempt(path) != attempt:
         return
-    away = path.with_name(f".{secrets.token_hex(8)}")
+    moved = path.with_name(f".{secrets.token_hex(8)}")
     try:
-        os.rename(path, away)
+        os.rename(path, moved)
     except FileNotFoundError:
         return
-    if _attempt(away) != attempt:  # it changed hands in between
+    if _read_attempt(moved) != attempt:  # another process stole it between the check and the rename: put it back
         with suppress(FileExistsError):
-            os.link(away, path)
-    away.unlink(missing_ok=True)
+            os.link(moved, path)
+    moved.unlink(missing_ok=True)
 
 
 def read(folder: Path, key: str, now: float | None = None) -> Lease | None:
-    """The lease of a stage, live or not; None where there is none. now: `clock(folder)`."""
-    if (found := _read(folder / key)) is None:
+    """The lease of a stage, live or expired; None if there is none. now: `clock(folder)`."""
+    if (content := _read_file(folder / key)) is None:
         return None
-    lease, touched = found
+    lease, touched = content
     age = (clock(folder) if now is None else now) - touched
-    here = lease.machine == machine() != ""
-    live = age < life() and not (here and not _alive(lease.pid, lease.start))
+    is_local = lease.machine == machine() != ""
+    live = age < lifetime() and not (is_local and not _is_alive(lease.pid, lease.start))
     return replace(lease, age=max(age, 0.0), live=live)
 
 
 def running(folder: Path) -> list[Lease]:
-    """Every lease that holds, by key."""
+    """Every live lease, sorted by key."""
     names = sorted(path.name for path in folder.glob("[!.]*"))
-    if not names:
-        return []
-    now = clock(folder)
+    now = clock(folder) if names else 0.0
     return [lease for name in names if (lease := read(folder, name, now)) and lease.live]
 
 
 def sweep(folder: Path) -> None:
-    """Removes leases that hold no more, and what their takers left half-done."""
+    """Removes expired leases and unfinished lease files."""
     for path in folder.iterdir():
-        found = read(folder, path.name)
-        if found and not found.live:
+        lease = read(folder, path.name)
+        if lease and not lease.live:
             if path.name.startswith("."):
                 path.unlink(missing_ok=True)
             else:
-                _remove(path, found.attempt)
+                _remove(path, lease.attempt)
 
 
 def clock(folder: Path) -> float:
-    """What time it is by the file system's clock, which leases are dated by; where nothing can be written, by ours."""
+    """The time by the clock of the file system, which dates heartbeats; by this host's if nothing can be written."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -216,10 +218,10 @@ def clock(folder: Path) -> float:
         return time.time()
 
 
-def _read(path: Path) -> tuple[Lease, float] | None:
-    """What a lease's file says, and when it was last touched."""
+def _read_file(path: Path) -> tuple[Lease, float] | None:
+    """The content of a lease file, and when it was last touched."""
     try:
-        with path.open("rb") as file:  # opened: a network file system then asks its server
+        with path.open("rb") as file:  # opening makes a network file system ask its server
             data, touched = file.read(), os.fstat(file.fileno()).st_mtime
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE:
@@ -227,18 +229,17 @@ def _read(path: Path) -> tuple[Lease, float] | None:
         raise
     try:
         return Lease(path.name, **json.loads(data)), touched
-    except (ValueError, TypeError):  # its taker or its machine died before it was written
+    except (ValueError, TypeError):  # its process or machine died before the content was written
         return Lease(path.name), touched
 
 
-def _attempt(path: Path) -> str | None:
-    found = _read(path)
-    return found[0].attempt if found else None
+def _read_attempt(path: Path) -> str | None:
+    return content[0].attempt if (content := _read_file(path)) else None
 
 
 @cache
 def machine() -> str:
-    """This boot of this machine and the namespace of its process ids; empty where there is no /proc."""
+    """The boot of this machine and the namespace of its process ids; empty if there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -246,9 +247,9 @@ def machine() -> str:
         return ""
 
 
-def _started(pid: int) -> int:
-    """The tick at which a process began, which tells it from a later one of its number; 0: not known, -1: it is dead
-    and not yet buried."""
+def _start_tick(pid: int) -> int:
+    """The clock tick at which a process began: a later process with the same id has another; 0: unknown, -1: a zombie.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return -1 if state in "ZX" else int(fields[18])
@@ -256,12 +257,12 @@ def _started(pid: int) -> int:
         return 0
 
 
-def _alive(pid: int, start: int) -> bool:
+def _is_alive(pid: int, start: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
         pass
-    now = _started(pid)
+    now = _start_tick(pid)
     return now == 0 or start == 0 or now == start

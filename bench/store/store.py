@@ -1,4 +1,4 @@
-"""The store: a folder for each stage, complete or absent, named by its key."""
+"""The store: one folder for each stage, complete or absent, named by the stage's key."""
 
 from __future__ import annotations
 
@@ -17,30 +17,25 @@ from typing import Any
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import disk_full, sha256, sync
-from bench.store import lease
-from bench.store.keyed import Keyed
+from bench.store import Keyed, lease
 
 MANIFEST = "MANIFEST.json"
-DOCUMENT = "stage.json"  # beside the checkpoints of a training: what it is built from
-COPYING = 3600.0  # s that copying a user's encoder may take
-LITTLE = 1 << 20  # bytes; a disk with less room than that is full
+DOCUMENT = "stage.json"  # in a folder of checkpoints: the document of the stage
+COPY_TIMEOUT = 3600.0  # s after which an unfinished copy of a user's encoder is removed
+MIN_FREE = 1 << 20  # bytes; a disk with less free space counts as full
 
 
 class Store:
-    """objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and states each file's SHA-256.
-
-    leases/ says who builds what, runs/ who is at work here at all; work/ holds attempts, one folder each, moved into
-    objects/ when complete; checkpoints/ what a killed stage resumes from; encoders/ the copies of users' encoders;
-    logs/ a journal of each stage. docs/running.md. create=False: to read; an absent store is an empty one, and is not
-    made. Raises BenchError (exit 3) when a folder that is to be built in cannot be written.
-    """
+    """The folders of a store: objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and
+    holds each file's SHA-256; docs/running.md describes the others. create=False: opens a store to read; an absent one
+    counts as empty. Raises BenchError if the folder is not writable (exit 3) or the disk is full (exit 75)."""
 
     def __init__(self, root: Path, create: bool = True):
-        self.root = root
-        self._sound: set[str] = set()
+        self.root, self.encoders = root, root / "encoders"  # encoders: copies of users' encoders
+        self.built: set[str] = set()  # keys of the stages that were built through this object
+        self._intact: set[str] = set()  # keys of the stages whose hashes were checked
         self._builds = create
         self._claims: dict[str, lease.Claim] = {}
-        self.built: set[str] = set()  # keys of the stages that came into the store through this object
         if not create:
             return
         try:
@@ -51,150 +46,148 @@ class Store:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise disk_full(root) from error
-            raise BenchError(f"store {root}: a folder that can be written is needed ({error.strerror}); "
-                             "give another with --store DIR", ENVIRONMENT) from error
-
-    @property
-    def encoders(self) -> Path:
-        return self.root / "encoders"
+            raise BenchError(f"store {root} is not writable ({error.strerror}); choose another folder with --store DIR",
+                             ENVIRONMENT) from error
 
     def checkpoints(self, stage: Keyed) -> Path:
-        """Where an unfinished stage keeps what it can be resumed from; gone when the stage is complete."""
+        """The folder of an unfinished stage's checkpoints; removed when the stage is complete."""
         return self.root / "checkpoints" / stage.key
 
     def path(self, stage: Keyed) -> Path:
-        """Where the stage's folder is, or would be."""
+        """The folder of a stage, whether it exists or not."""
         return self.folder(stage.key)
 
-    def folder(self, name: str) -> Path:
-        """The same of the stage with that key."""
-        return self.root / "objects" / name[:2] / name
+    def folder(self, key: str) -> Path:
+        """The folder of the stage with that key, whether it exists or not."""
+        return self.root / "objects" / key[:2] / key
 
     def has(self, stage: Keyed) -> bool:
-        """Whether the stage is there, by its manifest alone: quick, reads no file of the stage."""
-        return _there(self.path(stage) / MANIFEST)
+        """Whether the stage has a manifest. Reads no file of the stage."""
+        return _exists(self.path(stage) / MANIFEST)
 
-    def sound(self, stage: Keyed) -> bool:
-        """Whether the stage is there with every file as it was written; of a damaged one a warning says so, and where
-        this store builds it is removed.
-
-        Each stage is read once in a store's life.
-        """
+    def is_intact(self, stage: Keyed) -> bool:
+        """Whether the stage exists and every file has the hash in its manifest; reads each stage only once. Warns of a
+        damaged stage, and removes it unless the store was opened to read."""
         path = self.path(stage)
-        if path.name in self._sound:
+        if path.name in self._intact:
             return True
-        if not _there(path):
+        if not _exists(path):
             return False
-        if damage := damaged(path):
-            warnings.warn(f"{stage.kind} {path.name[:12]} in the store is damaged ({damage}): it is built again",
+        if damage := find_damage(path):
+            warnings.warn(f"{stage.kind} {path.name[:12]} in the store is damaged ({damage}); it is rebuilt",
                           stacklevel=2)
             if self._builds:
                 self.remove_damaged(path.name, stage.kind)
             return False
-        self._sound.add(path.name)
+        self._intact.add(path.name)
         return True
 
-    def remove_damaged(self, name: str, kind: str) -> bool:
-        """Takes the stage of that key out of the store, if it still is damaged and nobody builds it; whether it did.
-        Raises BenchError (exit 75) where the disk is full."""
-        with self._room(), suppress(lease.Held), lease.taken(self.root / "leases", name, kind):
-            if damaged(self.folder(name)):
-                self.remove(name)
+    def remove_damaged(self, key: str, kind: str) -> bool:
+        """Removes the stage if it is still damaged and no process builds it; returns whether it was removed. Raises
+        BenchError (exit 75) if the disk is full."""
+        with self._disk_errors(), suppress(lease.Held), lease.acquire(self.root / "leases", key, kind):
+            if find_damage(self.folder(key)):
+                self.remove(key)
                 return True
         return False
 
     def manifest(self, stage: Keyed) -> dict[str, Any]:
-        """The stage's manifest: key, document, files with their SHA-256 and size, how it was built."""
-        return json.loads((self.path(stage) / MANIFEST).read_text())
+        """The stage's manifest: key, document, SHA-256 and size of each file, provenance."""
+        return self.manifest_of(stage.key)
+
+    def manifest_of(self, key: str) -> dict[str, Any]:
+        """The manifest of the stage with that key."""
+        return json.loads((self.folder(key) / MANIFEST).read_text())
 
     def keys(self) -> Iterator[str]:
-        """The key of every stage that is stored, sorted."""
+        """The key of every stored stage, sorted."""
         for folder in sorted((self.root / "objects").glob("??")):
             yield from sorted(path.name for path in folder.iterdir() if (path / MANIFEST).is_file())
 
-    def manifest_of(self, name: str) -> dict[str, Any]:
-        """The manifest of the stage with that key."""
-        return json.loads((self.folder(name) / MANIFEST).read_text())
-
     def resolve(self, prefix: str) -> str:
-        """The one key that begins so. Raises BenchError for none or several."""
-        found = [name for name in self.keys() if name.startswith(prefix)]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise BenchError(f"no stage in {self.root} has a key that begins with {prefix!r}; list them with: "
+        """The only key that begins with `prefix`. Raises BenchError if there is none, or more than one."""
+        keys = [key for key in self.keys() if key.startswith(prefix)]
+        if len(keys) == 1:
+            return keys[0]
+        if not keys:
+            raise BenchError(f"no stage in {self.root} has a key that begins with {prefix!r}; list the stages with: "
                              f"bench store ls --store {self.root}")
-        some = ", ".join(f"{name[:16]} ({self.manifest_of(name)['stage']['kind'].lower()})" for name in found[:5])
-        raise BenchError(f"{len(found)} stages have a key that begins with {prefix!r}: {some}"
-                         + (", ..." if len(found) > 5 else "") + "; give more of it")
+        some = ", ".join(f"{key[:16]} ({self.manifest_of(key)['stage']['kind'].lower()})" for key in keys[:5])
+        raise BenchError(f"{len(keys)} stages have a key that begins with {prefix!r}: {some}"
+                         + (", ..." if len(keys) > 5 else "") + "; give more digits of the key")
 
     def running(self) -> list[lease.Lease]:
-        """Who builds what now."""
+        """The live leases of stages: who builds what now."""
         return lease.running(self.root / "leases")
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """While a run relies on what it found here, also where it builds nothing just now. Raises BenchError (exit 75)
-        where the disk is full."""
-        with self._room(), lease.taken(self.root / "runs", secrets.token_hex(8), "run"):
-            yield
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Where an OSError that comes of a full disk is a BenchError."""
-        try:
-            yield
-        except OSError as error:
-            if self.full(error):
-                raise disk_full(self.root) from error
-            raise
-
     def runs(self) -> list[lease.Lease]:
-        """Who is `at_work`."""
+        """The live leases of runs that are inside `at_work`."""
         return lease.running(self.root / "runs")
 
-    def held(self, stage: Keyed) -> lease.Lease | None:
-        """Who builds the stage now; None where nobody does."""
+    def holder(self, stage: Keyed) -> lease.Lease | None:
+        """The live lease of the stage; None if no process builds it."""
         found = lease.read(self.root / "leases", stage.key)
         return found if found and found.live else None
 
     def claim(self, stage: Keyed) -> lease.Claim:
-        """This store's own hold on a stage that it is building."""
+        """The claim of a stage that this object is building."""
         return self._claims[stage.key]
 
-    def remove(self, name: str) -> None:
-        """Takes the stage with that key out of the store."""
-        self._sound.discard(name)
-        self._away(self.folder(name))
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Registers a run in runs/, so that `bench gc` removes nothing it relies on. Raises BenchError (exit 75) if the
+        disk is full."""
+        with self._disk_errors(), lease.acquire(self.root / "runs", secrets.token_hex(8), "run"):
+            yield
 
-    def _away(self, folder: Path) -> None:
-        """Removes a folder, which is whole at its place or not there."""
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns an OSError caused by a full disk into a BenchError."""
+        try:
+            yield
+        except OSError as error:
+            if self.is_full(error):
+                raise disk_full(self.root) from error
+            raise
+
+    def is_full(self, error: BaseException | None = None) -> bool:
+        """Whether the disk is full, by the errno of `error` or by the free space."""
+        return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(
+            self.root).free < MIN_FREE
+
+    def remove(self, key: str) -> None:
+        """Removes the stage with that key."""
+        self._intact.discard(key)
+        self._delete_folder(self.folder(key))
+
+    def _delete_folder(self, folder: Path) -> None:
+        """Removes a folder: renamed first, so that no process sees half of it."""
         trash = self.root / "work" / f"trash-{secrets.token_hex(8)}"
-        with suppress(FileNotFoundError):  # another was faster
+        with suppress(FileNotFoundError):  # another process was faster
             os.rename(folder, trash)
         shutil.rmtree(trash, ignore_errors=True)
 
     def build(self, stage: Keyed, make: Callable[[Path], None], wait: bool = False, **provenance: Any) -> Path:
-        """The stage's folder; absent, `make(out)` fills a new one, which is then moved to its place in one step.
+        """Returns the stage's folder. If it is absent, `make(out)` fills a new folder, which is renamed to its place.
 
-        Raises lease.Held at once where another process builds it, and lease.Lost where one has taken it over from
-        this one; wait: then takes what that one makes, or its place when it dies. BenchError (exit 75): a full disk.
+        wait: waits for another process that builds the stage, or for its lease if it dies; else raises lease.Held at
+        once. Raises lease.Lost if the lease was lost, BenchError (exit 75) if the disk is full, and what `make` raises.
         """
         path = self.path(stage)
-        while not self.sound(stage):
+        while not self.is_intact(stage):
             try:
-                with self._room(), lease.taken(self.root / "leases", path.name, stage.kind) as claim:
-                    if not _there(path) or damaged(path):  # else another built it since it was looked for
-                        self._away(path)
+                with self._disk_errors(), lease.acquire(self.root / "leases", path.name, stage.kind) as claim:
+                    if not _exists(path) or find_damage(path):  # else another process built it meanwhile
+                        self._delete_folder(path)
                         self._attempt(stage, make, path, claim, **provenance)
-                        self._put_away(path.name)
-                    self._sound.add(path.name)
+                        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+                    self._intact.add(path.name)
             except lease.Held as held:
-                if isinstance(held, lease.Lost) and self.sound(stage):
+                if isinstance(held, lease.Lost) and self.is_intact(stage):
                     break
                 if not wait:
                     raise
-                time.sleep(min(lease.life() / 10, 5.0))
+                time.sleep(min(lease.lifetime() / 10, 5.0))
         return path
 
     def _attempt(self, stage: Keyed, make: Callable[[Path], None], path: Path, claim: lease.Claim,
@@ -207,45 +200,16 @@ class Store:
             make(out)
             self._commit(stage, out, path, claim, wall_s=round(time.monotonic() - began, 3), **provenance)
         except Exception as error:
-            claim.check()  # else what it stumbled over may be that another owner is at work
-            if self.full(error):  # libraries say it in many ways, not all of them with an errno
+            claim.check()  # if the lease is lost, that caused the error
+            if self.is_full(error):  # libraries report a full disk in many ways, some without an errno
                 raise disk_full(self.root) from error
             raise
         finally:
             del self._claims[path.name]
             shutil.rmtree(out, ignore_errors=True)
 
-    def _put_away(self, name: str) -> None:
-        """Keeps nothing of what a complete stage could have been resumed from."""
-        shutil.rmtree(self.root / "checkpoints" / name, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Removes what processes that are gone left: their leases, their attempts, checkpoints of complete stages, and
-        of users' encoders copies that were not finished within an hour."""
-        attempts = list((self.root / "work").iterdir())  # listed first: an attempt has a lease before it has a folder
-        lease.sweep(self.root / "leases")
-        lease.sweep(self.root / "runs")
-        there = self.running()
-        owned = {held.attempt for held in there}
-        for attempt in attempts if "" not in owned else ():  # a network may show a lease before what it says
-            if lease.ATTEMPT.fullmatch(number := attempt.name.rpartition("-")[2]) and number not in owned:
-                self._away(attempt)
-        busy = {held.key for held in there}
-        for folder in (self.root / "checkpoints").glob("*"):
-            if folder.name not in busy and (self.folder(folder.name) / MANIFEST).is_file():
-                self._put_away(folder.name)
-        now = lease.clock(self.root / "leases")
-        for part in self.encoders.glob("*.part"):
-            with suppress(FileNotFoundError):  # another sweeps, too
-                if part.stat().st_mtime < now - COPYING:
-                    shutil.rmtree(part, ignore_errors=True)
-
-    def full(self, error: BaseException | None = None) -> bool:
-        """Whether an error came of a full disk, by its errno or because there is next to no room left."""
-        return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(
-            self.root).free < LITTLE
-
     def _commit(self, stage: Keyed, out: Path, path: Path, claim: lease.Claim, **provenance: Any) -> None:
+        """Writes the manifest, syncs everything to the disk, and renames `out` to `path`."""
         files = {}
         for file in sorted(p for p in out.rglob("*") if p.is_file()):
             files[file.relative_to(out).as_posix()] = {"sha256": sha256(file), "bytes": file.stat().st_size}
@@ -262,38 +226,55 @@ class Store:
             os.rename(out, path)
             self.built.add(path.name)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
                 raise
         sync(path.parent)
         sync(path.parent.parent)
 
+    def sweep(self) -> None:
+        """Removes what dead processes left: leases, attempts, checkpoints of complete stages, copies of encoders."""
+        attempts = list((self.root / "work").iterdir())  # read before the leases: a lease is older than its attempt
+        lease.sweep(self.root / "leases")
+        lease.sweep(self.root / "runs")
+        live = self.running()
+        owned = {holder.attempt for holder in live}
+        for attempt in attempts if "" not in owned else ():  # a network file system may show a lease before its content
+            if lease.ATTEMPT.fullmatch(name := attempt.name.rpartition("-")[2]) and name not in owned:
+                self._delete_folder(attempt)
+        busy = {holder.key for holder in live}
+        for folder in (self.root / "checkpoints").glob("*"):
+            if folder.name not in busy and (self.folder(folder.name) / MANIFEST).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+        now = lease.clock(self.root / "leases")
+        for part in self.encoders.glob("*.part"):
+            with suppress(FileNotFoundError):  # another process sweeps, too
+                if part.stat().st_mtime < now - COPY_TIMEOUT:
+                    shutil.rmtree(part, ignore_errors=True)
 
-def _there(path: Path) -> bool:
+
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise unreadable(error) from error
+        raise unreadable_error(error) from error
 
 
-def damaged(path: Path) -> str:
-    """What is wrong with a stage's folder; empty when every file is as its manifest says.
-
-    Raises BenchError (exit 3) where a file cannot be read, which says nothing about what it holds.
-    """
+def find_damage(path: Path) -> str:
+    """Describes the damage in a stage's folder; empty if every file has the hash in its manifest. Raises BenchError
+    (exit 3) if a file cannot be read, which is not damage."""
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
         for name, entry in files.items():
             if sha256(path / name) != entry["sha256"]:
-                return f"{name} has another hash than the manifest says"
+                return f"the hash of {name} differs from the manifest"
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
         return repr(error)
     except OSError as error:
-        raise unreadable(error) from error
+        raise unreadable_error(error) from error
     return ""
 
 
-def unreadable(error: OSError) -> BenchError:
-    """What a file that cannot be read says."""
-    return BenchError(f"{error.filename or 'a file in the store'} cannot be read ({error.strerror}); nothing is "
-                      "removed: see to the disk, or to who may read there, and give the same command again",
-                      ENVIRONMENT)
+def unreadable_error(error: OSError) -> BenchError:
+    """The error (exit 3) for a file that cannot be read."""
+    return BenchError(f"{error.filename or 'a file in the store'} cannot be read ({error.strerror}); nothing was "
+                      "removed; check the disk and its permissions, then repeat the command", ENVIRONMENT)

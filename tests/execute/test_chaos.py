@@ -39,7 +39,7 @@ def start(folder: Path, name: str, workers: int = 3, life: float = 600.0, log: s
     (folder / name).mkdir(exist_ok=True)
     with (folder / name / log).open("a") as file:
         return subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                env=os.environ | {lease.LIFE: str(life)})
+                                env=os.environ | {lease.LIFETIME: str(life)})
 
 
 def workers(process: subprocess.Popen) -> list[int]:

@@ -1,4 +1,4 @@
-"""What engines are asked for, and what a job does, without a cluster; tests/execute/test_slurm.py and test_ray.py have one."""
+"""Settings of engines and the jobs of Slurm, without a cluster; test_slurm.py and test_ray.py start one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_file_asks_for_all_stages_and_for_one_kind_and_the_last_word_counts(tm
     ("[paint]\ngpus = 1", "no setting 'paint'"),
     ("[score]\ngpu = 1", "no setting 'gpu'"),
     ("score = 1", "no setting 'score'"),
-    ("gpus = ", "no TOML"),
+    ("gpus = ", "not valid TOML"),
 ])
 def test_a_file_that_asks_for_what_there_is_not_is_refused_with_what_there_is(tmp_path, text, why):
     file = tmp_path / "slurm.toml"
@@ -168,7 +168,7 @@ def test_a_job_ends_as_its_process_did_unless_that_was_only_stopped(tmp_path, mo
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """A Slurm that nobody asks: what it would run is noted in `ran`."""
-    monkeypatch.setattr(slurm, "examine", lambda: None)
+    monkeypatch.setattr(slurm, "read_partitions", lambda: None)
     engine = slurm.Slurm(Store(tmp_path / "s"), [])
     (engine._store.root / "requests").mkdir()
     engine.ran = []
@@ -179,23 +179,23 @@ def engine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("noted", ["", "5", "9"])
 def test_a_job_that_is_queued_already_is_taken_over_also_where_its_number_was_not_noted(engine, noted):
     stage = stages()["score"]
-    name = engine._name(stage)
+    name = engine._job_name(stage)
     engine._queue = {"5": ("FAILED", "", name), "7": ("PENDING", slurm.NEVER, name), "8": ("PENDING", "", "other"),
                      "9": ("PENDING", "", name)}
     if noted:
         slurm._job_file(engine._store, stage).write_text(json.dumps({"engine": "slurm", "job": noted}))
     engine.submit(stage, [])
-    assert (engine._open[stage].job, engine._open[stage].own) == ("9", False)
+    assert (engine._open[stage].job, engine._open[stage].is_own) == ("9", False)
     engine.__exit__(None, None, None)
     assert engine.ran == []  # it is another run's
 
 
 def test_of_what_is_given_up_own_jobs_that_have_not_begun_are_cancelled(engine):
     first, second, third = (stages()[name] for name in ("trials", "generate", "score"))
-    engine._open = {second: slurm.Handed("3", (first,)), third: slurm.Handed("4", (first,), own=False)}
+    engine._open = {second: slurm.Submitted("3", (first,)), third: slurm.Submitted("4", (first,), is_own=False)}
     engine._lost = {first: BenchError("Slurm takes no job for it")}
     for stage in (second, third):
-        assert engine._judge(stage, engine._open[stage], set()).what == "failed"
+        assert engine._final_event(stage, engine._open[stage], set()).what == "failed"
     assert engine.ran == [["scancel", "3"]]
     engine.__exit__(None, None, None)
     assert engine.ran[1:] == [["scancel", "--state=PENDING", "3"]]
@@ -204,7 +204,7 @@ def test_of_what_is_given_up_own_jobs_that_have_not_begun_are_cancelled(engine):
 def test_a_job_that_is_held_is_said_once(engine):
     engine._queue = {"3": ("PENDING", "JobHeldUser", "bench")}
     with pytest.warns(UserWarning, match="job 3 is held .JobHeldUser.*scontrol release 3") as caught:
-        assert [engine._alive("3") for _ in range(2)] == [True, True]
+        assert [engine._is_queued("3") for _ in range(2)] == [True, True]
     assert len(caught) == 1
 
 
@@ -213,9 +213,7 @@ def test_a_worker_has_a_third_of_the_notice_to_put_away(tmp_path):
     assert slurm.Job(["true"], str(tmp_path), "ab").grace == slurm.NOTICE / 3
     job = slurm.Job(["sh", "-c", "trap '' TERM; sleep 60"], str(tmp_path), "ab", grace=0.2)
     threading.Timer(0.5, lambda: job._worker and job.checkpoint()).start()
-    began = time.monotonic()
-    assert job._run() == -signal.SIGKILL
-    assert time.monotonic() - began < 20
+    assert job._run() == -signal.SIGKILL  # it did not sleep to its end
 
 
 def test_a_job_that_a_signal_ended_is_no_dead_one_while_it_may_be_on_its_way_back_into_the_queue(engine, monkeypatch):
@@ -223,15 +221,15 @@ def test_a_job_that_a_signal_ended_is_no_dead_one_while_it_may_be_on_its_way_bac
     monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(slurm, "_exit_code", lambda job: 143)
     engine._queue = {"3": ("CANCELLED", "", "bench")}
-    handed = slurm.Handed("3", ())
-    assert engine._judge(stage, handed, set()) is None
+    submitted = slurm.Submitted("3", ())
+    assert engine._final_event(stage, submitted, set()) is None
     now[0] += slurm.REQUEUED - 1
-    assert engine._judge(stage, handed, set()) is None
+    assert engine._final_event(stage, submitted, set()) is None
     engine._queue = {"3": ("PENDING", "BeginTime", "bench")}
-    assert engine._judge(stage, handed, set()) is None
-    assert handed.gone is None
+    assert engine._final_event(stage, submitted, set()) is None
+    assert submitted.gone is None
     engine._queue = {"3": ("FAILED", "", "bench")}
     for _ in range(2):
-        said = engine._judge(stage, handed, set())
+        event = engine._final_event(stage, submitted, set())
         now[0] += slurm.REQUEUED + 1
-    assert (said.what, said.begun) == ("died", True)
+    assert (event.what, event.has_begun) == ("died", True)

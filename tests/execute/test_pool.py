@@ -40,12 +40,12 @@ def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_wor
         pool._processes[0].join()
         pool.submit(TRIALS)
         assert hear(pool, *LAST).what == "done"
-        assert store.sound(TRIALS)
+        assert store.is_intact(TRIALS)
         pool.submit(Trials(MICRO.world, (1, 2, 3), MICRO.band))
         hear(pool, "started")
         pool._processes[0].kill()
         event = hear(pool, *LAST)
-        assert (event.what, event.begun) == ("died", True)
+        assert (event.what, event.has_begun) == ("died", True)
         assert "its worker process died (signal 9" in str(event.error)
         assert pool.idle == 1
         pool.submit(Trials(MICRO.world, (1,), MICRO.band))
@@ -58,10 +58,10 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
     with Pool(1, micro.root, "cpu") as pool:
         pool.submit(stage)
         hear(pool, "progress")
-        assert micro.held(stage).pid == pool._processes[0].pid
+        assert micro.holder(stage).pid == pool._processes[0].pid
         for number in (signal.SIGHUP, signal.SIGTERM):  # as a whole group is told; the pool says it once more
             os.kill(pool._processes[0].pid, number)
-    step, _ = loop.read(micro.checkpoints(stage), micro.key(stage))
+    step, _ = loop.read(micro.checkpoints(stage), stage.key)
     assert 0 < step < 120
     assert micro.running() == []
     assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []
@@ -89,8 +89,8 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
         pool.submit(stage)
         hear(pool, "progress")
         os.kill(pool._processes[0].pid, signal.SIGSTOP)
-        stalled, end = micro.held(stage), time.monotonic() + 60
-        while micro.held(stage) and time.monotonic() < end:
+        stalled, end = micro.holder(stage), time.monotonic() + 60
+        while micro.holder(stage) and time.monotonic() < end:
             time.sleep(0.1)
         seen = []
 
@@ -99,12 +99,12 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
                 kept = os.listdir(micro.checkpoints(stage))
                 os.kill(pool._processes[0].pid, signal.SIGCONT)
                 word = hear(pool, *LAST)
-                seen.append((word.what, micro.held(stage).attempt != stalled.attempt,
+                seen.append((word.what, micro.holder(stage).attempt != stalled.attempt,
                              os.listdir(micro.checkpoints(stage)) == kept, len(kept)))
 
         path = build.build(stage, micro, progress=progress)
         assert seen == [("held", True, True, 2)]  # the state, and what it is built from
     assert sorted(Store(micro.root).manifest(stage)["files"]) == sorted(
         file.name for file in path.iterdir() if file.name != "MANIFEST.json")
-    assert Store(micro.root).sound(stage)
+    assert Store(micro.root).is_intact(stage)
     assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []

@@ -22,14 +22,14 @@ from rich.console import Console
 from bench import FULL
 from bench.cost import forecast
 from bench.execute import progress
-from bench.execute.progress import At, Display, spell
+from bench.execute.progress import Display, StageProgress, format_seconds, rate
 from bench.experiment import graph
 from bench.experiment.scale import MICRO
 from bench.setup import rows as rows_
 
 ROWS = rows_.rows([replace(FULL, name=name, mask_ratio=ratio) for name, ratio in (("Full", 0.75), ("5", 0.25))],
                  MICRO, [0, 1])
-TODO = graph.stages(stage for row in ROWS for stage in graph.shown(row))
+TODO = graph.stages(stage for row in ROWS for stage in graph.report_stages(row))
 NAMES = {stage: f"{stage.kind} (Full, seed 0)" for stage in TODO}
 
 
@@ -88,7 +88,7 @@ def test_a_picture_with_room_lists_every_row_with_its_state_and_the_running_stag
 def test_of_many_rows_those_that_run_or_failed_are_listed_and_the_rest_counted():
     rows = [row for row in rows_.rows([replace(FULL, name="row")], MICRO, range(40)) if not row.beside]
     rows = [replace(row, variant=f"row {row.seed}") for row in rows]
-    todo = graph.stages(stage for row in rows for stage in graph.shown(row))
+    todo = graph.stages(stage for row in rows for stage in graph.report_stages(row))
     display = Display(terminal(80, 24), 2)
     with display.showing(todo, {}, rows):
         running = next(row.stage.pictures.model.start for row in rows if row.variant == "row 7")
@@ -125,15 +125,15 @@ def test_the_time_left_is_the_forecast_corrected_by_what_was_seen(monkeypatch):
 
 
 def test_a_rate_is_of_the_last_minute_and_begins_anew_with_another_pass():
-    at = At("it", 1.0)
-    at.hear(0.0, 1, 1000, 0.5)
-    assert at.rate is None
+    stage = StageProgress("it", 1.0)
+    stage.report(0.0, 1, 1000, 0.5)
+    assert rate(stage.reports) is None
     for second in range(1, 200):
-        at.hear(float(second), second * (1 if second < 100 else 3), 1000, None)
-    assert at.rate == pytest.approx(3, rel=0.02)
-    assert at.loss == 0.5
-    at.hear(200.0, 1, 1000, None)
-    assert at.rate is None
+        stage.report(float(second), second * (1 if second < 100 else 3), 1000, None)
+    assert rate(stage.reports) == pytest.approx(3, rel=0.02)
+    assert stage.loss == 0.5
+    stage.report(200.0, 1, 1000, None)
+    assert rate(stage.reports) is None
 
 
 def test_without_a_terminal_there_are_plain_lines_alone():
@@ -154,7 +154,7 @@ def test_without_a_terminal_there_are_plain_lines_alone():
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (89, "89 s"), (600, "10 min"), (11100, "3 h 05"),
                                                (187200, "2 d 4 h")])
 def test_times_are_spelled_for_people(seconds, text):
-    assert spell(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_on_a_terminal_a_run_shows_its_rows_and_ctrl_c_gives_the_cursor_back(tmp_path):
@@ -183,4 +183,4 @@ def test_on_a_terminal_a_run_shows_its_rows_and_ctrl_c_gives_the_cursor_back(tmp
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
     assert re.search(r"^Full .*0 +waiting|^Full .*0 +trials|^Full .*0 +corpus", shown, re.M)
-    assert "interrupted; what is complete is kept" in shown
+    assert "interrupted; complete stages are kept" in shown

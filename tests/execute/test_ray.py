@@ -1,4 +1,4 @@
-"""`bench run --on ray` on a Ray of this machine's own, its token on."""
+"""`bench run --on ray` with a Ray that the test starts on this machine, with a token."""
 
 from __future__ import annotations
 
@@ -99,4 +99,4 @@ def test_a_stranger_is_not_let_in(cluster, files, monkeypatch):
 
 def test_what_the_whole_of_ray_cannot_give_is_refused_and_does_not_wait(cluster, files):
     code, error = said(command(files, "s", "--on", "ray", "--ray", f"address={cluster}", "--ray", "gpus=8"))
-    assert (code, "it asks for 8 GPU and the whole of Ray has 2" in error) == (1, True), error
+    assert (code, "it requests 8 GPU, but the whole of Ray has 2" in error) == (1, True), error

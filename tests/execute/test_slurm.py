@@ -128,7 +128,7 @@ def test_jobs_that_are_pre_empted_and_killed_give_the_same_table_as_a_run_withou
             begin_soon()
             assert any("is preempted" in (store / "slurm" / f"{job}_0_log.out").read_text() for job in again)
 
-            for what in (("bench.execute.worker", store), ("submitit.core._submit", store / "slurm")):  # of a stage, of a job
+            for what in (("bench.execute.worker", store), ("submitit.core._submit", store / "slurm")):  # a stage, a job
                 victim = until(lambda what=what: processes(*what))[0]
                 job = victim.environ()["SLURM_JOB_ID"]
                 victim.kill()
@@ -147,7 +147,7 @@ def test_jobs_that_are_pre_empted_and_killed_give_the_same_table_as_a_run_withou
 
 def test_what_can_never_begin_is_a_failed_row_with_its_cause_and_the_others_go_on(cluster, here, tmp_path, capsys,
                                                                                    monkeypatch):
-    monkeypatch.setattr("bench.execute.engines.slurm.ASK", 1.0)
+    monkeypatch.setattr("bench.execute.engines.slurm.POLL", 1.0)
     (tmp_path / "broken.py").write_text(BROKEN)
     own = ["--store", str(here / "store"), "--results", str(tmp_path / "results")]
 
@@ -173,7 +173,7 @@ def test_what_can_never_begin_is_a_failed_row_with_its_cause_and_the_others_go_o
 
 
 def test_a_training_that_takes_longer_than_its_jobs_goes_on_in_the_next_one(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.execute.engines.slurm.ASK", 1.0)
+    monkeypatch.setattr("bench.execute.engines.slurm.POLL", 1.0)
     store = Store(tmp_path / "store")
     planned = graph.stages(row.stage for row in rows_.rows(load("mask_ratio").variants, TINY, [0]))
     training = max((stage for stage in planned if stage.kind == "pretrain"), key=forecast.seconds)

@@ -1,4 +1,4 @@
-"""Trackers: what a run's stages say goes there, and nowhere unless asked."""
+"""Trackers: the progress of a run's stages goes there, and nowhere unless asked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ FIRST, SECOND = (stage for stage in graph.stages([ROWS[0].stage]) if stage.kind 
 def tracked(name, folder):
     """A run of two stages at once, as `bench run` tells it."""
     tracker = trackers.Tracker(name, folder, "table2-micro", ROWS)
-    for stage in (FIRST, SECOND):
-        tracker.started(stage)
     for step in range(1, 6):
         for stage in (FIRST, SECOND):
             tracker.advanced(stage, step * 10, 100, {"loss": 1 / step})
@@ -38,7 +36,7 @@ def test_a_tracker_whose_package_is_absent_is_refused_before_anything_is_built(n
     assert main(["run", "--ablation", "mask_ratio", "--scale", "micro", "--track", name,
                  "--store", str(tmp_path / "s")]) == ENVIRONMENT
     captured = capsys.readouterr()
-    assert captured.err == (f'bench: --track {name} needs a package that is not here: '
+    assert captured.err == (f'bench: --track {name} needs a package that is not installed: '
                             f'pip install "eeg2image-bench[{name}]"\n')
     assert captured.out == ""
     assert not (tmp_path / "s").exists()
@@ -50,7 +48,8 @@ def test_a_tracker_that_fails_is_given_up_and_the_run_goes_on(tmp_path, monkeypa
 
     monkeypatch.setattr(trackers, "check", lambda name: None)
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", broken)
-    with pytest.warns(UserWarning, match="tensorboard is given up for this run: OSError: no such place") as warned:
+    message = "tensorboard failed and is switched off for this run: OSError: no such place"
+    with pytest.warns(UserWarning, match=message) as warned:
         tracked("tensorboard", tmp_path)
     assert len(warned) == 1
 

@@ -17,7 +17,7 @@ from bench import FULL, systems
 from bench.errors import BenchError
 from bench.execute import worker
 from bench.execute.executor import Event
-from bench.execute.requests import write_request
+from bench.execute.worker import write_request
 from bench.experiment import graph
 from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
@@ -59,7 +59,7 @@ def test_a_process_builds_a_stage_from_its_request_and_a_second_one_finds_it_don
                               stdout=subprocess.PIPE) as process:
             assert process.stdout.read() == f"trials {trials.key} is complete\n"
             assert process.wait(200) == 0
-    assert store.sound(trials)
+    assert store.is_intact(trials)
     assert not list((store.root / "work").iterdir())
 
 
@@ -68,20 +68,20 @@ def test_a_worker_whose_inputs_are_not_there_says_which_and_keeps_its_word(tmp_p
     write_request(store, score)
     assert work(store, score) == 2
     said = capsys.readouterr().err
-    assert said.startswith("bench: score is built from generate ")
+    assert said.startswith("bench: score needs generate ")
     assert said.count("\n") == 1
-    noted = worker.noted(store, score.key)
+    noted = worker.read_failure(store, score.key)
     assert f"bench: {noted}\n" == said
     assert noted.exit_code == 2
-    worker.note(store, score.key, None)
-    assert worker.noted(store, score.key) is None
+    worker.write_failure(store, score.key, None)
+    assert worker.read_failure(store, score.key) is None
 
 
 @pytest.mark.parametrize(("change", "code", "why"), [
-    (lambda store, stage: write_request(store, stage).unlink(), 2, "no request"),
+    (lambda store, stage: write_request(store, stage).unlink(), 2, "no readable request"),
     (lambda store, stage: write_request(store, stage).write_text("{}"), 2, "cannot be read"),
-    (lambda store, stage: write_request(store, stage).write_text(write_request(store, replace(stage, split="block")).read_text()), 2,
-     "another stage"),
+    (lambda store, stage: write_request(store, stage).write_text(
+        write_request(store, replace(stage, split="block")).read_text()), 2, "another stage"),
 ])
 def test_a_request_that_is_not_there_or_not_its_own_is_refused(tmp_path, here, capsys, change, code, why):
     store, trials = Store(tmp_path / "s"), stages()["trials"]
@@ -109,7 +109,7 @@ def test_a_stage_that_breaks_leaves_its_traceback_and_its_reason(tmp_path, here,
     monkeypatch.setattr("bench.execute.build.build", broken)
     assert work(store, trials) == 1
     assert "Traceback" in capsys.readouterr().err
-    assert str(worker.noted(store, trials.key)) == "ZeroDivisionError: of nothing"
+    assert str(worker.read_failure(store, trials.key)) == "ZeroDivisionError: of nothing"
 
 
 def longer(store):
@@ -135,7 +135,7 @@ def test_a_stage_that_the_engine_stops_is_put_away_and_goes_on_from_its_last_che
     assert process.exitcode == 75
     assert not micro.has(stage)
     assert not list((micro.root / "work").iterdir())
-    assert worker.noted(micro, stage.key) is None
+    assert worker.read_failure(micro, stage.key) is None
     process = fork.Process(target=lambda: os._exit(work(micro, stage)))
     process.start()
     process.join(200)
@@ -162,8 +162,8 @@ def test_a_note_about_a_full_disk_is_not_tried(tmp_path, monkeypatch):
     store = Store(tmp_path / "s")
     (store.root / "requests").mkdir()
     monkeypatch.setattr(Store, "full", lambda self, error=None: True)
-    worker.note(store, "ab", BenchError("no room"))
-    assert worker.noted(store, "ab") is None
+    worker.write_failure(store, "ab", BenchError("no room"))
+    assert worker.read_failure(store, "ab") is None
 
 
 def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_path):
@@ -171,11 +171,11 @@ def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_
     dead = Journal(store.root, stage)
     dead.start("a" * 16)
     dead.progress(9, 10, loss=0.1)
-    assert worker.progress(store, stage) is None  # nobody builds it
-    with lease.taken(store.root / "leases", stage.key, "pretrain") as claim:
-        assert worker.progress(store, stage) == Event(stage, "started")  # what stands there is another attempt's
+    assert worker.read_progress(store, stage) is None  # nobody builds it
+    with lease.acquire(store.root / "leases", stage.key, "pretrain") as claim:
+        assert worker.read_progress(store, stage) == Event(stage, "started")  # the last line is another attempt's
         journal = Journal(store.root, stage)
         journal.start(claim.attempt)
-        assert worker.progress(store, stage) == Event(stage, "started")
+        assert worker.read_progress(store, stage) == Event(stage, "started")
         journal.progress(1, 10, loss=0.5)
-        assert worker.progress(store, stage) == Event(stage, "progress", 1, 10, {"loss": 0.5})
+        assert worker.read_progress(store, stage) == Event(stage, "progress", 1, 10, {"loss": 0.5})

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: one clear line, nothing lost, and the same command goes on."""
+"""Full and read-only disks: one clear line, nothing lost, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from test_gc import KEPT, chain, fill
 
 from bench.cli import main
 from bench.errors import RESUMABLE, BenchError
-from bench.files import mapped
+from bench.files import create_npy
 from bench.scoring import schema
 from bench.store.store import Store
 from bench.tables import results
@@ -63,15 +63,14 @@ def test_a_store_that_can_only_be_read_is_read_and_building_in_it_ends_with_exit
     capsys.readouterr()
     assert main(["run", "--ablation", "mask_ratio", "--scale", "micro", "--store", str(store.root)]) == 3
     assert capsys.readouterr().err.splitlines() == [
-        f"bench: store {store.root}: a folder that can be written is needed (Read-only file system); give another "
-        "with --store DIR"]
+        f"bench: store {store.root} is not writable (Read-only file system); choose another folder with --store DIR"]
 
 
 def test_a_mapped_file_that_does_not_fit_is_an_error_before_anything_is_written_into_it(disk):
     folder = disk("disk", "size=1m")
     with pytest.raises(OSError, match="No space left"):
-        mapped(folder / "pictures.npy", np.uint8, (3 << 20,))
-    array = mapped(folder / "little.npy", np.uint8, (1 << 10,))
+        create_npy(folder / "pictures.npy", np.uint8, (3 << 20,))
+    array = create_npy(folder / "little.npy", np.uint8, (1 << 10,))
     array[:] = 7
     array.flush()
     assert (np.load(folder / "little.npy") == 7).all()
@@ -81,9 +80,10 @@ def test_a_stage_that_fills_the_disk_ends_with_exit_code_75_leaves_nothing_and_i
     store, stage = Store(disk("disk", "size=1m")), KEPT.must.grape
 
     def large(out):
-        mapped(out / "large.npy", np.uint8, (2 << 20,))
+        create_npy(out / "large.npy", np.uint8, (2 << 20,))
 
-    with pytest.raises(BenchError, match="no room left on the disk of .*give the same command again") as caught:
+    message = "no space left on the disk of .*free space and run the command again"
+    with pytest.raises(BenchError, match=message) as caught:
         store.build(stage, large)
     assert caught.value.exit_code == RESUMABLE
     for part in ("work", "leases"):
@@ -148,10 +148,10 @@ def test_a_run_on_disks_that_fill_goes_on_when_room_is_made_and_ends_with_the_sa
             break
         assert code == 75, ended
         assert len(err) == 1, ended
-        assert "no room left on the disk" in err[0] or "the disk is full" in err[0]
+        assert "no space left on the disk" in err[0] or "the disk is full" in err[0]
     assert ended[-1][2] == 0, ended
     said = " ".join(err[0] for *_, err in ended[:-1])
-    assert "no room left on the disk" in said
+    assert "no space left on the disk" in said
     assert "the disk is full" in said
     for name in ("two.csv", "two.items.csv.gz"):
         assert (there / "r/micro" / name).read_bytes() == (tmp_path / "whole_r/micro" / name).read_bytes()

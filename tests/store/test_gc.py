@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from bench.cli import main
-from bench.execute import requests
+from bench.execute import worker
 from bench.experiment.key import Stage
 from bench.files import sha256
 from bench.store import gc, lease
@@ -101,7 +101,7 @@ def test_a_stage_with_checkpoints_keeps_what_it_is_built_from(store):
 
 
 def test_nothing_is_removed_while_a_run_is_at_work(store, capsys):
-    with lease.taken(store.root / "leases", Wine(LOOSE.must, 3).key, "wine"):
+    with lease.acquire(store.root / "leases", Wine(LOOSE.must, 3).key, "wine"):
         assert main(["gc", "--delete"]) == 2
     assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
     assert len(there(store)) == 6
@@ -170,7 +170,7 @@ def test_verifying_names_what_is_damaged_and_removes_it_when_asked(store, capsys
     (store.path(LOOSE) / "MANIFEST.json").unlink()
     assert main(["store", "verify"]) == 1
     said = capsys.readouterr().out
-    assert f"{KEPT.key[:16]}  wine: note.txt has another hash than the manifest says" in said
+    assert f"{KEPT.key[:16]}  wine: the hash of note.txt differs from the manifest" in said
     assert f"{LOOSE.key[:16]}  damaged: FileNotFoundError" in said
     assert "6 stages read, 2 damaged" in said
     assert main(["store", "verify", "--delete-damaged"]) == 1
@@ -200,7 +200,7 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
     never, running = Wine(LOOSE.must, 4), Wine(LOOSE.must, 5)
     files = {}
     for number, stage in enumerate((KEPT, never, running)):
-        files[stage] = [requests.write_request(store, stage), store.root / "slurm" / f"{number}_submitted.pkl"]
+        files[stage] = [worker.write_request(store, stage), store.root / "slurm" / f"{number}_submitted.pkl"]
         files[stage][1].parent.mkdir(exist_ok=True)
         files[stage][1].touch()
         if stage is not never:  # of that one only a request was written
@@ -230,7 +230,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_is_verified(store, capsys, 
     assert main(["store", "verify", "--delete-damaged"]) == 3
     said = capsys.readouterr().out
     assert "note.txt cannot be read (Permission denied)" in said
-    assert "another hash than the manifest says, removed" in said
+    assert "the hash of note.txt differs from the manifest, removed" in said
     assert "6 stages read, 1 damaged, 1 could not be read" in said
     assert store.has(KEPT)
     assert not store.has(LOOSE)
@@ -238,7 +238,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_is_verified(store, capsys, 
 
 def test_what_is_being_built_again_is_not_said_to_be_removed(store, capsys):
     (store.path(LOOSE) / "note.txt").write_text("b")
-    with lease.taken(store.root / "leases", LOOSE.key, "wine"):
+    with lease.acquire(store.root / "leases", LOOSE.key, "wine"):
         assert main(["store", "verify", "--delete-damaged"]) == 1
     assert ", removed" not in capsys.readouterr().out
     assert store.has(LOOSE)

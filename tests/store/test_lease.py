@@ -23,9 +23,9 @@ offset = float(sys.argv[3])
 true = time.time
 time.time = lambda: true() + offset
 from pathlib import Path
-from bench import lease
+from bench.store import lease
 try:
-    with lease.taken(Path(sys.argv[1]), sys.argv[2], "note") as claim:
+    with lease.acquire(Path(sys.argv[1]), sys.argv[2], "note") as claim:
         print("taken", flush=True)
         sys.stdin.readline()
         claim.check()
@@ -60,6 +60,12 @@ def other(folder):
         process.communicate()
 
 
+def stop(process):
+    """Stops a process, and waits until it is stopped."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -67,15 +73,15 @@ def names(folder):
 def test_a_stage_that_another_process_builds_is_refused_at_once_and_free_when_that_one_is_done(folder, other):
     process, said = other()
     assert said == ["taken"]
-    with pytest.raises(lease.Held, match=f"note abababababab: another has it: process {process.pid} on ") as caught, \
-            lease.taken(folder, KEY, "note"):
+    with pytest.raises(lease.Held, match=f"note abababababab is being built by process {process.pid} on ") as caught, \
+            lease.acquire(folder, KEY, "note"):
         pass
     assert caught.value.exit_code == 75
     held, = lease.running(folder)
     assert (held.key, held.stage, held.pid) == (KEY, "note", process.pid)
     assert process.communicate("\n")[0] == "kept\n"
     assert names(folder) == []
-    with lease.taken(folder, KEY, "note"):
+    with lease.acquire(folder, KEY, "note"):
         assert names(folder) == [KEY]
     assert names(folder) == []
 
@@ -83,29 +89,27 @@ def test_a_stage_that_another_process_builds_is_refused_at_once_and_free_when_th
 def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once_also_before_it_is_buried(folder, other):
     process, _ = other()
     process.kill()
-    while lease._started(process.pid) != -1:  # a zombie: nobody has waited for it
+    while lease._start_tick(process.pid) != -1:  # a zombie: nobody has waited for it
         time.sleep(0.01)
     assert lease.running(folder) == []
-    with lease.taken(folder, KEY, "note") as claim:
+    with lease.acquire(folder, KEY, "note") as claim:
         claim.check()
     assert names(folder) == []
 
 
 def test_a_number_that_now_belongs_to_another_process_is_no_sign_of_life(folder, other, monkeypatch):
     other()
-    monkeypatch.setattr(lease, "_started", lambda pid: 7)
+    monkeypatch.setattr(lease, "_start_tick", lambda pid: 7)
     assert lease.running(folder) == []
 
 
-def test_who_was_stopped_for_longer_than_a_lease_lives_has_lost_it(folder, other, monkeypatch):
-    monkeypatch.setenv(lease.LIFE, "1")
+def test_who_was_stopped_for_longer_than_a_lease_lives_has_lost_it(folder, other):
     process, _ = other()
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(0.5)
+    stop(process)
     assert len(lease.running(folder)) == 1
-    time.sleep(0.8)
+    os.utime(folder / KEY, (0, 0))  # as if it had been stopped for long
     assert lease.running(folder) == []
-    with lease.taken(folder, KEY, "note") as claim:
+    with lease.acquire(folder, KEY, "note") as claim:
         process.send_signal(signal.SIGCONT)
         assert process.communicate("\n")[0] == f"lost {os.getpid()}\n"
         claim.check()
@@ -114,21 +118,28 @@ def test_who_was_stopped_for_longer_than_a_lease_lives_has_lost_it(folder, other
 
 
 def test_a_process_that_lives_keeps_its_lease_for_longer_than_that(folder, other, monkeypatch):
-    monkeypatch.setenv(lease.LIFE, "0.5")
+    monkeypatch.setenv(lease.LIFETIME, "10")  # a heartbeat each second
     process, _ = other()
-    time.sleep(1.2)
-    assert len(lease.running(folder)) == 1
+    for _ in range(2):
+        stop(process)
+        os.utime(folder / KEY, (0, 0))
+        assert lease.running(folder) == []
+        process.send_signal(signal.SIGCONT)
+        end = time.monotonic() + 60
+        while not lease.running(folder) and time.monotonic() < end:  # until the next heartbeat
+            time.sleep(0.05)
+        assert len(lease.running(folder)) == 1
     assert process.communicate("\n")[0] == "kept\n"
 
 
 @pytest.mark.parametrize("offset", [-3600.0, 3600.0])
 def test_a_host_whose_clock_is_an_hour_off_neither_steals_nor_loses_a_lease(folder, other, offset, monkeypatch):
-    monkeypatch.setenv(lease.LIFE, "60")
-    with lease.taken(folder, KEY, "note"):
+    monkeypatch.setenv(lease.LIFETIME, "60")
+    with lease.acquire(folder, KEY, "note"):
         assert other(offset)[1] == ["held", str(os.getpid())]
     process, said = other(offset)
     assert said == ["taken"]
-    with pytest.raises(lease.Held), lease.taken(folder, KEY, "note"):
+    with pytest.raises(lease.Held), lease.acquire(folder, KEY, "note"):
         pass
     assert process.communicate("\n")[0] == "kept\n"
 
@@ -136,7 +147,7 @@ def test_a_host_whose_clock_is_an_hour_off_neither_steals_nor_loses_a_lease(fold
 def _try(folder, barrier, wins):
     barrier.wait()
     try:
-        with lease.taken(folder, KEY, "note") as claim:
+        with lease.acquire(folder, KEY, "note") as claim:
             time.sleep(0.05)
             claim.check()
             wins.put(1)
@@ -171,7 +182,7 @@ def test_a_lease_that_changed_hands_while_it_was_being_taken_away_is_put_back(fo
 
     monkeypatch.setattr(os, "rename", late)
     lease._remove(path, "0123456789abcdef")
-    assert lease._attempt(path) == "fedcba9876543210"
+    assert lease._read_attempt(path) == "fedcba9876543210"
     assert names(folder) == [KEY]
 
 
@@ -181,18 +192,18 @@ def test_a_signal_that_comes_as_a_lease_s_file_is_made_leaves_none(folder, monke
         raise Stopped
 
     monkeypatch.setattr("bench.store.lease.os.open", told)
-    with pytest.raises(Stopped), lease.taken(folder, "k", "stage"):
+    with pytest.raises(Stopped), lease.acquire(folder, "k", "stage"):
         pass
     assert list(folder.iterdir()) == []
 
 
 def test_a_lease_that_says_nothing_holds_until_its_life_is_over(folder, monkeypatch):
-    monkeypatch.setenv(lease.LIFE, "30")
+    monkeypatch.setenv(lease.LIFETIME, "30")
     (folder / KEY).write_text("")
-    with pytest.raises(lease.Held), lease.taken(folder, KEY, "note"):
+    with pytest.raises(lease.Held), lease.acquire(folder, KEY, "note"):
         pass
     os.utime(folder / KEY, (time.time() - 40,) * 2)
-    with lease.taken(folder, KEY, "note"):
+    with lease.acquire(folder, KEY, "note"):
         pass
 
 
@@ -216,7 +227,7 @@ def test_what_says_who_holds_a_stage_survives_the_way_between_processes():
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
 def test_a_life_that_is_no_number_of_seconds_is_refused(monkeypatch, text):
-    monkeypatch.setenv(lease.LIFE, text)
-    with pytest.raises(BenchError, match=f"{lease.LIFE}={text}: a number of seconds") as caught:
-        lease.life()
+    monkeypatch.setenv(lease.LIFETIME, text)
+    with pytest.raises(BenchError, match=f"{lease.LIFETIME}={text}: expected a positive number of seconds") as caught:
+        lease.lifetime()
     assert caught.value.exit_code == 2

@@ -20,7 +20,7 @@ from bench.experiment.stages import Trials
 from bench.store import provenance
 from bench.store.journal import Journal
 from bench.store.store import Store
-from bench.tables.record import used
+from bench.tables.record import sum_resources
 
 ROOT = Path(__file__).parents[2]
 STAGE = Trials(MICRO.world, (1,), MICRO.band)
@@ -78,15 +78,15 @@ def test_the_commit_and_whether_files_differ_from_it_are_those_of_bench_and_not_
 
     def code(place):
         env = {**os.environ, "PYTHONPATH": str(place)}
-        said = subprocess.run([sys.executable, "-P", "-c", "import json; from bench import provenance; "
+        said = subprocess.run([sys.executable, "-P", "-c", "import json; from bench.store import provenance; "
                                "print(json.dumps([provenance.__file__, provenance.code(), provenance.commit()]))"],
                               env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         file, found, commit = json.loads(said)
         assert file.startswith(str(place))
         return found, commit
 
-    for name in ("__init__", "errors", "provenance"):
-        (tmp_path / "bench").mkdir(exist_ok=True)
+    (tmp_path / "bench/store").mkdir(parents=True)
+    for name in ("__init__", "errors", "store/__init__", "store/provenance"):
         text = (ROOT / "bench" / f"{name}.py").read_text() if name != "__init__" else ""
         (tmp_path / "bench" / f"{name}.py").write_text(text)
     git("init")
@@ -114,11 +114,11 @@ def test_the_ids_of_a_cluster_are_noted(monkeypatch):
 
 
 def test_a_rows_memory_and_energy_are_noted_where_all_of_its_stages_have_them(built, tmp_path):
-    assert used(STAGE, built)["peak_rss_gb"] == round(built.manifest(STAGE)["measured"]["peak_rss_bytes"] / 1e9, 3)
-    assert used(STAGE, built)["energy_kwh"] == ""
+    assert sum_resources(STAGE, built)["peak_rss_gb"] == round(built.manifest(STAGE)["measured"]["peak_rss_bytes"] / 1e9, 3)
+    assert sum_resources(STAGE, built)["energy_kwh"] == ""
     older = Store(tmp_path / "older")
     older.build(STAGE, lambda out: None)  # by a version that measured nothing
-    assert set(used(STAGE, older).values()) == {""}
+    assert set(sum_resources(STAGE, older).values()) == {""}
 
 
 def test_energy_is_measured_only_where_it_is_asked_for_and_needs_codecarbon(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 from bench.experiment.key import Stage
 from bench.store.lease import Held, Lost
-from bench.store.store import COPYING, MANIFEST, Store, damaged
+from bench.store.store import COPY_TIMEOUT, MANIFEST, Store, find_damage
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def test_a_stage_that_fails_leaves_nothing_behind(store):
 
     with pytest.raises(ValueError, match="no"):
         store.build(Note("a"), fail)
-    assert not store.sound(Note("a"))
+    assert not store.is_intact(Note("a"))
     assert list((store.root / "work").iterdir()) == []
 
 
@@ -80,8 +80,8 @@ def test_a_file_that_cannot_be_read_is_no_damage(store, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(file))
 
     monkeypatch.setattr("bench.store.store.sha256", denied)
-    with pytest.raises(BenchError, match="note.txt cannot be read .Permission denied.; nothing is removed") as caught:
-        Store(store.root).sound(Note("a"))
+    with pytest.raises(BenchError, match="note.txt cannot be read .Permission denied.; nothing was removed") as caught:
+        Store(store.root).is_intact(Note("a"))
     assert caught.value.exit_code == ENVIRONMENT
     assert (path / "note.txt").read_text() == "a"
 
@@ -89,20 +89,20 @@ def test_a_file_that_cannot_be_read_is_no_damage(store, monkeypatch):
 def test_a_damaged_stage_that_another_has_put_right_meanwhile_stays(store, monkeypatch):
     path = store.build(Note("a"), write(Note("a")))
     (path / "note.txt").write_text("b")
-    again, looked = Store(store.root), []
+    again, checks = Store(store.root), []
 
     def once(folder):
-        said = damaged(folder)
-        if not looked:  # between the first look and the removal another builds it again
+        damage = find_damage(folder)
+        if not checks:  # between the first check and the removal, another process rebuilds it
             (path / "note.txt").write_text("a")
-        looked.append(said)
-        return said
+        checks.append(damage)
+        return damage
 
-    monkeypatch.setattr("bench.store.store.damaged", once)
+    monkeypatch.setattr("bench.store.store.find_damage", once)
     with pytest.warns(UserWarning, match="damaged"):
-        assert not again.sound(Note("a"))
-    assert [bool(said) for said in looked] == [True, False]
-    assert Store(store.root).sound(Note("a"))
+        assert not again.is_intact(Note("a"))
+    assert [bool(damage) for damage in checks] == [True, False]
+    assert Store(store.root).is_intact(Note("a"))
 
 
 def test_a_lease_that_does_not_say_its_attempt_yet_keeps_all_attempts(store):
@@ -141,7 +141,7 @@ def test_who_lost_its_lease_commits_nothing_and_does_not_disturb_the_thief(store
         (out / "note.txt").write_text("thief")
         with pytest.raises(Lost):
             claims[0].check()
-        assert store.held(Note("a")).attempt == out.name.split("-")[1]
+        assert store.holder(Note("a")).attempt == out.name.split("-")[1]
 
     claims = []
 
@@ -167,7 +167,7 @@ def test_an_attempt_whose_folder_was_swept_away_says_that_it_lost_and_no_more(st
 
 
 def test_a_stage_that_another_builds_is_refused_at_once_or_waited_for(store, monkeypatch):
-    monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "1")
+    monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "5")
     other, refused, found = Store(store.root), [], []
 
     def make(out):
@@ -192,7 +192,7 @@ def test_sweeping_removes_a_users_encoder_whose_copy_was_never_finished(store):
     for folder in (young, old, store.encoders / "c"):
         folder.mkdir()
     for folder in (old, store.encoders / "c"):
-        os.utime(folder, (time.time() - 2 * COPYING,) * 2)
+        os.utime(folder, (time.time() - 2 * COPY_TIMEOUT,) * 2)
     store.sweep()
     assert sorted(path.name for path in store.encoders.iterdir()) == [young.name, "c"]
 
@@ -228,7 +228,8 @@ def test_a_key_is_found_by_its_beginning_and_what_is_ambiguous_is_listed(store):
     assert store.manifest_of(keys[3])["key"] == keys[3]
     with pytest.raises(BenchError, match="no stage in .* has a key that begins with 'xyz'"):
         store.resolve("xyz")
-    with pytest.raises(BenchError, match=r"20 stages have a key that begins with '': .* \(note\), .*give more of it"):
+    with pytest.raises(BenchError, match=r"20 stages have a key that begins with '': .* \(note\), .*give more digits "
+                                         "of the key"):
         store.resolve("")
 
 
@@ -236,7 +237,7 @@ def test_a_full_disk_is_said_in_one_line_with_exit_code_75(store):
     def full(out):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(BenchError, match="no room left") as caught:
+    with pytest.raises(BenchError, match="no space left") as caught:
         store.build(Note("a"), full)
     assert caught.value.exit_code == RESUMABLE
     assert list((store.root / "work").iterdir()) == []
@@ -244,7 +245,7 @@ def test_a_full_disk_is_said_in_one_line_with_exit_code_75(store):
 
 def test_a_store_that_is_a_file_is_refused_with_exit_code_3(tmp_path):
     (tmp_path / "store").write_text("")
-    with pytest.raises(BenchError, match="folder that can be written") as caught:
+    with pytest.raises(BenchError, match="is not writable") as caught:
         Store(tmp_path / "store")
     assert caught.value.exit_code == ENVIRONMENT
 
@@ -252,7 +253,7 @@ def test_a_store_that_is_a_file_is_refused_with_exit_code_3(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_a_store_that_cannot_be_written_is_refused_with_exit_code_3(tmp_path):
     (tmp_path / "store").mkdir(mode=0o555)
-    with pytest.raises(BenchError, match="folder that can be written") as caught:
+    with pytest.raises(BenchError, match="is not writable") as caught:
         Store(tmp_path / "store")
     assert caught.value.exit_code == ENVIRONMENT
 

@@ -1,4 +1,4 @@
-"""Where stages are built other than by this machine's own workers, one file for each engine."""
+"""Engines: executors that build stages outside this machine's worker pool, one file each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bench.store.store import Store
 ENGINES = ("slurm", "ray")
 
 
-def chosen(request: Request, store: Store) -> Executor | None:
-    """The engine of a request; None: this machine's own workers. Raises BenchError for what it is asked and does not
-    know, and (exit 3) where it is not to be had."""
+def engine_for(request: Request, store: Store) -> Executor | None:
+    """The engine of a request; None: this machine's workers. Raises BenchError for an invalid setting, and (exit 3) if
+    the engine is not available."""
     if request.engine == "slurm":
         from bench.execute.engines.slurm import Slurm
 
@@ -23,12 +23,12 @@ def chosen(request: Request, store: Store) -> Executor | None:
     return None
 
 
-def found(engine: str) -> str:
-    """What `bench doctor` says of an engine that is there. Raises BenchError (exit 3) where it is not."""
+def describe_engine(engine: str) -> str:
+    """The versions of an engine, for `bench doctor`. Raises BenchError (exit 3) if it is not available."""
     if engine == "slurm":
         from bench.execute.engines import slurm
 
-        return slurm.found()
+        return slurm.describe()
     from bench.execute.engines import ray
 
-    return f"ray {ray.imported().__version__}"
+    return f"ray {ray.import_ray().__version__}"
