@@ -1,4 +1,4 @@
-"""Torch modules and nothing else: no module here knows bench or ablations."""
+"""Torch modules only; nothing here imports bench or ablations."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 
 
 class _TorchaudioOfAnotherMinor:
-    """Lets torchaudio be imported where it was built for another minor version of CUDA than torch.
+    """An import hook: torchaudio built for another minor version of CUDA than torch can be imported.
 
-    braindecode needs torchaudio, and diffusers and transformers import it wherever it is installed; it refuses where
-    the minor versions differ, and then they fail, too. CUDA's minor versions are compatible within a major one, and
-    what braindecode's models call of torchaudio is Python, but for IIR filters, which none has by default. Nothing is
-    imported before its time, a check that passes is left as it is, and another major version is refused in torchaudio's
-    own words.
+    braindecode needs torchaudio, and diffusers and transformers import it if it is installed; it refuses if the minor
+    versions differ, and then they fail. CUDA's minor versions are compatible within a major one, and braindecode's
+    models use only Python parts of torchaudio, except IIR filters, which no model has by default. The hook imports
+    nothing early and keeps a check that passes; for another major version torchaudio's own error is raised.
     """
 
     checks = "torchaudio._extension.utils"  # the module that holds the check (torchaudio 2.0 to 2.11)
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
-        """The spec of the module that checks, which wraps the check once it is executed; None for any other."""
+        """The spec of the module with the check, which is wrapped after execution; None for any other module."""
         spec = importlib.machinery.PathFinder.find_spec(name, path) if name == cls.checks else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
@@ -30,14 +29,14 @@ class _TorchaudioOfAnotherMinor:
             def execute_and_wrap(module: Any) -> None:
                 execute(module)
                 if hasattr(module, "_check_cuda_version"):
-                    module._check_cuda_version = _by_major(module._check_cuda_version)
+                    module._check_cuda_version = _allow_other_minor(module._check_cuda_version)
 
             spec.loader.exec_module = execute_and_wrap
         return spec
 
 
-def _by_major(check: Any) -> Any:
-    """torchaudio's check of CUDA's version, which raises where the major versions differ alone."""
+def _allow_other_minor(check: Any) -> Any:
+    """torchaudio's check of CUDA's version, which then raises only if the major versions differ."""
 
     def checked() -> int | None:
         try:

@@ -1,9 +1,8 @@
-"""An IP-Adapter (Ye et al. 2023): pictures from points of CLIP space, drawn by diffusers' own pipelines.
+"""An IP-Adapter (Ye et al. 2023): diffusers' own pipelines generate images from embeddings in CLIP space.
 
-The adapter is a safetensors file in the layout of the released ones: image_proj.proj and image_proj.norm make four
-tokens of an embedding, ip_adapter.1.to_k_ip, .to_v_ip, ip_adapter.3... are keys and values of these tokens for every
-cross-attention. It is loaded by `load_ip_adapter`; embeddings go in as `ip_adapter_image_embeds`. At scale paper the
-model is SDXL-Turbo, a folder in diffusers' format.
+The adapter is a safetensors file in the layout of the released ones: image_proj.proj and image_proj.norm map an
+embedding to four tokens; ip_adapter.1.to_k_ip, .to_v_ip, ip_adapter.3... are keys and values of these tokens for every
+cross-attention. At scale paper the model is SDXL-Turbo, a folder in diffusers' format.
 """
 
 from __future__ import annotations
@@ -32,16 +31,15 @@ from transformers.utils import logging
 
 from models import frozen
 
-TOKENS = 4  # that an embedding becomes
+TOKENS = 4  # of an embedding
 RELEASED = "ip-adapter_sdxl_vit-h.safetensors"  # the file in a folder of the released adapters
 
 
-class _EachItsOwn:
-    """An embedding for each row of a batch. diffusers 0.42 repeats all of them for every row, as if they were of one
-    picture that the rows share, and attends to the lot of them."""
+class _RowEmbeddings:
+    """One embedding for each row of a batch. diffusers 0.42 gives all embeddings to every row."""
 
     def prepare_ip_adapter_image_embeds(self, image: None, embeddings: list[Tensor], *_: Any) -> list[Tensor]:
-        """embeddings: one tensor [B, 1, D'], or [2B, 1, D'] with those for guidance in front."""
+        """embeddings: one tensor [B, 1, D'], or [2B, 1, D'] with those for guidance first."""
         return embeddings
 
 
@@ -54,80 +52,82 @@ class _FromNoise:
         return self.scheduler.add_noise(start, noise, timestep)
 
 
-class Drawn(_EachItsOwn, StableDiffusionPipeline):
-    """Stable Diffusion's pipeline, an embedding for each picture."""
+class TextToImage(_RowEmbeddings, StableDiffusionPipeline):
+    """Stable Diffusion's pipeline with one embedding for each image."""
 
 
-class Redrawn(_EachItsOwn, _FromNoise, StableDiffusionImg2ImgPipeline):
-    """The same, beginning from latents."""
+class ImageToImage(_RowEmbeddings, _FromNoise, StableDiffusionImg2ImgPipeline):
+    """Stable Diffusion's pipeline from latents, with one embedding for each image."""
 
 
-class DrawnXL(_EachItsOwn, StableDiffusionXLPipeline):
-    """SDXL's pipeline, an embedding for each picture."""
+class TextToImageXL(_RowEmbeddings, StableDiffusionXLPipeline):
+    """SDXL's pipeline with one embedding for each image."""
 
 
-class RedrawnXL(_EachItsOwn, _FromNoise, StableDiffusionXLImg2ImgPipeline):
-    """The same, beginning from latents."""
+class ImageToImageXL(_RowEmbeddings, _FromNoise, StableDiffusionXLImg2ImgPipeline):
+    """SDXL's pipeline from latents, with one embedding for each image."""
 
 
-Pipe = Drawn | Redrawn | DrawnXL | RedrawnXL
+Pipe = TextToImage | ImageToImage | TextToImageXL | ImageToImageXL
 
 
 def pipeline(vae: frozen.Vae, unet: UNet2DConditionModel, schedule: DDPMScheduler,
              adapter: str | Path | dict[str, Tensor], img2img: bool = False, sha256: str | None = None) -> Pipe:
-    """Stable Diffusion's pipeline around these parts, with the adapter in the U-Net (which is changed in place).
+    """Stable Diffusion's pipeline of these parts, with the adapter in the U-Net, which is changed in place.
 
-    schedule: the U-Net's; sampled by DPM-Solver++ of second order, as `frozen.sample` does. adapter: a file or its
-    tensors. Raises frozen.MissingWeights and frozen.BadWeights where it is not there, has another hash, or is none for
-    this U-Net.
+    schedule: the U-Net's; sampled by DPM-Solver++ of second order, as in `frozen.sample`. adapter: a file or its
+    tensors. Raises frozen.MissingWeights if it is missing, and frozen.BadWeights if it has another hash or does not fit
+    the U-Net.
     """
     absent = ("text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor")
-    pipe = (Redrawn if img2img else Drawn)(
+    pipe = (ImageToImage if img2img else TextToImage)(
         vae=vae.net, unet=unet, requires_safety_checker=False, **dict.fromkeys(absent))
-    pipe.register_modules(scheduler=frozen.make_solver("dpmsolver++", schedule))  # its constructor would change it
-    return _adapted(pipe, adapter, sha256)
+    pipe.register_modules(scheduler=frozen.make_solver("dpmsolver++", schedule))  # the constructor would change it
+    return _insert_adapter(pipe, adapter, sha256)
 
 
 def turbo(folder: str | Path, adapter: str | Path, img2img: bool = False, sha256: str | None = None,
           adapter_sha256: str | None = None, dtype: torch.dtype = torch.float32) -> tuple[Pipe, frozen.Vae]:
-    """SDXL-Turbo's pipeline of a folder in diffusers' format, with the adapter in its U-Net; and its VAE, to decode.
+    """SDXL-Turbo's pipeline from a folder in diffusers' format, with the adapter in its U-Net, and its VAE.
 
-    Parts are held as `dtype`, but in float32 a VAE whose config asks for that (SDXL's overflows in half precision). The
-    scheduler is the folder's own. sha256: of the U-Net's weights. Of weights in two precisions those in half
-    (".fp16.safetensors") are read, as by the released code. Errors as `pipeline`.
+    Parts are held as `dtype`, but a VAE whose config demands it in float32 (SDXL's overflows in half precision). The
+    scheduler is the folder's own. sha256: of the U-Net's weights. If weights exist in two precisions, those in half
+    precision (".fp16.safetensors") are read, as in the released code. Errors as `pipeline`.
     """
     def make(folder: Path, sha256: str, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(frozen.read_config(folder / "unet" / "config.json"))
             vae = AutoencoderKL.from_config(frozen.read_config(folder / "vae" / "config.json"))
-        frozen.fill_part(unet, frozen.read_tensors(_weights(folder / "unet", frozen.DIFFUSERS_WEIGHTS), sha256), dtype)
-        frozen.fill_part(vae, frozen.read_tensors(_weights(folder / "vae", frozen.DIFFUSERS_WEIGHTS), ""),
-                       torch.float32 if vae.config.force_upcast else dtype)
+        for net, name, digest, held in ((unet, "unet", sha256, dtype),
+                                        (vae, "vae", "", torch.float32 if vae.config.force_upcast else dtype)):
+            file = frozen.prefer_half(folder / name / frozen.DIFFUSERS_WEIGHTS)
+            frozen.fill_part(net, frozen.read_tensors(file, digest), held)
         for name in ("text_encoder/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"):
-            for place in (folder / name, folder / name.replace("/", "_2/")):  # or their library makes up what is absent
-                frozen.weights_file(place)
+            for file in (folder / name, folder / name.replace("/", "_2/")):  # transformers invents a missing file
+                frozen.weights_file(file)
         parts: dict[str, Any] = {name: CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
                                  for name in ("tokenizer", "tokenizer_2")}
         for name, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
-            file = frozen.weights_file(_weights(folder / name, frozen.TIMM_WEIGHTS))
+            file = frozen.weights_file(frozen.prefer_half(folder / name / frozen.TIMM_WEIGHTS))
             parts[name] = read(kind, folder / name, dtype, "fp16" if ".fp16." in file.name else None)
-        about = frozen.read_config(folder / "scheduler" / frozen.SCHEDULE)
+        schedule = frozen.read_config(folder / "scheduler" / frozen.SCHEDULE)
         index = frozen.read_config(folder / "model_index.json")
-        if not hasattr(diffusers, about["_class_name"]):
-            raise ValueError(f"diffusers {diffusers.__version__} has no scheduler {about['_class_name']}")
-        scheduler = getattr(diffusers, about["_class_name"]).from_config(about)
-        pipe = (RedrawnXL if img2img else DrawnXL)(
+        if not hasattr(diffusers, schedule["_class_name"]):
+            raise ValueError(f"diffusers {diffusers.__version__} has no scheduler {schedule['_class_name']}")
+        scheduler = getattr(diffusers, schedule["_class_name"]).from_config(schedule)
+        pipe = (ImageToImageXL if img2img else TextToImageXL)(
             vae=vae, unet=unet, scheduler=scheduler,
             force_zeros_for_empty_prompt=index["force_zeros_for_empty_prompt"], add_watermarker=False, **parts)
-        return _Loaded(pipe)
+        return _Pipeline(pipe)
 
     pipe = frozen.load_folder(make, folder, sha256, dtype).pipe
-    return _adapted(pipe, adapter, adapter_sha256), frozen.freeze(frozen.Vae(pipe.vae.config.latent_channels, pipe.vae))
+    vae = frozen.freeze(frozen.Vae(pipe.vae.config.latent_channels, pipe.vae))
+    return _insert_adapter(pipe, adapter, adapter_sha256), vae
 
 
 @torch.no_grad()
 def prompts(pipe: Pipe, captions: list[str]) -> tuple[Tensor, Tensor]:
-    """What SDXL makes of captions: tokens [B, M, D] of both text encoders, and the second one's pooled [B, P]."""
+    """SDXL's encoding of captions: tokens [B, M, D] of both text encoders, pooled output [B, P] of the second."""
     context, _, pooled, _ = pipe.encode_prompt(captions, do_classifier_free_guidance=False)
     return context, pooled
 
@@ -136,36 +136,36 @@ def prompts(pipe: Pipe, captions: list[str]) -> tuple[Tensor, Tensor]:
 def draw(pipe: Pipe, embeddings: Tensor, context: Tensor, null: Tensor, noise: Tensor, steps: int, guidance: float,
          start: Tensor | None = None, strength: float = 1.0, pooled: Tensor | None = None,
          null_pooled: Tensor | None = None) -> Tensor:
-    """Latents [B, C, h, w] float32 for embeddings [B, D'] (unit vectors) beside prompts `context` [B, M, D].
+    """Latents [B, C, h, w] float32 for embeddings [B, D'] (unit vectors) and prompts `context` [B, M, D].
 
-    noise: [B, C, h, w], of which alone follows everything random (a sampler that adds noise in each step is seeded by
-    it, picture by picture). guidance: where it is more than 1, each step is one call of the U-Net with 2B rows, the
-    first half under `null` [1, M, D] and zeros in place of the embeddings, as the adapter was trained. start:
-    [B, C, h, w], latents to begin from at `strength` (share of the steps that are left), of a pipeline made with
-    img2img. ValueError where one comes without the other. pooled: [B, P], and null_pooled [1, P]: of SDXL's prompts
-    alone (`prompts`).
+    noise: [B, C, h, w]; everything random follows from it (a sampler that adds noise in each step is seeded by it,
+    image by image). guidance: above 1, each step is one call of the U-Net with 2B rows, the first half under `null`
+    [1, M, D] with zeros instead of embeddings, as the adapter was trained. start: [B, C, h, w], latents to begin from
+    at `strength` (share of the steps that are taken); only for a pipeline made with img2img, which needs it. pooled
+    [B, P], null_pooled [1, P]: of SDXL only (`prompts`). Raises ValueError if `start` and the pipeline do not fit.
     """
     if (start is not None) != isinstance(pipe, _FromNoise):
-        raise ValueError("latents to begin from need a pipeline made with img2img, and such a pipeline needs them")
+        raise ValueError("`start` is needed by a pipeline made with img2img, and only by such a pipeline")
     dtype = pipe.unet.dtype
-    given: dict[str, Any] = {"latents": noise.to(dtype)} if start is None else {
+    options: dict[str, Any] = {"latents": noise.to(dtype)} if start is None else {
         "image": torch.cat([start, noise.to(start)], dim=1).to(dtype), "strength": strength}
     embeddings = embeddings[:, None].to(dtype)
     if guidance > 1:
         embeddings = torch.cat([torch.zeros_like(embeddings), embeddings])
-        given["negative_prompt_embeds"] = null.expand_as(context).to(dtype)
+        options["negative_prompt_embeds"] = null.expand_as(context).to(dtype)
     if pooled is not None:
-        given["pooled_prompt_embeds"] = pooled.to(dtype)
+        options["pooled_prompt_embeds"] = pooled.to(dtype)
         if guidance > 1:
-            given["negative_pooled_prompt_embeds"] = null_pooled.expand_as(pooled).to(dtype)
+            options["negative_pooled_prompt_embeds"] = null_pooled.expand_as(pooled).to(dtype)
     return pipe(prompt_embeds=context.to(dtype), ip_adapter_image_embeds=[embeddings], num_inference_steps=steps,
-                guidance_scale=guidance, generator=_generators(noise), output_type="latent", **given).images.float()
+                guidance_scale=guidance, generator=noise_generators(noise), output_type="latent",
+                **options).images.float()
 
 
 def fresh(unet: UNet2DConditionModel, embedding: int) -> dict[str, Tensor]:
-    """An untrained adapter for embeddings of that many dimensions, by file name of tensor.
+    """The tensors of an untrained adapter for embeddings of that many dimensions, by their names in its file.
 
-    Keys and values begin as those of the prompt's tokens, the projection as torch's layers do (released code).
+    Keys and values begin as those of the prompt's tokens, the projection as torch's layers (released code).
     """
     width = unet.config.cross_attention_dim
     project, norm = nn.Linear(embedding, TOKENS * width), nn.LayerNorm(width)
@@ -178,7 +178,7 @@ def fresh(unet: UNet2DConditionModel, embedding: int) -> dict[str, Tensor]:
 
 
 def trained(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
-    """The parameters of the adapter that a pipeline put into the U-Net, by their names in its file."""
+    """The parameters of the adapter in a U-Net, by their names in the adapter's file."""
     [projection] = unet.encoder_hid_proj.image_projection_layers
     named = {f"image_proj.{name.replace('image_embeds', 'proj')}": parameter
              for name, parameter in projection.named_parameters()}
@@ -195,20 +195,19 @@ def save(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype = torch.floa
 
 
 def load(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """An adapter's tensors, as they are in the file. Raises frozen.MissingWeights and frozen.BadWeights."""
-    path = Path(path)
-    path = path / RELEASED if path.is_dir() else path
-    cure = "restore the file, or get it again with: bench prior (tiny), bench fetch (paper)"
+    """An adapter's tensors as stored, of a file or of RELEASED in a folder. Errors as `pipeline`."""
+    path = Path(path) / RELEASED if Path(path).is_dir() else Path(path)
+    cure = "restore the file, or make it again with: bench prior (tiny), bench fetch (paper)"
     try:
         return frozen.read_tensors(path, sha256 or "")
     except FileNotFoundError as error:
         raise frozen.MissingWeights(f"no IP-Adapter at {path}; {cure}") from error
     except (SafetensorError, ValueError) as error:
-        raise frozen.BadWeights(f"{path} is not the IP-Adapter that was expected ({error}); {cure}") from error
+        raise frozen.BadWeights(f"{path} is not the expected IP-Adapter ({error}); {cure}") from error
 
 
-class _Loaded(nn.Module):
-    """The networks of a pipeline as one module, for `frozen.freeze`."""
+class _Pipeline(nn.Module):
+    """The networks of a pipeline as one module, so that `frozen.freeze` freezes all."""
 
     def __init__(self, pipe: Pipe):
         super().__init__()
@@ -216,44 +215,38 @@ class _Loaded(nn.Module):
         self.pipe = pipe
 
 
-def _weights(folder: Path, file: str) -> Path:
-    """The weights in half precision, or else those without a variant in their name."""
-    half = folder / file.replace(".safetensors", ".fp16.safetensors")
-    return half if half.is_file() else folder / file
-
-
 def read(kind: type[PreTrainedModel], folder: Path, dtype: torch.dtype, variant: str | None = None) -> PreTrainedModel:
-    """A network of transformers' from a folder in its format, under the names that it was published with.
+    """A network of transformers from a folder in its format.
 
-    ValueError where the file does not fill it. Numbers of positions, which files once held, are no part of it.
+    Raises ValueError if the file does not fill it exactly; stored position_ids, which old files have, are ignored.
     """
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        net, about = kind.from_pretrained(folder, variant=variant, dtype=dtype, local_files_only=True,
-                                          use_safetensors=True, output_loading_info=True)
+        net, report = kind.from_pretrained(folder, variant=variant, dtype=dtype, local_files_only=True,
+                                           use_safetensors=True, output_loading_info=True)
     finally:
         if bars:
             logging.enable_progress_bar()
-    unknown = [name for name in about["unexpected_keys"] if not name.endswith("position_ids")]
-    wrong = {"lacks": about["missing_keys"], "has unknown": unknown, "has other shapes": about["mismatched_keys"]}
-    if said := [f"{what} {', '.join(sorted(map(str, names))[:3])}" for what, names in wrong.items() if names]:
-        raise ValueError(f"the file {', '.join(said)}")
+    unknown = [name for name in report["unexpected_keys"] if not name.endswith("position_ids")]
+    wrong = {"lacks": report["missing_keys"], "has unknown": unknown, "has other shapes": report["mismatched_keys"]}
+    if faults := [f"{what} {', '.join(sorted(map(str, names))[:3])}" for what, names in wrong.items() if names]:
+        raise ValueError(f"the file {', '.join(faults)}")
     return net
 
 
-def _adapted(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: str | None) -> Any:
-    """The pipeline with the adapter in its U-Net, everything frozen, and without a progress bar."""
-    tensors, name = (adapter, "an adapter") if isinstance(adapter, dict) else (load(adapter, sha256), adapter)
+def _insert_adapter(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: str | None) -> Any:
+    """The pipeline with the adapter in its U-Net, everything frozen, without a progress bar."""
+    tensors, name = (adapter, "the adapter") if isinstance(adapter, dict) else (load(adapter, sha256), adapter)
     parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     wanted = {key: tensor.shape for key, tensor in _shapes(pipe.unet, tensors).items()}
-    for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
-        if names:
-            raise frozen.BadWeights(f"{name} is no IP-Adapter for this U-Net: it {what} {', '.join(sorted(names)[:3])}")
+    problem = f"{name} does not fit this U-Net:"
+    for what, keys in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
+        if keys:
+            raise frozen.BadWeights(f"{problem} it {what} {', '.join(sorted(keys)[:3])}")
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key]:
-            raise frozen.BadWeights(f"{name} is no IP-Adapter for this U-Net: {key} is {list(tensor.shape)}, expected "
-                                    f"{list(wanted[key])}")
+            raise frozen.BadWeights(f"{problem} {key} is {list(tensor.shape)}, expected {list(wanted[key])}")
         part, _, inner = key.partition(".")
         parts[part][inner] = tensor.to(pipe.unet.device, pipe.unet.dtype)
     with torch.random.fork_rng(devices=[]), frozen.quiet():
@@ -266,21 +259,19 @@ def _adapted(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: str | N
 
 
 def _shapes(unet: UNet2DConditionModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An adapter of this U-Net without memory, for embeddings of as many dimensions as the tensors take."""
+    """An adapter of this U-Net on the meta device, for embeddings of as many dimensions as the tensors take."""
     projection = tensors.get("image_proj.proj.weight")
     with torch.device("meta"):
         return fresh(unet, 1 if projection is None or projection.ndim != 2 else projection.shape[1])
 
 
 def _attentions(unet: UNet2DConditionModel) -> list[tuple[int, nn.Module]]:
-    """The cross-attentions with their numbers in an adapter's file: odd ones, in the order of `attn_processors`."""
+    """The cross-attentions with their numbers in an adapter's file: odd, in the order of `attn_processors`."""
     names = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
     return [(2 * index + 1, unet.get_submodule(name)) for index, name in enumerate(names)]
 
 
-def _generators(noise: Tensor) -> list[torch.Generator]:
-    """One for each picture, seeded by its noise."""
-    def seed(one: Tensor) -> int:
-        return int.from_bytes(hashlib.sha256(one.float().cpu().numpy().tobytes()).digest()[:8], "little") >> 1
-
-    return [torch.Generator().manual_seed(seed(one)) for one in noise]
+def noise_generators(noise: Tensor) -> list[torch.Generator]:
+    """One generator for each image, seeded by the SHA-256 of its noise."""
+    digests = [hashlib.sha256(row.float().cpu().numpy().tobytes()).digest() for row in noise]
+    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1) for digest in digests]

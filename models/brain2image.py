@@ -1,9 +1,8 @@
-"""Brain2Image (Kavasidis et al., ACM MM 2017): an LSTM that makes a feature of EEG, and what makes pictures of it, a
-conditional GAN or a conditional VAE.
+"""Brain2Image (Kavasidis et al., ACM MM 2017): an LSTM turns EEG into a feature; a conditional GAN or VAE decodes it.
 
-No code of it was ever released. The LSTM is that of the classifier which its authors published. Of the decoders it is
-known at second hand what the generator is given and that a VAE's decoder is given the same feature; not verified are
-pictures of 64 pixels and a discriminator that judges pairs. Everything else was chosen here.
+No code was released. The LSTM is that of the authors' published classifier. From secondary sources: the inputs of the
+generator, and that the VAE's decoder gets the same feature. Not verified: images of 64 pixels, and a discriminator that
+judges pairs. Everything else was chosen here.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ START = 4  # side of the smallest maps
 class Encoder(nn.Module):
     """EEG [B, C, T] -> feature [B, feature].
 
-    An LSTM of one layer over time, its last step, a linear map and ReLU: the authors' released classifier
-    (eeg_visual_classification, lstm.py), with 128 units and 128 features; `logits` has its last linear map.
+    One LSTM layer over time, its last step, a linear map and ReLU: the authors' released classifier
+    (eeg_visual_classification, lstm.py), with 128 units and 128 features; `logits` adds its last linear map.
 
-    Ours: the EEG is standardised channel by channel (`fit`); the biases begin so that the units remember over times up
-    to the length of a trial (Tallec and Ollivier 2018), where the released code has torch's own, with which the LSTM
-    learns the tiny world's training trials by heart and tells others hardly better than chance; the feature is divided
-    by the root mean square that `measure` found, which brings it to the size of the decoders' noise.
+    Ours: the EEG is standardised by channel (`fit`). The biases begin so that units remember up to the length of a
+    trial (Tallec and Ollivier 2018); with torch's biases, as released, the LSTM overfits the tiny world's training
+    trials and classifies others hardly above chance. The feature is divided by its root mean square (`measure`), which
+    is the scale of the decoders' noise.
     """
 
     mean: Tensor
@@ -46,41 +45,41 @@ class Encoder(nn.Module):
         with torch.no_grad():
             forget = torch.log(torch.empty(hidden).uniform_(1, max(2, n_times - 1)))
             zero = torch.zeros(hidden)
-            self.lstm.bias_ih_l0.copy_(torch.cat([-forget, forget, zero, zero]))  # torch's order: in, forget, cell, out
+            self.lstm.bias_ih_l0.copy_(torch.cat([-forget, forget, zero, zero]))  # input, forget, cell, output
             self.lstm.bias_hh_l0.zero_()
 
     @torch.no_grad()
     def fit(self, eeg: Tensor) -> None:
-        """Takes each channel's mean and standard deviation from EEG [N, C, T]; a silent channel stays as it is."""
+        """Sets each channel's mean and standard deviation from EEG [N, C, T]; a constant channel is not scaled."""
         self.mean.copy_(eeg.mean((0, 2))[:, None])
         deviation = eeg.std((0, 2))[:, None]
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1))
 
     @torch.no_grad()
     def measure(self, features: Tensor) -> None:
-        """Takes the root mean square of features [N, feature]."""
+        """Multiplies `size` by the root mean square of features [N, feature]."""
         size = features.square().mean().sqrt()
         self.size.mul_(torch.where(size > 0, size, 1))
 
-    def _rectified(self, eeg: Tensor) -> Tensor:
+    def _rectify(self, eeg: Tensor) -> Tensor:
         steps, _ = self.lstm(((eeg - self.mean) / self.deviation).transpose(1, 2))
         return F.relu(self.feature(steps[:, -1]))
 
     def forward(self, eeg: Tensor) -> Tensor:
-        return self._rectified(eeg) / self.size
+        return self._rectify(eeg) / self.size
 
     def logits(self, eeg: Tensor) -> Tensor:
-        """Of the classes, [B, n_outputs]."""
-        return self.head(self._rectified(eeg))
+        """Class logits [B, n_outputs]."""
+        return self.head(self._rectify(eeg))
 
 
 class Generator(nn.Module):
-    """Noise [B, noise] and the EEG's feature [B, feature] -> pictures [B, 3, side, side] in -1 to 1.
+    """Noise [B, noise] and EEG features [B, feature] -> images [B, 3, side, side] in [-1, 1].
 
-    Both are concatenated (100 numbers and 128, known at second hand). The layers are not known: DCGAN's (Radford et
-    al. 2016) were chosen, transposed convolutions of kernel 4 from 4 x 4 pixels, doubled until `side`, with batch
-    normalisation and ReLU, tanh at the end, weights from a normal distribution of deviation 0.02; `width` maps before
-    the last layer, twice as many in each one below.
+    Noise (100) and feature (128) are concatenated (secondary source). The layers are unknown; DCGAN's were chosen
+    (Radford et al. 2016): transposed convolutions of kernel 4 from 4 x 4 pixels, doubled up to `side`, with batch
+    normalisation and ReLU, tanh at the end, weights from N(0, 0.02^2); `width` maps before the last layer, twice as
+    many in each layer before.
     """
 
     def __init__(self, noise: int = 100, feature: int = 128, width: int = 64, side: int = 64):
@@ -100,13 +99,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures [B, 3, side, side] and features [B, feature] -> logits [B]: whether a picture is real and goes with the
-    EEG. `trunk` looks at the picture, `judge` at what it saw and at the feature.
+    """Images [B, 3, side, side] and features [B, feature] -> logits [B]: whether an image is real and fits the EEG.
 
-    Not known: chosen as in a text-to-image GAN (Reed et al. 2016, Sec. 4.1). Strided convolutions down to 4 x 4
-    pixels; the feature, mapped to `joined` numbers, is repeated at each of them; a convolution of kernel 1 and one of
-    kernel 4.
-    Ours: spectral normalisation (Miyato et al. 2018) in place of batch normalisation.
+    Unknown; chosen as in a text-to-image GAN (Reed et al. 2016, Sec. 4.1): `trunk`, strided convolutions down to
+    4 x 4 pixels; `judge`, the feature mapped to `joined` numbers and repeated at each pixel, a convolution of kernel 1
+    and one of kernel 4. Ours: spectral normalisation (Miyato et al. 2018) instead of batch normalisation.
     """
 
     def __init__(self, feature: int = 128, width: int = 64, side: int = 64, joined: int = 128):
@@ -117,20 +114,20 @@ class Discriminator(nn.Module):
         self.join = spectral_norm(nn.Conv2d(maps + joined, maps, 1))
         self.verdict = spectral_norm(nn.Conv2d(maps, 1, START))
 
-    def judge(self, seen: Tensor, feature: Tensor) -> Tensor:
-        """Logits [B] of what the trunk saw [B, maps, 4, 4] and features [B, feature]."""
+    def judge(self, maps: Tensor, feature: Tensor) -> Tensor:
+        """Logits [B] of the trunk's maps [B, maps, 4, 4] and features [B, feature]."""
         condition = F.leaky_relu(self.feature(feature), 0.2)[:, :, None, None].expand(-1, -1, START, START)
-        return self.verdict(F.leaky_relu(self.join(torch.cat([seen, condition], 1)), 0.2)).flatten()
+        return self.verdict(F.leaky_relu(self.join(torch.cat([maps, condition], 1)), 0.2)).flatten()
 
-    def forward(self, pictures: Tensor, feature: Tensor) -> Tensor:
-        return self.judge(self.trunk(pictures), feature)
+    def forward(self, images: Tensor, feature: Tensor) -> Tensor:
+        return self.judge(self.trunk(images), feature)
 
 
-class PictureEncoder(nn.Module):
-    """The VAE's encoder: pictures [B, 3, side, side] -> mean and logarithm of the variance, each [B, noise].
+class ImageEncoder(nn.Module):
+    """The VAE's encoder: images [B, 3, side, side] -> mean and log variance, each [B, noise].
 
-    Not known: the discriminator's convolutions were chosen. It does not see the EEG, so that the noise need not say
-    again what the EEG says of a picture. Its decoder is the Generator.
+    Unknown; the discriminator's convolutions were chosen. It does not get the EEG, so that the noise need not carry
+    what the EEG already states. The decoder is Generator.
     """
 
     def __init__(self, noise: int = 100, width: int = 64, side: int = 64):
@@ -138,22 +135,21 @@ class PictureEncoder(nn.Module):
         self.trunk = trunk(width, side)
         self.moments = nn.Linear(width * 2**(doublings(side) - 1) * START**2, 2 * noise)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.moments(self.trunk(pictures).flatten(1)).chunk(2, 1)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.moments(self.trunk(images).flatten(1)).chunk(2, 1)
         return mean, log_variance
 
 
 def doublings(side: int) -> int:
-    """How often 4 pixels are doubled to make `side`. Raises ValueError for a side that they never make."""
+    """The number of doublings from 4 pixels to `side`. Raises ValueError for any other side."""
     depth = round(math.log2(side / START))
     if depth < 1 or START * 2**depth != side:
-        raise ValueError(f"pictures of {side} pixels: expected 8, 16, 32, 64, ...")
+        raise ValueError(f"images of {side} pixels: expected 8, 16, 32, 64, ...")
     return depth
 
 
 def trunk(width: int, side: int, norm=lambda layer: layer) -> nn.Sequential:
-    """Pictures [B, 3, side, side] -> maps [B, width * 2**k, 4, 4] by convolutions of kernel 4 and stride 2, leaky
-    ReLU."""
+    """Images [B, 3, side, side] -> maps [B, width * 2**k, 4, 4]: convolutions of kernel 4 and stride 2, leaky ReLU."""
     layers: list[nn.Module] = []
     before = 3
     for k in range(doublings(side)):
@@ -163,6 +159,6 @@ def trunk(width: int, side: int, norm=lambda layer: layer) -> nn.Sequential:
 
 
 def dcgan(module: nn.Module) -> None:
-    """DCGAN's first weights (Radford et al. 2016, Sec. 4)."""
+    """DCGAN's initial weights, in place (Radford et al. 2016, Sec. 4)."""
     if isinstance(module, nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -1,4 +1,4 @@
-"""Any model of braindecode as an EEG encoder: what enters its final layer, as tokens."""
+"""Any model of braindecode as an EEG encoder: the input of its final layer becomes tokens."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from scipy.signal import resample_poly
 from torch import Tensor, nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MNE's new names of montages
+    warnings.simplefilter("ignore")  # MNE renames montages
     import braindecode.models as zoo
 
-FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm,
-         nn.InstanceNorm1d, nn.InstanceNorm2d)  # layers whose features lie on axis 1; all others' lie on the last
+FEATURES_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm,
+                  nn.InstanceNorm1d, nn.InstanceNorm2d)  # features on axis 1; other layers' are on the last axis
 WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "normalized_shape", "embed_dim")
-UNNAMED = ("STEEGFormer",)  # looks the channels' names up in a list that it downloads
-BY_NAME = ("BENDR", "Labram", "STEEGFormer")  # have learned something about each channel, found by its name
-LONGEST = 2048  # times up to which it is tried whether a longer window would do
+UNNAMED = ("STEEGFormer",)  # would look the channels' names up in a list that it downloads
+BY_NAME = ("BENDR", "Labram", "STEEGFormer")  # their weights are for channels identified by name
+LONGEST = 2048  # times up to which a longer window is tried for a model that refuses a shorter one
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What the EEG [B, n_chans, n_times] is: `sfreq` in Hz, names and positions [n_chans, 3] (m, MNE's head frame; x
-    to the right, y to the front) of its channels where they are known."""
+    """The properties of EEG [B, n_chans, n_times]: sfreq in Hz; names and positions of channels if known.
+
+    positions: [n_chans, 3], m, in MNE's head frame (x to the right, y to the front).
+    """
 
     n_chans: int
     n_times: int
@@ -48,29 +50,29 @@ class Signal:
         return f"EEG of {self.n_chans} channels and {self.n_times} times at {self.sfreq:.6g} Hz"
 
     def chs_info(self) -> list[dict[str, Any]] | None:
-        """The channels as braindecode wants them, None where nothing is known of them."""
+        """The channels in braindecode's format; None if their names are unknown."""
         if not self.names:
             return None
-        found: list[dict[str, Any]] = [{"ch_name": name, "kind": "eeg"} for name in self.names]
+        channels: list[dict[str, Any]] = [{"ch_name": name, "kind": "eeg"} for name in self.names]
         if self.positions is not None:
-            for channel, place in zip(found, self.positions, strict=True):
-                channel["loc"] = np.concatenate([place, np.zeros(9)])
-        return found
+            for channel, position in zip(channels, self.positions, strict=True):
+                channel["loc"] = np.concatenate([position, np.zeros(9)])
+        return channels
 
 
 class Encoder(nn.Module):
-    """EEG [B, C, T] to tokens [B, L, width]: a model of braindecode up to its final layer, then one linear map.
+    """EEG [B, C, T] -> tokens [B, L, width]: a model of braindecode up to its final layer, then one linear map.
 
-    settings: the model's own keyword arguments. Two of them say what EEG the model sees: it is resampled to `sfreq` and
-    then filled up with zeros at its end to `n_times`. Without them it sees the EEG as it is.
+    settings: the model's keyword arguments. Two of them define the EEG that the model gets: resampled to `sfreq`, then
+    padded with zeros at its end to `n_times`. Without them it gets the EEG unchanged.
 
-    What enters the final layer is [B, F], one token, or has several axes. Then features are where the last layer with
-    weights before it wrote them: on the only axis that is as long as that layer is wide, else on axis 1 for
-    convolutions and the norms beside them and on the last axis for all others. The other axes are tokens, in their
-    order. A final layer that is a list has as many inputs, each a token. A model without one gives what it returns.
+    The input of the final layer is [B, F], one token, or has more axes. Then the feature axis is that of the last layer
+    with weights before it: the only axis as long as that layer is wide, else axis 1 for convolutions and their norms,
+    and the last axis for others. The other axes are tokens, in order. A final layer that is a list has as many inputs,
+    each one token. A model without a final layer gives its output.
 
-    The final layer, and whatever else no token depends on, is no parameter of the module. weights: a file of the whole
-    model (`load`). Raises ValueError for what cannot be built, in one line.
+    The final layer, and everything else that no token depends on, is not a parameter of the module. weights: a file of
+    the whole model (`load_weights`). Raises ValueError, in one line, for what cannot be built.
     """
 
     def __init__(self, model: str, signal: Signal, width: int, settings: dict[str, Any] | None = None,
@@ -79,19 +81,19 @@ class Encoder(nn.Module):
         device = torch.get_default_device()
         with (torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(),
               mne.use_log_level("ERROR")):
-            warnings.simplefilter("ignore")  # the models' remarks on windows and rates; docs/systems.md has them
+            warnings.simplefilter("ignore")  # about windows and rates; see docs/systems.md
             settings = dict(settings or {})
-            self.sees = seen(signal, settings.pop("sfreq", None), settings.pop("n_times", None))
-            self.register_buffer("resample", _resampling(signal, self.sees), persistent=False)
-            self.model = built(model, self.sees, width, settings)
+            self.signal = effective_signal(signal, settings.pop("sfreq", None), settings.pop("n_times", None))
+            self.register_buffer("resample", _resampling(signal, self.signal), persistent=False)
+            self.model = build_model(model, self.signal, width, settings)
             if weights is not None:
                 if model in BY_NAME and not (signal.names or "chan_pos_idx" in settings):
-                    raise ValueError(f"weights of braindecode's {model} know each channel by its name; the data set "
-                                     "states none")
-                load(self.model, weights)
+                    raise ValueError(f"weights of braindecode's {model} identify channels by name; the data set has no "
+                                     "names")
+                load_weights(self.model, weights)
             self._inputs: list[Tensor] = []
-            self._take_head()
-            features, layer = self._probed(model)
+            self._replace_head()
+            features, layer = self._probe(model)
             self._axis = 1 if layer is None or features.ndim == 2 else feature_axis(features.shape, layer)
             self.project = nn.Linear(features.shape[self._axis], width)
         self.to(device)
@@ -103,32 +105,34 @@ class Encoder(nn.Module):
         return self.project(features.movedim(self._axis, -1).flatten(1, -2))
 
     def _features(self, eeg: Tensor) -> Tensor:
-        """What enters the final layer."""
+        """The input of the final layer."""
         if self.resample is not None:
             eeg = eeg @ self.resample
-        eeg = F.pad(eeg, (0, self.sees.n_times - eeg.shape[-1]))
+        eeg = F.pad(eeg, (0, self.signal.n_times - eeg.shape[-1]))
         self._inputs.clear()
-        result = run(self.model, eeg, self.sees)
-        found = self._inputs or [result]
-        features = torch.stack(found, 1) if len(found) > 1 else found[0]
+        output = run_model(self.model, eeg, self.signal)
+        inputs = self._inputs or [output]
+        features = torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0]
         self._inputs.clear()
         return features
 
-    def _take_head(self) -> None:
-        """Puts in the place of the final layer what keeps its input."""
+    def _replace_head(self) -> None:
+        """Replaces the final layer by one that records its input."""
         final = getattr(self.model, "final_layer", None)
         if isinstance(final, nn.ModuleList):
-            self.model.final_layer = nn.ModuleList(_Input(self._inputs) for _ in final)
+            self.model.final_layer = nn.ModuleList(_Recorder(self._inputs) for _ in final)
         elif final is not None:
-            self.model.final_layer = _Input(self._inputs)
+            self.model.final_layer = _Recorder(self._inputs)
 
-    def _probed(self, name: str) -> tuple[Tensor, nn.Module | None]:
-        """What enters the final layer for noise, and the last layer with weights before it, if any; parameters on which
-        the former does not depend become constants."""
+    def _probe(self, name: str) -> tuple[Tensor, nn.Module | None]:
+        """The final layer's input for noise, and the last layer with weights before it, if any.
+
+        Parameters that the input does not depend on become constants.
+        """
         ran: list[nn.Module] = []
-        layers = [layer for layer in self.model.modules() if wide(layer)]
+        layers = [layer for layer in self.model.modules() if layer_width(layer)]
         handles = [layer.register_forward_hook(lambda layer, *_: ran.append(layer)) for layer in layers]
-        noise = torch.randn((2, self.sees.n_chans, self.sees.n_times), generator=torch.Generator().manual_seed(0))
+        noise = torch.randn((2, self.signal.n_chans, self.signal.n_times), generator=torch.Generator().manual_seed(0))
         self.model.eval()
         resample, self.resample = self.resample, None
         features = self._features(noise)
@@ -136,7 +140,7 @@ class Encoder(nn.Module):
         for handle in handles:
             handle.remove()
         if not isinstance(features, Tensor) or features.ndim < 2 or not features.requires_grad:
-            raise ValueError(f"braindecode's {name} gives nothing that could be tokens")
+            raise ValueError(f"braindecode's {name} has no output that can be used as tokens")
         features.sum().backward()
         for path, parameter in list(self.model.named_parameters()):
             if parameter.grad is None:
@@ -149,49 +153,48 @@ class Encoder(nn.Module):
         return features.detach(), ran[-1] if ran else None
 
 
-class _Input(nn.Module):
-    """In a final layer's place: keeps its (first) input and passes it on."""
+class _Recorder(nn.Module):
+    """Replaces a final layer: appends its (first) input to a list and returns it."""
 
-    def __init__(self, kept: list[Tensor]):
+    def __init__(self, inputs: list[Tensor]):
         super().__init__()
-        self._kept = kept
+        self._inputs = inputs
 
     def forward(self, features: Tensor, *_: Any, **__: Any) -> Tensor:
-        self._kept.append(features)
+        self._inputs.append(features)
         return features
 
 
-def wide(layer: nn.Module) -> int:
-    """How many features a layer with weights of its own writes; 0 for any other module."""
+def layer_width(layer: nn.Module) -> int:
+    """The number of features that a layer with its own weights outputs; 0 for any other module."""
     if isinstance(layer, (nn.LSTM, nn.GRU)):
         return layer.hidden_size * (1 + layer.bidirectional)
     if "weight" not in layer._parameters and not hasattr(layer, "parametrizations") and not isinstance(
             layer, nn.MultiheadAttention):
         return 0
-    found = next((getattr(layer, name) for name in WIDTHS if hasattr(layer, name)), 0)
-    return found[-1] if isinstance(found, tuple) else found
+    width = next((getattr(layer, name) for name in WIDTHS if hasattr(layer, name)), 0)
+    return width[-1] if isinstance(width, tuple) else width
 
 
 def feature_axis(shape: torch.Size, layer: nn.Module) -> int:
-    """The axis of features in what enters a final layer, of which `layer` is the last with weights; as Encoder says."""
-    axes = [axis for axis in range(1, len(shape)) if shape[axis] == wide(layer)]
-    return axes[0] if len(axes) == 1 else 1 if isinstance(layer, FIRST) else len(shape) - 1
+    """The feature axis of a final layer's input, if `layer` is the last with weights before it; rule in Encoder."""
+    axes = [axis for axis in range(1, len(shape)) if shape[axis] == layer_width(layer)]
+    return axes[0] if len(axes) == 1 else 1 if isinstance(layer, FEATURES_FIRST) else len(shape) - 1
 
 
-def seen(signal: Signal, sfreq: float | None = None, n_times: int | None = None) -> Signal:
-    """What a model sees of EEG that is resampled to `sfreq` and filled up to `n_times`. Raises ValueError for fewer
-    times than there are."""
+def effective_signal(signal: Signal, sfreq: float | None = None, n_times: int | None = None) -> Signal:
+    """The EEG after resampling to `sfreq` and padding to `n_times`. Raises ValueError if that would cut it."""
     for name, value in (("sfreq", sfreq), ("n_times", n_times)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
-            raise ValueError(f"{name} is a number above 0, not {value!r}")
+            raise ValueError(f"{name} must be a number above 0, not {value!r}")
     if sfreq is not None:
         ratio = _ratio(signal.sfreq, sfreq)
-        there = -(-signal.n_times * ratio.numerator // ratio.denominator)
-        signal = replace(signal, n_times=there, sfreq=float(sfreq))
+        resampled = -(-signal.n_times * ratio.numerator // ratio.denominator)
+        signal = replace(signal, n_times=resampled, sfreq=float(sfreq))
     if n_times is not None:
         if n_times < signal.n_times or n_times != int(n_times):
             raise ValueError(f"n_times={n_times} would cut the EEG, which has {signal.n_times} times at "
-                             f"{signal.sfreq:.6g} Hz; give as many or more")
+                             f"{signal.sfreq:.6g} Hz; set at least as many")
         signal = replace(signal, n_times=int(n_times))
     return signal
 
@@ -200,96 +203,97 @@ def _ratio(sfreq: float, to: float) -> Fraction:
     return (Fraction(to) / Fraction(sfreq).limit_denominator(10_000)).limit_denominator(1000)
 
 
-def _resampling(signal: Signal, sees: Signal) -> Tensor | None:
-    """The linear map [T, T'] of EEG to another rate (scipy.signal.resample_poly: its low-pass, zeros beyond the ends);
-    None where the rate stays."""
-    if signal.sfreq == sees.sfreq:
+def _resampling(signal: Signal, target: Signal) -> Tensor | None:
+    """The linear map [T, T'] to another rate (scipy.signal.resample_poly: its low-pass, zeros beyond the ends), or None
+    for the same rate."""
+    if signal.sfreq == target.sfreq:
         return None
-    ratio = _ratio(signal.sfreq, sees.sfreq)
+    ratio = _ratio(signal.sfreq, target.sfreq)
     return torch.from_numpy(resample_poly(np.eye(signal.n_times), ratio.numerator, ratio.denominator, axis=1)).float()
 
 
-def run(model: nn.Module, eeg: Tensor, signal: Signal) -> Any:
-    """What a model makes of EEG; one that asks for the channels' names (LaBraM) is told them."""
+def run_model(model: nn.Module, eeg: Tensor, signal: Signal) -> Any:
+    """A model's output for EEG, with the channels' names if its forward pass takes them (LaBraM)."""
     if signal.names and "ch_names" in inspect.signature(model.forward).parameters:
         return model(eeg, ch_names=list(signal.names))
     return model(eeg)
 
 
-def built(model: str, signal: Signal, n_outputs: int, settings: dict[str, Any]) -> nn.Module:
-    """A model of braindecode for such EEG, which it has seen once. Raises ValueError, in one line, where it cannot be,
-    with the least number of times where more of them would do."""
+def build_model(model: str, signal: Signal, n_outputs: int, settings: dict[str, Any]) -> nn.Module:
+    """A model of braindecode that has processed such EEG once.
+
+    Raises ValueError, in one line, if it cannot be built; if a longer window would do, with the least number of times.
+    """
     def attempt(n_times: int) -> nn.Module:
-        found = _new(model, replace(signal, n_times=n_times), n_outputs, settings)
-        found.eval()
+        net = _construct(model, replace(signal, n_times=n_times), n_outputs, settings).eval()
         with torch.no_grad():
-            run(found, torch.zeros(2, signal.n_chans, n_times), signal)
-        return found.train()
+            run_model(net, torch.zeros(2, signal.n_chans, n_times), signal)
+        return net.train()
 
     try:
         return attempt(signal.n_times)
-    except Exception as error:  # whatever a model raises where its kernels do not fit
-        why = " ".join(str(error).split()) or type(error).__name__
-        said = f"braindecode's {model} cannot take {signal}"
+    except Exception as error:  # models raise anything if their kernels do not fit
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"braindecode's {model} cannot take {signal}"
         cause = error
-    if not signal.names and ("chs_info" in why or "ch_names" in why):
-        raise ValueError(f"{said}: it needs to know the channels, of which the data set states neither names nor "
-                         f"positions ({why})") from cause
-    if isinstance(cause, _Refused):
-        raise ValueError(f"{said}: {why}") from cause
-    patch = settings.get("patch_size") or getattr(
-        inspect.signature(getattr(zoo, model)).parameters.get("patch_size"), "default", 0)
-    least = _least(attempt, signal.n_times, patch if isinstance(patch, int) else 0)
+    if not signal.names and ("chs_info" in reason or "ch_names" in reason):
+        raise ValueError(f"{message}: it needs to know the channels, which the data set does not describe ({reason})"
+                         ) from cause
+    least = None
+    if not isinstance(cause, _NotTheLength):
+        patch = settings.get("patch_size") or getattr(
+            inspect.signature(getattr(zoo, model)).parameters.get("patch_size"), "default", 0)
+        least = _find_least_times(attempt, signal.n_times, patch if isinstance(patch, int) else 0)
     if least is None:
-        raise ValueError(f"{said}: {why}") from cause
-    raise ValueError(f"{said}; it needs {least} times at least ({why}); set n_times={least} to have zeros appended, or "
-                     "make its kernels smaller") from cause
+        raise ValueError(f"{message}: {reason}") from cause
+    raise ValueError(f"{message}; it needs {least} times at least ({reason}); set n_times={least} to append zeros, or "
+                     "use smaller kernels") from cause
 
 
-class _Refused(ValueError):
-    """What no longer window would mend."""
+class _NotTheLength(ValueError):
+    """A problem that a longer window does not solve."""
 
 
-def _new(model: str, signal: Signal, n_outputs: int, settings: dict[str, Any]) -> nn.Module:
+def _construct(model: str, signal: Signal, n_outputs: int, settings: dict[str, Any]) -> nn.Module:
     kind = getattr(zoo, model)
-    there = inspect.signature(kind).parameters
+    accepted = inspect.signature(kind).parameters
     chs_info = None if model in UNNAMED else signal.chs_info()
-    given = {"n_chans": signal.n_chans, "n_times": signal.n_times, "sfreq": signal.sfreq, "n_outputs": n_outputs,
-             "chs_info": chs_info}
+    arguments = {"n_chans": signal.n_chans, "n_times": signal.n_times, "sfreq": signal.sfreq, "n_outputs": n_outputs,
+                 "chs_info": chs_info}
     if chs_info is None:
-        if "chs_info" in there and there["chs_info"].default is inspect.Parameter.empty:
-            raise _Refused("it needs the positions of the electrodes, which the data set does not state")
-        del given["chs_info"]
+        if "chs_info" in accepted and accepted["chs_info"].default is inspect.Parameter.empty:
+            raise _NotTheLength("it needs the positions of the electrodes, which the data set does not state")
+        del arguments["chs_info"]
     if model == "REVE":
-        _positions_of_reve()
+        _check_reve_positions()
     try:
-        return kind(**{name: value for name, value in given.items() if name in there} | settings)
+        return kind(**{name: value for name, value in arguments.items() if name in accepted} | settings)
     except TypeError as error:
-        raise _Refused(str(error)) from error
+        raise _NotTheLength(str(error)) from error
 
 
-def _positions_of_reve() -> None:
-    """Raises where REVE would download its positions of electrodes."""
+def _check_reve_positions() -> None:
+    """Raises _NotTheLength if REVE would download its positions of electrodes."""
     folder = mne.get_config("REVE_POSITIONS_PATH") or mne.get_config("MNE_DATA") or Path.home() / "mne_data"
     file = Path(folder).expanduser() / "reve_positions.json"
     try:
         json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise _Refused(f"it would download positions of electrodes; put its reve_positions.json at {file}") from error
+        raise _NotTheLength(f"it would download positions of electrodes; put its reve_positions.json at {file}"
+                            ) from error
 
 
-def _least(attempt: Callable[[int], Any], n_times: int, patch: int) -> int | None:
-    """The least number of times above n_times with which `attempt` raises nothing; None if there is none found."""
+def _find_least_times(attempt: Callable[[int], Any], n_times: int, patch: int) -> int | None:
+    """The least number of times above n_times for which `attempt` does not raise; None if none is found."""
     def works(times: int) -> bool:
         try:
             attempt(times)
-        except Exception:  # other people's networks refuse a length in whatever way they like
+        except Exception:  # models raise anything if their kernels do not fit
             return False
         return True
 
-    tried = [-(-n_times // patch) * patch] if patch else []
-    tried += [n_times * 4, n_times * 16]
-    above = next((times for times in tried if n_times < times <= LONGEST and works(times)), None)
+    candidates = [*([-(-n_times // patch) * patch] if patch else []), n_times * 4, n_times * 16]
+    above = next((times for times in candidates if n_times < times <= LONGEST and works(times)), None)
     if above is None:
         return None
     below = n_times
@@ -302,49 +306,50 @@ def _least(attempt: Callable[[int], Any], n_times: int, patch: int) -> int | Non
     return above
 
 
-def head(model: nn.Module) -> list[str]:
-    """The exact names of the tensors of a model's final layer, its classification, of which nothing is used."""
+def head_names(model: nn.Module) -> list[str]:
+    """The exact names of the tensors of a model's final layer, the classification, which is not used."""
     final = getattr(model, "final_layer", None)
     return [] if final is None else [f"final_layer.{name}" for name in final.state_dict()]
 
 
-def load(model: nn.Module, path: Path) -> None:
-    """Loads a file of all of a model's tensors: safetensors, or what torch saved (weights only; a dict of tensors, or
-    one under "state_dict").
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads all tensors of a model from a file: safetensors, or torch's (weights only; a dict of tensors, or one under
+    "state_dict").
 
-    Those of `head` may be absent or of another shape and are not read; of all others none may be absent, of another
-    shape or too many. Names that braindecode says were once used (`mapping`) count as today's. Raises ValueError that
-    names the file and the tensor.
+    Tensors of `head_names` may be missing or have another shape, and are not read. Of all others none may be missing,
+    unknown or of another shape. braindecode's former names (`mapping`) are accepted. Raises ValueError that names the
+    file and the tensor.
     """
     renamed = model.mapping or {} if hasattr(model, "mapping") else {}
-    found = {renamed.get(name, name): tensor for name, tensor in _read(path).items()}
-    unused, own = set(head(model)), model.state_dict()
-    missing, foreign = sorted(own.keys() - unused - found.keys()), sorted(found.keys() - own.keys())
-    if missing or foreign:
-        what = f"lacks {_some(missing)}" if missing else f"holds {_some(foreign)}, which the model does not have"
-        raise ValueError(f"{path} {what}; only the classification is not read: {', '.join(sorted(unused)) or 'none'}")
-    for name in own.keys() - unused:
-        if found[name].shape != own[name].shape:
-            raise ValueError(f"{path}: tensor {name} is {list(found[name].shape)}, {list(own[name].shape)} is expected "
-                             f"of {type(model).__name__} with these settings and this EEG")
-    kept = {name: own[name] for name in unused}
-    nn.Module.load_state_dict(model, {name: found[name] for name in own.keys() - unused} | kept)
+    tensors = {renamed.get(name, name): tensor for name, tensor in _read_tensors(path).items()}
+    unused, state = set(head_names(model)), model.state_dict()
+    missing, unknown = sorted(state.keys() - unused - tensors.keys()), sorted(tensors.keys() - state.keys())
+    if missing or unknown:
+        problem = f"lacks {_join(missing)}" if missing else f"has {_join(unknown)}, which the model does not have"
+        unread = ", ".join(sorted(unused)) or "none"
+        raise ValueError(f"{path} {problem}; only the classification is not read: {unread}")
+    for name in state.keys() - unused:
+        if tensors[name].shape != state[name].shape:
+            raise ValueError(f"{path}: tensor {name} is {list(tensors[name].shape)}, expected "
+                             f"{list(state[name].shape)} for {type(model).__name__} with these settings and this EEG")
+    kept = {name: state[name] for name in unused}
+    nn.Module.load_state_dict(model, {name: tensors[name] for name in state.keys() - unused} | kept)
 
 
-def _some(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{path} is no file of weights that can be read without running its code "
-                         f"({type(error).__name__}); save a state_dict, best as safetensors") from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise ValueError(f"{path} holds no tensors by name; save a state_dict, best as safetensors")
-    return found
+        raise ValueError(f"{path} cannot be read as weights without running its code ({type(error).__name__}); save a "
+                         "state_dict, best as safetensors") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise ValueError(f"{path} is not a dict of tensors; save a state_dict, best as safetensors")
+    return content

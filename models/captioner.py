@@ -1,4 +1,4 @@
-"""Captions of points of CLIP space: a small network over a closed grammar at tiny, GIT behind a projector at paper."""
+"""Captions of embeddings in CLIP space: a small network over a closed grammar (tiny), GIT with a projector (paper)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from models.adapter import read
 
 
 class Captioner(nn.Module):
-    """Fills the slots of a sentence with words, each slot by itself, from an embedding (own design, for scale tiny).
+    """Fills the slots of a sentence from an embedding, each slot independently (own design, for scale tiny).
 
-    sentence: with {} for each slot; slots: the words that each may have. Two layers with GELU over the embedding's
-    direction; its length says nothing.
+    sentence: with {} for each slot; slots: the words allowed in each. Two layers with GELU over the embedding's
+    direction; its length is not used.
     """
 
     def __init__(self, sentence: str, slots: list[list[str]], embedding: int = frozen.EMBEDDING, width: int = 128):
@@ -29,15 +29,15 @@ class Captioner(nn.Module):
                                  nn.Linear(width, sum(map(len, slots))))
 
     def logits(self, embeddings: Tensor) -> tuple[Tensor, ...]:
-        """For each slot logits [B, words] of embeddings [B, D']."""
+        """Logits [B, words] for each slot, of embeddings [B, D']."""
         return self.net(normalize(embeddings.float(), dim=1)).split([len(words) for words in self.slots], dim=1)
 
     @torch.no_grad()
     def captions(self, embeddings: Tensor) -> list[str]:
-        """The likeliest sentence for each of the embeddings [B, D']."""
-        said = zip(*([words[i] for i in scores.argmax(1).tolist()]
+        """The most likely sentence for each of the embeddings [B, D']."""
+        rows = zip(*([words[i] for i in scores.argmax(1).tolist()]
                      for words, scores in zip(self.slots, self.logits(embeddings), strict=True)), strict=True)
-        return [self.sentence.format(*words) for words in said]
+        return [self.sentence.format(*words) for words in rows]
 
 
 def load_captioner(path: str | Path, sha256: str | None = None) -> Captioner:
@@ -46,10 +46,10 @@ def load_captioner(path: str | Path, sha256: str | None = None) -> Captioner:
 
 
 class PixelProjector(nn.Module):
-    """From an embedding to what GIT's vision tower would say of the picture: [B, D'] to [B, tokens, width].
+    """Embeddings [B, D'] -> outputs of GIT's vision tower [B, tokens, width], with width = D' (released code).
 
-    Of the released code: each coordinate by a linear layer to the tokens, LayerNorm over these; then a linear layer
-    over the width, LayerNorm. The embedding has as many dimensions as the tokens are wide.
+    A linear layer from each coordinate to the tokens and LayerNorm over them, then a linear layer over the width and
+    LayerNorm.
     """
 
     def __init__(self, width: int = 1024, tokens: int = 257):
@@ -62,17 +62,17 @@ class PixelProjector(nn.Module):
 
 
 class Git(nn.Module):
-    """GIT (Wang et al. 2022) of transformers', which takes what its vision tower says in a picture's place, too."""
+    """GIT (Wang et al. 2022) of transformers, which also takes the output of its vision tower instead of an image."""
 
-    def __init__(self, net: GitForCausalLM, tokenizer: BertTokenizerFast, about: dict):
+    def __init__(self, net: GitForCausalLM, tokenizer: BertTokenizerFast, preprocess: dict):
         super().__init__()
         self.net, self.tokenizer = net, tokenizer
         self.tower = net.git.image_encoder
-        self.size = net.config.vision_config.image_size
-        self.tokens, self.width = (self.size // net.config.vision_config.patch_size) ** 2 + 1, \
-            net.config.vision_config.hidden_size
+        config = net.config.vision_config
+        self.size, self.width = config.image_size, config.hidden_size
+        self.tokens = (self.size // config.patch_size) ** 2 + 1
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(about[f"image_{name}"])[:, None, None], persistent=False)
+            self.register_buffer(name, torch.tensor(preprocess[f"image_{name}"])[:, None, None], persistent=False)
 
     @torch.no_grad()
     def hidden(self, images: Tensor) -> Tensor:
@@ -84,26 +84,26 @@ class Git(nn.Module):
 
     @torch.no_grad()
     def captions(self, hidden: Tensor, length: int = 50) -> list[str]:
-        """Captions of at most `length` tokens, the likeliest word by word, of [B, tokens, width]."""
+        """Captions of at most `length` tokens, by greedy search, for tower outputs [B, tokens, width]."""
         begin = torch.full((len(hidden), 1), self.tokenizer.cls_token_id, device=hidden.device)
-        self.net.git.image_encoder = _Seen()
+        self.net.git.image_encoder = _PassThrough()
         try:
-            said = self.net.generate(pixel_values=hidden[:, None].to(self.net.dtype), input_ids=begin,
-                                     max_length=length, do_sample=False)
+            tokens = self.net.generate(pixel_values=hidden[:, None].to(self.net.dtype), input_ids=begin,
+                                       max_length=length, do_sample=False)
         finally:
             self.net.git.image_encoder = self.tower
-        return [caption.strip() for caption in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
+        return [caption.strip() for caption in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
-class _Seen(nn.Module):
-    """In the vision tower's place: what was seen comes as "pixels" [B, 1, tokens, width]."""
+class _PassThrough(nn.Module):
+    """Replaces the vision tower: its output comes as "pixels" [B, 1, tokens, width]."""
 
     def forward(self, pixels: Tensor, **_: object) -> SimpleNamespace:
         return SimpleNamespace(last_hidden_state=pixels[:, 0])
 
 
 def load_git(folder: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Git:
-    """GIT of a folder in transformers' format, frozen. Raises frozen.MissingWeights and frozen.BadWeights."""
+    """GIT from a folder in transformers' format, frozen. Raises frozen.MissingWeights and frozen.BadWeights."""
     return frozen.load_folder(_git, folder, sha256, dtype)
 
 

@@ -1,4 +1,4 @@
-"""A classifier of EEG: EEGNet."""
+"""EEGNet, a classifier of EEG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class EEGNet(nn.Module):
     """EEGNet-8,2 (Lawhern et al. 2018, Table 2): [B, C, T] -> class logits [B, n_outputs].
 
-    A temporal filter bank, a spatial filter for each band (depthwise, norm at most 1), a separable convolution; each
-    with batch normalisation, pooling by 4 and 8, and dropout. The kernel is half a second long, rounded down to odd.
+    A temporal filter bank, spatial filters for each band (depthwise, norm at most 1) and a separable convolution, with
+    batch normalisation, pooling by 4 and 8, and dropout. The kernel is half a second long, rounded down to odd.
     """
 
     def __init__(self, n_chans: int, n_times: int, sfreq: float, n_outputs: int, filters: int = 8, depth: int = 2,
@@ -33,6 +33,6 @@ class EEGNet(nn.Module):
 
     @torch.no_grad()
     def limit(self) -> None:
-        """Brings spatial filters to a norm of at most 1 and the head's rows to at most 0.25; after every step."""
+        """Limits the norm of spatial filters to 1 and of the head's rows to 0.25; call it after every step."""
         for layer, most in ((self.spatial, 1.0), (self.head, 0.25)):
             layer.weight.copy_(torch.renorm(layer.weight, 2, 0, most))

@@ -1,5 +1,7 @@
-"""From EEG tokens to the U-Net's condition and to CLIP space: tau (Sec. 3.2) and h (Eq. 3), and what the released code
-of DreamDiffusion has beside them."""
+"""Maps from EEG tokens to the U-Net's condition (tau, Sec. 3.2) and to CLIP space (h, Eq. 3).
+
+LatentHead and TimeCondition are of DreamDiffusion's released code.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from torch import Tensor, nn
 class Tau(nn.Module):
     """tau: EEG tokens [B, L, width] -> cross-attention context [B, M, D].
 
-    Mixes the L tokens into M, maps them linearly and adds them to a trainable base; the sum goes through a LayerNorm.
-    Base and LayerNorm begin where the text tower ends (`text`: mean text tokens [M, D] of the class captions, `norm`:
-    the tower's last LayerNorm), so that the first context lies inside the space that the frozen U-Net knows.
+    Mixes the L tokens into M, maps them linearly, adds them to a trainable base and applies a LayerNorm. The first
+    context is in the space that the frozen U-Net was trained on: the base begins at `text`, the mean text tokens [M, D]
+    of the class captions, and the LayerNorm at `norm`, the text tower's last one.
     """
 
     def __init__(self, tokens: int, width: int, text: Tensor, norm: nn.LayerNorm):
@@ -33,7 +35,7 @@ class Tau(nn.Module):
 class Head(nn.Module):
     """h: context [B, M, D] -> CLIP space, or class logits, [B, out]: one linear map of the mean context token.
 
-    `projection` [D, out]: where the map begins (CLIP's own text projection); None: drawn at random.
+    projection: [D, out], the initial map (CLIP's text projection); None: random.
     """
 
     def __init__(self, dim: int, out: int, projection: Tensor | None = None):
@@ -48,8 +50,10 @@ class Head(nn.Module):
 
 
 class LatentHead(nn.Module):
-    """h of the released code: EEG tokens [B, L, width] -> CLIP space, or class logits, [B, out]. It does not pass
-    through tau: one token is mixed from L, and mapped linearly."""
+    """h of the released code: EEG tokens [B, L, width] -> CLIP space, or class logits, [B, out].
+
+    Without tau: one token is mixed from L and mapped linearly.
+    """
 
     def __init__(self, tokens: int, width: int, out: int):
         super().__init__()
@@ -61,8 +65,10 @@ class LatentHead(nn.Module):
 
 
 class TimeCondition(nn.Module):
-    """The released code's second way for the condition: context [B, M, D] -> what is added to the embedded time step,
-    [B, out]. M tokens are mixed into half as many, those into one, which is mapped linearly."""
+    """The released code's second condition: context [B, M, D] -> an addition to the time step's embedding, [B, out].
+
+    M tokens are mixed into M // 2, those into one, which is mapped linearly.
+    """
 
     def __init__(self, context: int, dim: int, out: int):
         super().__init__()
@@ -73,11 +79,11 @@ class TimeCondition(nn.Module):
         return self.linear(self.mix(context)[:, 0])
 
     def attach(self, unet: nn.Module) -> None:
-        """From now on adds itself to the embedded time step in every call unet(latents, time, context)."""
-        seen: list[Tensor] = []
+        """Adds its output to the time step's embedding in every later call unet(latents, time, context)."""
+        contexts: list[Tensor] = []
 
         def before(module: nn.Module, arguments: tuple, named: dict) -> None:
-            seen[:] = [named["encoder_hidden_states"] if "encoder_hidden_states" in named else arguments[2]]
+            contexts[:] = [named["encoder_hidden_states"] if "encoder_hidden_states" in named else arguments[2]]
 
         unet.register_forward_pre_hook(before, with_kwargs=True)
-        unet.time_embedding.register_forward_hook(lambda module, arguments, embedded: embedded + self(seen.pop()))
+        unet.time_embedding.register_forward_hook(lambda module, arguments, embedded: embedded + self(contexts.pop()))

@@ -1,4 +1,4 @@
-"""A diffusion prior over CLIP space under an EEG's embedding (Li et al., NeurIPS 2024; released code)."""
+"""A diffusion prior over CLIP space, conditioned on embeddings of EEG (Li et al., NeurIPS 2024; released code)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ WIDTHS = (1024, 512, 256, 128, 64)
 
 
 class Stair(nn.Module):
-    """One step of the prior, [B, before] -> [B, after]: adds the time step's and the condition's embedding, then a
-    linear map, LayerNorm, SiLU and dropout."""
+    """One layer of the prior, [B, before] -> [B, after]: adds the embeddings of the time step and of the condition,
+    then a linear map, LayerNorm, SiLU and dropout."""
 
     def __init__(self, before: int, after: int, condition: int, time: int, dropout: float):
         super().__init__()
@@ -29,10 +29,9 @@ class Stair(nn.Module):
 
 
 class DiffusionPrior(nn.Module):
-    """The noise in noisy embeddings [B, D'], under conditions [B, D] or none, at times [B].
+    """Predicts the noise in noisy embeddings [B, D'] at times [B], with conditions [B, D] or without.
 
-    Down the widths and up again, with what went in on the way down added on the way up. 9,675,648 parameters with
-    D = D' = 1024.
+    Down the widths and up again with skip connections. 9,675,648 parameters with D = D' = 1024.
     """
 
     def __init__(self, embedding: int, condition: int, widths: Sequence[int] = WIDTHS, time: int = 512,
@@ -56,13 +55,15 @@ class DiffusionPrior(nn.Module):
 
 
 def noise_schedule(clip_sample: bool) -> DDPMScheduler:
-    """diffusers' default of 1,000 steps. clip_sample: every estimate of the embedding is cut to -1 to 1, which is meant
-    for pixels and is left on in the released code."""
+    """diffusers' default schedule of 1,000 steps.
+
+    clip_sample: clips every estimate of the embedding to [-1, 1], as for pixels; on in the released code.
+    """
     return DDPMScheduler(clip_sample=clip_sample)
 
 
 def prior_loss(prior: DiffusionPrior, schedule: DDPMScheduler, embedding: Tensor, condition: Tensor | None) -> Tensor:
-    """Mean squared error of the noise at random times; draws from torch's generator of the CPU."""
+    """Mean squared error of the noise at random times, which torch's CPU generator draws."""
     noise, times = torch.randn(embedding.shape), torch.randint(len(schedule.betas), (len(embedding),))
     noise, times = noise.to(embedding.device), times.to(embedding.device)
     return mse_loss(prior(schedule.add_noise(embedding, noise, times), times, condition), noise)
@@ -71,14 +72,14 @@ def prior_loss(prior: DiffusionPrior, schedule: DDPMScheduler, embedding: Tensor
 @torch.no_grad()
 def draw(prior: DiffusionPrior, condition: Tensor, generators: list[torch.Generator], steps: int, guidance: float,
          clip_sample: bool) -> Tensor:
-    """Embeddings [B, D'] under conditions [B, D], by ancestral sampling with classifier-free guidance.
+    """Embeddings [B, D'] for conditions [B, D], by ancestral sampling with classifier-free guidance.
 
-    All noise of a row comes from its own generator (of the CPU).
+    generators: one on the CPU for each row, for all its noise.
     """
     schedule, device = noise_schedule(clip_sample), condition.device
     schedule.set_timesteps(steps)
     width = prior.output.out_features
-    noisy = torch.cat([torch.randn(1, width, generator=one) for one in generators]).to(device)
+    noisy = torch.cat([torch.randn(1, width, generator=generator) for generator in generators]).to(device)
     for time in schedule.timesteps:
         times = time.expand(len(noisy)).to(device)
         noise = prior(noisy, times)

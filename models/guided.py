@@ -1,7 +1,6 @@
-"""ATM with guided diffusion (Li et al., NeurIPS 2024): encoders of EEG into CLIP space, their losses, and the path to
-the VAE's latent.
+"""ATM with guided diffusion (Li et al., NeurIPS 2024): encoders of EEG into CLIP space, their losses, low-level path.
 
-Layers and constants are those of the released code, unless a docstring says otherwise.
+Layers and constants are those of the released code, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -18,26 +17,26 @@ from models.encoders import atm
 from models.encoders.nice import TemporalSpatial, in_proportion
 
 TEMPERATURE = 0.07
-WRITTEN = 0.9  # weight of the MSE in the loss as written; the paper's lambda is not known here: that of "generation"
+WRITTEN = 0.9  # weight of the MSE in the loss as written; the paper's lambda is unknown, so that of "generation"
 
 
 class Residual(nn.Sequential):
-    """The sum of what goes in and what its layers make of it."""
+    """The sum of the input and its layers' output."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden + super().forward(hidden)
 
 
 def projector(width: int, out: int) -> nn.Sequential:
-    """[B, width] -> [B, out], NICE's: a linear map, a residual one after GELU with dropout .5, LayerNorm."""
+    """NICE's projector, [B, width] -> [B, out]: a linear map, a residual one after GELU with dropout .5, LayerNorm."""
     return nn.Sequential(nn.Linear(width, out), Residual(nn.GELU(), nn.Linear(out, out), nn.Dropout(0.5)),
                          nn.LayerNorm(out))
 
 
 class Encoder(nn.Module):
-    """EEG [B, C, T] and the subjects' numbers [B] -> CLIP space [B, out].
+    """EEG [B, C, T] and subject numbers [B] -> CLIP space [B, out].
 
-    `logit_scale` [] is learned with it. faithful: the released code's way with it, see `contrastive`.
+    `logit_scale` [] is learned too. faithful: use it as the released code does, see `contrastive`.
     """
 
     def __init__(self, out: int, faithful: bool, temperature: float = TEMPERATURE):
@@ -50,8 +49,8 @@ class Encoder(nn.Module):
 class Atm(Encoder):
     """ATM-S: attention between channels, NICE's convolution, NICE's projector.
 
-    With [63, 250] and out = 1024: 446,000 + 103,680 + 2,527,232 parameters, and the logit scale. Not here: two linear
-    maps for each subject of 125,500 parameters, which the released code holds and never calls.
+    With [63, 250] and out = 1024: 446,000 + 103,680 + 2,527,232 parameters, and the logit scale. Left out: two linear
+    maps for each subject, of 125,500 parameters, which the released code never calls.
     """
 
     def __init__(self, channels: int, times: int, out: int, subjects: Sequence[int], faithful: bool,
@@ -78,12 +77,11 @@ class Nice(Encoder):
 
 
 class Enigma(Encoder):
-    """ENIGMA (arXiv 2602.10361): a linear map of the window for each subject, NICE's convolution with shorter kernels
-    and 4 features of a token, NICE's projector. 1,405,242 parameters for one subject with [63, 250] and out = 1024, and
-    the logit scale.
+    """ENIGMA (arXiv 2602.10361): a linear map of the window for each subject, NICE's convolution and projector.
 
-    The maps begin as linear layers do (not known). A subject that was not trained on is given the mean of the others'
-    (chosen so).
+    The convolution has shorter kernels and 4 features for each token. 1,405,242 parameters for one subject with
+    [63, 250] and out = 1024, and the logit scale. The maps begin as torch's linear layers (unknown); an unknown subject
+    gets the mean of the known ones' outputs (chosen here).
     """
 
     def __init__(self, channels: int, times: int, out: int, subjects: Sequence[int], faithful: bool,
@@ -95,18 +93,18 @@ class Enigma(Encoder):
         self.project = projector(self.trunk.tokens * width, out)
 
     def forward(self, eeg: Tensor, subject: Tensor) -> Tensor:
-        own = (subject[:, None] == self.known).to(eeg.dtype)
-        own = torch.where(own.any(1, keepdim=True), own, 1 / len(self.known))
-        aligned = sum(part[:, None, None] * align(eeg) for part, align in zip(own.unbind(1), self.align, strict=True))
+        share = (subject[:, None] == self.known).to(eeg.dtype)
+        share = torch.where(share.any(1, keepdim=True), share, 1 / len(self.known))
+        aligned = sum(part[:, None, None] * align(eeg) for part, align in zip(share.unbind(1), self.align, strict=True))
         return self.project(self.trunk(aligned).flatten(1))
 
 
 class EegNet(Encoder):
-    """EEGNet v4 (Lawhern et al. 2018, as in braindecode) with the released numbers of filters, 8, 20 for each and 160;
-    its last layer is a linear map to `out`.
+    """EEGNet v4 (Lawhern et al. 2018, as in braindecode) with a last linear map to `out`.
 
-    The temporal kernel of 4 samples and the separable one of 16 are in proportion for windows of other lengths than 250
-    (chosen so), as are the pools of 4 and 8. Spatial filters have a norm of at most 1.
+    Numbers of filters as released: 8, 20 for each, 160. The kernels of 4 (temporal) and 16 samples (separable) and the
+    pools of 4 and 8 are scaled for windows of other lengths than 250 (chosen here). Spatial filters have a norm of at
+    most 1.
     """
 
     def __init__(self, channels: int, times: int, out: int, subjects: Sequence[int], faithful: bool,
@@ -126,8 +124,7 @@ class EegNet(Encoder):
             nn.Conv2d(wide, wide, (1, separable), padding=(0, separable // 2), groups=wide, bias=False),
             nn.Conv2d(wide, wide, 1, bias=False),
             norm(wide), nn.ELU(), nn.AvgPool2d((1, second)), nn.Dropout(0.25))
-        left = times + 2 * (kernel // 2) - kernel + 1
-        left = left // first
+        left = (times + 2 * (kernel // 2) - kernel + 1) // first
         left = left + 2 * (separable // 2) - separable + 1
         self.head = nn.Linear(wide * (left // second), out)
 
@@ -139,8 +136,10 @@ class EegNet(Encoder):
 
 
 class Mlp(Encoder):
-    """The released code's MLP: layers over time and over channels in turn, each LayerNorm, a linear map, GELU and
-    dropout .25, the last to one row, which is brought to unit norm. Its temperature begins at .01."""
+    """The released code's MLP: layers over time and over channels in turn, the last to one row, scaled to unit norm.
+
+    Each layer is LayerNorm, a linear map, GELU and dropout .25. Its temperature begins at .01.
+    """
 
     def __init__(self, channels: int, times: int, out: int, subjects: Sequence[int], faithful: bool,
                  filters: int = 64, width: int = 1024):
@@ -160,7 +159,7 @@ class Mlp(Encoder):
 
 
 class Transposed(nn.Sequential):
-    """Its layers over the second dimension of three."""
+    """Its layers, applied to the second of three dimensions."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         return super().forward(hidden.transpose(1, 2)).transpose(1, 2)
@@ -170,28 +169,27 @@ KINDS = {"atm": Atm, "nice": Nice, "eegnet": EegNet, "enigma": Enigma, "mlp": Ml
 
 
 def contrastive(encoder: Encoder, features: Tensor, targets: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy among the pairs of a batch, features [B, D'], unit targets [B, D'].
+    """CLIP's symmetric cross-entropy between features [B, D'] and targets [B, D'] of unit norm.
 
-    As written the features are brought to unit norm, and cosines are multiplied by exp(logit_scale) = 1 / temperature.
-    The released code (faithful) does neither: it multiplies by logit_scale itself, and features keep their norm.
+    In the paper, features are scaled to unit norm and cosines multiplied by exp(logit_scale) = 1 / temperature. In the
+    released code (faithful), features keep their norm and are multiplied by logit_scale itself.
     """
     if encoder.faithful:
         logits = encoder.logit_scale * features @ targets.T
     else:
         logits = encoder.logit_scale.exp() * normalize(features, dim=1) @ targets.T
-    own = torch.arange(len(logits), device=logits.device)
-    return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+    pairs = torch.arange(len(logits), device=logits.device)
+    return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
 
 
 def encoder_loss(kind: str, encoder: Encoder, features: Tensor, image: Tensor, text: Tensor) -> Tensor:
-    """What an encoder is trained on: features [B, D'], CLIP's embeddings of pictures and class names [B, D'], of unit
-    norm.
+    """The loss of an encoder on features [B, D'], given CLIP's unit embeddings of images and class names [B, D'].
 
-    generation   10 (.9 MSE + .1 contrastive to pictures), the released code for pictures
-    retrieval    .99 contrastive to pictures + .01 contrastive to names, the released code for retrieval
-    written      lambda contrastive to pictures + (1 - lambda) MSE, the paper; its lambda is not known here, .1
-    direct       MSE + contrastive to pictures + contrastive to names, ENIGMA's, all with weight 1 (chosen so). It aims
-                 at embeddings as CLIP makes them, not of unit norm; here sqrt(D') stands for their norm, with which a
+    generation   10 (.9 MSE + .1 contrastive to images), the released code for generation
+    retrieval    .99 contrastive to images + .01 contrastive to names, the released code for retrieval
+    written      lambda contrastive to images + (1 - lambda) MSE, the paper; its lambda is unknown, here .1
+    direct       MSE + contrastive to images + contrastive to names, ENIGMA's, all with weight 1 (chosen here). Its
+                 target is CLIP's embedding before normalisation; here its norm is taken as sqrt(D'), so that a
                  coordinate has mean square 1
     """
     if kind == "retrieval":
@@ -199,18 +197,18 @@ def encoder_loss(kind: str, encoder: Encoder, features: Tensor, image: Tensor, t
     if kind == "direct":
         return (mse_loss(features, image * math.sqrt(image.shape[1])) + contrastive(encoder, features, image)
                 + contrastive(encoder, features, text))
-    weighed = WRITTEN * mse_loss(features, image) + (1 - WRITTEN) * contrastive(encoder, features, image)
-    return 10 * weighed if kind == "generation" else weighed
+    loss = WRITTEN * mse_loss(features, image) + (1 - WRITTEN) * contrastive(encoder, features, image)
+    return 10 * loss if kind == "generation" else loss
 
 
 class LowLevel(nn.Module):
     """EEG [B, C, T] -> a VAE's latent [B, channels, side, side], side = 2 ** len(widths).
 
-    A linear map of each channel's window to `hidden`, dropout .5 (the newer release), all of it as one position of C *
-    hidden channels, and transposed convolutions that double the side, each with batch normalisation and ReLU; then 1 x
-    1 convolutions to half the last width and to `channels`. 143,333,268 parameters with [63, 250] and the released
-    widths; of the first convolution's 132 million three quarters never act, since of 4 x 4 kernels one position
-    reaches 2 x 2.
+    A linear map of each channel's window to `hidden`, dropout .5 (the newer release), all outputs as one position of
+    C * hidden channels, transposed convolutions that double the side, each with batch normalisation and ReLU, then
+    1 x 1 convolutions to half the last width and to `channels`. 143,333,268 parameters with [63, 250] and the released
+    widths; three quarters of the first convolution's 132 million have no effect, as a single position reaches only
+    2 x 2 of a 4 x 4 kernel.
     """
 
     def __init__(self, eeg: tuple[int, int], channels: int, hidden: int = 128,

@@ -1,4 +1,4 @@
-"""The masked autoencoder of Sec. 3.1: asymmetric, and scored on masked tokens only. Its decoder is thrown away."""
+"""The masked autoencoder of Sec. 3.1: asymmetric, with a loss on masked tokens only. Its decoder is discarded."""
 
 from __future__ import annotations
 
@@ -11,27 +11,17 @@ from models.masking import Masking, gather_tokens
 
 
 class MaskedAutoencoder(nn.Module):
-    """Any encoder that offers `tokenize(eeg)` and `encode(tokens, keep)`, with a shallow decoder.
+    """An encoder with `tokenize(eeg)` and `encode(tokens, keep)`, and a shallow decoder.
 
-    The encoder sees visible tokens only; the decoder sees them and mask tokens, each with its position, in no order;
-    only masked tokens reach the head.
+    The encoder gets visible tokens only; the decoder gets them and mask tokens, each with its position, unordered; only
+    masked tokens reach the head.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        channels: int,
-        times: int,
-        width: int,
-        tokens: int,
-        decoder_width: int = 64,
-        decoder_depth: int = 1,
-        heads: int = 4,
-        mlp_ratio: float = 1.0,
-    ):
+    def __init__(self, encoder: nn.Module, channels: int, times: int, width: int, tokens: int, decoder_width: int = 64,
+                 decoder_depth: int = 1, heads: int = 4, mlp_ratio: float = 1.0):
         super().__init__()
         if times % tokens and not hasattr(encoder, "patchify"):
-            raise ValueError(f"{times} time steps are no whole number of {tokens} tokens")
+            raise ValueError(f"{times} time steps cannot be divided into {tokens} equal tokens")
         self.encoder, self.tokens = encoder, tokens
         self.embed = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width))
@@ -44,15 +34,15 @@ class MaskedAutoencoder(nn.Module):
             module.apply(initialise)
 
     def targets(self, eeg: Tensor, masking: Masking) -> Tensor:
-        """What the masked tokens of EEG [B, C, T] stand for, as it is: [B, m, C * T / tokens].
+        """The raw content of the masked tokens of EEG [B, C, T]: [B, m, C * T / tokens].
 
-        An encoder may say it by `patchify(eeg)` [B, tokens, C * T / tokens]; else equal stretches of time.
+        Tokens are the encoder's `patchify(eeg)` [B, tokens, C * T / tokens], if it has one, else equal spans of time.
         """
-        patchify = getattr(self.encoder, "patchify", lambda it: it.transpose(1, 2).reshape(len(it), self.tokens, -1))
+        patchify = getattr(self.encoder, "patchify", lambda eeg: eeg.transpose(1, 2).reshape(len(eeg), self.tokens, -1))
         return gather_tokens(patchify(eeg), masking.remove)
 
     def predict(self, eeg: Tensor, masking: Masking) -> Tensor:
-        """What the masked patches are thought to be, as `targets`."""
+        """The prediction of `targets`."""
         visible = self._visible(eeg, masking.keep)
         seen = self.embed(self.encoder.encode(visible, masking.keep)) + self.positions[masking.keep]
         hidden = self.mask_token + self.positions[masking.remove]
@@ -62,13 +52,15 @@ class MaskedAutoencoder(nn.Module):
         return self.head(self.norm(tokens[:, seen.shape[1] :]))
 
     def _visible(self, eeg: Tensor, keep: Tensor) -> Tensor:
-        """The visible tokens with their positions, [B, n, width]. What is narrower is gathered: wide encoders of ours
-        never embed what is masked."""
+        """The visible tokens with their positions, [B, n, width].
+
+        Gathers whatever is narrower: an msm_vit that widens patches never embeds masked ones.
+        """
         encoder = self.encoder
         if type(encoder) is Encoder and encoder.embed.in_features < encoder.embed.out_features:
             return encoder.embed(gather_tokens(encoder.patchify(eeg), keep)) + encoder.positions[keep]
         return gather_tokens(encoder.tokenize(eeg), keep)
 
     def forward(self, eeg: Tensor, masking: Masking) -> Tensor:
-        """Mean squared error on the masked patches, a scalar."""
+        """The mean squared error on masked patches, a scalar."""
         return nn.functional.mse_loss(self.predict(eeg, masking), self.targets(eeg, masking))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Masking:
-    """Which of L tokens are seen: `keep` [B, n] and `remove` [B, L - n], ascending indices, int64."""
+    """The visible and the masked of L tokens: `keep` [B, n] and `remove` [B, L - n], ascending indices, int64."""
 
     keep: Tensor
     remove: Tensor
@@ -21,23 +21,23 @@ class Masking:
 
     @property
     def mask(self) -> Tensor:
-        """mask: [B, L], 0 is keep, 1 is remove."""
+        """The mask [B, L]: 0 is keep, 1 is remove."""
         length = self.keep.shape[1] + self.remove.shape[1]
         return torch.ones(len(self.keep), length, device=self.keep.device).scatter_(1, self.keep, 0.0)
 
 
 def random_masking(batch: int, length: int, ratio: float, generator: torch.Generator) -> Masking:
-    """Masks int(length * ratio) tokens of each sample, every set of them as likely as any other.
+    """Masks int(length * ratio) tokens of each sample, uniformly over all such sets.
 
-    Raises ValueError where the ratio leaves nothing to see or nothing to predict.
+    Raises ValueError if the ratio masks no token or all.
     """
     visible = length - int(length * ratio)
     if not 0 < visible < length:
-        raise ValueError(f"mask ratio {ratio} leaves {visible} of {length} tokens to see: expected 1 to {length - 1}")
+        raise ValueError(f"mask ratio {ratio} leaves {visible} of {length} tokens visible; expected 1 to {length - 1}")
     order = torch.rand(batch, length, generator=generator, device=generator.device).argsort(1)
     return Masking(order[:, :visible].sort(1).values, order[:, visible:].sort(1).values)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """tokens [B, L, D] at index [B, n]: [B, n, D]."""
+    """The tokens [B, n, D] at index [B, n] of tokens [B, L, D]."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

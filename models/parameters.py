@@ -1,4 +1,4 @@
-"""Counts parameters."""
+"""Counts parameters, without importing torch."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Of its parameters."""
+    """The number of parameters of a network."""
     return sum(parameter.numel() for parameter in net.parameters())

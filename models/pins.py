@@ -1,7 +1,7 @@
-"""Which weights the suite measures and trains with: repositories, revisions, files, sizes, hashes, licences. No torch.
+"""The pinned weights: repositories, revisions, files, sizes, hashes, licences. No torch.
 
-A hash is stated where it is published: of HuggingFace's large files by the hub itself, of torchvision's as the first
-digits in the file's name. `bytes` None: no size is published to the byte.
+A hash is given if it is published: for HuggingFace's large files by the hub, for torchvision's as the first digits in
+the file name. bytes None: no exact size is published.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Pinned:
-    """A single file of weights: where it comes from, and the first digits of its SHA-256 where they are published."""
+    """A single file of weights: its URL, and the first digits of its SHA-256 if published."""
 
     url: str
     sha256: str = ""
@@ -22,13 +22,13 @@ class Pinned:
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file name."""
         return self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a part. path: in its repository; sha256: as published, or its first digits, or "" (unpublished)."""
+    """A file of a part. path: in its repository; sha256: as published, its first digits, or "" (unpublished)."""
 
     path: str
     bytes: int | None = None
@@ -37,10 +37,10 @@ class File:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that make up one network, the weights first.
+    """The files of one network, the weights first.
 
-    repository: of the hub, with its revision; or "" and `url` is the folder of the one file. folder: of the
-    repository, in which a library finds the part.
+    repository: on the hub, with its revision; or "", and `url` is the folder of the only file. folder: in the
+    repository, where a library finds the part.
     """
 
     files: tuple[File, ...]
@@ -52,49 +52,44 @@ class Part:
 
     @property
     def identity(self) -> str:
-        """What tells these weights from others: the published hash, or else where they come from."""
+        """The identity of the weights: the published hash, or else their origin."""
         main = self.files[0]
-        place = f"{self.repository}@{self.revision}" if self.repository else self.url
-        return main.sha256 or f"{place}/{main.path}"
+        origin = f"{self.repository}@{self.revision}" if self.repository else self.url
+        return main.sha256 or f"{origin}/{main.path}"
 
     def address(self, file: File) -> str:
-        """Where a file is downloaded from; HF_ENDPOINT names a mirror of the hub, as for its own library."""
+        """The URL of a file; HF_ENDPOINT names a mirror of the hub, as in HuggingFace's own library."""
         hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
         return f"{hub}/{self.repository}/resolve/{self.revision}/{file.path}" if self.repository \
             else f"{self.url}/{file.path}"
 
 
-def _named(url: str, licence: str) -> Pinned:
-    """A file whose name ends in the first digits of its SHA-256, as torchvision's do."""
+def _pin(url: str, licence: str) -> Pinned:
+    """A file whose name ends with the first digits of its SHA-256, as torchvision's."""
     return Pinned(url, url.rsplit("-", 1)[1].split(".")[0], licence)
 
 
 TORCHVISION = "https://download.pytorch.org/models"
 FILES = {
-    "alex": _named(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause"),
-    "vgg": _named(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause"),
-    "squeeze": _named(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause"),
-    "inception": _named(f"{TORCHVISION}/inception_v3_google-0cc3c7bd.pth", "BSD-3-Clause"),
-    "fid": _named("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "alex": _pin(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause"),
+    "vgg": _pin(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause"),
+    "squeeze": _pin(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause"),
+    "inception": _pin(f"{TORCHVISION}/inception_v3_google-0cc3c7bd.pth", "BSD-3-Clause"),
+    "fid": _pin("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
                   "weights-inception-2015-12-05-6726825d.pth", "Apache-2.0"),
-    "efficientnet": _named(f"{TORCHVISION}/efficientnet_b1-c27df63c.pth", "BSD-3-Clause"),
+    "efficientnet": _pin(f"{TORCHVISION}/efficientnet_b1-c27df63c.pth", "BSD-3-Clause"),
     "swav": Pinned("https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar", "", "CC-BY-NC-4.0"),
     "clip": Pinned("https://openaipublic.azureedge.net/clip/models/"
                    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
                    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", "MIT"),
 }
-NETWORKS = {  # networks that measure, by the names of Score.networks: the entry of FILES that each is loaded from
-    "inception": "fid",
-    "inception_v3": "inception",
-    "alexnet": "alex",
-    "lpips": "alex",
-    "efficientnet": "efficientnet",
-    "swav": "swav",
-}
+NETWORKS = {  # by the names of Score.networks: the entry of FILES of each measuring network
+    "inception": "fid", "inception_v3": "inception", "alexnet": "alex", "lpips": "alex",
+    "efficientnet": "efficientnet", "swav": "swav"}
 
 _SD = {"repository": "stable-diffusion-v1-5/stable-diffusion-v1-5",
        "revision": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "licence": "CreativeML-OpenRAIL-M"}
-PARTS = {  # folders in the libraries' own formats
+PARTS = {  # folders in the libraries' own formats; the second group: ATM with guided diffusion (Li et al. 2024)
     "vae": Part(files=(
         File("vae/diffusion_pytorch_model.safetensors", 334_643_276,
              "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c"),
@@ -115,10 +110,7 @@ PARTS = {  # folders in the libraries' own formats
         File("config.json", 588)),
         repository="timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
         revision="0930ab3308b84cb2ae091a4a80703c459412a4c7", licence="Apache-2.0"),
-}
 
-
-PARTS |= {  # of ATM with guided diffusion (Li et al. 2024)
     "turbo": Part(files=(
         File("unet/diffusion_pytorch_model.fp16.safetensors", None,
              "48fa46161a745f48d4054df3fe13804ee255486bca893403b60373c188fd1bdb"),
@@ -154,7 +146,7 @@ PARTS |= {  # of ATM with guided diffusion (Li et al. 2024)
 
 
 def part(name: str) -> Part:
-    """A part or a measuring network. Raises KeyError for a name that is neither."""
+    """A part or a measuring network. Raises KeyError for any other name."""
     if name in PARTS:
         return PARTS[name]
     pinned = FILES[NETWORKS[name]]
@@ -162,5 +154,5 @@ def part(name: str) -> Part:
 
 
 def names() -> list[str]:
-    """All parts and measuring networks."""
+    """The names of all parts and measuring networks."""
     return [*PARTS, *NETWORKS]

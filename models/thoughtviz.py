@@ -1,6 +1,6 @@
-"""ThoughtViz (Tirupattur et al., ACM MM 2018): an EEG classifier, and a GAN that its features condition.
+"""ThoughtViz (Tirupattur et al., ACM MM 2018): an EEG classifier, and a GAN conditioned on its features.
 
-Layers, kernels and constants are those of the released code (Keras) for colour pictures, unless a docstring says so.
+Layers, kernels and constants are those of the released code (Keras) for colour images, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 FEATURES, NOISE = 100, 100  # of the EEG, and of the generator's input, which is uniform in [-1, 1]
-TIMES = 32  # samples of an EEG window that the released kernels leave one step of
+TIMES = 32  # samples of an EEG window of which the released kernels leave one step
 LEAST = 30  # samples that the EEG classifier's kernels need
 START = 4  # side of the generator's first feature map
 EPS = 1e-3  # of batch normalisation (Keras' default)
-MOMENTUM, MOMENTUM_GENERATOR = 0.01, 0.2  # the share of a batch in running statistics: Keras' momentum .99 and .8
+MOMENTUM, MOMENTUM_GENERATOR = 0.01, 0.2  # torch's momentum: 1 - Keras' .99 and .8
 
 
 class EegClassifier(nn.Module):
     """EEG [B, C, T] -> class logits [B, classes].
 
     Layers as released for [14, 32]: convolutions over 4 samples (32 filters), all channels (25), 4 samples (50) and 2
-    (100), each with ReLU, maxima over 3 samples after the second and third; a dense layer of 100 units, whose ReLU is
-    the feature, and the class logits; batch normalisation of the whole input at once, and before both dense layers.
-    Not stated for longer windows, chosen so: the first kernel and the first pool are T // 32 times as long, so that
-    what follows sees about as many steps. momentum: of a batch in running statistics, 1 less Keras'. Raises ValueError
-    for T < 30, which is too short for the kernels.
+    (100), each with ReLU, max pooling over 3 samples after the second and third; a dense layer of 100 units, whose ReLU
+    is the feature, and the class logits; batch normalisation of the whole input at once, and before both dense layers.
+    Chosen here for longer windows: the first kernel and the first pool are T // 32 times as long, so that later layers
+    get about as many steps. momentum: torch's, 1 - Keras'. Raises ValueError for T < 30, too short for the kernels.
     """
 
     def __init__(self, channels: int, times: int, classes: int, filters: Sequence[int] = (32, 25, 50, 100),
                  momentum: float = MOMENTUM):
         super().__init__()
         if times < LEAST:
-            raise ValueError(f"[{channels}, {times}] is too short for the kernels: at least {LEAST} samples")
+            raise ValueError(f"EEG [{channels}, {times}] is too short for the kernels; expected at least {LEAST}")
         longer = max(1, times // TIMES)
         first, second, third, fourth = filters
         self.input = nn.BatchNorm2d(1, EPS, momentum)
@@ -51,9 +50,9 @@ class EegClassifier(nn.Module):
         initialise(self)
 
     def features(self, eeg: Tensor) -> Tensor:
-        """The features [B, 100] of EEG [B, C, T] that condition the generator; none is negative."""
-        windows = self.input(eeg[:, None])[:, 0].unfold(2, self.first.kernel_size[1], 1)  # `first` as a matrix product:
-        filtered = linear(windows, self.first.weight[:, 0, 0], self.first.bias)  # a third faster on a CPU
+        """The features [B, 100] of EEG [B, C, T] that condition the generator, all >= 0."""
+        windows = self.input(eeg[:, None])[:, 0].unfold(2, self.first.kernel_size[1], 1)
+        filtered = linear(windows, self.first.weight[:, 0, 0], self.first.bias)  # a third faster than `first` on a CPU
         return self.dense(self.convolutions(filtered.permute(0, 3, 1, 2)).flatten(1))
 
     def forward(self, eeg: Tensor) -> Tensor:
@@ -73,11 +72,11 @@ class MixtureOfGaussians(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise [B, 100] and EEG features [B, 100] -> pictures [B, 3, S, S] in [0, 1), S = 4 * 2 ** len(widths).
+    """Noise [B, 100] and EEG features [B, 100] -> images [B, 3, S, S] in [0, 1), S = 4 * 2 ** len(widths).
 
-    The mixture, a dense layer with tanh, times the features, a dense map of 4 x 4 with widths[0] channels, transposed
-    convolutions of 5 x 5 and stride 2 down to 3 channels; ReLU and batch normalisation after each but the last. The
-    last has a ReLU and then tanh: the released code trains on pictures in [0, 1].
+    The mixture, a dense layer with tanh, times the features, a dense map to 4 x 4 with widths[0] channels, transposed
+    convolutions of 5 x 5 and stride 2 down to 3 channels; ReLU and batch normalisation after each but the last, which
+    has ReLU and then tanh: the released code trains on images in [0, 1].
     """
 
     def __init__(self, widths: Sequence[int] = (512, 256, 128, 64)):
@@ -99,10 +98,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures [B, 3, S, S] in [0, 1] -> logits [B] of being real.
+    """Images [B, 3, S, S] in [0, 1] -> logits [B] of being real.
 
-    Convolutions of 3 x 3 without padding, strides 2 and 1 in turn, each with LeakyReLU .2, dropout and, but for the
-    last, batch normalisation; then a dense layer. Six of them in the released code, for 64 x 64.
+    Convolutions of 3 x 3 without padding, strides 2 and 1 in turn, each with LeakyReLU .2, dropout and, except the
+    last, batch normalisation; then a dense layer. The released code has six convolutions, for 64 x 64.
     """
 
     def __init__(self, side: int, widths: Sequence[int] = (16, 32, 64, 128, 256, 512), dropout: float = 0.5):
@@ -116,17 +115,16 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers[:-1], nn.Flatten(), nn.Linear(widths[-1] * side * side, 1))
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.layers(pictures)[:, 0]
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)[:, 0]
 
 
-class PictureClassifier(nn.Module):
-    """Pictures [B, 3, S, S] in [0, 1] -> class logits [B, classes]: the auxiliary head, trained before the GAN.
+class ImageClassifier(nn.Module):
+    """Images [B, 3, S, S] in [0, 1] -> class logits [B, classes]: the auxiliary head, trained before the GAN.
 
-    The released code loads a trained one and does not say what it is. Chosen so: convolutions of 3 x 3 and stride 2
-    with batch normalisation and ReLU, the mean over places, a dense layer. In training, Gaussian noise is added to each
-    picture, of a standard deviation between 0 and `noise`: without it a generator soon finds what this classifier alone
-    takes for a class.
+    The released code loads a trained one without describing it. Chosen here: convolutions of 3 x 3 and stride 2 with
+    batch normalisation and ReLU, the mean over positions, a dense layer. In training, Gaussian noise of a standard
+    deviation between 0 and `noise` is added to each image; without it a generator soon finds adversarial images.
     """
 
     def __init__(self, classes: int, widths: Sequence[int], noise: float = 0.0):
@@ -137,15 +135,15 @@ class PictureClassifier(nn.Module):
             layers += [nn.Conv2d(narrow, wide, 3, 2, 1), nn.BatchNorm2d(wide), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         if self.training and self.noise:
-            std = self.noise * torch.rand(len(pictures), 1, 1, 1, device=pictures.device)
-            pictures = pictures + std * torch.randn_like(pictures)
-        return self.layers(pictures)
+            std = self.noise * torch.rand(len(images), 1, 1, 1, device=images.device)
+            images = images + std * torch.randn_like(images)
+        return self.layers(images)
 
 
 def initialise(module: nn.Module) -> None:
-    """Keras' defaults, in place: Glorot's uniform weights, biases of zero."""
+    """Keras' initial weights, in place: Glorot's uniform weights, zero biases."""
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(layer.weight)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.tiny_things import LEFT_OUT, part_in
+from bench.data.tiny_things import LEFT_OUT, assign_part
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
 from bench.experiment.stages import Generate, Items, Prepared, Reference, Trials, Weights
@@ -52,7 +52,7 @@ def size(world: Any, subjects: tuple[int, ...], split: str = "item") -> Size:
                          ENVIRONMENT)
     images, parts, classes = PUBLISHED[world.name]
     things = split in LEFT_OUT and world.name == "things_eeg2"
-    assigned = [part_in(split, part, subject == subjects[-1]) if things else part
+    assigned = [assign_part(split, part, subject == subjects[-1]) if things else part
                 for part in parts for subject in subjects]
     return Size(images, {part: n * assigned.count(part) for part, n in parts.items()}, classes, False)
 
@@ -61,7 +61,7 @@ def _rows_in_parts(world: Prepared, subjects: tuple[int, ...], split: str) -> li
     """The subjects' rows of trials.csv that belong to a part of the split, which becomes their column `part`."""
     rows = [row for row in trial_rows(Path(world.path) / "trials.csv") if int(row["subject"]) in subjects]
     if rows and "part_concept" in rows[0] and split in ("subject", "subject_seen"):  # depends on who takes part
-        rows = [row | {"part": part_in(split, row["part_concept"], int(row["subject"]) == subjects[-1])}
+        rows = [row | {"part": assign_part(split, row["part_concept"], int(row["subject"]) == subjects[-1])}
                 for row in rows]
     else:
         column = f"part_{split}" if rows and f"part_{split}" in rows[0] else "part_item"

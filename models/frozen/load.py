@@ -1,4 +1,4 @@
-"""Loads and saves frozen parts, strictly and by hash."""
+"""Loads and saves frozen parts, complete and checked by hash."""
 
 from __future__ import annotations
 
@@ -22,24 +22,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from models import pins
-from models.frozen.parts import (
-    DIFFUSERS_WEIGHTS,
-    OLD_ATTENTION,
-    OPEN_CLIP_WEIGHTS,
-    TIMM_WEIGHTS,
-    AnyNet,
-    AnyPart,
-    BadWeights,
-    Clip,
-    Judge,
-    MissingWeights,
-    OpenClip,
-    Part,
-    TimmJudge,
-    Vae,
-    freeze,
-    make_unet,
-)
+from models.frozen import parts
+from models.frozen.parts import AnyNet, AnyPart, BadWeights, Clip, Judge, MissingWeights, OpenClip, Part, TimmJudge, Vae
 
 
 def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -48,21 +32,22 @@ def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
         arguments = {"channels": part.config.in_channels, "widths": part.config.block_out_channels}
     else:
         arguments = part.arguments
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in part.state_dict().items()
-    }
+    tensors = {name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+               for name, tensor in part.state_dict().items()}
     path.write_bytes(serialise(tensors, metadata={"arguments": json.dumps(arguments)}))
 
 
 def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Judge:
-    """The judge, frozen, held as `dtype`. Raises MissingWeights, and BadWeights where the file is not the one with this
-    hash (of a folder: the weights in it; a text that is no hash is not compared)."""
+    """The judge, frozen, as `dtype`.
+
+    Raises MissingWeights, and BadWeights if the file (of a folder: its weights) does not have this hash. A `sha256`
+    that is not a hash is not compared.
+    """
     return load_folder(_timm, path, sha256, dtype) if Path(path).is_dir() else load_part(Judge, path, sha256, dtype)
 
 
 def load_vae(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Vae:
-    """The VAE, frozen; errors as `load_judge`. Of a folder only what encodes and decodes is held as `dtype`."""
+    """The VAE, frozen; errors as `load_judge`. Of a folder, only the encoder and the decoder are held as `dtype`."""
     return load_folder(_vae, path, sha256, dtype) if Path(path).is_dir() else load_part(Vae, path, sha256, dtype)
 
 
@@ -73,19 +58,19 @@ def load_clip(path: str | Path, sha256: str | None = None, dtype: torch.dtype = 
 
 def load_unet(path: str | Path, sha256: str | None = None,
               dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-    """The U-Net, frozen; errors as `load_judge`. `open_for_tuning` opens part of it."""
-    return load_folder(_unet, path, sha256, dtype) if Path(path).is_dir() else load_part(make_unet, path, sha256, dtype)
+    """The U-Net, frozen; errors as `load_judge`. `open_for_tuning` opens parameters."""
+    if Path(path).is_dir():
+        return load_folder(_unet, path, sha256, dtype)
+    return load_part(parts.make_unet, path, sha256, dtype)
 
 
 def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dtype: torch.dtype) -> AnyPart:
-    path = Path(path)
+    """The part in a file, frozen, made by its constructor or function `make`; errors as `load_judge`."""
+    path, cure = Path(path), "restore the file, or run: bench prior"
     if not path.is_file():
-        raise MissingWeights(f"no weights at {path}; restore the file, or run `bench prior`")
-    if sha256 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise BadWeights(f"{path} has SHA-256 {found[:12]}, not {sha256[:12]}; restore it, or run `bench prior`")
+        raise MissingWeights(f"no weights at {path}; {cure}")
+    if sha256 is not None and (actual := _sha256(path)) != sha256:
+        raise BadWeights(f"{path} has SHA-256 {actual[:12]}, not {sha256[:12]}; {cure}")
     try:
         with safe_open(path, "pt") as file:
             arguments = json.loads((file.metadata() or {})["arguments"])
@@ -96,15 +81,14 @@ def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None
         if dtype != torch.float32:
             part.to(dtype)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadWeights(f"{path} is no such part ({reason}); restore it, or run `bench prior`") from error
-    return freeze(part)
+        raise BadWeights(f"{path} does not hold the expected part ({str(error).splitlines()[0]}); {cure}") from error
+    return parts.freeze(part)
 
 
 def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | Path, sha256: str | None,
-                 dtype: torch.dtype) -> AnyPart:
-    path = Path(path)
-    cure = "get the part again with: bench fetch"
+                dtype: torch.dtype) -> AnyPart:
+    """The part in a folder, frozen, made by make(folder, sha256, dtype); errors as `load_judge`."""
+    path, cure = Path(path), "download the part again with: bench fetch"
     try:
         with torch.random.fork_rng(devices=[]), quiet():
             part = make(path, sha256 or "", dtype)
@@ -112,40 +96,39 @@ def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | P
         raise MissingWeights(f"no {error.filename}; {cure}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BadWeights(f"{path} is no such part ({reason}); {cure}") from error
-    return freeze(part)
+        raise BadWeights(f"{path} does not hold the expected part ({reason}); {cure}") from error
+    return parts.freeze(part)
 
 
 def _unet(folder: Path, sha256: str, dtype: torch.dtype) -> UNet2DConditionModel:
     with torch.device("meta"):
         net = UNet2DConditionModel.from_config(read_config(folder / "config.json"))
-    return fill_part(net, read_tensors(folder / DIFFUSERS_WEIGHTS, sha256), dtype)
+    return fill_part(net, read_tensors(folder / parts.DIFFUSERS_WEIGHTS, sha256), dtype)
 
 
 def _vae(folder: Path, sha256: str, dtype: torch.dtype) -> Vae:
     with torch.device("meta"):
         net = AutoencoderKL.from_config(read_config(folder / "config.json"))
     tensors = {}
-    half = folder / DIFFUSERS_WEIGHTS.replace(".safetensors", ".fp16.safetensors")  # SDXL-Turbo's is there only so
-    for name, tensor in read_tensors(half if half.is_file() else folder / DIFFUSERS_WEIGHTS, sha256).items():
-        parts = name.split(".")
-        if ".mid_block.attentions." in name and parts[-2] in OLD_ATTENTION:
-            parts[-2] = OLD_ATTENTION[parts[-2]]
-        tensors[".".join(parts)] = tensor
+    for name, tensor in read_tensors(prefer_half(folder / parts.DIFFUSERS_WEIGHTS), sha256).items():
+        keys = name.split(".")
+        if ".mid_block.attentions." in name and keys[-2] in parts.OLD_ATTENTION:
+            keys[-2] = parts.OLD_ATTENTION[keys[-2]]
+        tensors[".".join(keys)] = tensor
     return Vae(net.config.latent_channels, fill_part(net, tensors, dtype))
 
 
 def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
     config = read_config(folder / "open_clip_config.json")
     if sha256 == pins.PARTS["clip"].files[0].sha256 and not config["model_cfg"].get("quick_gelu"):
-        raise ValueError("open_clip_config.json has no quick_gelu, with which OpenAI's weights were trained")
+        raise ValueError("open_clip_config.json has no quick_gelu, which OpenAI's weights were trained with")
     if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
-        weights_file(folder / "tokenizer_config.json")  # or its library would ask the hub
-    tensors = read_tensors(folder / OPEN_CLIP_WEIGHTS, sha256)
+        weights_file(folder / "tokenizer_config.json")  # if it is missing, the library asks the hub
+    tensors = read_tensors(folder / parts.OPEN_CLIP_WEIGHTS, sha256)
     net = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False,
                                  pretrained_text=False)
     if not isinstance(net, open_clip.CLIP):
-        raise ValueError(f"a {type(net).__name__}; expected a CLIP whose text tower is the model's own")
+        raise ValueError(f"a {type(net).__name__}; expected a CLIP with its own text tower")
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     preprocess |= {name: value for name, value in config.get("preprocess_cfg", {}).items() if name in preprocess}
     fill_part(net, tensors, dtype)
@@ -155,10 +138,16 @@ def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
 
 def _timm(folder: Path, sha256: str, dtype: torch.dtype) -> TimmJudge:
     config = read_config(folder / "config.json")
-    tensors = read_tensors(folder / TIMM_WEIGHTS, sha256)
+    tensors = read_tensors(folder / parts.TIMM_WEIGHTS, sha256)
     classes = config["num_classes"] if "num_classes" in config else config["pretrained_cfg"]["num_classes"]
-    return TimmJudge(fill_part(timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes), tensors,
-                             dtype))
+    net = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes)
+    return TimmJudge(fill_part(net, tensors, dtype))
+
+
+def prefer_half(file: Path) -> Path:
+    """The weights in half precision beside a file (".fp16.safetensors"), if there are any, else the file itself."""
+    half = file.with_name(file.name.replace(".safetensors", ".fp16.safetensors"))
+    return half if half.is_file() else file
 
 
 def weights_file(path: Path) -> Path:
@@ -168,22 +157,25 @@ def weights_file(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """A JSON file. Raises FileNotFoundError."""
     return json.loads(weights_file(path).read_text(encoding="utf-8"))
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """A file's tensors. Raises ValueError where it has another hash than these (first) digits."""
+    """A file's tensors. Raises FileNotFoundError, and ValueError if its hash does not begin with these digits."""
     weights_file(path)
-    if sha256 and set(sha256) <= set("0123456789abcdef"):
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(sha256):
-            raise ValueError(f"{path.name} has SHA-256 {found[:12]}, not {sha256[:12]}")
+    if sha256 and set(sha256) <= set("0123456789abcdef") and not (actual := _sha256(path)).startswith(sha256):
+        raise ValueError(f"{path.name} has SHA-256 {actual[:12]}, not {sha256[:12]}")
     return load_file(path)
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fill_part(net: AnyNet, tensors: dict[str, Tensor], dtype: torch.dtype) -> AnyNet:
-    """The network with exactly these tensors, as `dtype`. ValueError where names or shapes differ."""
+    """The network with exactly these tensors, as `dtype`. Raises ValueError if names or shapes differ."""
     wanted = net.state_dict()
     for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
         if names:
@@ -191,16 +183,15 @@ def fill_part(net: AnyNet, tensors: dict[str, Tensor], dtype: torch.dtype) -> An
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
-    net.load_state_dict({name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()},
-                        assign=True)
-    if left := [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]:
-        raise ValueError(f"no file fills {', '.join(left[:3])}")
+    net.load_state_dict({name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}, assign=True)
+    if empty := [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]:
+        raise ValueError(f"no file fills {', '.join(empty[:3])}")
     return net
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' remarks on the building of a network that is filled afterwards."""
+    """Silences the libraries' warnings about a network that is built now and filled later."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The frozen networks, and which of their parameters are opened for tuning."""
+"""The frozen networks, and the parameters that are opened for tuning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 CONTEXT = 8  # M, tokens of a caption and of a condition
 WIDTH = 64  # D, channels of a condition's token
 EMBEDDING = 64  # D', dimensions of CLIP space
-SIZE = 32  # pixels along each side of the pictures that tiny's parts were trained on
+SIZE = 32  # side in pixels of the images that tiny's parts were trained on
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 TIMM_WEIGHTS = "model.safetensors"
@@ -25,15 +25,15 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 
 
 class MissingWeights(Exception):
-    """The file of a frozen part is not there."""
+    """The file of a frozen part is missing."""
 
 
 class BadWeights(Exception):
-    """The file of a frozen part is not the one that was expected."""
+    """The file of a frozen part is not the expected one."""
 
 
 class Judge(nn.Module):
-    """The classifier that recognises pictures: timm's smallest ResNet; small shapes need it without the stem's pool."""
+    """The image classifier of scale tiny: timm's smallest ResNet, without the stem's pool, which loses small shapes."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -47,7 +47,7 @@ class Judge(nn.Module):
         return self.net(images)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last layer sees: [B, F]."""
+        """The input of the last layer, [B, F]."""
         return self.net.forward_head(self.net.forward_features(images), pre_logits=True)
 
     def layers(self, images: Tensor) -> list[Tensor]:
@@ -55,59 +55,59 @@ class Judge(nn.Module):
         return self.net.forward_intermediates(images, intermediates_only=True)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits [B, classes], features [B, F] and the maps of `layers`, all of one pass."""
+        """Logits [B, classes], features [B, F] and the maps of `layers`, from one pass."""
         final, maps = self.net.forward_intermediates(images)
         features = self.net.forward_head(final, pre_logits=True)
         return self.net.get_classifier()(features), features, maps
 
 
 class TimmJudge(Judge):
-    """A classifier of timm's, with the size and the normalisation that its config states.
+    """A classifier of timm with the size and the normalisation of its config.
 
-    `interpolation`: the filter that the config wants pictures to be resized with. The suite resizes the whole picture,
-    where timm's own evaluation crops the centre.
+    interpolation: the config's filter for resizing. The suite resizes the whole image; timm's own evaluation crops the
+    centre.
     """
 
     def __init__(self, net: nn.Module):
         nn.Module.__init__(self)
-        self.net, about = net, net.pretrained_cfg
+        self.net, config = net, net.pretrained_cfg
         self.arguments = {"classes": net.num_classes}
-        self.size, self.interpolation = about["input_size"][-1], about["interpolation"]
+        self.size, self.interpolation = config["input_size"][-1], config["interpolation"]
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(about[name])[:, None, None], persistent=False)
+            self.register_buffer(name, torch.tensor(config[name])[:, None, None], persistent=False)
         depth = len(getattr(net, "blocks", ()))  # of a transformer
         self.indices = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)] if depth else None
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class logits [B, classes] of images [B, 3, size, size] in [-1, 1]. ValueError for another size."""
-        return self.net(self._normalised(images))
+        """Class logits [B, classes] of images [B, 3, size, size] in [-1, 1]. Raises ValueError for another size."""
+        return self.net(self._normalise(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last layer sees: [B, F]."""
-        return self.net.forward_head(self.net.forward_features(self._normalised(images)), pre_logits=True)
+        """The input of the last layer, [B, F]."""
+        return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)
 
     def layers(self, images: Tensor) -> list[Tensor]:
         """Feature maps [B, C, h, w] after each quarter of a transformer's blocks, or after each stage."""
         return self.look(images)[2]
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits [B, classes], features [B, F] and the maps of `layers`, all of one pass."""
-        final, maps = self.net.forward_intermediates(self._normalised(images), indices=self.indices)
+        """Logits [B, classes], features [B, F] and the maps of `layers`, from one pass."""
+        final, maps = self.net.forward_intermediates(self._normalise(images), indices=self.indices)
         features = self.net.forward_head(final, pre_logits=True)
         return self.net.get_classifier()(features), features, maps
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.size, self.size):
-            raise ValueError(f"pictures are {images.shape[-2]}x{images.shape[-1]}, the judge looks at "
+            raise ValueError(f"images are {images.shape[-2]}x{images.shape[-1]}; the judge expects "
                              f"{self.size}x{self.size}")
         weight = next(self.net.parameters())
         return (((images.float() + 1) / 2 - self.mean) / self.std).to(weight.dtype)
 
 
 class Vae(nn.Module):
-    """diffusers' AutoencoderKL; its latents are (what the encoder gives - mean) / std, as the U-Net sees them.
+    """diffusers' AutoencoderKL; its latents, as the U-Net takes them, are (encoder output - mean) / std.
 
-    tiny's is f4 with 8 channels, and its latents have mean 0 and variance 1 in every channel; of another `net`, std is
+    Without `net` it is tiny's: f4, 8 channels, latents of mean 0 and variance 1 in every channel. With `net`, std is
     1 / scaling_factor (Stable Diffusion: 0.18215).
     """
 
@@ -115,15 +115,9 @@ class Vae(nn.Module):
         super().__init__()
         self.arguments = {"channels": channels}
         self.net = net or AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(16, 32, 64),
-            layers_per_block=1,
-            latent_channels=channels,
-            norm_num_groups=8,
-            sample_size=32,
-            mid_block_add_attention=False,
-        )
+            down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=channels, norm_num_groups=8,
+            sample_size=32, mid_block_add_attention=False)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
         if net is not None:
@@ -135,7 +129,7 @@ class Vae(nn.Module):
         return self.moments(images)[0]
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the posterior, each [B, C, H/f, W/f], in units of the latents."""
+        """Mean and log variance of the posterior, each [B, C, H/f, W/f], in units of the latents."""
         posterior = self.net.encode(images.to(self.net.dtype)).latent_dist
         return (posterior.mean.float() - self.mean) / self.std, posterior.logvar.float() - 2 * self.std.log()
 
@@ -153,20 +147,14 @@ class Clip(nn.Module):
         self.size = SIZE
         self.vocabulary = {word: index for index, word in enumerate(("<pad>", "<start>", *words, "<end>"))}
         vision = {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
-        text = {
-            "context_length": CONTEXT,
-            "vocab_size": len(self.vocabulary),  # <end> has the highest index: open_clip pools there
-            "width": WIDTH,
-            "heads": 2,
-            "layers": 2,
-            "mlp_ratio": 2.0,
-        }
+        text = {"context_length": CONTEXT, "vocab_size": len(self.vocabulary), "width": WIDTH, "heads": 2, "layers": 2,
+                "mlp_ratio": 2.0}  # <end> has the highest index: open_clip pools there
         self.net = open_clip.CLIP(EMBEDDING, vision, text)
         self.net.visual.trunk.maxpool = nn.Identity()
 
     @property
     def text_projection(self) -> Tensor:
-        """From a token after `ln_final` to CLIP space: [D, D']."""
+        """The map [D, D'] from a token after `ln_final` to CLIP space."""
         return self.net.text_projection
 
     @property
@@ -175,14 +163,14 @@ class Clip(nn.Module):
         return self.net.ln_final
 
     def tokenize(self, captions: list[str]) -> Tensor:
-        """Indices of words [B, M] int64. ValueError for a word outside the vocabulary or a caption too long."""
+        """Indices of words [B, M] int64. Raises ValueError for an unknown word or a caption that is too long."""
         tokens = torch.zeros(len(captions), CONTEXT, dtype=torch.long)
         for row, caption in zip(tokens, captions, strict=True):
             words = ["<start>", *caption.split(), "<end>"]
             if len(words) > CONTEXT:
                 raise ValueError(f"caption {caption!r} has {len(words) - 2} words; at most {CONTEXT - 2} fit")
             if unknown := [word for word in words if word not in self.vocabulary]:
-                raise ValueError(f"caption {caption!r} has words that the text tower does not know: {unknown}")
+                raise ValueError(f"caption {caption!r} has words outside the text tower's vocabulary: {unknown}")
             row[: len(words)] = torch.tensor([self.vocabulary[word] for word in words])
         return tokens
 
@@ -201,7 +189,7 @@ class Clip(nn.Module):
 
 
 class OpenClip(Clip):
-    """A CLIP of open_clip's whose text tower is the model's own (OpenAI's ViT-L/14 is such), with its tokenizer."""
+    """A CLIP of open_clip with its own text tower (such as OpenAI's ViT-L/14) and tokenizer."""
 
     def __init__(self, net: open_clip.CLIP, tokenizer: Callable[..., Tensor], preprocess: dict[str, Any]):
         nn.Module.__init__(self)
@@ -212,16 +200,16 @@ class OpenClip(Clip):
             self.register_buffer(name, torch.tensor(preprocess[name])[:, None, None], persistent=False)
 
     def tokenize(self, captions: list[str]) -> Tensor:
-        """Indices [B, M] int64, filled up with the end's as Stable Diffusion does. ValueError for one too long.
+        """Indices [B, M] int64, padded with the end token as in Stable Diffusion. Raises ValueError if one is too long.
 
-        open_clip fills up with zeros; the U-Net sees what follows the end, CLIP's own embedding does not.
+        open_clip pads with zeros. The padding reaches the U-Net, but not CLIP's own embedding.
         """
         length = self.net.context_length
         tokens = self.tokenizer(captions, context_length=length + 1)
         if (long := tokens[:, length] != 0).any():
             caption = captions[int(long.nonzero()[0])]
             raise ValueError(f"caption {caption!r} is too long; at most {length - 2} tokens fit")
-        end = tokens.argmax(1, keepdim=True)  # open_clip pools there: the end has the highest index
+        end = tokens.argmax(1, keepdim=True)  # the end token has the highest index
         return torch.where(torch.arange(length) > end, tokens.gather(1, end), tokens[:, :length])
 
     def text_tokens(self, tokens: Tensor) -> Tensor:
@@ -233,7 +221,7 @@ class OpenClip(Clip):
         return super().embed_text(tokens).float()
 
     def embed_image(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, D'] of images [B, 3, H, W] in [-1, 1]; others than of its size are resized as a whole."""
+        """Unit vectors [B, D'] of images [B, 3, H, W] in [-1, 1], resized as a whole to CLIP's size."""
         images = (images.float() + 1) / 2
         if images.shape[-2:] != (self.size, self.size):
             images = interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
@@ -247,24 +235,16 @@ AnyNet = TypeVar("AnyNet", bound=nn.Module)
 
 
 def make_unet(channels: int = 8, widths: tuple[int, int] = (32, 64)) -> UNet2DConditionModel:
-    """An untrained U-Net over latents [B, 8, 8, 8], with a cross-attention to [B, M, D] in every block."""
+    """An untrained U-Net over latents [B, 8, 8, 8] with cross-attention to [B, M, D] in every block."""
     return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=1,
-        block_out_channels=tuple(widths),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=16,
-    )
+        sample_size=8, in_channels=channels, out_channels=channels, layers_per_block=1,
+        block_out_channels=tuple(widths), down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2, mid_block_type="UNetMidBlock2DCrossAttn",
+        cross_attention_dim=WIDTH, attention_head_dim=2, norm_num_groups=16)
 
 
 def freeze(part: AnyPart) -> AnyPart:
-    """The part in eval mode, without gradients."""
+    """The same part in eval mode, without gradients."""
     return part.eval().requires_grad_(False)
 
 
@@ -274,22 +254,22 @@ def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
 
 
 def open_for_tuning(unet: UNet2DConditionModel, norm2: bool = False) -> list[tuple[str, nn.Parameter]]:
-    """Opens A and nothing else: q, k, v, out of every cross-attention (`attn2`), with `norm2` also its LayerNorm.
+    """Opens only A: q, k, v and out of every cross-attention (`attn2`); with `norm2` also its LayerNorm.
 
-    Returns the opened parameters with their names, in the order of `unet.named_parameters()`.
+    Returns names and parameters that are open, in the order of `unet.named_parameters()`.
     """
     unet.requires_grad_(False)
     expected = set()
     for name, block in unet.named_modules():
         if isinstance(block, BasicTransformerBlock) and block.attn2 is not None:
-            layers = ["to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias"]
-            expected |= {f"{name}.attn2.{layer}" for layer in layers}
+            expected |= {f"{name}.attn2.{layer}" for layer in (
+                "to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")}
             block.attn2.requires_grad_(True)
             if norm2:
                 expected |= {f"{name}.norm2.weight", f"{name}.norm2.bias"}
                 block.norm2.requires_grad_(True)
     opened = [(name, parameter) for name, parameter in unet.named_parameters() if parameter.requires_grad]
-    found = {name for name, _ in opened}
-    if not expected or found != expected:
-        raise AssertionError(f"opened for tuning: {sorted(found)}, expected {sorted(expected)}")
+    names = {name for name, _ in opened}
+    if not expected or names != expected:
+        raise AssertionError(f"opened for tuning: {sorted(names)}; expected {sorted(expected)}")
     return opened

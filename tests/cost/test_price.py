@@ -271,7 +271,7 @@ def test_the_guided_system_is_priced_with_all_its_parts_and_beside_no_released_c
     assert more == 4 * (counting.part_parameters("clip_h") + counting.part_parameters("git"))
     assert all(row.naive is None for row in priced.rows)
     assert "released code" not in priced.render()
-    assert "what GIT says" in priced.render()
+    assert "GIT's captions" in priced.render()
     assert isinstance(alone.rows[0].naive, int)
 
 

@@ -1,4 +1,7 @@
-"""Models of braindecode as encoders: the real ones. `python tests/models/test_braindecode.py` writes the table of docs/."""
+"""Models of braindecode as encoders.
+
+`python tests/models/test_braindecode.py` rewrites the table of docs/systems.md.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from paper import PAPER
 from safetensors.torch import save_file
 
 from bench import FULL, systems
-from bench.errors import ENVIRONMENT, USAGE, BenchError, NotHere
+from bench.errors import ENVIRONMENT, USAGE, BenchError, NotAvailable
 from bench.execute.build import build as build_stage
 from bench.experiment import ablation, encoders, graph
 from bench.experiment.scale import MICRO, TINY
@@ -38,7 +41,7 @@ FEW = "EEGNet(F1=2, D=1, F2=2)"
 
 
 def value(text, scale=TINY):
-    return encoders.encoder(replace(FULL, name="x", encoder=f"braindecode:{text}", mask_ratio=None), scale)
+    return encoders.resolve(replace(FULL, name="x", encoder=f"braindecode:{text}", mask_ratio=None), scale)
 
 
 def built(text, scale=TINY, seed=0):
@@ -59,10 +62,10 @@ def row(name):
         try:
             encoder = built(name, scale).eval()
             with torch.no_grad():
-                tokens = encoder(noise(2, encoder.sees.n_chans, encoder.sees.n_times)).shape[1]
+                tokens = encoder(noise(2, encoder.signal.n_chans, encoder.signal.n_times)).shape[1]
             count = sum(p.numel() for p in encoder.parameters())
             cells += [f"{count:,}", f"{tokens} x {encoder.project.in_features}"]
-        except (BenchError, NotHere) as error:
+        except (BenchError, NotAvailable) as error:
             cells += ["", ""]
             least = re.search(r"needs (\d+) times", str(error))
             said = re.sub(rf".*(Hz: |braindecode's {name} )", "", str(error))
@@ -75,7 +78,7 @@ def row(name):
 def table():
     """The table of docs/systems.md."""
     return "\n".join(["| model | tiny | tokens | ImageNet-EEG | tokens | where it does not work, why |",
-                      "| :-- | --: | --: | --: | --: | :-- |", *map(row, sorted(encoders.models()))])
+                      "| :-- | --: | --: | --: | --: | :-- |", *map(row, sorted(encoders.braindecode_models()))])
 
 
 def rows_of_the_page():
@@ -89,7 +92,7 @@ of_the_pages_version = pytest.mark.skipif(importlib.metadata.version("braindecod
 
 @of_the_pages_version
 def test_the_page_has_a_line_for_every_model_that_braindecode_exports():
-    assert sorted(rows_of_the_page()) == sorted(encoders.models())
+    assert sorted(rows_of_the_page()) == sorted(encoders.braindecode_models())
 
 
 @of_the_pages_version
@@ -198,7 +201,7 @@ def test_eeg_is_resampled_to_the_rate_that_is_asked_for_and_filled_up_with_zeros
     ("CBraMod", "needs 200 times at least .* set n_times=200"),
     ("SleepStagerBlanco2020", "EEG of 32 channels and 128 times at 250 Hz; it needs 450 times at least"),
     ("EEGNet(n_times=100)", "n_times=100 would cut the EEG, which has 128 times"),
-    ("EEGNet(sfreq=-1)", "sfreq is a number above 0"),
+    ("EEGNet(sfreq=-1)", "sfreq must be a number above 0"),
     ("EEGNet(colour=1)", "cannot take EEG of 32 channels and 128 times at 250 Hz: .*colour"),
     ("Labram(num_layers=1)", "'E001'.* use InterpolatedLaBraM"),
     ("BENDR", "20 channels, specific order"),
@@ -224,7 +227,7 @@ def test_reve_without_its_positions_is_refused_and_asks_no_network(alone, monkey
 
 
 def test_an_oracles_input_is_refused():
-    with pytest.raises(BenchError, match=r"planned for EEG \[32, 128\] and is given \[1, 10\].*encoder='linear'"):
+    with pytest.raises(BenchError, match=r"planned for EEG \[32, 128\], not \[1, 10\].*encoder='linear'"):
         build(value("EEGNet"), 1, 10, Runtime())
 
 
@@ -255,15 +258,15 @@ def test_the_classification_that_is_not_read_is_listed_by_its_exact_names():
     from braindecode.models import EEGNet
 
     model = EEGNet(n_chans=32, n_times=128, n_outputs=3)
-    assert braindecode.head(model) == ["final_layer.conv_classifier.weight", "final_layer.conv_classifier.bias"]
+    assert braindecode.head_names(model) == ["final_layer.conv_classifier.weight", "final_layer.conv_classifier.bias"]
 
 
 @pytest.mark.parametrize(("change", "said"), [
     (lambda t: t | {"conv_temporal.weight": torch.zeros(2, 1, 1, 9)},
-     r"tensor conv_temporal.weight is \[2, 1, 1, 9\], \[2, 1, 1, 64\] is expected"),
+     r"tensor conv_temporal.weight is \[2, 1, 1, 9\], expected \[2, 1, 1, 64\]"),
     (lambda t: {k: v for k, v in t.items() if k != "bnorm_1.weight"}, "lacks bnorm_1.weight; only the classification"),
-    (lambda t: t | {"other": torch.zeros(1)}, "holds other, which the model does not have; .*conv_classifier.bias"),
-    (lambda t: t | {"final_layer.old": torch.zeros(1)}, "holds final_layer.old, which")])
+    (lambda t: t | {"other": torch.zeros(1)}, "has other, which the model does not have; .*conv_classifier.bias"),
+    (lambda t: t | {"final_layer.old": torch.zeros(1)}, "has final_layer.old, which")])
 def test_weights_that_are_not_the_models_are_refused_naming_file_and_tensor(weights, change, said):
     tensors, file = weights
     save_file(change(tensors), file)
@@ -278,7 +281,7 @@ def test_a_file_whose_code_would_have_to_run_is_refused(weights):
     torch.save({"weight": Path("x")}, file.with_suffix(".pt"))
     file.write_bytes(b"no weights")
     for path in (file, file.with_suffix(".pt")):
-        with pytest.raises(BenchError, match="no file of weights that can be read without running its code"):
+        with pytest.raises(BenchError, match="cannot be read as weights without running its code"):
             check(value(f"{FEW}@{path}"))
 
 
@@ -287,7 +290,7 @@ def test_weights_that_changed_after_the_plan_are_refused(weights):
     save_file(tensors, file)
     planned = value(f"{FEW}@{file}")
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, file)
-    with pytest.raises(BenchError, match="not the file of weights that this stage was planned with") as error:
+    with pytest.raises(BenchError, match="is missing or has changed since this stage was planned") as error:
         check(planned)
     assert error.value.exit_code == ENVIRONMENT
 
@@ -295,7 +298,7 @@ def test_weights_that_changed_after_the_plan_are_refused(weights):
 def test_weights_that_know_channels_by_name_need_a_data_set_that_states_them(weights):
     _, file = weights
     file.write_bytes(b"whatever")
-    with pytest.raises(BenchError, match="Labram know each channel by its name; the data set states none"):
+    with pytest.raises(BenchError, match="Labram identify channels by name; the data set has no names"):
         check(value(f"Labram(num_layers=1, n_times=600)@{file}", PAPER))
 
 
@@ -326,8 +329,8 @@ def test_fine_tuning_with_a_model_of_braindecode_gives_the_same_bytes_twice(micr
 
 
 def test_its_fine_tuned_encoder_makes_pictures_and_its_real_parameters_are_counted(micro, finetune):
-    generate = systems.plan(replace(FULL, name="x", mask_ratio=None, encoder=f"braindecode:{FEW}"), MICRO.items(), MICRO,
-                         0).pictures
+    row = replace(FULL, name="x", mask_ratio=None, encoder=f"braindecode:{FEW}")
+    generate = systems.plan(row, MICRO.items(), MICRO, 0).pictures
     assert generate.model == finetune
     build_stage(finetune, micro)
     pictures = np.load(build_stage(generate, micro) / "pictures.npy")
@@ -367,8 +370,8 @@ def test_the_ablation_has_row_3_with_every_encoder_and_at_the_papers_scale_all_b
         lacking = []
         for v in chosen.variants:
             try:
-                encoders.encoder(v, scale)
-            except NotHere:
+                encoders.resolve(v, scale)
+            except NotAvailable:
                 lacking.append(v.name)
         assert lacking == absent
 

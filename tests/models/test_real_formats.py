@@ -110,7 +110,7 @@ def test_another_or_a_truncated_or_no_file_is_refused(copied, name):
     assert LOADERS[name](folder, "repository@revision/file")  # nothing is published to compare with
     file = main_file(folder)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(frozen.BadWeights, match="is no such part"):
+    with pytest.raises(frozen.BadWeights, match="does not hold the expected part"):
         LOADERS[name](folder)
     file.unlink()
     with pytest.raises(frozen.MissingWeights, match=f"no .*{file.name}; .*bench fetch"):
@@ -275,7 +275,7 @@ def test_the_judge_is_timms_with_the_normalisation_of_its_config(parts, images):
         assert torch.allclose(logits, expected, atol=1e-5)
         assert torch.allclose(judge.features(images), features, atol=1e-5)
     assert (judge.size, judge.interpolation, logits.shape, len(maps)) == (SIDE, "bicubic", (3, 1000), 4)
-    with pytest.raises(ValueError, match="pictures are 32x32, the judge looks at 64x64"):
+    with pytest.raises(ValueError, match="images are 32x32; the judge expects 64x64"):
         judge.logits(images[..., :32, :32])
 
 
@@ -324,7 +324,7 @@ def test_plms_is_diffusers_own_and_calls_the_unet_once_more_than_steps(parts):
     released = frozen.make_solver("plms", schedule)
     released.set_timesteps(250)
     assert len(released.timesteps) == 251
-    with pytest.raises(ValueError, match=r"no sampler 'ddim'; there are: dpmsolver\+\+, plms"):
+    with pytest.raises(ValueError, match=r"unknown sampler 'ddim'; there are: dpmsolver\+\+, plms"):
         frozen.sample(unet, context, context[:1], noise, 3, 1.0, "ddim", schedule)
     with pytest.raises(ValueError, match="zero terminal"):
         frozen.sample(unet, context, context[:1], noise, 3, 1.0, "plms")
@@ -423,7 +423,7 @@ def test_sdxl_with_an_adapter_draws_what_diffusers_draws_from_the_same_folders(p
         negative = {"negative_prompt_embeds": null, "negative_pooled_prompt_embeds": pooled["null_pooled"]} \
             if guidance else {}
         expected = theirs(prompt, ip_adapter_image_embeds=given, latents=noise[row:row + 1], num_inference_steps=4,
-                          guidance_scale=guidance, generator=adapter._generators(noise)[row], output_type="latent",
+                          guidance_scale=guidance, generator=adapter.noise_generators(noise)[row], output_type="latent",
                           **negative).images
         assert torch.allclose(drawn[row:row + 1], expected, atol=1e-3)
     with torch.inference_mode():
@@ -549,7 +549,7 @@ def test_a_score_measures_with_the_networks_that_it_names_each_from_its_own_file
     trials = Trials(World(), (1,), (5.0, 95.0))
     stage = Score(trials, Items(trials), against, parts["clip"], 50, (), networks, Numerics())
     monkeypatch.setenv("TORCH_HOME", "/nowhere")
-    looking = scoring._networks(stage, "cpu")
+    looking = scoring._load_networks(stage, "cpu")
     monkeypatch.setattr(measuring, "BATCH", 3)
     rng, n = np.random.default_rng(0), 3
     real, made = (rng.integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8) for _ in range(2))
@@ -592,10 +592,10 @@ def test_a_network_that_is_not_there_or_unknown_stops_a_score(parts, tmp_path):
     stage = Score(trials, Items(trials), against, parts["clip"], 50, (),
                   (Weights("alexnet", "7be5be79", str(tmp_path / "alexnet.pth")),), Numerics())
     with pytest.raises(BenchError, match=r"no alexnet\.pth in .*: download") as error:
-        scoring._networks(stage, "cpu")
+        scoring._load_networks(stage, "cpu")
     assert error.value.exit_code == ENVIRONMENT
-    with pytest.raises(BenchError, match="no network 'resnet' to measure with; there are: inception, inception_v3, "):
-        scoring._networks(replace(stage, networks=(Weights("resnet", "", ""),)), "cpu")
+    with pytest.raises(BenchError, match="unknown network 'resnet' for metrics; available: inception, inception_v3, "):
+        scoring._load_networks(replace(stage, networks=(Weights("resnet", "", ""),)), "cpu")
 
 
 def test_openais_clip_is_the_literatures_by_its_hash_alone(parts, monkeypatch):

@@ -95,9 +95,9 @@ def _gan_cost(stage: Brain2ImageGan) -> Cost:
 def _vae_cost(stage: Brain2ImageVae) -> Cost:
     from torch import nn
 
-    from models.brain2image import PictureEncoder
+    from models.brain2image import ImageEncoder
 
-    decoder, encoder = _build_generator(stage), on_meta(PictureEncoder, stage.noise, stage.width, stage.side)
+    decoder, encoder = _build_generator(stage), on_meta(ImageEncoder, stage.noise, stage.width, stage.side)
 
     def run(n: int, dtype: Any = None) -> Tensor:
         mean, log_variance = encoder(meta(n, 3, stage.side, stage.side, dtype=dtype))

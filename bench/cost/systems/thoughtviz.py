@@ -96,9 +96,9 @@ def _build_eeg(stage: ThoughtVizEeg) -> Any:
 
 
 def _build_classifier(stage: ThoughtVizClassifier) -> Any:
-    from models.thoughtviz import PictureClassifier
+    from models.thoughtviz import ImageClassifier
 
-    return on_meta(PictureClassifier, size_of(stage.items.trials).classes, stage.widths)
+    return on_meta(ImageClassifier, size_of(stage.items.trials).classes, stage.widths)
 
 
 def _build_generator(stage: ThoughtVizGan) -> Any:
