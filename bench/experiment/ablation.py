@@ -1,4 +1,4 @@
-"""Loads an ablation: a file of ablations/, or a user's own file by its path."""
+"""Loads an ablation: a file of ablations/, or a user's file by its path."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from bench.experiment.variant import FULL, On, Spec, sees_eeg
 from bench.metrics import DEFINITIONS, SINGLE
 
 HEADLINE = "top1_label"
-Published = str | tuple[str, str]  # a row of results/published/, or that row on one data set
+Published = str | tuple[str, str]  # a row of results/published/, or (row, data set)
 FOLDER = Path(__file__).resolve().parents[2] / "ablations"
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """name: what its results are called. contrasts: pairs of names that differ in one factor. published: the stem of a
-    table in results/published/ whose rows carry the variants' names, or None. costs: whether the table has columns for
-    trained parameters and seconds. literature: of a variant's name, under which names results/published/ has numbers of
-    that system's; as (name, dataset) those on that alone. headline: the metric of single items, a share, that
-    intervals, verdicts and nulls are of; of several the first that is recorded. metrics: others that have a column."""
+    """The variants of one question, and how their table is built.
+
+    name        the name of its result files
+    contrasts   pairs of variant names that differ in one factor
+    published   stem of the table in results/published/ whose rows have the variants' names, or None
+    costs       whether the table has columns for trained parameters and seconds
+    literature  for a variant's name, the rows of results/published/ that report the same system
+    headline    the per-image metric (a share) for intervals, verdicts and nulls; the first one that was recorded
+    metrics     further metrics that have a column
+    """
 
     name: str
     title: str
@@ -37,8 +42,8 @@ class Ablation:
     headline: tuple[str, ...] = (HEADLINE,)
     metrics: tuple[str, ...] = ()
 
-    def chosen(self, names: Sequence[str]) -> list[Spec]:
-        """The variants of these names, in the ablation's order. Raises BenchError naming those that exist."""
+    def select(self, names: Sequence[str]) -> list[Spec]:
+        """Returns the variants with these names, in the ablation's order. Raises BenchError for an unknown name."""
         known = [variant.name for variant in self.variants]
         for name in names:
             if name not in known:
@@ -47,83 +52,82 @@ class Ablation:
 
 
 def names() -> list[str]:
-    """The ablations of the suite: the files in ablations/."""
+    """Returns the names of the suite's ablations: the files in ablations/."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 
-def load(name: str) -> Ablation:
-    """The ablation of that name or path. Raises BenchError for one that is unknown or not well formed."""
+def load(name: str, subjects: Sequence[int] = (), controls: bool = False) -> Ablation:
+    """Loads an ablation by name or path; subjects: as `by_subject`; controls: as `with_controls`.
+
+    Raises BenchError if it does not exist or is not well formed.
+    """
     path = Path(name) if name.endswith(".py") else FOLDER / f"{name}.py"
     if not path.is_file():
         if name.endswith(".py"):
             raise BenchError(f"no file {name}")
         raise BenchError(f"no ablation {name!r}; there are: {', '.join(names())}, or give a path to a .py file")
     if path.resolve().parent != FOLDER and path.stem in names():
-        raise BenchError(f"{path}: the suite has an ablation {path.stem!r} of its own, whose results lie under that "
-                         "name; give the file another")
+        raise BenchError(f"{path}: the suite's ablation {path.stem!r} has the same name, and results are stored by "
+                         "name; rename the file")
     try:
-        module = modules.from_file(path.resolve(), f"ablation_{path.stem}")
+        module = modules.import_file(path.resolve(), f"ablation_{path.stem}")
     except BenchError:
         raise
     except (Exception, SystemExit) as error:
         line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__))
                      if f.filename == str(path.resolve())), getattr(error, "lineno", None))
         where = f"{path}, line {line}" if line else str(path)
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BenchError(f"{where}: does not import: {what}") from error
-    return _checked(module, path)
-
-
-def asked(name: str, subjects: Sequence[int] = (), controls: bool = False) -> Ablation:
-    """`load`, once for each subject where any is given, and with the rows of `with_controls`."""
-    ablation = load(name)
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BenchError(f"{where}: does not import: {cause}") from error
+    ablation = _validate(module, path)
     if subjects:
         ablation = by_subject(ablation, subjects)
     return with_controls(ablation) if controls else ablation
 
 
-def chosen_subjects(subjects: Sequence[int] | Literal["all"], at: Scale) -> list[int]:
-    """The numbers of subjects; of "all" those that the data set has. Raises BenchError for one that it does not have,
-    or that is given twice."""
+def resolve_subjects(subjects: Sequence[int] | Literal["all"], scale: Scale) -> list[int]:
+    """Returns the subject numbers; for "all", those of the data set. Raises BenchError for unknown or repeated ones."""
     if subjects == "all":
-        return list(at.people)
-    if not set(subjects) <= set(at.people) or len(set(subjects)) < len(subjects):
-        raise BenchError(f"--subjects {','.join(map(str, subjects))}: all, or some of "
-                         f"{', '.join(map(str, at.people))}, separated by commas, are expected")
+        return list(scale.people)
+    if not set(subjects) <= set(scale.people) or len(set(subjects)) < len(subjects):
+        raise BenchError(f"--subjects {','.join(map(str, subjects))}: expected all, or some of "
+                         f"{', '.join(map(str, scale.people))}, separated by commas, each once")
     return list(subjects)
 
 
 def with_controls(ablation: Ablation) -> Ablation:
-    """The ablation with rows beside every variant that sees the EEG: shuffled, replaced by a surrogate, set to zero."""
+    """Adds control rows to the ablation: every variant that uses the EEG with shuffled, surrogate and zero EEG."""
     controls: list[Spec] = []
-    for v in ablation.variants:
+    for variant in filter(sees_eeg, ablation.variants):
         for eeg in ("shuffled", "surrogate", "zero"):
-            name = f"{v.name} / EEG {eeg}"
-            if not sees_eeg(v):
-                continue
-            if not isinstance(v, On):
-                controls.append(On(v, name, eeg=eeg, eeg_free=True))
-            elif v.eeg == "real":
-                controls.append(replace(v, name=name, eeg=eeg, eeg_free=True))
+            name = f"{variant.name} / EEG {eeg}"
+            if not isinstance(variant, On):
+                controls.append(On(variant, name, eeg=eeg, eeg_free=True))
+            elif variant.eeg == "real":
+                controls.append(replace(variant, name=name, eeg=eeg, eeg_free=True))
     return replace(ablation, variants=(*ablation.variants, *controls))
 
 
 def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
-    """The ablation once for each subject: rows and contrasts are named after them. A row has the trials of that subject
-    alone; one that leaves a subject out leaves out that one, of those that it names and that one."""
-    def name(of: str, subject: int) -> str:
-        stem, control, eeg = of.partition(" / EEG ")
+    """Repeats the ablation for each subject; the subject is added to the names of rows and contrasts.
+
+    A row uses that subject's trials only. A row that leaves one subject out leaves out this subject and trains on the
+    other subjects that the row names.
+    """
+    def rename(name: str, subject: int) -> str:
+        stem, control, eeg = name.partition(" / EEG ")
         return f"{stem} / subject {subject}{control}{eeg}"
 
-    def one(v: Spec, subject: int) -> Spec:
-        if isinstance(v, On):
-            others = tuple(other for other in v.subjects or () if other != subject) if "subject" in v.split else ()
-            return replace(v, name=name(v.name, subject), subjects=(*others, subject))
-        return On(v, name(v.name, subject), subjects=(subject,), eeg_free=getattr(v, "eeg_free", False))
+    def restrict(spec: Spec, subject: int) -> Spec:
+        name = rename(spec.name, subject)
+        if isinstance(spec, On):
+            others = tuple(s for s in spec.subjects or () if s != subject) if "subject" in spec.split else ()
+            return replace(spec, name=name, subjects=(*others, subject))
+        return On(spec, name, subjects=(subject,), eeg_free=getattr(spec, "eeg_free", False))
 
     return replace(ablation, published=None,
-                   variants=tuple(one(v, subject) for subject in subjects for v in ablation.variants),
-                   contrasts=tuple((name(a, subject), name(b, subject)) for subject in subjects
+                   variants=tuple(restrict(spec, subject) for subject in subjects for spec in ablation.variants),
+                   contrasts=tuple((rename(a, subject), rename(b, subject)) for subject in subjects
                                    for a, b in ablation.contrasts))
 
 
@@ -131,40 +135,38 @@ def _is_spec(value: object) -> bool:
     return is_dataclass(value) and all(isinstance(getattr(value, name, None), str) for name in ("name", "system"))
 
 
-def _checked(module: object, path: Path) -> Ablation:
+def _validate(module: object, path: Path) -> Ablation:
+    """Builds the Ablation of an imported file. Raises BenchError if a definition in it is missing or wrong."""
     variants = getattr(module, "variants", None)
     if not isinstance(variants, (list, tuple)) or not variants or not all(map(_is_spec, variants)):
-        raise BenchError(f"{path}: `variants` must be a list of Variant, On or other Spec that is not empty, such as: "
+        raise BenchError(f"{path}: `variants` must be a list with at least one Variant, On or other Spec, such as: "
                          "variants = [FULL, replace(FULL, name='mine', mask_ratio=0.6)]")
     known = [variant.name for variant in variants]
-    for name in known:
+    for variant in variants:
+        name = variant.name
         if known.count(name) > 1:
             raise BenchError(f"{path}: two variants are called {name!r}; give each its own name")
-    if commas := [name for name in known if "," in name]:
-        raise BenchError(f"{path}: the name {commas[0]!r} has a comma, which --variants takes for the end of a name; "
-                         "leave it out")
-    for variant in variants:
-        if variant.name == FULL.name and variant != FULL:
-            raise BenchError(f"{path}: a variant called {FULL.name!r} must be the suite's Full, whose null stands in "
-                             "every table; give it another name")
+        if "," in name:
+            raise BenchError(f"{path}: the name {name!r} has a comma, which separates names in --variants; remove it")
+        if name == FULL.name and variant != FULL:
+            raise BenchError(f"{path}: a variant called {name!r} must be the suite's Full, because every table shows "
+                             "Full's null; give it another name")
     contrasts = tuple(getattr(module, "contrasts", ()))
     for pair in contrasts:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(name in known for name in pair):
             raise BenchError(f"{path}: the contrast {pair!r} must be a pair of names among: {', '.join(known)}")
-    contrasts = tuple((a, b) for a, b in contrasts)
-    title = " ".join((module.__doc__ or path.stem).strip().split("\n\n")[0].split())
     literature = dict(getattr(module, "literature", {}))
     if unknown := set(literature) - set(known):
-        raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is no variant; there are: "
+        raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is not a variant; there are: "
                          f"{', '.join(known)}")
-    headline, others = getattr(module, "headline", HEADLINE), tuple(getattr(module, "metrics", ()))
+    headline, metrics = getattr(module, "headline", HEADLINE), tuple(getattr(module, "metrics", ()))
     headline = (headline,) if isinstance(headline, str) else tuple(headline)
     if wrong := [metric for metric in headline if metric not in SINGLE] or ["nothing"] * (not headline):
-        raise BenchError(f"{path}: the headline {wrong[0]!r} must be a metric of single items that is a share: "
+        raise BenchError(f"{path}: the headline {wrong[0]!r} must be a per-image metric that is a share: "
                          f"{', '.join(SINGLE)}")
-    if unknown := set(others) - set(DEFINITIONS):
-        raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} to have a column; there are: "
-                         f"{', '.join(DEFINITIONS)}")
-    return Ablation(path.stem, title, tuple(variants), contrasts, getattr(module, "published", None),
-                    bool(getattr(module, "costs", False)), {name: tuple(rows) for name, rows in literature.items()},
-                    headline, others)
+    if unknown := set(metrics) - set(DEFINITIONS):
+        raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} for a column; there are: {', '.join(DEFINITIONS)}")
+    title = " ".join((getattr(module, "__doc__", None) or path.stem).strip().split("\n\n")[0].split())
+    return Ablation(path.stem, title, tuple(variants), tuple((a, b) for a, b in contrasts),
+                    getattr(module, "published", None), bool(getattr(module, "costs", False)),
+                    {name: tuple(rows) for name, rows in literature.items()}, headline, metrics)

@@ -1,5 +1,4 @@
-"""Which encoder a variant means: one of models/encoders/, a model of braindecode, or a user's own file, known by the
-hash of its source."""
+"""Resolves a variant's encoder: a file of models/encoders/, a model of braindecode, or a user's file."""
 
 from __future__ import annotations
 
@@ -7,35 +6,37 @@ import ast
 import difflib
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import secrets
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.data.prepared import MANIFEST
 from bench.data.tiny import channel_names
-from bench.errors import ENVIRONMENT, BenchError, NotHere
+from bench.errors import ENVIRONMENT, BenchError, NotAvailable
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Encoder, Prepared, Weights, World
-from bench.experiment.variant import Variant
+from bench.experiment.variant import Variant, refuse
 from bench.files import sha256
 
-OWN = "msm_vit"  # DreamDiffusion's own; its meaning is versioned with the stages, every other's is its source
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "encoders"
+DREAMDIFFUSION = "msm_vit"  # its meaning is versioned with the stages; other encoders are identified by their source
 BRAINDECODE = "braindecode:"
-GIVEN = ("n_chans", "n_outputs", "chs_info", "input_window_seconds")  # arguments of a model that are not settings
+SUPPLIED = ("n_chans", "n_outputs", "chs_info", "input_window_seconds")  # model arguments that the suite supplies
 
 
 @dataclass(frozen=True)
 class Braindecode(Encoder):
-    """A model of braindecode for definite EEG, its tokens mapped to `width` (models/braindecode.py).
+    """A model of braindecode for EEG of one shape; its tokens are mapped to `width` (models/braindecode.py).
 
-    version: braindecode's. n_chans, n_times, sfreq (Hz): of the EEG. channels: its names, () where the data set states
-    none. montage: where their positions come from, "tiny", a montage of MNE, or "" where they are not known. settings:
-    keyword arguments of the model. weights: a file of the whole model, None for fresh ones. `depth` and `heads` have no
-    meaning here.
+    version: braindecode's. n_chans, n_times, sfreq (Hz): the EEG's. channels: their names, () if unknown. montage: the
+    source of their positions, "tiny", a montage of MNE, or "" if unknown. settings: keyword arguments of the model.
+    weights: a file for the whole model; None: newly initialised. `depth` and `heads` are not used.
     """
 
     version: str = ""
@@ -48,61 +49,56 @@ class Braindecode(Encoder):
     weights: Weights | None = None
 
 
-def _folder() -> Path:
-    spec = importlib.util.find_spec("models.encoders")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
-
-
 def names() -> list[str]:
-    """The encoders of the suite: the files in models/encoders/."""
-    return sorted(path.stem for path in _folder().glob("[!_]*.py"))
+    """Returns the names of the suite's encoders: the files in models/encoders/."""
+    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 
-def encoder(variant: Variant, scale: Scale, world: World | Prepared | None = None) -> Encoder:
-    """The encoder of a variant at a scale, for the EEG of `world` (None: the scale's). Raises BenchError for an unknown
-    name or a file that holds no Encoder."""
+def resolve(variant: Variant, scale: Scale, world: World | Prepared | None = None) -> Encoder:
+    """Returns the encoder of a variant for the EEG of `world` (default: the scale's).
+
+    Raises BenchError for an unknown name, or a file without a class Encoder.
+    """
     size = scale.size(variant.size)
-    if variant.encoder == OWN:
-        return Encoder(OWN, size.width, size.depth, size.heads, size.mlp_ratio)
+    if variant.encoder == DREAMDIFFUSION:
+        return Encoder(DREAMDIFFUSION, size.width, size.depth, size.heads, size.mlp_ratio)
     if variant.encoder.startswith(BRAINDECODE):
         return _braindecode(variant, size.width, scale.world if world is None else world)
     if variant.encoder.endswith(".py"):
         path = Path(variant.encoder).resolve()
     elif variant.encoder in names():
-        path = _folder() / f"{variant.encoder}.py"
+        path = FOLDER / f"{variant.encoder}.py"
     else:
-        raise BenchError(f"variant {variant.name!r}: no encoder {variant.encoder!r}; there are: {', '.join(names())}, "
-                         f"{BRAINDECODE}NAME, or give the path of a .py file")
-    own = _class(path, variant)
-    methods = {node.name for node in own.body if isinstance(node, ast.FunctionDef)}
-    plain = all(ast.unparse(base) in ("nn.Module", "torch.nn.Module", "Module") for base in own.bases)
-    if variant.mask_ratio is not None and plain and not {"tokenize", "encode"} <= methods:
-        raise _no_part(variant, f"Encoder in {path}")
+        raise refuse(variant, f"no encoder {variant.encoder!r}; there are: {', '.join(names())}, {BRAINDECODE}NAME, or "
+                              "the path of a .py file")
+    definition = _find_encoder_class(path, variant)
+    methods = {node.name for node in definition.body if isinstance(node, ast.FunctionDef)}
+    only_module = all(ast.unparse(base) in ("nn.Module", "torch.nn.Module", "Module") for base in definition.bases)
+    if variant.mask_ratio is not None and only_module and not {"tokenize", "encode"} <= methods:
+        raise _not_maskable(variant, f"Encoder in {path}")
+    return Encoder(path.stem, size.width, size.depth, size.heads, size.mlp_ratio, code=checked_hash(variant, path),
+                   path=str(path))
+
+
+def checked_hash(spec: Any, path: Path) -> str:
+    """Returns `source_hash`. Raises BenchError, naming the row, if a module that the file imports is not Python."""
     try:
-        return Encoder(path.stem, size.width, size.depth, size.heads, size.mlp_ratio, code=code(path), path=str(path))
+        return source_hash(path)
     except SyntaxError as error:
-        raise BenchError(f"variant {variant.name!r}: {error.filename}, line {error.lineno}, which {path} imports, is "
-                         f"no Python: {error.msg}") from error
+        raise refuse(spec, f"{error.filename}, line {error.lineno}, imported by {path}, is not valid Python: "
+                           f"{error.msg}") from error
 
 
-def _no_part(variant: Variant, which: str) -> BenchError:
-    return BenchError(f"variant {variant.name!r}: mask_ratio={variant.mask_ratio} asks for pre-training, but {which} "
-                      "cannot take part; set mask_ratio=None, or give it tokenize(eeg) and encode(tokens, keep)")
+def _not_maskable(variant: Variant, model: str) -> BenchError:
+    return refuse(variant, f"mask_ratio={variant.mask_ratio} needs pre-training, which {model} does not support; set "
+                           "mask_ratio=None, or give it tokenize(eeg) and encode(tokens, keep)")
 
 
-def shown(encoder: str) -> str:
-    """How a table calls an encoder: a file by its stem, a model of braindecode by its name and its weights' file."""
-    if not encoder.startswith(BRAINDECODE):
-        return Path(encoder).stem
-    model, _, weights = encoder.removeprefix(BRAINDECODE).partition("@")
-    return f"{model} ({Path(weights).name})" if weights else model
+def braindecode_models() -> dict[str, Path]:
+    """Returns the models of the installed braindecode and their files, without importing it.
 
-
-def models() -> dict[str, Path]:
-    """The models of the braindecode that is installed, and the file of each: the names that its package exports, read
-    without importing it. Raises BenchError (exit 3) where it is not installed."""
+    Raises BenchError (exit 3) if braindecode is not installed.
+    """
     spec = importlib.util.find_spec("braindecode")
     if spec is None or not spec.submodule_search_locations:
         raise BenchError("braindecode is not installed; install the project with it: pip install -e '.[braindecode]'",
@@ -116,41 +112,42 @@ def models() -> dict[str, Path]:
 
 
 def _braindecode(variant: Variant, width: int, world: World | Prepared) -> Braindecode:
-    """The value of braindecode:NAME, braindecode:NAME(setting=value, ...), either with @ and a file of weights."""
-    name, settings, file = _named(variant)
-    there = models()
-    if name not in there:
-        raise BenchError(f"variant {variant.name!r}: braindecode has no model {name!r}; {_near(name, there)}")
-    known = _arguments(there[name], name)
+    """Parses braindecode:NAME or braindecode:NAME(setting=value, ...), each optionally with @ and a weights file."""
+    name, settings, file = _parse(variant)
+    models = braindecode_models()
+    if name not in models:
+        raise refuse(variant, f"braindecode has no model {name!r}; {_suggest(name, models)}")
+    known = _arguments(models[name], name)
     for setting in settings:
-        if setting in GIVEN or (known is not None and setting not in known and setting not in ("sfreq", "n_times")):
-            raise BenchError(f"variant {variant.name!r}: {setting} is no setting of braindecode's {name}; "
-                             + _near(setting, [one for one in known or () if one not in GIVEN]))
+        if setting in SUPPLIED or (known is not None and setting not in known and setting not in ("sfreq", "n_times")):
+            others = [argument for argument in known or () if argument not in SUPPLIED]
+            raise refuse(variant, f"braindecode's {name} has no setting {setting!r}; {_suggest(setting, others)}")
     if variant.mask_ratio is not None:
-        raise _no_part(variant, f"braindecode's {name}")
+        raise _not_maskable(variant, f"braindecode's {name}")
     channels, montage = _channels(world)
     if name.startswith("Interpolated") and not montage:
-        raise NotHere(f"variant {variant.name!r}: braindecode's {name} needs the positions of the electrodes, which "
-                      f"{world.name if isinstance(world, Prepared) else 'the world'} does not state")
-    weights = Weights(name, _hashed(file, variant), str(file)) if file else None
+        owner = world.name if isinstance(world, Prepared) else "the world"
+        raise refuse(variant, f"braindecode's {name} needs electrode positions, which {owner} does not have",
+                     NotAvailable)
+    weights = Weights(name, _hash_weights(file, variant), str(file)) if file else None
     return Braindecode(name, width, 0, 0, version=importlib.metadata.version("braindecode"), n_chans=world.n_chans,
                        n_times=world.n_times, sfreq=world.sfreq, channels=channels, montage=montage,
                        settings=tuple(sorted(settings.items())), weights=weights)
 
 
-def _near(name: str, there: Any) -> str:
-    by_case = {one.lower(): one for one in there}
-    near = [by_case[one] for one in difflib.get_close_matches(name.lower(), by_case, 4, 0.5)]
-    return f"near it are: {', '.join(near)}" if near else f"there are: {', '.join(sorted(there))}"
+def _suggest(name: str, known: Iterable[str]) -> str:
+    by_case = {candidate.lower(): candidate for candidate in known}
+    near = [by_case[match] for match in difflib.get_close_matches(name.lower(), by_case, 4, 0.5)]
+    return f"similar: {', '.join(near)}" if near else f"there are: {', '.join(sorted(known))}"
 
 
-def _named(variant: Variant) -> tuple[str, dict[str, Any], Path | None]:
-    """Name, settings and file of weights that a variant's encoder states."""
+def _parse(variant: Variant) -> tuple[str, dict[str, Any], Path | None]:
+    """Returns the model's name, settings and weights file from a variant's encoder."""
     text = variant.encoder.removeprefix(BRAINDECODE)
-    wrong = BenchError(f"variant {variant.name!r}: {variant.encoder!r} is not understood; such as {BRAINDECODE}EEGNet, "
-                       f"{BRAINDECODE}EEGNet(F1=16, D=2), {BRAINDECODE}EEGNet@weights.safetensors are expected")
+    wrong = refuse(variant, f"{variant.encoder!r} cannot be parsed; expected, for example, {BRAINDECODE}EEGNet, "
+                            f"{BRAINDECODE}EEGNet(F1=16, D=2), or {BRAINDECODE}EEGNet@weights.safetensors")
     ends = [end for end, letter in enumerate(text) if letter == "@"] + [len(text)]
-    for end in ends:  # the first @ that is no part of a setting
+    for end in ends:  # until the first @ that is not part of a setting
         try:
             call = ast.parse(text[:end].strip(), mode="eval").body
         except (SyntaxError, ValueError):
@@ -159,7 +156,7 @@ def _named(variant: Variant) -> tuple[str, dict[str, Any], Path | None]:
         if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
             raise wrong
         try:
-            settings = {word.arg or "**": _frozen(ast.literal_eval(word.value))
+            settings = {word.arg or "**": _freeze(ast.literal_eval(word.value))
                         for word in (call.keywords if isinstance(call, ast.Call) else [])}
         except (ValueError, TypeError):
             raise wrong from None
@@ -170,66 +167,65 @@ def _named(variant: Variant) -> tuple[str, dict[str, Any], Path | None]:
     raise wrong
 
 
-def _frozen(value: Any) -> Any:
-    """The value with tuples for lists. Raises TypeError for what is no number, text, truth value, None or list."""
+def _freeze(value: Any) -> Any:
+    """Converts lists to tuples. Raises TypeError for a value that is not a number, text, bool, None or list."""
     if isinstance(value, (list, tuple)):
-        return tuple(_frozen(one) for one in value)
+        return tuple(map(_freeze, value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError
 
 
 def _arguments(file: Path, name: str) -> list[str] | None:
-    """The arguments of a class's __init__ in a file; None where the file does not write it out."""
+    """Returns the arguments of a class's __init__; None if the file does not define them."""
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__" and not method.args.kwarg:
-                    return [one.arg for one in (*method.args.args[1:], *method.args.kwonlyargs)]
+                    return [argument.arg for argument in (*method.args.args[1:], *method.args.kwonlyargs)]
     return None
 
 
 def _channels(world: World | Prepared) -> tuple[tuple[str, ...], str]:
-    """Names of a world's channels, and where their positions are from; nothing where it does not state them."""
+    """Returns the names of a world's channels and their montage; empty if unknown."""
     if isinstance(world, World):
         return channel_names(world.n_chans), "tiny"
     if not world.path:
         return (), ""
-    manifest = json.loads((Path(world.path) / MANIFEST).read_text())
-    names = tuple(manifest.get("ch_names", ()))
-    return names, "standard_1005" if names else ""
+    channels = tuple(json.loads((Path(world.path) / MANIFEST).read_text()).get("ch_names", ()))
+    return channels, "standard_1005" if channels else ""
 
 
 @functools.cache
-def _sha256(path: Path, size: int, changed: int) -> str:
+def _cached_sha256(path: Path, size: int, changed: int) -> str:
     return sha256(path)
 
 
-def _hashed(path: Path, variant: Variant) -> str:
-    """SHA-256 of a file, read once while it stays as it is. Raises BenchError (exit 3) where it cannot be."""
+def _hash_weights(path: Path, variant: Variant) -> str:
+    """Returns a file's SHA-256, cached while it does not change. Raises BenchError (exit 3) if it is unreadable."""
     try:
-        about = path.stat()
-        return _sha256(path, about.st_size, about.st_mtime_ns)
+        state = path.stat()
+        return _cached_sha256(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
-        raise BenchError(f"variant {variant.name!r}: no weights at {path} ({error.strerror})", ENVIRONMENT) from error
+        raise refuse(variant, f"no weights at {path} ({error.strerror})", exit_code=ENVIRONMENT) from error
 
 
-def _class(path: Path, variant: Variant) -> ast.ClassDef:
+def _find_encoder_class(path: Path, variant: Variant) -> ast.ClassDef:
     try:
         tree = ast.parse(path.read_text(), str(path))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise BenchError(f"variant {variant.name!r}: encoder {path} cannot be read as Python: {error}") from error
+        raise refuse(variant, f"encoder {path} cannot be read as Python: {error}") from error
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == "Encoder":
             return node
-    raise BenchError(f"variant {variant.name!r}: {path} holds no class Encoder; write one with "
-                     "__init__(channels, times, width, depth, heads) and forward(eeg)")
+    raise refuse(variant, f"{path} has no class Encoder; write one with __init__(channels, times, width, depth, heads) "
+                          "and forward(eeg)")
 
 
 def sources(path: Path) -> list[Path]:
-    """The file and every module beside it that it imports, directly or not, the file first."""
-    found = [path]
-    for file in found:
+    """Returns the file and all modules beside it that it imports, directly or indirectly; the file first."""
+    files = [path]
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text(), str(file))):
             if isinstance(node, ast.Import):
                 modules = [(path.parent, alias.name) for alias in node.names]
@@ -245,13 +241,13 @@ def sources(path: Path) -> list[Path]:
                     continue  # the suite itself, whose stages have versions
                 for depth in range(1, len(steps) + 1):
                     inner = base.joinpath(*steps[:depth])
-                    found += [beside for beside in (inner.with_suffix(".py"), inner / "__init__.py")
-                              if beside.is_file() and beside not in found]
-    return found
+                    files += [beside for beside in (inner.with_suffix(".py"), inner / "__init__.py")
+                              if beside.is_file() and beside not in files]
+    return files
 
 
-def code(path: Path) -> str:
-    """SHA-256 over the names and bytes of a file and of the local modules that it imports."""
+def source_hash(path: Path) -> str:
+    """Returns the SHA-256 over the names and bytes of a file and of the local modules that it imports."""
     digest = hashlib.sha256()
     for file in [path, *sorted(sources(path)[1:])]:
         name, text = file.relative_to(path.parent).as_posix().encode(), file.read_bytes()
@@ -260,7 +256,7 @@ def code(path: Path) -> str:
 
 
 def keep(encoder: Encoder, folder: Path) -> None:
-    """Copies a user's encoder with its local modules to folder/<code>, whence workers load it."""
+    """Copies a user's file and its local modules to folder/<code>, from where workers load it."""
     if not encoder.code or (folder / encoder.code).exists():
         return
     path, part = Path(encoder.path), folder / f"{encoder.code}.{secrets.token_hex(8)}.part"
@@ -268,12 +264,12 @@ def keep(encoder: Encoder, folder: Path) -> None:
         target = part / file.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-    if code(part / path.name) != encoder.code:
+    if source_hash(part / path.name) != encoder.code:
         shutil.rmtree(part)
         raise BenchError(f"{path} was changed while the run was being planned; run again")
     try:
         part.rename(folder / encoder.code)
     except OSError:
         shutil.rmtree(part)
-        if not (folder / encoder.code).exists():  # else another run was faster
+        if not (folder / encoder.code).exists():  # otherwise another run was faster
             raise

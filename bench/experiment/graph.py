@@ -1,4 +1,4 @@
-"""The graph of stages: what a row needs, in which order."""
+"""The graph of stages: what a row of a table needs, in building order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from bench.experiment.stages import Finetune, Items, Readout, Retrieval, Score, 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table at one seed: `stage` is a Score or a Retrieval, or a Readout, which stands in the caption.
+    """One row of a table at one seed.
 
-    items: "real", or what the row is instead: a control of the EEG, "captions" (the ceiling), "readout" and "probe"
-    (classifiers), "prior" for a frozen part. beside: no row of the ablation, but what stands beside every table.
+    items   "real"; a control of the EEG; "captions" (the ceiling); "readout", "probe" (classifiers of the EEG); "prior"
+            (a frozen part)
+    stage   the last stage: a Score, a Retrieval, or a Readout, which is shown in the caption
+    beside  the row is not part of the ablation; it is added to every table
     """
 
     variant: str
@@ -26,41 +28,42 @@ class Row:
     beside: bool = False
 
 
-def shown(row: Row) -> list[Stage]:
-    """What a report reads of a row: scores, trials, pictures, and what its model says about its training."""
+def report_stages(row: Row) -> list[Stage]:
+    """Returns the stages whose files a report reads: scores, trials, images, and training summaries."""
     if isinstance(row.stage, Readout):
         return [row.stage, row.stage.test.trials]
     if isinstance(row.stage, Score):
-        return [row.stage, row.stage.items.trials, row.stage.pictures, *trained(row.stage)]
+        return [row.stage, row.stage.items.trials, row.stage.pictures, *trainings(row.stage)]
     if isinstance(row.stage, Retrieval):
-        return [row.stage, row.stage.items.trials, *trained(row.stage)]
+        return [row.stage, row.stage.items.trials, *trainings(row.stage)]
     return [row.stage]
 
 
-def output(score: Scored) -> Stage:
-    """What is scored: a system's pictures, or its embeddings."""
+def scored_stage(score: Scored) -> Stage:
+    """Returns the stage that is scored: a system's images or its embeddings."""
     return score.embedding if isinstance(score, Retrieval) else score.pictures
 
 
-def trained(score: Scored) -> list[Stage]:
-    """The trainings behind what a row made, upstream first: DreamDiffusion's, classifiers of the EEG, and the stages
-    that a system has of its own."""
-    made = output(score)
-    return [stage for stage in stages([made]) if stage != made and kind_of(stage).trains]
+def trainings(score: Scored) -> list[Stage]:
+    """Returns the trainings behind a score, upstream first; classifiers of the EEG are included."""
+    scored = scored_stage(score)
+    return [stage for stage in stages([scored]) if stage != scored and kind_of(stage).trains]
 
 
-def peeked(score: Scored) -> list[Stage]:
-    """The trainings behind what a row made that were given trials of the part that it is tested on."""
-    def tested(stage: Stage) -> bool:
+def leaky_trainings(score: Scored) -> list[Stage]:
+    """Returns the trainings behind a score that get trials of the part on which it is tested."""
+    def gets_tested_part(stage: Stage) -> bool:
         return any(isinstance(value, Items) and value.part == score.items.part
                    for value in (getattr(stage, f.name) for f in fields(stage)))  # type: ignore[arg-type]
 
-    return [stage for stage in trained(score) if not isinstance(stage, Readout) and tested(stage)]
+    return [stage for stage in trainings(score) if not isinstance(stage, Readout) and gets_tested_part(stage)]
 
 
 def needs(stage: Stage) -> Iterator[Stage]:
-    """What building a stage reads: the stages inside it, and through a Finetune, which holds only what changed, also
-    what that began from."""
+    """Yields the stages that are read to build a stage: its fields, and also the start of a Finetune.
+
+    A Finetune stores only the weights that it trained; the others are read from its start.
+    """
     for above in upstream(stage):
         yield above
         if isinstance(above, Finetune):
@@ -68,28 +71,27 @@ def needs(stage: Stage) -> Iterator[Stage]:
 
 
 def stages(roots: Iterable[Stage], stored: Callable[[Stage], bool] = lambda stage: False) -> list[Stage]:
-    """Every stage that must be built for `roots`, upstream first, each once; a stored one hides what lies above it."""
-    found: dict[Stage, None] = {}
+    """Returns each stage that must be built for `roots` upstream first. Stages above a stored one are left out."""
+    ordered: dict[Stage, None] = {}
 
     def visit(stage: Stage) -> None:
-        if stage not in found and not stored(stage):
+        if stage not in ordered and not stored(stage):
             for above in needs(stage):
                 visit(above)
-            found[stage] = None
+            ordered[stage] = None
 
     for root in roots:
         visit(root)
-    return list(found)
+    return list(ordered)
 
 
 def counts(table: Iterable[Row], stored: Callable[[Stage], bool]) -> list[tuple[str, int, int, int]]:
-    """(kind, stages of the rows, stages that only the controls add, how many of both are stored), in building order."""
+    """Returns (kind, stages of the rows, stages that only the controls add, stored ones of both), in building order."""
     table = list(table)
-    own = stages(row.stage for row in table if not row.beside)
-    every = stages(row.stage for row in table)
-    of_own = set(own)
-    extra = [stage for stage in every if stage not in of_own]
-    of_rows, of_controls = (Counter(stage.kind for stage in some) for some in (own, extra))
-    there = Counter(stage.kind for stage in every if stored(stage))
-    places = {stage.kind: kind_of(stage).place for stage in (*own, *extra)}
-    return [(name, of_rows[name], of_controls[name], there[name]) for name in sorted(places, key=places.__getitem__)]
+    of_rows = dict.fromkeys(stages(row.stage for row in table if not row.beside))
+    every = dict.fromkeys([*of_rows, *stages(row.stage for row in table)])
+    in_rows, in_all, in_store = (Counter(stage.kind for stage in group)
+                                 for group in (of_rows, every, filter(stored, every)))
+    places = {stage.kind: kind_of(stage).place for stage in every}
+    return [(kind, in_rows[kind], in_all[kind] - in_rows[kind], in_store[kind])
+            for kind in sorted(places, key=places.__getitem__)]

@@ -1,4 +1,4 @@
-"""The key of a stage: SHA-256 of the canonical JSON of all its fields, the upstream stages included."""
+"""The key of a stage: the SHA-256 of the canonical JSON of all its fields, upstream stages included."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
+from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 from bench import modules
 from bench.errors import BenchError
 
-MOVED_CLASSES = {  # of requests of older versions, where not the whole module moved (modules.MOVED)
+GROUP = "eeg2image_bench.systems"  # entry points of installed packages: the system's name = its module
+MOVED_CLASSES = {  # in requests of older versions: classes that moved without their module (modules.MOVED)
     "bench.data.prepared.Prepared": "bench.experiment.stages",
     "bench.data.prepared.Shards": "bench.experiment.stages",
 }
 
 
 class Stage:
-    """Marks a frozen dataclass that is built into a folder; `version` is bumped when its code changes meaning."""
+    """Base of frozen dataclasses that are built into a folder; raise `version` when the meaning of the code changes."""
 
     version: ClassVar[int] = 1
 
@@ -43,16 +45,16 @@ class Stage:
 
 
 @cache
-def _fields(of: type) -> tuple[tuple[str, bool], ...]:
-    """(name, whether it is compared) of each field of a dataclass; asked millions of times for a large plan."""
-    return tuple((f.name, f.compare) for f in fields(of))
+def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+    """Returns (name, whether it is compared) for each field of a dataclass; cached for large plans."""
+    return tuple((f.name, f.compare) for f in fields(kind))
 
 
 def canonical(value: Any) -> Any:
-    """The value as plain JSON types in which equal values look equal: 1 and 1.0 are one number.
+    """Converts a value to plain JSON types so that equal values are equal text: 1 and 1.0 are one number.
 
-    Fields with `compare=False` are left out. Raises TypeError for a type that has no canonical form (a path, a
-    function, a set) and ValueError for NaN and infinities.
+    Fields with `compare=False` are left out. Raises TypeError for a type without a canonical form (a path, a function,
+    a set) and ValueError for NaN and infinities.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -71,20 +73,20 @@ def canonical(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """12 hex digits of a value that is no stage, such as a Variant: equal values have equal ones."""
+    """Returns 12 hex digits that identify a value which is not a stage, such as a Variant."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def upstream(value: Any) -> Iterator[Stage]:
-    """The stages directly inside a value, in the order of its fields."""
+    """Yields the stages directly inside a value, in the order of its fields."""
     if value is None or isinstance(value, (str, int, float)):
         return
     if isinstance(value, tuple):
         children: Iterable[Any] = value
     else:
-        of: type = type(value)
-        children = [getattr(value, name) for name, _ in _fields(of)] if is_dataclass(of) else []
+        kind: type = type(value)
+        children = [getattr(value, name) for name, _ in _fields(kind)] if is_dataclass(kind) else []
     for child in children:
         if isinstance(child, Stage):
             yield child
@@ -93,79 +95,79 @@ def upstream(value: Any) -> Iterator[Stage]:
 
 
 def dump(stage: Stage) -> str:
-    """JSON that `load` makes the stage from again, in another process: its classes, their versions, and all fields,
-    those that are not compared included. Fields that say where something lies are written out from the root.
+    """Writes a stage as JSON for `load` in another process: classes, versions and all fields, also uncompared ones.
 
-    Raises TypeError for a value that is neither None, a truth value, a number, text, a tuple nor a dataclass.
+    Paths become absolute. Raises TypeError for a value that is not None, a bool, number, text, tuple or dataclass.
     """
-    return json.dumps({"key": stage.key, "stage": _plain(stage)}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({"key": stage.key, "stage": _to_plain(stage)}, indent=1, allow_nan=False) + "\n"
 
 
 def load(text: str, name: str) -> Stage:
-    """The stage of key `name` that `dump` wrote. Makes frozen dataclasses of the suite's own modules and nothing else.
+    """Reads the stage with key `name` that `dump` wrote; only frozen dataclasses of the suite and of installed systems.
 
-    Raises BenchError for text that is no such JSON, for other classes, fields or versions than this suite has, and for
-    a stage of another key.
+    Raises BenchError for invalid JSON, for unknown classes, fields or versions, and for a stage with another key.
     """
     try:
         document = json.loads(text)
-        given, stage = document["key"], _value(document["stage"])
+        given, stage = document["key"], _from_plain(document["stage"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); ask for the stage "
-                         "again with bench run") from error
+        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); write it again with: "
+                         "bench run") from error
     if not isinstance(stage, Stage) or given != name or stage.key != name:
-        raise BenchError(f"request {name[:12]} holds another stage than its name says; ask for the stage again with "
+        raise BenchError(f"request {name[:12]} contains another stage than its name says; write it again with: "
                          "bench run")
     return stage
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+        return [_to_plain(item) for item in value]
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value).__name__} cannot be written into a request: {value!r}")
-    said: dict[str, Any] = {"class": f"{type(value).__module__}.{type(value).__qualname__}"}
+    document: dict[str, Any] = {"class": f"{type(value).__module__}.{type(value).__qualname__}"}
     if isinstance(value, Stage):
-        said["version"] = type(value).version
-    said["fields"] = own = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        document["version"] = type(value).version
+    document["fields"] = plain = {f.name: _to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
     for f in fields(value):
-        if not f.compare and f.name == "path" and own["path"]:
-            own["path"] = os.path.abspath(own["path"])
-    return said
+        if not f.compare and f.name == "path" and plain["path"]:
+            plain["path"] = os.path.abspath(plain["path"])
+    return document
 
 
-def _value(plain: Any) -> Any:
+def _from_plain(plain: Any) -> Any:
     if plain is None or isinstance(plain, (bool, int, float, str)):
         return plain
     if isinstance(plain, list):
-        return tuple(map(_value, plain))
-    made, said = _class(plain["class"]), plain["fields"]
-    if issubclass(made, Stage) and plain["version"] != made.version:
-        raise ValueError(f"it asks for version {plain['version']} of {made.__name__}, and this suite has "
-                         f"{made.version}")
-    known = {f.name for f in fields(made) if f.init}  # type: ignore[arg-type]
-    if set(said) != known:
-        raise ValueError(f"{made.__name__} has other fields: {', '.join(sorted(known.symmetric_difference(said)))}")
+        return tuple(map(_from_plain, plain))
+    kind, given = _find_class(plain["class"]), plain["fields"]
+    if issubclass(kind, Stage) and plain["version"] != kind.version:
+        raise ValueError(f"it has version {plain['version']} of {kind.__name__}, but this suite has version "
+                         f"{kind.version}")
+    known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    if set(given) != known:
+        raise ValueError(f"{kind.__name__} has other fields: {', '.join(sorted(known.symmetric_difference(given)))}")
     try:
-        return made(**{name: _value(one) for name, one in said.items()})
+        return kind(**{name: _from_plain(value) for name, value in given.items()})
     except BenchError as error:
         raise ValueError(str(error)) from error
 
 
-def _class(name: str) -> type:
-    """The frozen dataclass of that name, which a module of the suite defines. Raises ValueError for any other."""
+def _find_class(name: str) -> type:
+    """Returns a frozen dataclass of the suite or of an installed system. Raises ValueError for any other name."""
     module, _, short = name.rpartition(".")
     module = MOVED_CLASSES.get(name) or modules.MOVED.get(module, module)
-    rooms = module.split(".")
-    if rooms[0] != "bench" or len(rooms) < 2 or not all(room.isidentifier() for room in rooms):
-        raise ValueError(f"{name} is no class of the suite")
+    parts = module.split(".")
+    inside = parts[0] == "bench" and len(parts) > 1
+    if not all(part.isidentifier() for part in parts) or not (inside or any(
+            parts[0] == entry.module.split(".")[0] for entry in entry_points(group=GROUP))):
+        raise ValueError(f"{name} is not a class of the suite or of an installed system")
     try:
-        made = getattr(importlib.import_module(module), short, None)
+        kind = getattr(importlib.import_module(module), short, None)
     except ImportError as error:
-        raise ValueError(f"{name} is no class of this suite") from error
-    if not (isinstance(made, type) and is_dataclass(made) and made.__module__ == module
-            and made.__dataclass_params__.frozen):  # type: ignore[attr-defined]
-        raise ValueError(f"{name} is no frozen dataclass of the suite")
-    return made
+        raise ValueError(f"{name} cannot be imported") from error
+    if not (isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module
+            and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise ValueError(f"{name} is not a frozen dataclass")
+    return kind

@@ -1,4 +1,4 @@
-"""The scales: where a variant's abstract row meets definite sizes, schedules and frozen parts."""
+"""The scales: sizes, schedules, data and frozen parts that all rows of a table share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import TinyThings
-from bench.errors import ENVIRONMENT, BenchError, NotHere
+from bench.errors import ENVIRONMENT, BenchError, NotAvailable
 from bench.experiment.stages import (
     Corpus,
     Decoder,
@@ -31,15 +31,12 @@ from bench.experiment.stages import (
 )
 
 Sizes = TypeVar("Sizes")
-PRIOR = Path(__file__).parent.parent / "prior"  # the frozen parts that are shipped
+PRIOR = Path(__file__).parent.parent / "prior"  # the shipped frozen parts
 
 
 @dataclass(frozen=True)
 class Size:
-    """An encoder's dimensions at this scale under its label in the paper (Table 2, Params).
-
-    inferred: at the paper's scale, that the paper does not state them.
-    """
+    """An encoder's dimensions at a scale, by its label in the paper (Table 2, Params); inferred: not from the paper."""
 
     label: str
     width: int
@@ -51,8 +48,8 @@ class Size:
 
 @dataclass(frozen=True)
 class Things:
-    """The protocol things at a scale (docs/data.md): its world, the band of its EEG in Hz, whose trials a row within
-    subjects has, and who takes part where one of them is left out, the last."""
+    """Protocol things at a scale (docs/data.md): world, band of the EEG in Hz, subjects of the within-subject rows, and
+    people of the rows that leave a subject out (the last one)."""
 
     world: TinyThings | Prepared
     band: tuple[float, float]
@@ -62,18 +59,18 @@ class Things:
 
 @dataclass(frozen=True)
 class Scale:
-    """Everything that a row's number depends on beside the row itself.
+    """Everything besides the row itself that a row's numbers depend on.
 
-    people          the subjects that the data set has
-    corpus          what pre-training sees; None: the world's own
-    prior           folder of the frozen parts in bench/prior/; "" where they are pinned (bench.setup.weights)
-    parts           the frozen parts, where it is known where they lie (bench.setup.places)
-    views           of each picture to the VAE (Targets)
-    networks        of the literature, by their names in models.extractors.FILES
-    pretrain_seeds  "each": every seed has its own pre-training; "one": all share that of seed 0, so that a table
-                    says nothing about the spread of pre-training
+    people          the subjects of the data set
+    corpus          the pre-training corpus; None: the world's own
+    prior           folder of the frozen parts in bench/prior/; "": they are pinned (bench.setup.weights)
+    parts           the frozen parts whose path is known (bench.setup.places)
+    views           of each image for the VAE (Targets)
+    networks        measuring networks of the literature, by their names in models.extractors.FILES
+    pretrain_seeds  "each": every seed has its own pre-training; "one": all seeds share that of seed 0, so that a table
+                    does not include the spread of pre-training
     nway            n of the n-way accuracy (the paper: 50 of 1,000)
-    fixed           classes of the accuracy among fixed ones: those shown, and a quarter more (the paper: 40 and 10)
+    fixed           classes of the accuracy over fixed classes: those shown, and a quarter more (the paper: 40 and 10)
     """
 
     name: str = field(compare=False)
@@ -93,64 +90,65 @@ class Scale:
     people: tuple[int, ...] = SUBJECTS
     corpus: Shards | None = None
     views: int = 1
-    things: Things | None = field(default=None, compare=False)  # not in `config`: it stands in the keys of its rows
+    things: Things | None = field(default=None, compare=False)  # its rows have it in their keys
     networks: tuple[str, ...] = ()
     parts: tuple[Weights, ...] = field(default=(), compare=False)
     numerics: Numerics = Numerics()
 
     @property
-    def alone(self) -> Numerics:
-        """The numerics of what never runs in more than one process: all but the trainings."""
+    def single_process(self) -> Numerics:
+        """The numerics of stages that always run in one process: all except trainings."""
         return replace(self.numerics, world_size=1)
 
     @property
     def fp32(self) -> Numerics:
         """The numerics of networks that are small at every scale."""
-        return replace(self.alone, dtype="float32")
+        return replace(self.single_process, dtype="float32")
 
     def size(self, label: str) -> Size:
-        """The size of that label. Raises BenchError naming those that exist."""
+        """Returns the size with this label. Raises BenchError if there is none."""
         for size in self.sizes:
             if size.label == label:
                 return size
         raise BenchError(f"no encoder size {label!r} at scale {self.name}; there are: "
-                         + ", ".join(s.label for s in self.sizes))
+                         + ", ".join(size.label for size in self.sizes))
 
     def items(self, eeg: str = "real", part: str = "test") -> Items:
-        """The items that a table is about."""
+        """Returns the items of the scale's tables."""
         return Items(Trials(self.world, self.subjects, self.band), part, eeg)
 
     def windows(self) -> Corpus:
-        """What pre-training sees. Raises NotHere for a data set without a corpus of its shape beside it."""
-        if isinstance(self.world, Prepared):
-            if self.corpus is None or (self.corpus.n_chans, self.corpus.n_times) != (self.world.n_chans,
-                                                                                   self.world.n_times):
-                raise NotHere(f"scale {self.name} has no corpus for pre-training whose windows are like the EEG of "
-                              f"{self.world.name}, [{self.world.n_chans}, {self.world.n_times}]")
-            return Corpus(self.corpus, self.band)
-        return Corpus(self.corpus or self.world, self.band)
+        """Returns the pre-training corpus. Raises NotAvailable if a data set has none with windows of its shape."""
+        world, corpus = self.world, self.corpus
+        if not isinstance(world, Prepared):
+            return Corpus(corpus or world, self.band)
+        if corpus is None or (corpus.n_chans, corpus.n_times) != (world.n_chans, world.n_times):
+            raise NotAvailable(f"scale {self.name} has no corpus for pre-training with windows like the EEG of "
+                               f"{world.name}, [{world.n_chans}, {world.n_times}]")
+        return Corpus(corpus, self.band)
 
     def score(self, pictures: Stage, items: Items) -> Score:
-        """The Score of a system's pictures: the same judge, reference and CLIP for every system."""
-        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.alone)
+        """Returns the Score of a system's images, with the judge, reference and CLIP that all systems share."""
+        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.single_process)
         return Score(pictures, items, reference, self.weights("clip"), self.nway, self.fixed,
-                     tuple(self.weights(name) for name in self.networks), self.alone)
+                     tuple(map(self.weights, self.networks)), self.single_process)
 
     def weights(self, part: str) -> Weights:
-        """A frozen part, by the hash that its provenance states. Raises BenchError (exit 3) when it is shipped and not
-        there; a pinned one that was not looked for has no path."""
-        for one in self.parts:
-            if one.name.rsplit("/", 1)[-1] == part:
-                return one
+        """Returns a frozen part by name; its path is "" if it was not looked up. Raises BenchError if it is unknown, or
+        (exit 3) if a shipped file is missing or changed."""
+        for known in self.parts:
+            if known.name.rsplit("/", 1)[-1] == part:
+                return known
         if not self.prior:
-            raise BenchError(f"scale {self.name}: nothing is known of the frozen part {part!r}; known are: "
-                             f"{', '.join(one.name for one in self.parts) or 'none'} (bench.setup.places.scale)")
+            raise BenchError(f"scale {self.name}: unknown frozen part {part!r}; there are: "
+                             f"{', '.join(known.name for known in self.parts) or 'none'} (bench.setup.places.scale)")
         return shipped(PRIOR / self.prior, part)
 
 
 @functools.cache
 def shipped(folder: Path, part: str) -> Weights:
-    """A part's file in a folder of frozen parts, with the hash that provenance.json states and the file has."""
+    """Returns a part in a folder of frozen parts. Raises BenchError (exit 3) unless its file has the hash of
+    provenance.json."""
     provenance, path = folder / "provenance.json", folder / f"{part}.safetensors"
     cure = "restore it, or train the parts with: bench prior"
     try:
@@ -160,124 +158,80 @@ def shipped(folder: Path, part: str) -> Weights:
                          ENVIRONMENT) from error
     if not path.is_file():
         raise BenchError(f"no weights at {path}; {cure}", ENVIRONMENT)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise BenchError(f"{path} has SHA-256 {found[:12]}, not {expected[:12]}; {cure}", ENVIRONMENT)
+    if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+        raise BenchError(f"{path} has SHA-256 {digest[:12]}, not {expected[:12]}; {cure}", ENVIRONMENT)
     return Weights(f"{folder.name}/{part}", expected, str(path))
 
 
-# Width, depth and heads shrink and grow as in the paper's column; the real counts stand beside the labels.
+# Width, depth and heads vary as in the paper's column; tables show the real parameter counts beside the labels.
 TINY = Scale(
-    name="tiny",
-    world=World(),
-    subjects=(4,),
-    band=(5.0, 95.0),
-    sizes=(
-        Size("297M", 96, 6, 4),
-        Size("458M", 96, 9, 4),
-        Size("162M", 72, 6, 4),
-        Size("74M", 64, 4, 4),
-        Size("18.3M", 48, 2, 4),
-        Size("released", 96, 6, 4),
-    ),
-    decoder=Decoder(64, 1, 4, 1.0),
-    prior="tiny",
-    pretrain=Schedule(steps=2200, batch=64, lr=3e-3, warmup=100),
-    pretrain_seeds="each",
+    name="tiny", world=World(), subjects=(4,), band=(5.0, 95.0),
+    sizes=(Size("297M", 96, 6, 4), Size("458M", 96, 9, 4), Size("162M", 72, 6, 4), Size("74M", 64, 4, 4),
+           Size("18.3M", 48, 2, 4), Size("released", 96, 6, 4)),
+    decoder=Decoder(64, 1, 4, 1.0), prior="tiny",
+    pretrain=Schedule(steps=2200, batch=64, lr=3e-3, warmup=100), pretrain_seeds="each",
     finetune=FinetuneSchedule(steps=650, batch=24, lr_encoder=2e-3, lr_attention=1e-3, lr_projection=2e-3, warmup=50),
     sampling=Sampling(steps=10, guidance=2.0, samples=2, batch=64),
-    reference_pictures=10_000,
-    nway=10,
-    fixed=tuple(range(12)),
-    things=Things(TinyThings(), (5.0, 95.0), (1,), (1, 2, 3)),
-)
-# Tiny cut down until the whole path takes seconds: for tests, its numbers mean nothing.
+    reference_pictures=10_000, nway=10, fixed=tuple(range(12)),
+    things=Things(TinyThings(), (5.0, 95.0), (1,), (1, 2, 3)))
+# Tiny, reduced until the whole path takes seconds; for tests. Its numbers mean nothing.
 MICRO = replace(
-    TINY,
-    name="micro",
-    world=World(seed=1, pictures=240, recordings=6, seconds=20.0),
+    TINY, name="micro", world=World(seed=1, pictures=240, recordings=6, seconds=20.0),
     pretrain=replace(TINY.pretrain, steps=10, batch=16, warmup=2),
     finetune=replace(TINY.finetune, steps=6, batch=8, warmup=2),
     sampling=Sampling(steps=2, guidance=2.0, samples=2, batch=64),
     things=Things(TinyThings(seed=1, train_concepts=30, val_concepts=10, test_concepts=14, exemplars=3, means=3),
                   (5.0, 95.0), (1,), (1, 2)),
-    reference_pictures=300,
-)
-# The 40 classes that ImageNet-EEG shows, by their ImageNet-1k numbers, in the order of its labels.
-SHOWN = (
-    339, 701, 606, 393, 550, 504, 671, 763, 388, 985, 472, 326, 235, 770, 607, 487, 574, 527, 462, 963,
-    657, 378, 736, 636, 511, 559, 697, 658, 546, 759, 579, 672, 954, 997, 531, 386, 404, 547, 755, 285,
-)
-# Ten more, to make the paper's 50, of which it names none: tench, goldfish, great white shark, tiger shark, hammerhead,
-# electric ray, stingray, cock, hen, ostrich, the first ten of ImageNet-1k.
+    reference_pictures=300)
+# The 40 classes of ImageNet-EEG, by their ImageNet-1k numbers, in the order of its labels.
+SHOWN = (339, 701, 606, 393, 550, 504, 671, 763, 388, 985, 472, 326, 235, 770, 607, 487, 574, 527, 462, 963,
+         657, 378, 736, 636, 511, 559, 697, 658, 546, 759, 579, 672, 954, 997, 531, 386, 404, 547, 755, 285)
+# Ten more for the paper's 50; the paper names none of them. These are the first ten of ImageNet-1k: tench, goldfish,
+# great white shark, tiger shark, hammerhead, electric ray, stingray, cock, hen, ostrich.
 MORE = tuple(range(10))
 IMAGENET_EEG = Prepared("imagenet_eeg", "", n_chans=128, n_times=512, sfreq=1000 * 512 / 440)
 THINGS_EEG2 = Prepared("things_eeg2", "", n_chans=63, n_times=248, sfreq=250.0)
-# Table 2 at its real size. Schedules as the paper states them, and as the released code has them where it does not:
-# 500 epochs of 120,000 windows (one person in six is held out: 600 of the others'), 300 of 1,600 pictures. Widths and
-# depths but for the first size's are inferred.
+# Table 2 at its real size. Schedules are the paper's, or the released code's where the paper states none: 500 epochs of
+# 120,000 windows (600 of 100,000, because one person in six is held out), 300 of 1,600 images. Only the first size's
+# width and depth are published; the others are inferred.
 PAPER = Scale(
-    name="paper",
-    world=IMAGENET_EEG,
-    corpus=Shards("moabb_v046", "", n_chans=128, n_times=512),
-    subjects=(4,),
+    name="paper", world=IMAGENET_EEG, corpus=Shards("moabb_v046", "", n_chans=128, n_times=512), subjects=(4,),
     band=(5.0, 95.0),
-    sizes=(
-        Size("297M", 1024, 24, 16, 4.0),
-        Size("458M", 1024, 36, 16, 4.0, inferred=True),
-        Size("162M", 768, 23, 12, 4.0, inferred=True),
-        Size("74M", 640, 15, 10, 4.0, inferred=True),
-        Size("18.3M", 864, 2, 12, 4.0, inferred=True),
-        Size("released", 1024, 24, 16, 1.0),
-    ),
-    decoder=Decoder(512, 8, 16, 4.0),
-    prior="",
-    pretrain=Schedule(steps=600_000, batch=100, lr=2.5e-4, warmup=48_000, clip_norm=0.8),
-    pretrain_seeds="one",
+    sizes=(Size("297M", 1024, 24, 16, 4.0), Size("458M", 1024, 36, 16, 4.0, True), Size("162M", 768, 23, 12, 4.0, True),
+           Size("74M", 640, 15, 10, 4.0, True), Size("18.3M", 864, 2, 12, 4.0, True),
+           Size("released", 1024, 24, 16, 1.0)),
+    decoder=Decoder(512, 8, 16, 4.0), prior="",
+    pretrain=Schedule(steps=600_000, batch=100, lr=2.5e-4, warmup=48_000, clip_norm=0.8), pretrain_seeds="one",
     finetune=FinetuneSchedule(steps=19_200, batch=25, lr_encoder=5.3e-5, lr_attention=5.3e-5, lr_projection=5.3e-5,
                               warmup=0, weight_decay=0.01, clip_norm=0.5, condition_dropout=0.0, decay="constant"),
     sampling=Sampling(steps=25, guidance=1.0, samples=5, batch=32),
-    reference_pictures=10_000,
-    nway=50,
-    fixed=SHOWN + MORE,
-    views=16,
+    reference_pictures=10_000, nway=50, fixed=SHOWN + MORE, views=16,
     things=Things(THINGS_EEG2, (0.1, 100.0), (8,), tuple(range(1, 11))),
     networks=("inception", "inception_v3", "alexnet", "lpips"),
-    numerics=Numerics(device_class="cuda", dtype="bfloat16"),
-)
-# The paper's code on small files in the real formats, made where it runs (bench.setup.rehearsal.data): its numbers mean nothing.
+    numerics=Numerics(device_class="cuda", dtype="bfloat16"))
+# Scale paper's code on small generated files in the real formats (bench.setup.rehearsal.data). Numbers mean nothing.
 REHEARSAL = replace(
-    PAPER,
-    name="rehearsal",
-    world=replace(IMAGENET_EEG, name="rehearsal of imagenet_eeg"),
-    people=(1, 4, 6),
+    PAPER, name="rehearsal", world=replace(IMAGENET_EEG, name="rehearsal of imagenet_eeg"), people=(1, 4, 6),
     things=Things(replace(THINGS_EEG2, name="rehearsal of things_eeg2"), (0.1, 100.0), (1,), (1, 2)),
     corpus=Shards("fake", "", n_chans=128, n_times=512),
     sizes=tuple(Size(size.label, width, depth, 4, size.mlp_ratio) for size, (width, depth) in zip(
         PAPER.sizes, ((32, 3), (32, 4), (24, 3), (16, 2), (16, 1), (32, 3)), strict=True)),
-    decoder=Decoder(16, 1, 4, 4.0),
-    prior="rehearsal",
-    pretrain=replace(PAPER.pretrain, steps=6, batch=8, warmup=2),
-    finetune=replace(PAPER.finetune, steps=6, batch=4),
+    decoder=Decoder(16, 1, 4, 4.0), prior="rehearsal",
+    pretrain=replace(PAPER.pretrain, steps=6, batch=8, warmup=2), finetune=replace(PAPER.finetune, steps=6, batch=4),
     sampling=Sampling(steps=4, guidance=1.0, samples=1, batch=8),
-    reference_pictures=100,
-    views=3,
-    networks=(),
-    numerics=Numerics(),
-)
+    reference_pictures=100, views=3, networks=(), numerics=Numerics())
 SCALES = {scale.name: scale for scale in (TINY, MICRO, REHEARSAL, PAPER)}
 
 
 def scale(name: str) -> Scale:
-    """The scale of that name. Raises BenchError naming those that exist."""
+    """Returns the scale with this name. Raises BenchError if there is none."""
     if name not in SCALES:
         raise BenchError(f"no scale {name!r}; there are: {', '.join(SCALES)}")
     return SCALES[name]
 
 
-def sized(sizes: dict[str, Sizes], at: Scale, system: str) -> Sizes:
-    """A system's own sizes and schedules at a scale, by its name. Raises NotHere naming the scales that it has some
-    for."""
-    if at.name not in sizes:
-        raise NotHere(f"system {system} has no sizes for scale {at.name}; it has some for: {', '.join(sizes)}")
-    return sizes[at.name]
+def sized(sizes: dict[str, Sizes], scale: Scale, system: str) -> Sizes:
+    """Returns a system's sizes and schedules for a scale, by the scale's name. Raises NotAvailable if it has none."""
+    if scale.name not in sizes:
+        raise NotAvailable(f"system {system} has no sizes for scale {scale.name}; it has sizes for: {', '.join(sizes)}")
+    return sizes[scale.name]

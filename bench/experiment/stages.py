@@ -1,4 +1,4 @@
-"""The stages: frozen values whose fields are everything that their output depends on. Nesting is the graph."""
+"""The stages: frozen values whose fields are everything their output depends on. Nested stages form the graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from bench.experiment.kinds import Kind, register
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set of EEG and pictures, as a folder (docs/data.md).
+    """A prepared data set of EEG and images: a folder (docs/data.md).
 
-    sha256: of its manifest, which holds those of its files; "" where it is not there yet, so that it can be planned
-    with and not run.
+    sha256: of its manifest, which contains the hashes of its files; "" if the folder does not exist yet, for planning.
     """
 
     name: str
@@ -28,24 +27,22 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Shards:
-    """Unlabelled EEG windows, as a folder of un-padded float16 shards (docs/data.md); sha256 as of Prepared."""
+    """A corpus of unlabelled EEG windows: a folder of float16 shards without padding (docs/data.md); sha256 as in
+    Prepared."""
 
     name: str
     sha256: str
-    n_chans: int  # to which fewer are replicated
+    n_chans: int  # recordings with fewer channels repeat them
     n_times: int
     path: str = field(default="", compare=False)
 
 
-__all__ = ["CONTROLS", "Captions", "Corpus", "Decoder", "Encoder", "Finetune", "FinetuneSchedule", "Generate", "Items",
-           "Numerics", "Prepared", "Pretrain", "Readout", "Reference", "Retrieval", "Sampling", "Schedule", "Score",
-           "Scored", "Shards", "Stage", "Targets", "Trials", "Trivial", "Weights", "World", "training"]
 World = TinyWorld
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """What floating point depends on; part of the key of every stage that computes."""
+    """Everything that floating-point results depend on; part of the key of every stage that computes."""
 
     device_class: str = "cpu"  # or "cuda"
     dtype: str = "float32"
@@ -55,7 +52,7 @@ class Numerics:
 
 @dataclass(frozen=True)
 class Weights:
-    """A frozen part by the hash of its file; `path` says where it lies and is no part of the key."""
+    """A frozen part, identified by the hash of its file; `path` is not part of the key."""
 
     name: str
     sha256: str
@@ -64,7 +61,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An EEG encoder of a definite size. `code` is the hash of a user's own source; empty for the suite's own."""
+    """An EEG encoder of one size; `code`: the hash of its source file, "" for msm_vit."""
 
     name: str
     width: int
@@ -78,7 +75,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The masked autoencoder's decoder (Sec. 3.1), which is thrown away."""
+    """The masked autoencoder's decoder (Sec. 3.1), discarded after pre-training."""
 
     width: int
     depth: int
@@ -100,13 +97,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Trials(Stage):
-    """The paired recordings of some subjects: EEG after band and window, pictures, labels, parts.
+    """The paired recordings of some subjects: EEG after band and window, images, labels, parts.
 
-    window: "stimulus" begins at the stimulus, "blank" ends half a second before it. split: what a part is made of,
-    "item" (pictures, by class), "block" (whole blocks of the recording, in the blocked order by class), "subject"
-    (whole subjects, and no picture of another part), "single" (ImageNet-EEG's file of that name, as it was released);
-    of the protocol things (docs/data.md) "concept" (concepts), "subject" (concepts, and the last of `subjects` is
-    left out of training), "subject_seen" (so, but the last one's training trials train, too: a leak).
+    window  "stimulus" starts at the stimulus, "blank" ends half a second before it
+    split   the unit of a part: "item" (images, by class), "block" (whole blocks of the recording; by class if blocks
+            are of one class), "subject" (whole subjects, and no image of another part), "single" (ImageNet-EEG's split
+            file of that name, as released). Of protocol things (docs/data.md): "concept" (concepts), "subject"
+            (concepts, and the last of `subjects` does not train), "subject_seen" (the same, but the last subject's
+            training trials do train: a leak)
     """
 
     version: ClassVar[int] = 3
@@ -120,7 +118,7 @@ class Trials(Stage):
 
 @dataclass(frozen=True)
 class Corpus(Stage):
-    """Unlabelled EEG windows of many devices, filtered, resampled, cut, channels replicated (Sec. 4.1)."""
+    """Unlabelled EEG windows from many devices: filtered, resampled, cut, missing channels repeated (Sec. 4.1)."""
 
     world: World | Shards
     band: tuple[float, float]  # Hz
@@ -141,10 +139,9 @@ class Pretrain(Stage):
 
 @dataclass(frozen=True)
 class Items:
-    """Which trials a system generates for, and with which EEG; every control is `replace(items, eeg=...)`.
+    """The trials for which a system generates images, and their EEG; every control is `replace(items, eeg=...)`.
 
-    part: "train", "val" or "test" (pictures are disjoint). eeg: one of CONTROLS. What a system trains on follows
-    from that: `training`.
+    part: "train", "val" or "test", with disjoint images. eeg: one of CONTROLS. `training` gives the training items.
     """
 
     trials: Trials
@@ -152,33 +149,33 @@ class Items:
     eeg: str = "real"
 
 
-CONTROLS = {  # of the EEG: what an item has in place of its own
+CONTROLS = {  # the EEG that an item gets
     "real": "its own",
     "shuffled": "that of another item of the same part and subject",
     "within_class": "that of another item of the same part, subject and class",
-    "other_trial": "that of a trial of the same class and subject that is in no other use (the validation part)",
-    "surrogate": "Gaussian noise with the mean power spectrum of the subject's training trials, channel by channel",
+    "other_trial": "that of a trial of the same class and subject from the validation part",
+    "surrogate": "Gaussian noise with the mean power spectrum of the subject's training trials, per channel",
     "zero": "zeros",
     "mean": "the mean of the subject's training trials",
     "pairs_shuffled": "its own; the EEG of the training pairs is shuffled",
-    "label": "the class as a one-hot vector [1, K], in training too: an oracle",
-    "clip": "the CLIP embedding of the stimulus [1, D'], in training too: an oracle",
+    "label": "the class as a one-hot vector [1, K], also in training: an oracle",
+    "clip": "the CLIP embedding of the stimulus [1, D'], also in training: an oracle",
 }
 ORACLES = ("label", "clip")
 
 
 def training(items: Items) -> Items:
-    """The training items of what is tested on `items`: their own EEG, but for oracles and shuffled pairs."""
+    """Returns the training items for tests on `items`: with real EEG, except for oracles and shuffled pairs."""
     eeg = {"pairs_shuffled": "shuffled", **{name: name for name in ORACLES}}.get(items.eeg, "real")
     return replace(items, part="train", eeg=eeg)
 
 
 @dataclass(frozen=True)
 class Targets(Stage):
-    """What fine-tuning aims at, computed once: CLIP image embeddings and VAE moments of every paired picture.
+    """The targets of fine-tuning, computed once: CLIP image embeddings and VAE moments of every paired image.
 
-    views: of each picture to the VAE, the whole and views - 1 fixed crops; 0: crops are drawn in training, nothing of
-    the VAE is kept. CLIP sees the whole picture.
+    views: of each image for the VAE, the whole image and views - 1 fixed crops; 0: training draws random crops and no
+    moments are stored. CLIP gets the whole image.
     """
 
     trials: Trials
@@ -190,9 +187,9 @@ class Targets(Stage):
 
 @dataclass(frozen=True)
 class FinetuneSchedule:
-    """Fine-tuning (Sec. 3.2, 3.3): a learning rate for each of E, A and the projections tau and h.
+    """Fine-tuning (Sec. 3.2, 3.3): learning rates of E, of A, and of the projections tau and h.
 
-    decay: "cosine" (half of one, after a linear warm-up) or "constant".
+    decay: "cosine" (half-cosine after linear warm-up) or "constant".
     """
 
     steps: int
@@ -204,16 +201,15 @@ class FinetuneSchedule:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     clip_weight: float = 1.0  # of L_clip (Eq. 3) beside L_SD (Eq. 2)
-    condition_dropout: float = 0.1  # share of a batch that is trained with the empty caption
+    condition_dropout: float = 0.1  # share of a batch that gets the empty caption
     decay: str = "cosine"
 
 
 @dataclass(frozen=True)
 class Finetune(Stage):
-    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; the folder holds only what changed.
+    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; the folder stores only the trained weights.
 
-    aligned: what h sees, "context" (Eq. 3) or "latent" (the encoder's tokens, as the released code). time_condition:
-    the condition enters through the time step, too (released code).
+    align to time_condition: as in bench.experiment.variant.Variant.
     """
 
     items: Items
@@ -229,15 +225,15 @@ class Finetune(Stage):
     schedule: FinetuneSchedule
     seed: int
     numerics: Numerics
-    checkpoints: int = 1  # kept, evenly over the steps; the last is the model
+    checkpoints: int = 1  # stored, evenly spaced over the steps; the last one is the model
 
 
 @dataclass(frozen=True)
 class Readout(Stage):
-    """A classifier of the EEG: what is there to be found without any picture.
+    """A classifier of the EEG: how much class information there is, without any image.
 
-    classifier: "ridge"; "probe" (ridge on the tokens of a pre-trained encoder); "eegnet"; or "time" (the place of a
-    trial in its recording, no EEG).
+    classifier: "ridge"; "probe" (ridge on the tokens of a pre-trained encoder); "eegnet"; or "time" (a trial's position
+    in the recording, no EEG).
     """
 
     version: ClassVar[int] = 2
@@ -252,9 +248,9 @@ class Readout(Stage):
 
 @dataclass(frozen=True)
 class Captions:
-    """In a model's place: a caption for each item, through the untouched prior.
+    """Captions instead of a model: the unchanged prior draws each item's caption.
 
-    classes: "true" (the ceiling), "none" (the empty caption), or a classifier's verdict on the EEG.
+    classes: "true" (the ceiling), "none" (the empty caption), or a classifier of the EEG.
     """
 
     clip: Weights
@@ -264,8 +260,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn: steps of a sampler ("dpmsolver++" or "plms"), classifier-free guidance (1: none), samples
-    of each item, batch."""
+    """Sampling: steps, classifier-free guidance (1: none), samples per item, batch, "dpmsolver++" or "plms"."""
 
     steps: int
     guidance: float
@@ -276,9 +271,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generate(Stage):
-    """Pictures for every item: pictures.npy [N, samples, H, W, 3] uint8 in the order of the items.
+    """Images of every item: pictures.npy [N, samples, H, W, 3] uint8, in the order of the items.
 
-    embedding.npy [N, D'], where the model is aligned to CLIP: what h makes of each item's EEG.
+    If the model is aligned to CLIP, also embedding.npy [N, D']: h's output for each item's EEG.
     """
 
     version: ClassVar[int] = 2
@@ -289,15 +284,15 @@ class Generate(Stage):
     sampling: Sampling
     seed: int
     numerics: Numerics
-    checkpoint: int | None = None  # from 1 on; None: the last
+    checkpoint: int | None = None  # 1 is the first; None: the last
 
 
 @dataclass(frozen=True)
 class Trivial(Stage):
-    """Pictures that no generator made, in Generate's format.
+    """Images without a generator, in Generate's format.
 
-    source: "random" (a training picture), "class_mean" (of the training pictures of the item's class), "vae" (the
-    stimulus through the VAE).
+    source: "random" (a training image), "class_mean" (the mean training image of the item's class), "vae" (the stimulus
+    through the VAE).
     """
 
     source: str
@@ -310,8 +305,8 @@ class Trivial(Stage):
 
 @dataclass(frozen=True)
 class Reference(Stage):
-    """What the judge makes of real pictures of the shown classes that are not scored, once for the whole suite: fresh
-    ones, or of a prepared data set the training pictures, `pictures` at most."""
+    """The judge's features of real images that are not scored, computed once for the suite: newly drawn images of the
+    shown classes, or the training images of a prepared data set; at most `pictures`."""
 
     version: ClassVar[int] = 2
 
@@ -323,10 +318,10 @@ class Reference(Stage):
 
 @dataclass(frozen=True)
 class Score(Stage):
-    """Metrics of a folder of pictures, and one row per item and sample. Does not know who made the pictures.
+    """Metrics of a folder of images, and one row per item and sample; independent of the system that made the images.
 
-    fixed: the classes of the paper's 50-way accuracy as its text has it (Sec. 4.3): those shown, and more. networks:
-    those of the literature that measure beside the judge (models.extractors.FILES).
+    fixed: the classes of the 50-way accuracy as the paper's text defines it (Sec. 4.3): those shown, and others.
+    networks: measuring networks of the literature, besides the judge (models.extractors.FILES).
     """
 
     version: ClassVar[int] = 3
@@ -343,11 +338,10 @@ class Score(Stage):
 
 @dataclass(frozen=True)
 class Retrieval(Stage):
-    """Which of the items' pictures their EEG is nearest to, in the space of the CLIP that it was aligned to; a row per
-    item. No picture is drawn.
+    """Ranks the items' images by their distance to the EEG's embedding in CLIP space; no image is generated.
 
-    embedding: what leaves embedding.npy [N, D'] and item.npy [N]. targets: CLIP's embeddings of the pictures. ways:
-    sizes of the galleries whose top-1 accuracy is exact; of more than there are pictures there is none.
+    embedding: the stage with embedding.npy [N, D'] and item.npy [N]. targets: CLIP embeddings of the images. ways:
+    gallery sizes whose exact expected top-1 accuracy is computed; sizes above the number of images are left out.
     """
 
     embedding: Stage
@@ -357,7 +351,7 @@ class Retrieval(Stage):
     numerics: Numerics
 
 
-Scored = Score | Retrieval  # what a row of a table ends in
+Scored = Score | Retrieval  # the last stage of a row of a table
 
 register({
     Trials: Kind("bench.train.trials:trials", "trials"),

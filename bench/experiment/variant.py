@@ -1,31 +1,33 @@
-"""A variant of DreamDiffusion: one row of a table; and a row on other items or under other settings of the scale."""
+"""Rows of a table as values: Variant, a row of DreamDiffusion; On, a row on other items or under other settings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
-from bench.errors import BenchError, NotHere
+from bench.errors import USAGE, BenchError, NotAvailable
 from bench.experiment.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, Scored, Trials, World
 
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single", "concept", "subject_seen")
+PARTS, PROTOCOLS = ("val", "test"), ("pairs", "things")
 ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
 EPOCHS = 300  # of fine-tuning in the paper (Sec. 4.1)
-OPENS = {  # what each choice of `tune` trains
-    "E+A": {"E", "A", "tau"},
+OPENS = {  # what each choice of `Variant.tune` trains; h trains in addition wherever there is alignment
+    "E+A": {"E", "A", "tau"},  # Full
     "E": {"E", "tau"},
     "A": {"A", "tau"},
-    "E+A+norm2": {"E", "A", "norm2", "tau"},
+    "E+A+norm2": {"E", "A", "norm2", "tau"},  # the LayerNorm before each cross-attention counts as A
     "tau": {"tau"},
-    "A-tau": {"A"},
+    "A-tau": {"A"},  # tau counts as E and stays frozen with it
 }
 
 
 class Spec(Protocol):
-    """A row of a table: a frozen dataclass that is a system's settings (`bench/systems/<system>.py` plans it)."""
+    """A row of a table: a frozen dataclass of a system's settings (`bench/systems/<system>.py` plans it)."""
 
     @property
     def name(self) -> str: ...
@@ -34,20 +36,44 @@ class Spec(Protocol):
     def system(self) -> str: ...
 
 
+def refuse(spec: Any, message: str, error: type[BenchError] = BenchError, exit_code: int = USAGE) -> BenchError:
+    """Returns an error whose message names the row."""
+    return error(f"variant {spec.name!r}: {message}", exit_code)
+
+
+def check_choices(spec: Any, quote: bool = False, **choices: Iterable[Any]) -> None:
+    """Raises BenchError for the first of these fields whose value is not among its choices."""
+    for name, known in choices.items():
+        if (value := getattr(spec, name)) not in tuple(known):
+            raise refuse(spec, f"{name} must be one of {', '.join(map(repr if quote else str, known))}, not {value!r}")
+
+
+def check_flags(spec: Any, *names: str) -> None:
+    """Raises BenchError for the first of these fields that is not a bool."""
+    for name in names:
+        if not isinstance(value := getattr(spec, name), bool):
+            raise refuse(spec, f"{name} must be True or False, not {value!r}")
+
+
+def check_checkpoint(spec: Any) -> None:
+    """Raises BenchError for a field `checkpoint` that is neither None nor (which, of how many)."""
+    if spec.checkpoint is not None and not 1 <= spec.checkpoint[0] <= spec.checkpoint[1]:
+        raise refuse(spec, f"checkpoint must be (which, of how many), such as (2, 5), not {spec.checkpoint!r}")
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One row (Table 2). Raises BenchError for a value outside its range.
+    """A row of DreamDiffusion (Table 2). Raises BenchError for a value outside its range.
 
-    mask_ratio  share of masked tokens in pre-training (Sec. 3.1); None: no pre-training
-    align       "clip": L_clip (Eq. 3); "label": class labels in CLIP's place (Sec. 4.4); None: neither
-    aligned     what h sees: "context", tau's output (Eq. 3); "latent", the encoder's tokens (the released code)
-    sd_loss     L_SD (Eq. 2); False: fine-tuning by alignment alone (Fig. 5)
-    tune        what fine-tuning opens. E: the encoder; A: q, k, v, out of the U-Net's cross-attention; tau, and h
-                where there is alignment, train in every row but "A-tau". "tau": nothing else trains; "E+A+norm2": the
-                LayerNorm before each cross-attention counts as A; "A-tau": tau counts as E, and rests with it
-    time_condition  the condition enters the U-Net through the time step, too (the released code; not in the paper)
-    size        the encoder's label in the paper; the real count stands beside it
-    encoder     a file of models/encoders/, or the path of one's own .py file with a class Encoder
+    mask_ratio      share of tokens masked in pre-training (Sec. 3.1); None: no pre-training
+    align           "clip": L_clip (Eq. 3); "label": class labels instead of CLIP (Sec. 4.4); None: no alignment
+    aligned         input of h: "context", the output of tau (Eq. 3); "latent", the tokens (released code)
+    sd_loss         L_SD (Eq. 2); False: fine-tuning with the alignment loss only (Fig. 5)
+    tune            what fine-tuning trains: a key of OPENS. E: the encoder; A: q, k, v and out of the U-Net's
+                    cross-attention; tau trains in all but "A-tau"; h trains wherever there is alignment
+    size            the encoder's size by its label in the paper; tables show the real parameter count beside it
+    encoder         a file of models/encoders/, the path of a user's .py file with a class Encoder, or braindecode:NAME
+    time_condition  the condition also enters the U-Net through the time step (released code, not in the paper)
     """
 
     name: str = field(compare=False)
@@ -63,69 +89,59 @@ class Variant:
     system: ClassVar[str] = "dreamdiffusion"
 
     def __post_init__(self) -> None:
-        def refuse(what: str) -> None:
-            raise BenchError(f"variant {self.name!r}: {what}")
-
         if not isinstance(self.name, str) or not self.name:
-            refuse(f"a name is text that is not empty, not {self.name!r}")
+            raise refuse(self, f"name must be text that is not empty, not {self.name!r}")
         if not isinstance(self.encoder, str) or not isinstance(self.size, str):
-            refuse(f"encoder and size are text, not {self.encoder!r} and {self.size!r}")
-        if not isinstance(self.sd_loss, bool):
-            refuse(f"sd_loss is True or False, not {self.sd_loss!r}")
+            raise refuse(self, f"encoder and size must be text, not {self.encoder!r} and {self.size!r}")
+        check_flags(self, "sd_loss", "time_condition")
         if self.mask_ratio is not None and not (
                 isinstance(self.mask_ratio, (int, float)) and 0 < self.mask_ratio < 1):
-            refuse(f"mask_ratio lies between 0 and 1, or is None for no pre-training, not {self.mask_ratio!r}")
-        if self.align not in ALIGN:
-            refuse(f"align is one of {', '.join(map(repr, ALIGN))}, not {self.align!r}")
-        if self.aligned not in ALIGNED:
-            refuse(f"aligned is one of {', '.join(map(repr, ALIGNED))}, not {self.aligned!r}")
-        if not isinstance(self.time_condition, bool):
-            refuse(f"time_condition is True or False, not {self.time_condition!r}")
-        if self.tune not in OPENS:
-            refuse(f"tune is one of {', '.join(map(repr, OPENS))}, not {self.tune!r}")
+            raise refuse(self, f"mask_ratio must be between 0 and 1, or None for no pre-training, not "
+                               f"{self.mask_ratio!r}")
+        check_choices(self, True, align=ALIGN, aligned=ALIGNED, tune=OPENS)
         if not self.sd_loss and self.align is None:
-            refuse("with sd_loss=False and align=None there is nothing to train on; set one of them")
+            raise refuse(self, "sd_loss=False with align=None leaves no loss to train with; set one of them")
         if not self.sd_loss and self.aligned == "latent":
-            refuse("with sd_loss=False and aligned='latent' nothing trains tau; set one of them")
+            raise refuse(self, "sd_loss=False with aligned='latent' leaves no loss that trains tau; set one of them")
 
 
 FULL = Variant("Full")
 
 
 def innermost(spec: Any) -> Any:
-    """The system's settings of a row, also of one that is measured on other items."""
+    """Returns the system's own settings, without the On and retrieval specs around them."""
     while hasattr(spec, "of"):
         spec = spec.of
     return spec
 
 
 def sees_eeg(spec: Any) -> bool:
-    """Whether a row's system looks at the EEG: one that does not says `sees_eeg = False`."""
+    """Returns whether the row's system uses the EEG; a system that does not sets `sees_eeg = False`."""
     return bool(getattr(innermost(spec), "sees_eeg", True))
 
 
 @dataclass(frozen=True)
 class On:
-    """A system on other items than the scale's, or under other settings: a control, another recording, longer training.
+    """A system on other items than the scale's, or under other settings: controls, other recordings, longer training.
 
     of          the system's settings
-    eeg         what the items have in place of their EEG (bench.experiment.stages.CONTROLS)
+    eeg         what replaces the items' EEG (bench.experiment.stages.CONTROLS)
     window      "stimulus", or "blank": an interval that ends half a second before it
-    split       what a part is made of: "item" (pictures), "block" (whole blocks of the recording), "subject", "single"
+    split       the unit of a part: "item" (images), "block" (whole blocks of the recording), "subject", "single"
                 (bench.experiment.stages.Trials)
-    band        Hz, of the paired EEG alone; None: the scale's. Pre-training's corpus keeps the scale's
-    protocol    "pairs": the scale's own items; "things": new concepts (docs/data.md), whose splits are "concept"
-                (also for "item"), "subject" and "subject_seen"
-    subjects    whose trials; None: the scale's
-    epochs      of fine-tuning; None: the scale's schedule, which stands for the paper's 300
-    views       of each picture to the VAE (bench.experiment.stages.Targets); 0: crops are drawn anew; None: the scale's
-    sampling    fields of the scale's Sampling and their values, such as {"sampler": "plms", "steps": 250}
-    world       fields of the paired recordings' world and their values, such as {"order": "blocked"}
-    part        "test"; or "val", whose pictures decide which checkpoint is taken
-    checkpoint  (2, 5): the second of five checkpoints, evenly over fine-tuning, of the guided system over its encoder's
-                training; None: the last state
-    eeg_free    says that no system can know more of the stimulus than chance does: the row is tested against that
-    Raises BenchError for what does not exist.
+    protocol    "pairs": the scale's own items; "things": new concepts (docs/data.md), with the splits "concept" (also
+                if "item" is given), "subject" and "subject_seen"
+    band        Hz, of the paired EEG only; None: the scale's. The pre-training corpus always has the scale's band
+    subjects    subjects whose trials are used; None: the scale's
+    epochs      of fine-tuning; None: the scale's schedule, which corresponds to the paper's 300
+    views       of each image for the VAE (bench.experiment.stages.Targets); 0: new random crops; None: the scale's
+    sampling    changed fields of the scale's Sampling, such as {"sampler": "plms", "steps": 250}
+    world       changed fields of the world of the paired recordings, such as {"order": "blocked"}
+    part        "test", or "val" to choose a checkpoint on
+    checkpoint  (2, 5): the second of five checkpoints, evenly spaced over fine-tuning (for the guided system over its
+                encoder's training); None: the final state
+    eeg_free    no system can know the stimulus from these items; the row is tested against chance
+    Raises BenchError for unknown fields and values. Planning raises NotAvailable for what a scale's world lacks.
     """
 
     of: Any
@@ -145,29 +161,18 @@ class On:
     eeg_free: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        changes, drawn = dict(self.world), dict(self.sampling)
-        object.__setattr__(self, "world", tuple(sorted(changes.items())))
-        object.__setattr__(self, "sampling", tuple(sorted(drawn.items())))
-        if self.eeg not in CONTROLS:
-            raise BenchError(f"variant {self.name!r}: eeg is one of {', '.join(CONTROLS)}, not {self.eeg!r}")
-        world = TinyThings if self.protocol == "things" else World
-        for what, given, kind in (("the world", changes, world), ("sampling", drawn, Sampling)):
-            there = [f.name for f in fields(kind) if f.init]
-            if unknown := set(given) - set(there):
-                raise BenchError(f"variant {self.name!r}: {what} has no {', '.join(sorted(unknown))}; it has: "
-                                 f"{', '.join(there)}")
-        if self.epochs is not None and (not isinstance(self.epochs, int) or self.epochs < 1):
-            raise BenchError(f"variant {self.name!r}: epochs is a whole number from 1 on, not {self.epochs!r}")
-        if self.views is not None and (not isinstance(self.views, int) or self.views < 0):
-            raise BenchError(f"variant {self.name!r}: views is a whole number from 0 on, not {self.views!r}")
-        for name, value, known in (("window", self.window, WINDOWS), ("split", self.split, SPLITS),
-                                   ("part", self.part, ("val", "test")),
-                                   ("protocol", self.protocol, ("pairs", "things"))):
-            if value not in known:
-                raise BenchError(f"variant {self.name!r}: {name} is one of {', '.join(known)}, not {value!r}")
-        if self.checkpoint is not None and not 1 <= self.checkpoint[0] <= self.checkpoint[1]:
-            raise BenchError(f"variant {self.name!r}: checkpoint is (which, of how many), such as (2, 5), not "
-                             f"{self.checkpoint!r}")
+        check_choices(self, eeg=CONTROLS)
+        kinds = {"world": TinyThings if self.protocol == "things" else World, "sampling": Sampling}
+        for what, kind in kinds.items():
+            changes, known = dict(getattr(self, what)), [f.name for f in fields(kind) if f.init]
+            object.__setattr__(self, what, tuple(sorted(changes.items())))
+            if unknown := set(changes) - set(known):
+                raise refuse(self, f"{what} has no field {', '.join(sorted(unknown))}; it has: {', '.join(known)}")
+        for what, value, least in (("epochs", self.epochs, 1), ("views", self.views, 0)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise refuse(self, f"{what} must be an integer of at least {least}, not {value!r}")
+        check_choices(self, window=WINDOWS, split=SPLITS, part=PARTS, protocol=PROTOCOLS)
+        check_checkpoint(self)
 
     @property
     def system(self) -> str:
@@ -175,60 +180,61 @@ class On:
         return self.of.system
 
     def items(self, items: Items, scale: Any) -> Items:
-        """Those items, changed so. Raises NotHere for what the world lacks."""
+        """Applies the row's changes to the items. Raises NotAvailable for what the world lacks."""
         if self.protocol == "things":
-            return self._things(scale)
+            return self._things_items(scale)
         world = items.trials.world
-        if (self.world or self.window == "blank") and not isinstance(world, World):
-            raise NotHere(f"variant {self.name!r}: {world.name} holds what was recorded and published; another world, "
-                          "or another interval, can be had of the tiny one alone")
+        self._check_recording(world)
         if isinstance(world, World) and self.split not in ("item", "block"):
-            raise NotHere(f"variant {self.name!r}: the tiny world has no split {self.split!r}; it has: item, block")
+            raise refuse(self, f"the tiny world has no split {self.split!r}; it has: item, block", NotAvailable)
         trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
                          band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
 
-    def _things(self, scale: Any) -> Items:
-        """The items of the protocol things."""
-        if (own := scale.things) is None:
-            raise NotHere(f"variant {self.name!r}: scale {scale.name} has no protocol things")
+    def _things_items(self, scale: Any) -> Items:
+        """Returns the items of protocol things. Raises NotAvailable for what it lacks."""
+        if (things := scale.things) is None:
+            raise refuse(self, f"scale {scale.name} has no protocol things", NotAvailable)
         split = "concept" if self.split == "item" else self.split
         if split not in LEFT_OUT:
-            raise NotHere(f"variant {self.name!r}: the protocol things has no split {split!r}; it has: "
-                          f"{', '.join(LEFT_OUT)}")
+            raise refuse(self, f"protocol things has no split {split!r}; it has: {', '.join(LEFT_OUT)}", NotAvailable)
         if self.eeg in ("within_class", "other_trial", "label"):
-            raise NotHere(f"variant {self.name!r}: a test concept has one item and no training, and eeg={self.eeg!r} "
-                          "needs more")
-        if (self.world or self.window == "blank") and not isinstance(own.world, World):
-            raise NotHere(f"variant {self.name!r}: {own.world.name} holds what was recorded and published; another "
-                          "world, or another interval, can be had of the tiny one alone")
-        subjects = self.subjects or (own.subjects if split == "concept" else own.people)
-        return Items(Trials(replace(own.world, **dict(self.world)), subjects, self.band or own.band, self.window,
+            raise refuse(self, f"eeg={self.eeg!r} needs more than a test concept has: one item and no training "
+                               "trials", NotAvailable)
+        self._check_recording(things.world)
+        subjects = self.subjects or (things.subjects if split == "concept" else things.people)
+        return Items(Trials(replace(things.world, **dict(self.world)), subjects, self.band or things.band, self.window,
                             split), self.part, self.eeg)
 
+    def _check_recording(self, world: Any) -> None:
+        """Raises NotAvailable if a recorded data set would have to be changed or cut differently."""
+        if (self.world or self.window == "blank") and not isinstance(world, World):
+            raise refuse(self, f"{world.name} is a recorded data set; `world` and window='blank' need the tiny world",
+                         NotAvailable)
+
     def scale(self, scale: Any) -> Any:
-        """That scale, with these epochs and this sampling. Raises NotHere for what the scale lacks."""
-        there = SUBJECTS if isinstance(scale.world, World) else scale.things.people if self.protocol == "things" else \
+        """Applies the row's epochs, views and sampling to the scale. Raises NotAvailable for what the scale lacks."""
+        known = SUBJECTS if isinstance(scale.world, World) else scale.things.people if self.protocol == "things" else \
             scale.people
-        if absent := sorted(set(self.subjects or ()) - set(there)):
-            raise NotHere(f"variant {self.name!r}: no subject {', '.join(map(str, absent))}; there are: "
-                          f"{', '.join(map(str, there))}")
+        if absent := sorted(set(self.subjects or ()) - set(known)):
+            raise refuse(self, f"no subject {', '.join(map(str, absent))}; there are: {', '.join(map(str, known))}",
+                         NotAvailable)
         if self.protocol == "things" and not isinstance(scale.things.world, World):
-            world, corpus = scale.things.world, scale.corpus  # the world's training pictures are FID's reference
+            world, corpus = scale.things.world, scale.corpus  # FID's reference: the training images of this world
             if corpus and (corpus.n_chans, corpus.n_times) != (world.n_chans, world.n_times):
                 corpus = None
             networks = (*scale.networks, "swav") if scale.networks else ()  # Li et al., Table 1
             scale = replace(scale, world=world, corpus=corpus, networks=networks)
         if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
-            raise NotHere(f"variant {self.name!r}: PLMS cannot begin where no signal is left, as in the noise schedule "
-                          f"of scale {scale.name}")
+            raise refuse(self, f"PLMS cannot start where the noise schedule has no signal, as at scale {scale.name}",
+                         NotAvailable)
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)
         finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
         views = scale.views if self.views is None else self.views
         return replace(scale, finetune=finetune, views=views, sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Scored) -> Scored:
-        """That score, of the pictures of the chosen checkpoint. Raises BenchError for a system that keeps none."""
+        """Returns the score of the images of the chosen checkpoint. Raises BenchError if the system keeps none."""
         if self.checkpoint is None:
             return score
         which, many = self.checkpoint
@@ -236,7 +242,6 @@ class On:
             return replace(score, pictures=score.pictures.at_checkpoint(which, many))
         if not isinstance(score, Score) or not isinstance(score.pictures, Generate) or not isinstance(
                 score.pictures.model, Finetune):
-            raise BenchError(f"variant {self.name!r}: a checkpoint is asked of a system that keeps none; "
-                             "dreamdiffusion and guided do")
+            raise refuse(self, "checkpoint is set, but only the systems dreamdiffusion and guided keep checkpoints")
         return replace(score, pictures=replace(score.pictures, checkpoint=None if which == many else which,
                                                model=replace(score.pictures.model, checkpoints=many)))

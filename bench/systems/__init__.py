@@ -1,6 +1,6 @@
 """The systems: each module has a `Spec`, a `plan(spec, items, scale, seed) -> Score`, and registers its stages' kinds.
 
-A system outside the suite is a module of the same form that an installed package names as an entry point of GROUP.
+A system outside the suite is such a module in an installed package, named by an entry point of the group GROUP.
 """
 
 from __future__ import annotations
@@ -11,39 +11,47 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench.errors import BenchError
+from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.key import GROUP
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Scored
 from bench.experiment.variant import On
 
-GROUP = "eeg2image_bench.systems"  # of entry points: the system's name = its module
+__all__ = ["GROUP", "load", "load_all", "names", "plan"]
 
 
 def names() -> list[str]:
-    """The systems of the suite, the files in bench/systems/, and those of installed packages."""
-    own = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")}
-    return sorted(own | {entry.name for entry in entry_points(group=GROUP)})
+    """Returns the systems of the suite, the files in bench/systems/, and those of installed packages."""
+    inside = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")}
+    return sorted(inside | {entry.name for entry in entry_points(group=GROUP)})
 
 
 def load(name: str) -> ModuleType:
-    """The module of a system. Raises BenchError naming those that exist."""
+    """Imports the module of a system. Raises BenchError if it is unknown or (exit 3) does not import."""
     if (Path(__file__).parent / f"{name}.py").is_file():
         return importlib.import_module(f"bench.systems.{name}")
     for entry in entry_points(group=GROUP, name=name):
-        module: ModuleType = entry.load()
+        try:
+            module: ModuleType = entry.load()
+        except Exception as error:
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise BenchError(f"system {name!r} cannot be imported from the installed package {entry.value} ({cause}); "
+                             "repair or remove the package", ENVIRONMENT) from error
         return module
     raise BenchError(f"no system {name!r}; there are: {', '.join(names())}")
 
 
 def load_all() -> None:
-    """Loads every system, so that all kinds of stages and all frozen parts are registered."""
+    """Imports every system, so that all kinds of stages and all frozen parts are registered."""
     for name in names():
         load(name)
 
 
 def plan(system: Any, items: Items, scale: Scale, seed: int) -> Scored:
-    """The Score of a system's images for those items, or the Retrieval of its embeddings; `system` is a spec such as a
-    Variant."""
+    """Plans a row: returns the Score of the system's images for the items, or the Retrieval of its embeddings.
+
+    system: a Spec, such as a Variant.
+    """
     if isinstance(system, On):
         return system.score(plan(system.of, system.items(items, scale), system.scale(scale), seed))
     scored: Scored = load(system.system).plan(system, items, scale, seed)

@@ -1,5 +1,5 @@
-"""ATM with guided diffusion (Li et al., NeurIPS 2024): EEG into CLIP space, a diffusion prior there, and an IP-Adapter
-that draws; beside it a path to the VAE's latent and one over captions.
+"""ATM with guided diffusion (Li et al., NeurIPS 2024): EEG to CLIP space, a diffusion prior there, images by an
+IP-Adapter; optionally a low-level path to the VAE's latent and a caption path.
 
 ENIGMA's direct path (arXiv 2602.10361) is encoder="enigma", loss="direct", prior=False.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from bench.errors import BenchError
 from bench.experiment.key import Stage
 from bench.experiment.kinds import FrozenPart, Kind, register, register_parts
 from bench.experiment.scale import Scale, sized
 from bench.experiment.stages import ORACLES, Items, Numerics, Sampling, Score, Targets, Weights, training
+from bench.experiment.variant import check_checkpoint, check_choices, check_flags, refuse
 
 ENCODERS = ("atm", "nice", "eegnet", "enigma", "mlp")
 LOSSES = ("generation", "retrieval", "written", "direct")
@@ -28,16 +28,16 @@ class Spec:
     """A row of Li et al.'s tables. Raises BenchError for a value outside its range.
 
     encoder      "atm" (ATM-S), "nice", "eegnet", "enigma" or "mlp"
-    quirks       "faithful": as the code was released; "fixed": as the paper has it. In every encoder the logit scale,
-                 which is used without exp, and features, which keep their norm; in ATM also positions of channels,
-                 which are never added, the numbers of subjects, and the last channel, which is dropped
+    quirks       "faithful": as in the released code; "fixed": as in the paper. The quirks: in every encoder the logit
+                 scale is used without exp and features are not normalised; in ATM also channel positions are never
+                 added, subject 10 counts as unknown, and the last channel is dropped (models.encoders.atm)
     loss         "generation" or "retrieval": the released code's; "written": the paper's; "direct": ENIGMA's
-    prior        the diffusion prior; False: the encoder's embeddings go to the adapter as they are
-    clip_sample  the prior's estimates are cut to -1 to 1, as by the released code's scheduler
-    low_level    drawing begins from the latent that a network of its own makes of the EEG
-    caption      a caption of the drawn embedding is the prompt; False: the empty prompt
-    checkpoint   (2, 5): the second of five states of the encoder, evenly over its training; None: the last
-    eeg_free: as of On.
+    prior        the diffusion prior; False: the adapter gets the encoder's embeddings directly
+    clip_sample  the prior's estimates are clipped to [-1, 1], as by the released code's scheduler
+    low_level    sampling starts from a latent that a separate network predicts from the EEG
+    caption      the prompt is a caption of the sampled embedding; False: the empty prompt
+    checkpoint   (2, 5): the second of five states of the encoder, evenly spaced over its training; None: the last
+    eeg_free     as in On
     """
 
     name: str = field(default="ATM", compare=False)
@@ -54,25 +54,16 @@ class Spec:
     system: ClassVar[str] = "guided"
 
     def __post_init__(self) -> None:
-        for what, value, known in (("encoder", self.encoder, ENCODERS), ("quirks", self.quirks, QUIRKS),
-                                   ("loss", self.loss, LOSSES)):
-            if value not in known:
-                raise BenchError(f"variant {self.name!r}: {what} is one of {', '.join(known)}, not {value!r}")
-        for what, given in (("prior", self.prior), ("clip_sample", self.clip_sample), ("low_level", self.low_level),
-                            ("caption", self.caption)):
-            if not isinstance(given, bool):
-                raise BenchError(f"variant {self.name!r}: {what} is True or False, not {given!r}")
+        check_choices(self, encoder=ENCODERS, quirks=QUIRKS, loss=LOSSES)
+        check_flags(self, "prior", "clip_sample", "low_level", "caption")
         if not self.prior and not self.clip_sample:
-            raise BenchError(f"variant {self.name!r}: clip_sample=False is a setting of the prior, and prior=False has "
-                             "none; leave it out")
-        if self.checkpoint is not None and not 1 <= self.checkpoint[0] <= self.checkpoint[1]:
-            raise BenchError(f"variant {self.name!r}: checkpoint is (which, of how many), such as (2, 5), not "
-                             f"{self.checkpoint!r}")
+            raise refuse(self, "clip_sample=False is a setting of the prior, but prior=False; leave it out")
+        check_checkpoint(self)
 
 
 @dataclass(frozen=True)
 class EncoderSchedule:
-    """AdamW at one rate; what is left of an epoch that fills no batch is left out."""
+    """AdamW with a constant rate; the incomplete last batch of an epoch is dropped."""
 
     epochs: int
     batch: int
@@ -83,7 +74,7 @@ class EncoderSchedule:
 
 @dataclass(frozen=True)
 class PriorSchedule:
-    """Adam with linear warm-up and half-cosine decay. condition_dropout: share of batches without any condition."""
+    """Adam with linear warm-up and half-cosine decay. condition_dropout: share of batches without a condition."""
 
     steps: int
     batch: int
@@ -106,7 +97,7 @@ class LowLevelSchedule:
 
 @dataclass(frozen=True)
 class CaptionSchedule:
-    """AdamW at one rate."""
+    """AdamW with a constant rate."""
 
     epochs: int
     batch: int
@@ -116,8 +107,8 @@ class CaptionSchedule:
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder's dimensions (models.guided). filters, width: of ATM, NICE and ENIGMA the convolution's filters and
-    features of a token; of EEGNet its temporal filters and spatial ones of each; of the MLP hidden rows and columns."""
+    """An encoder's dimensions (models.guided). filters, width: ATM, NICE and ENIGMA: the convolution's filters, and
+    features per token; EEGNet: temporal filters, and spatial filters for each; MLP: hidden rows and columns."""
 
     encoder: str
     quirks: str
@@ -136,12 +127,14 @@ class PriorSampling:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The networks and schedules of a scale.
+    """Networks and schedules of a scale.
 
-    networks: (filters, width) of each encoder. prior, prior_time: widths of the prior, and of its sinusoids. hidden: of
-    a channel on the low-level path; widths: of its maps, as many as the latent's side has doublings. turbo: SDXL-Turbo
-    draws, in so many steps without guidance, from embeddings of CLIP ViT-H/14, and GIT says captions, by `captions`; 0:
-    the scale's U-Net, CLIP, captioner and sampling.
+    networks  (encoder, filters, width)
+    prior, prior_time  widths of the prior and of its sinusoidal time embedding
+    hidden, widths  of the low-level path: features per channel, and widths of its maps, one for each doubling up to the
+              latent's side
+    turbo     steps of SDXL-Turbo without guidance, from embeddings of CLIP ViT-H/14, with captions by GIT (`captions`);
+              0: the scale's U-Net, CLIP, captioner and sampling
     """
 
     networks: tuple[tuple[str, int, int], ...]
@@ -156,11 +149,11 @@ class Sizes:
     captions: CaptionSchedule | None = None
 
     def network(self, encoder: str, quirks: str) -> Network:
-        """An encoder's dimensions."""
+        """Returns an encoder's dimensions."""
         return next(Network(encoder, quirks, *sizes) for name, *sizes in self.networks if name == encoder)
 
 
-# Released code, but for the prior's steps: its 150 epochs of THINGS-EEG2's 66,160 trials, whatever the data set.
+# Released code, except that the prior's steps, 150 epochs of THINGS-EEG2's 66,160 trials, are fixed for all data sets.
 PAPER = Sizes(
     networks=(("atm", 40, 40), ("nice", 40, 40), ("eegnet", 8, 20), ("enigma", 40, 4), ("mlp", 64, 1024)),
     prior=(1024, 512, 256, 128, 64), prior_time=512, hidden=128, widths=(1024, 512, 256, 128, 64, 32),
@@ -185,16 +178,13 @@ REHEARSAL = replace(MICRO, encoder_schedule=EncoderSchedule(epochs=2, batch=16, 
                     low_level_schedule=LowLevelSchedule(epochs=1, batch=16, lr=1e-3),
                     turbo=4, captions=CaptionSchedule(epochs=1, batch=32, lr=1e-3))
 SIZES = {"paper": PAPER, "tiny": TINY, "micro": MICRO, "rehearsal": REHEARSAL}
-STRENGTH = 0.5  # of image-to-image where there is a low-level path (released code)
+STRENGTH = 0.5  # of image-to-image with the low-level path (released code)
 
 
 @dataclass(frozen=True)
 class GuidedEncoder(Stage):
-    """An encoder of EEG into CLIP space, trained on the pictures' and class names' embeddings; its last step.
-
-    The released code reports the epoch that is best on the test set. checkpoints: states kept, evenly over the steps;
-    the last is the model.
-    """
+    """An encoder of EEG to CLIP space, trained on the embeddings of images and class names; the last step is the result
+    (released code: the best epoch on the test set). checkpoints: stored, evenly spaced over the steps."""
 
     items: Items
     targets: Targets
@@ -208,8 +198,8 @@ class GuidedEncoder(Stage):
 
 @dataclass(frozen=True)
 class GuidedPrior(Stage):
-    """The diffusion prior, trained on what the encoder makes of its own training trials. checkpoint: of the encoder,
-    from 1 on; None: its last."""
+    """The diffusion prior, trained on the encoder's embeddings of its training trials. checkpoint: of the encoder; 1 is
+    the first, None the last."""
 
     encoder: GuidedEncoder
     checkpoint: int | None
@@ -222,7 +212,7 @@ class GuidedPrior(Stage):
 
 @dataclass(frozen=True)
 class GuidedLowLevel(Stage):
-    """From EEG to the VAE's latent of the whole picture, L1; its last step."""
+    """A network from EEG to the VAE's latent of the whole image, L1 loss; the last step is the result."""
 
     items: Items
     targets: Targets
@@ -235,8 +225,8 @@ class GuidedLowLevel(Stage):
 
 @dataclass(frozen=True)
 class GuidedCaptions(Stage):
-    """What lets GIT, which is frozen, see an embedding: trained, on the pictures of `items`, to say of their embeddings
-    what GIT's vision tower says of them, without any EEG."""
+    """A map from an image's CLIP embedding to the input of the frozen captioner GIT, trained without EEG on the images
+    of `items` to match GIT's vision tower."""
 
     items: Items
     targets: Targets
@@ -248,11 +238,12 @@ class GuidedCaptions(Stage):
 
 @dataclass(frozen=True)
 class GuidedPictures(Stage):
-    """Pictures of every item's EEG, in Generate's format, and embedding.npy, what the encoder makes of it.
+    """Images from every item's EEG, in Generate's format, and the encoder's embeddings (embedding.npy).
 
-    prior: None: the encoder's embeddings are drawn. low_level: what makes the latents to begin from, with `strength`,
-    the share of the steps that is left. captions: what says the prompt; None: the empty prompt. unet: with vae None a
-    pipeline's folder, in which the VAE and what encodes prompts are, too.
+    prior      None: images are generated from the encoder's embeddings
+    low_level  predicts the starting latents; `strength` is the share of sampling steps that remain
+    captions   makes the prompts; None: empty prompts
+    unet       if vae is None, the folder of a pipeline that contains the VAE and the prompt encoders too
     """
 
     encoder: GuidedEncoder
@@ -273,12 +264,12 @@ class GuidedPictures(Stage):
 
     @property
     def samples(self) -> int:
-        """Of each item."""
+        """Samples per item."""
         return self.sampling.samples
 
     def at_checkpoint(self, which: int, many: int) -> GuidedPictures:
-        """The same of a state of the encoder, `which` of so many, evenly over its steps; the prior is trained on what
-        that makes."""
+        """Returns the stage for state `which` of `many` of the encoder; the prior is trained on that state's
+        embeddings."""
         encoder, checkpoint = replace(self.encoder, checkpoints=many), None if which == many else which
         prior = self.prior and replace(self.prior, encoder=encoder, checkpoint=checkpoint)
         return replace(self, encoder=encoder, checkpoint=checkpoint, prior=prior)
@@ -286,7 +277,7 @@ class GuidedPictures(Stage):
 
 @dataclass(frozen=True)
 class GuidedEmbedding(Stage):
-    """What the encoder makes of every item's EEG: embedding.npy [N, D'], item.npy [N]. No picture is drawn."""
+    """The encoder's embeddings of every item's EEG, without images: embedding.npy [N, D'], item.npy [N]."""
 
     encoder: GuidedEncoder
     checkpoint: int | None
@@ -295,42 +286,42 @@ class GuidedEmbedding(Stage):
 
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
-    """The encoder, the prior on its embeddings, the low-level path, and the pictures: nothing is run here."""
+    """Plans the encoder, the prior, the other paths and the images. Raises BenchError for EEG that is too short."""
     sizes, times = sized(SIZES, scale, spec.system), items.trials.world.n_times
     if items.eeg in ORACLES or times < LEAST:
-        found = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these have {times}"
-        raise BenchError(f"variant {spec.name!r}: the encoders' kernels need {LEAST} samples of EEG, and {found}")
+        given = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these items have {times}"
+        raise refuse(spec, f"the encoders' kernels need {LEAST} samples of EEG, but {given}")
     unet, clip = (scale.weights(part) for part in (("turbo", "clip_h") if sizes.turbo else ("unet", "clip")))
     vae = _vae_of(unet) if sizes.turbo else scale.weights("vae")
     sampling = replace(scale.sampling, steps=sizes.turbo, guidance=1.0) if sizes.turbo else scale.sampling
-    known = training(items)
-    targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.alone)
+    train = training(items)
+    targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.single_process)
     schedule = replace(sizes.encoder_schedule, clip_norm=1.0 if spec.loss == "direct" else None)
-    encoder = GuidedEncoder(known, targets, sizes.network(spec.encoder, spec.quirks), spec.loss, schedule, seed,
+    encoder = GuidedEncoder(train, targets, sizes.network(spec.encoder, spec.quirks), spec.loss, schedule, seed,
                             scale.fp32)
     prior = GuidedPrior(encoder, None, sizes.prior, sizes.prior_time, sizes.prior_schedule, seed,
                         scale.fp32) if spec.prior else None
-    low_level = GuidedLowLevel(known, replace(targets, views=1), sizes.hidden, sizes.widths, sizes.low_level_schedule,
+    low_level = GuidedLowLevel(train, replace(targets, views=1), sizes.hidden, sizes.widths, sizes.low_level_schedule,
                                seed, scale.fp32) if spec.low_level else None
     captions: GuidedCaptions | Weights | None = None
     if spec.caption:
         captions = scale.weights("captioner")
         if sizes.captions:
-            captions = GuidedCaptions(known, targets, captions, sizes.captions, seed, scale.alone)
-    pictures = GuidedPictures(encoder, None, prior, PriorSampling(clip_sample=spec.clip_sample), low_level,
-                              captions, items, scale.weights("adapter"), unet, None if sizes.turbo else vae, clip,
-                              sampling, STRENGTH if spec.low_level else 1.0, seed, scale.alone)
-    return scale.score(pictures.at_checkpoint(*spec.checkpoint) if spec.checkpoint else pictures, items)
+            captions = GuidedCaptions(train, targets, captions, sizes.captions, seed, scale.single_process)
+    images = GuidedPictures(encoder, None, prior, PriorSampling(clip_sample=spec.clip_sample), low_level, captions,
+                            items, scale.weights("adapter"), unet, None if sizes.turbo else vae, clip, sampling,
+                            STRENGTH if spec.low_level else 1.0, seed, scale.single_process)
+    return scale.score(images.at_checkpoint(*spec.checkpoint) if spec.checkpoint else images, items)
 
 
 def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets]:
-    """What `plan` draws from where there is no prior, and what its encoder aims at."""
-    drawn: Any = plan(spec, items, scale, seed).pictures
-    return GuidedEmbedding(drawn.encoder, drawn.checkpoint, items, scale.fp32), drawn.encoder.targets
+    """Plans the encoder's embeddings of the items, and its targets, for retrieval."""
+    images: Any = plan(spec, items, scale, seed).pictures
+    return GuidedEmbedding(images.encoder, images.checkpoint, items, scale.fp32), images.encoder.targets
 
 
 def _vae_of(pipeline: Weights) -> Weights:
-    """The VAE in a pipeline's folder, which is known by the pipeline's hash."""
+    """Returns the VAE in a pipeline's folder; it is identified by the pipeline's hash."""
     path = f"{pipeline.path}/vae" if pipeline.path else ""
     return Weights(f"{pipeline.name}/vae", f"beside {pipeline.sha256}", path)
 
@@ -340,7 +331,7 @@ register({
     GuidedEncoder: _kind("bench.train.guided:train_encoder", "finetune", trains=True),
     GuidedPrior: _kind("bench.train.guided:train_prior", "finetune", trains=True),
     GuidedLowLevel: _kind("bench.train.guided:train_low_level", "finetune", trains=True),
-    GuidedCaptions: _kind("bench.train.guided:train_captions", "finetune", trains=True, omits="what GIT says"),
+    GuidedCaptions: _kind("bench.train.guided:train_captions", "finetune", trains=True, omits="GIT's captions"),
     GuidedPictures: _kind("bench.train.guided:generate_images", "generate"),
     GuidedEmbedding: _kind("bench.train.guided:embed_items", "generate"),
 })

@@ -1,4 +1,4 @@
-"""A system in one file of a user's: its functions `pictures` and, where it has one, `fit` (docs/adding.md)."""
+"""A system in one file of a user: a function `pictures` and, optionally, a function `fit` (docs/adding.md)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.errors import BenchError
 from bench.experiment import encoders
 from bench.experiment.key import Stage, canonical
 from bench.experiment.kinds import Kind, register
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Numerics, Score, Targets, Weights, training
+from bench.experiment.variant import refuse
 
 Settings = tuple[tuple[str, Any], ...]
-GIVEN = {"fit": 2, "pictures": 3}  # arguments before the settings: fit(train, run), pictures(train, test, run)
+GIVEN = {"fit": ("train", "run"), "pictures": ("train", "test", "run")}  # the arguments before the settings
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One row: a file, and settings of its functions, such as {"neighbours": 5}: numbers, text, None, or lists of them.
+    """A row: a file, and settings of its functions, such as {"neighbours": 5}: numbers, text, None, or lists of them.
 
-    sees_eeg: False for a system that does not look at the EEG of what it is tested on. eeg_free: as of On. Raises
-    BenchError for a setting that has no canonical form.
+    sees_eeg: False for a system that does not use the EEG of the test items. eeg_free: as in On. Raises BenchError for
+    a setting without a canonical form.
     """
 
     name: str = field(compare=False)
@@ -38,26 +38,25 @@ class Spec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.file, (str, Path)):
-            raise BenchError(f"variant {self.name!r}: file is the path of a .py file, not {self.file!r}")
+            raise refuse(self, f"file must be the path of a .py file, not {self.file!r}")
         try:
             settings = tuple(sorted((key, _frozen(value)) for key, value in dict(self.settings).items()))
             canonical(settings)
         except (TypeError, ValueError) as error:
-            raise BenchError(f"variant {self.name!r}: settings are names with numbers, text, None, or lists of them, "
-                             f"not {self.settings!r} ({error})") from error
+            raise refuse(self, "settings must be names with numbers, text, None, or lists of them, not "
+                               f"{self.settings!r} ({error})") from error
         object.__setattr__(self, "file", str(self.file))
         object.__setattr__(self, "settings", settings)
 
 
 def _frozen(value: Any) -> Any:
-    """The value with tuples for lists."""
+    """Converts lists to tuples."""
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)
 class Source:
-    """A user's file by its name and the hash of its source and of the modules beside it that it imports; `path` says
-    where it lies."""
+    """A user's file, identified by its name and by the hash over it and the modules beside it that it imports."""
 
     name: str
     code: str
@@ -66,9 +65,9 @@ class Source:
 
 @dataclass(frozen=True)
 class OwnFit(Stage):
-    """What a file's function `fit` learns from the training trials: fitted.safetensors, the arrays that it returns.
+    """The arrays that a file's function `fit` returns for the training trials: fitted.safetensors.
 
-    targets: for the oracle "clip" alone, which takes its embeddings in the place of EEG. parts: VAE, CLIP and U-Net.
+    targets: the input of the oracle "clip" instead of EEG, otherwise None. parts: VAE, CLIP and U-Net.
     """
 
     source: Source
@@ -82,9 +81,9 @@ class OwnFit(Stage):
 
 @dataclass(frozen=True)
 class Own(Stage):
-    """What a file's function `pictures` makes of the items' EEG, in Generate's format.
+    """The images that a file's function `pictures` returns for the items' EEG, in Generate's format.
 
-    fit: None where the file has no function `fit`. targets, parts: as of OwnFit.
+    fit: None if the file has no function `fit`. targets, parts: as in OwnFit.
     """
 
     source: Source
@@ -100,71 +99,60 @@ class Own(Stage):
 
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
-    """`fit` on the training trials, `pictures` for the items: nothing is run here, the file is read and not imported.
+    """Plans `fit` on the training trials and `pictures` for the items; the file is parsed, not imported.
 
-    A setting goes to the functions that have a parameter of its name, so that one of `pictures` alone fits nothing
-    anew. Raises BenchError for a file that is not there, is no Python or has no function `pictures`, and for settings
-    that its functions lack or need.
+    A setting belongs to the functions that have a parameter with its name; a setting of `pictures` alone leaves the
+    fit unchanged. Raises BenchError for an unreadable file, a file without `pictures`, and unknown or missing settings.
     """
     path = Path(spec.file).resolve()
     functions = _functions(path, spec)
-    takes = {name: _settings(function, GIVEN[name], spec, path) for name, function in functions.items()}
-    if unknown := set(dict(spec.settings)) - {name for own in takes.values() for name, _ in own}:
-        raise BenchError(f"variant {spec.name!r}: no function of {path} takes the setting {sorted(unknown)[0]!r}; "
-                         f"there are: {', '.join(_known(functions)) or 'none'}")
-    try:
-        source = Source(path.stem, encoders.code(path), str(path))
-    except SyntaxError as error:
-        raise BenchError(f"variant {spec.name!r}: {error.filename}, line {error.lineno}, which {path} imports, is no "
-                         f"Python: {error.msg}") from error
-    parts = vae, clip, _ = tuple(scale.weights(part) for part in ("vae", "clip", "unet"))
-    targets = Targets(items.trials, clip, vae, max(1, scale.views), scale.alone) if items.eeg == "clip" else None
-    train = training(items)
-    fit = OwnFit(source, takes["fit"], train, targets, parts, seed, scale.alone) if "fit" in takes else None
-    pictures = Own(source, takes["pictures"], fit, train, items, targets, parts, scale.sampling.samples, seed,
-                   scale.alone)
-    return scale.score(pictures, items)
+    takes = {name: _settings(function, spec, path) for name, function in functions.items()}
+    if unknown := set(dict(spec.settings)) - {name for settings in takes.values() for name, _ in settings}:
+        known = dict.fromkeys(name for function in functions.values()
+                              for name in list(_parameters(function))[len(GIVEN[function.name]):])
+        raise refuse(spec, f"no function of {path} takes the setting {sorted(unknown)[0]!r}; there are: "
+                           f"{', '.join(known) or 'none'}")
+    source = Source(path.stem, encoders.checked_hash(spec, path), str(path))
+    numerics, train = scale.single_process, training(items)
+    parts = vae, clip, _ = tuple(map(scale.weights, ("vae", "clip", "unet")))
+    targets = Targets(items.trials, clip, vae, max(1, scale.views), numerics) if items.eeg == "clip" else None
+    fit = OwnFit(source, takes["fit"], train, targets, parts, seed, numerics) if "fit" in takes else None
+    images = Own(source, takes["pictures"], fit, train, items, targets, parts, scale.sampling.samples, seed, numerics)
+    return scale.score(images, items)
 
 
 def _functions(path: Path, spec: Spec) -> Mapping[str, ast.FunctionDef]:
-    """`pictures`, and `fit` where it is there, as they are written in the file."""
+    """Parses `pictures` and, if it exists, `fit`."""
     try:
         tree = ast.parse(path.read_text(), str(path))
-    except (OSError, SyntaxError, ValueError) as error:  # ValueError: no UTF-8, or a null byte
-        raise BenchError(f"variant {spec.name!r}: {path} cannot be read as Python: {error}") from error
-    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in GIVEN}
-    if "pictures" not in found:
-        raise BenchError(f"variant {spec.name!r}: {path} has no function pictures(train, test, run); write one that "
-                         "returns uint8 [N, samples, H, W, 3]")
-    return found
+    except (OSError, SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
+        raise refuse(spec, f"{path} cannot be read as Python: {error}") from error
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in GIVEN}
+    if "pictures" not in functions:
+        raise refuse(spec, f"{path} has no function pictures(train, test, run); write one that returns uint8 "
+                           "[N, samples, H, W, 3]")
+    return functions
 
 
 def _parameters(function: ast.FunctionDef) -> dict[str, bool]:
-    """Names of a function's parameters in their order, and whether a value must be given."""
-    place = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
-    free = len(place) - len(function.args.defaults)
-    found = {name: number < free for number, name in enumerate(place)}
-    return found | {one.arg: default is None for one, default in zip(
-        function.args.kwonlyargs, function.args.kw_defaults, strict=True)}
+    """Returns the names of a function's parameters in order, and whether each is required."""
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    required = len(names) - len(function.args.defaults)
+    return {name: index < required for index, name in enumerate(names)} | {
+        argument.arg: default is None for argument, default in zip(
+            function.args.kwonlyargs, function.args.kw_defaults, strict=True)}
 
 
-def _settings(function: ast.FunctionDef, given: int, spec: Spec, path: Path) -> Settings:
-    """The settings that a function takes: all for one with **settings."""
-    parameters = list(_parameters(function).items())
-    if len(function.args.posonlyargs) + len(function.args.args) < given:
-        raise BenchError(f"variant {spec.name!r}: {path}, line {function.lineno}: {function.name} is expected to take "
-                         f"({'train, test, run' if given == 3 else 'train, run'}) and then its settings")
-    own, settings = dict(parameters[given:]), dict(spec.settings)
-    if missing := [name for name, needed in own.items() if needed and name not in settings]:
-        raise BenchError(f"variant {spec.name!r}: {path}, line {function.lineno}: {function.name} needs the setting "
-                         f"{missing[0]!r}; give it: settings={{{missing[0]!r}: ...}}, or a default")
-    return tuple((name, value) for name, value in spec.settings if name in own or function.args.kwarg)
-
-
-def _known(functions: Mapping[str, ast.FunctionDef]) -> list[str]:
-    """The settings that the functions have parameters for."""
-    return list(dict.fromkeys(name for function in functions.values()
-                              for name in list(_parameters(function))[GIVEN[function.name]:]))
+def _settings(function: ast.FunctionDef, spec: Spec, path: Path) -> Settings:
+    """Returns the settings that a function takes; all of them if it has **settings."""
+    given, where = GIVEN[function.name], f"{path}, line {function.lineno}"
+    if len(function.args.posonlyargs) + len(function.args.args) < len(given):
+        raise refuse(spec, f"{where}: {function.name} must take ({', '.join(given)}) before its settings")
+    takes, settings = dict(list(_parameters(function).items())[len(given):]), dict(spec.settings)
+    if missing := [name for name, needed in takes.items() if needed and name not in settings]:
+        raise refuse(spec, f"{where}: {function.name} needs the setting {missing[0]!r}; give it: "
+                           f"settings={{{missing[0]!r}: ...}}, or a default")
+    return tuple((name, value) for name, value in spec.settings if name in takes or function.args.kwarg)
 
 
 _kind = partial(Kind, forecast="bench.cost.systems.own:seconds", cost="bench.cost.systems.own:cost")

@@ -1,4 +1,4 @@
-"""Zero-shot retrieval in the place of drawing: which test picture is the EEG's embedding nearest to?"""
+"""Zero-shot retrieval instead of generation: which test image is nearest to the EEG's embedding?"""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from bench import systems
-from bench.errors import BenchError
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Retrieval
+from bench.experiment.variant import refuse
 
-WAYS = (2, 4, 10)  # beside all test pictures (Li et al., NeurIPS 2024, Table 8)
+WAYS = (2, 4, 10)  # besides all test images (Li et al., NeurIPS 2024, Table 8)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A row: the retrieval of a system whose EEG has an embedding in CLIP space, by its settings `of`.
-
-    eeg_free: as of On.
-    """
+    """A row: retrieval by the CLIP-space embedding of a system, given by its settings `of`. eeg_free: as in On."""
 
     of: Any
     name: str = field(compare=False)
@@ -28,10 +25,9 @@ class Spec:
 
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Retrieval:
-    """The system's embeddings of the items, and their ranks. Raises BenchError for a system that has none."""
+    """Plans the embeddings of the items and their ranks. Raises BenchError if the system has no embedding."""
     system = systems.load(spec.of.system)
     if not hasattr(system, "embedding"):
-        raise BenchError(f"variant {spec.name!r}: system {spec.of.system} has no embedding in CLIP space to retrieve "
-                         "pictures by")
+        raise refuse(spec, f"system {spec.of.system} has no embedding in CLIP space to retrieve images by")
     embedding, targets = system.embedding(spec.of, items, scale, seed)
-    return Retrieval(embedding, items, targets, WAYS, scale.alone)
+    return Retrieval(embedding, items, targets, WAYS, scale.single_process)

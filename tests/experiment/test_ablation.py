@@ -56,7 +56,7 @@ def test_a_users_own_file_is_an_ablation_named_after_it(tmp_path):
     path.write_text('"""My question."""\n' + GOOD)
     mine = ablation.load(str(path))
     assert (mine.name, mine.title, mine.published) == ("mine", "My question.", None)
-    assert [variant.name for variant in mine.chosen(["half"])] == ["half"]
+    assert [variant.name for variant in mine.select(["half"])] == ["half"]
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -70,7 +70,7 @@ def test_a_users_own_file_is_an_ablation_named_after_it(tmp_path):
     ("raise ValueError('two\\nlines')\n", "ValueError: two lines"),
     (GOOD + "contrasts = [1]\n", "contrast 1 must be a pair of names"),
     (GOOD.replace("FULL, replace(FULL, name='half'", "replace(FULL, name='Full'"), "must be the suite's Full"),
-    (GOOD.replace("name='half'", "name='half', encoder=3"), "encoder and size are text"),
+    (GOOD.replace("name='half'", "name='half', encoder=3"), "encoder and size must be text"),
     (GOOD + "contrasts = [('Full', 'whole')]\n", "contrast .* must be a pair of names among: Full, half"),
     ("from bench import FULL, replace\nvariants = [replace(FULL, mask_ratio=1.5)]\n", "between 0 and 1"),
 ])
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_ablation_is_refused_in_one_line(tmp_path, text, said)
 
 def test_a_file_with_the_name_of_an_ablation_of_the_suite_is_refused(tmp_path):
     (tmp_path / "table2.py").write_text(GOOD)
-    with pytest.raises(BenchError, match="the suite has an ablation 'table2' of its own"):
+    with pytest.raises(BenchError, match="the suite's ablation 'table2' has the same name"):
         ablation.load(str(tmp_path / "table2.py"))
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_ablation_or_variant_is_refused_naming_those_that_exist():
     with pytest.raises(BenchError, match="no ablation 'mask'; there are: .*mask_ratio, .*table2, or give a path"):
         ablation.load("mask")
     with pytest.raises(BenchError, match="no variant '15' in table2; there are: Full, 1, 2"):
-        ablation.load("table2").chosen(["15"])
+        ablation.load("table2").select(["15"])
     with pytest.raises(BenchError, match=r"no file none\.py"):
         ablation.load("none.py")
 
@@ -126,7 +126,7 @@ def test_rows_that_cannot_know_the_stimulus_say_so():
 
 
 def test_every_row_is_there_once_for_each_subject_with_its_contrasts_and_its_controls():
-    chosen = ablation.asked("mask_ratio", [1, 4], controls=True)
+    chosen = ablation.load("mask_ratio", [1, 4], controls=True)
     names = [variant.name for variant in chosen.variants]
     assert len(names) == 4 * 2 * (1 + 3)
     rows = {variant.name: variant for variant in chosen.variants}
@@ -136,15 +136,21 @@ def test_every_row_is_there_once_for_each_subject_with_its_contrasts_and_its_con
     assert (shuffled.subjects, shuffled.eeg, shuffled.eeg_free) == ((4,), "shuffled", True)
     assert ("Full / subject 1", "5 / subject 1") in chosen.contrasts
     assert chosen.published is None  # the paper's numbers are of one subject
-    block = ablation.asked("block_design", [2]).variants[0]
+    block = ablation.load("block_design", [2]).variants[0]
     assert (block.subjects, dict(block.world)["order"]) == ((2,), "blocked")
 
 
-@pytest.mark.parametrize("text", ["9", "1,1", "four", "1,", "-1"])
-def test_subjects_that_the_data_set_does_not_have_are_refused_with_those_it_has(text):
+@pytest.mark.parametrize(("text", "said"), [
+    ("9", "expected all, or some of 1, 2, 3, 4, 5, 6"), ("1,1", "expected all, or some of 1, 2, 3, 4, 5, 6"),
+    ("four", "numbers of subjects"), ("1,", "numbers of subjects"), ("-1", "numbers of subjects")])
+def test_subjects_that_the_data_set_does_not_have_are_refused_with_those_it_has(text, said):
+    from bench.commands.options import read_subjects
     from bench.experiment.scale import TINY
 
-    assert ablation.subjects("all", TINY) == [1, 2, 3, 4, 5, 6]
-    assert ablation.subjects("4,1", TINY) == [4, 1]
-    with pytest.raises(BenchError, match="some of 1, 2, 3, 4, 5, 6"):
-        ablation.subjects(text, TINY)
+    def resolve(text):
+        return ablation.resolve_subjects(read_subjects(text), TINY)
+
+    assert resolve("all") == [1, 2, 3, 4, 5, 6]
+    assert resolve("4,1") == [4, 1]
+    with pytest.raises(BenchError, match=f"--subjects {text}: .*{said}"):
+        resolve(text)

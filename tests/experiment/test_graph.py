@@ -10,7 +10,7 @@ from paper import PAPER
 from timm.data import ImageNetInfo
 
 from bench import FULL, On, systems
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation, graph
 from bench.experiment.scale import TINY
 from bench.experiment.stages import Pretrain, Readout
@@ -118,15 +118,17 @@ def test_rows_without_pretraining_have_none():
 @pytest.mark.parametrize(("wrong", "said"), [
     (dict(mask_ratio=0.0), "between 0 and 1"), (dict(mask_ratio=1), "between 0 and 1"),
     (dict(mask_ratio="much"), "between 0 and 1"), (dict(align="text"), "'clip'"), (dict(tune="B"), "'E\\+A'"),
-    (dict(align=None, sd_loss=False), "nothing to train on")])
+    (dict(align=None, sd_loss=False), "leaves no loss to train with")])
 def test_a_variant_outside_its_range_is_refused(wrong, said):
     with pytest.raises(BenchError, match=said):
         Variant("wrong", **wrong)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
-    (dict(eeg="noise"), "eeg is one of real, shuffled"), (dict(world={"colour": 1}), "the world has no colour; it has"),
-    (dict(window="before"), "window is one of stimulus, blank"), (dict(split="day"), "split is one of item, block")])
+    (dict(eeg="noise"), "eeg must be one of real, shuffled"),
+    (dict(world={"colour": 1}), "world has no field colour; it has"),
+    (dict(window="before"), "window must be one of stimulus, blank"),
+    (dict(split="day"), "split must be one of item, block")])
 def test_a_system_on_items_that_do_not_exist_is_refused(wrong, said):
     with pytest.raises(BenchError, match=said):
         On(FULL, "wrong", **wrong)
@@ -158,7 +160,7 @@ def test_epochs_and_sampling_of_a_row_change_what_they_name_and_nothing_before_i
     finer = planned(On(FULL, "finer", sampling={"steps": 50}))
     assert finer["finetune"] == whole["finetune"]
     assert finer["generate"] != whole["generate"]
-    with pytest.raises(NotHere, match="PLMS cannot begin"):
+    with pytest.raises(NotAvailable, match="PLMS cannot start"):
         planned(On(FULL, "plms", sampling={"sampler": "plms"}))
     assert planned(On(FULL, "the same", epochs=300, sampling={"steps": TINY.sampling.steps})) == whole
     for wrong in ({"epochs": 0}, {"epochs": 2.5}, {"views": -1}, {"sampling": {"eta": 1.0}}):
@@ -173,13 +175,13 @@ def test_table2_at_the_papers_scale_is_8_15_15_15_before_any_data_or_weights_are
 
 
 def test_the_tiny_world_has_no_published_splits():
-    with pytest.raises(NotHere, match="no split 'single'; it has: item, block"):
+    with pytest.raises(NotAvailable, match="no split 'single'; it has: item, block"):
         planned(On(FULL, "single", split="single"))
 
 
 def test_a_recorded_data_set_has_no_other_world_and_no_blank_interval():
     for wrong in ({"world": {"order": "blocked"}}, {"window": "blank"}):
-        with pytest.raises(NotHere, match="imagenet_eeg holds what was recorded"):
+        with pytest.raises(NotAvailable, match="imagenet_eeg is a recorded data set"):
             systems.plan(On(FULL, "other", **wrong), PAPER.items(), PAPER, 0)
     moved = systems.plan(On(FULL, "other", band=(14.0, 70.0), split="subject"), PAPER.items(), PAPER, 0).items.trials
     assert (moved.band, moved.split) == ((14.0, 70.0), "subject")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from paper import PAPER
+from paper import PAPER, REHEARSAL
 
 from bench import FULL, systems
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation
-from bench.experiment.graph import Row, shown, stages
+from bench.experiment.graph import Row, report_stages, stages
 from bench.experiment.key import Stage, dump, load, upstream
-from bench.experiment.scale import MICRO, REHEARSAL
+from bench.experiment.scale import MICRO
 from bench.experiment.stages import Numerics, Prepared, Trials
 from bench.prior import recipe
 
@@ -84,13 +88,13 @@ def every(at):
     found = {}
     for name in ablation.names():
         for variant in ablation.load(name).variants:
-            with suppress(NotHere):
+            with suppress(NotAvailable):
                 row = Row(variant.name, 0, "real", systems.plan(variant, at.items(), at, 0))
-                found |= dict.fromkeys(stages(shown(row)))
+                found |= dict.fromkeys(stages(report_stages(row)))
     return list(found)
 
 
-@pytest.mark.parametrize("at", [MICRO, replace(REHEARSAL, prior=""), PAPER], ids=lambda at: at.name)
+@pytest.mark.parametrize("at", [MICRO, REHEARSAL, PAPER], ids=lambda at: at.name)
 def test_every_stage_of_every_ablation_is_read_back_as_it_was(at):
     found = every(at)
     assert len(found) > 200
@@ -118,15 +122,15 @@ def trials():
 
 
 @pytest.mark.parametrize(("old", "new", "why"), [
-    ("bench.experiment.stages.Trials", "os.Trials", "no class of the suite"),
-    ("bench.experiment.stages.Trials", "bench.experiment.stages.subprocess.Popen", "no class of this suite"),
-    ("bench.experiment.stages.Trials", "bench.store.store.Store", "no frozen dataclass"),
-    ("bench.experiment.stages.Trials", "bench.experiment.stages.replace", "no frozen dataclass"),
-    ("bench.experiment.stages.Trials", "bench.execute.runner.Outcome", "no frozen dataclass"),
+    ("bench.experiment.stages.Trials", "os.Trials", "is not a class of the suite or of an installed system"),
+    ("bench.experiment.stages.Trials", "bench.experiment.stages.subprocess.Popen", "cannot be imported"),
+    ("bench.experiment.stages.Trials", "bench.store.store.Store", "is not a frozen dataclass"),
+    ("bench.experiment.stages.Trials", "bench.experiment.stages.replace", "is not a frozen dataclass"),
+    ("bench.experiment.stages.Trials", "bench.execute.runner.Outcome", "is not a frozen dataclass"),
     ("bench.experiment.stages.Trials", "bench.experiment.variant.On", "other fields"),
-    ("bench.experiment.stages.Trials", "bench..Trials", "no class of the suite"),
+    ("bench.experiment.stages.Trials", "bench..Trials", "is not a class of the suite or of an installed system"),
     ('"window"', '"door"', "other fields: door, window"),
-    ('"version": 3', '"version": 2', "version 2 of Trials, and this suite has 3"),
+    ('"version": 3', '"version": 2', "version 2 of Trials, but this suite has version 3"),
     ('"split": "item"', '"split": "block"', "another stage than its name says"),
     ('"key": "', '"key": "0', "another stage than its name says"),
     ('"stage"', '"age"', "KeyError"),
@@ -146,6 +150,54 @@ def test_a_request_of_another_stage_is_refused():
     other = replace(trials(), split="block")
     with pytest.raises(BenchError, match="another stage"):
         load(dump(other), trials().key)
+
+
+OLD_PATHS = {  # classes in requests of the version before bench/ had rooms -> now
+    "bench.data.prepared.Prepared": "bench.experiment.stages.Prepared",
+    "bench.data.prepared.Shards": "bench.experiment.stages.Shards",
+    "bench.encoders.": "bench.experiment.encoders.",
+    "bench.prior_parts.": "bench.prior.recipe.",
+    "bench.stages.": "bench.experiment.stages.",
+}
+OLD_CORPUS = {"key": "b49f952df48bf9878b6ad23b77a34b14b0525c9ccd50b1a8d04a6560f5ce8460", "stage": {  # as it was written
+    "class": "bench.stages.Corpus", "version": 1, "fields": {"band": [5.0, 95.0], "world": {
+        "class": "bench.data.prepared.Shards", "fields": {"name": "moabb_v046", "sha256": "", "n_chans": 128,
+                                                          "n_times": 512, "path": ""}}}}}
+
+
+@pytest.mark.parametrize("at", [MICRO, PAPER], ids=lambda at: at.name)
+def test_a_request_of_the_older_version_is_read_as_the_same_stage(at):
+    written = set()
+    for stage in [*every(at), *recipe.recipe(Numerics()).values()]:
+        text = dump(stage)
+        for old, new in OLD_PATHS.items():
+            text = text.replace(f'"class": "{new}', f'"class": "{old}')
+        written.update(re.findall(r'"class": "(.+)"', text))
+        again = load(text, stage.key)
+        assert again == stage
+        assert repr(again) == repr(stage)
+    assert {"bench.stages.Trials", "bench.encoders.Braindecode", "bench.prior_parts.Judge",
+            "bench.systems.guided.GuidedEncoder"} <= written
+    assert not [name for name in written if name.startswith("bench.experiment.")]
+    if at is PAPER:
+        assert {"bench.data.prepared.Prepared", "bench.data.prepared.Shards"} <= written
+
+
+def test_a_request_that_the_older_version_wrote_is_read():
+    corpus = load(json.dumps(OLD_CORPUS), OLD_CORPUS["key"])
+    assert corpus == PAPER.windows()
+
+
+def test_queued_jobs_of_the_older_version_find_the_worker_and_the_pickled_job():
+    ran = subprocess.run([sys.executable, "-P", "-m", "bench.worker", "--help"], capture_output=True, text=True,
+                         check=True)
+    assert ran.stdout.startswith("usage: ")
+    assert "--store" in ran.stdout
+    code = ("import pickle, bench; job = pickle.loads(b'cbench.engines.slurm\\nJob\\n.'); import bench.engines.slurm; "
+            "import bench.execute.engines.slurm as now; assert job is bench.engines.slurm.Job is now.Job; "
+            "assert bench.engines.slurm is now; print(job.__module__)")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "bench.execute.engines.slurm"
 
 
 def test_a_value_that_has_no_plain_form_is_not_written():

@@ -29,11 +29,11 @@ from bench.runtime import Runtime
 from bench.train.encoder import build as build_encoder
 from bench.train.generate import initial_noise
 from bench.train.items import load
-from bench.train.own import InYourFile, Run
-from bench.train.own import own as build_own
+from bench.train.own import Run, UserFileError
+from bench.train.own import generate_images as build_own
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("my_*.py"))
 PAGE = (ROOT / "docs" / "adding.md").read_text()
 ITEMS = MICRO.items()
 ZEROS = """
@@ -187,7 +187,7 @@ def planned(row, seed=0):
 def made(stage, store):
     """The folder of a stage of a user's file, built."""
     for one in graph.stages([stage], store.has):
-        for source in modules.users_files(one):
+        for source in modules.find_user_files(one):
             encoders.keep(source, store.encoders)
         build(one, store)
     return store.path(stage)
@@ -206,7 +206,7 @@ def test_the_examples_take_the_suites_own_eeg_too(micro):
             drawn = pictures(stage, micro)
             assert drawn.shape == (40, MICRO.sampling.samples, 32, 32, 3)
             assert (drawn[:, 0] != drawn[:, 1]).any((1, 2, 3)).all()  # the nearest, and the next
-    encoder = encoders.encoder(rows[1], MICRO)
+    encoder = encoders.resolve(rows[1], MICRO)
     assert build_encoder(encoder, 32, 128, Runtime())(torch.zeros(2, 32, 128)).shape == (2, 32, encoder.width)
 
 
@@ -399,16 +399,16 @@ def test_a_file_may_hold_dataclasses_with_annotations_as_text(micro, tmp_path):
 
 
 @pytest.mark.parametrize(("returned", "said"), [
-    ("np.zeros((39, 2, 32, 32, 3), np.uint8)", "uint8 [39, 2, 32, 32, 3]; uint8 [40, 2, 32, 32, 3] (items, samples,"),
-    ("np.zeros((40, 2, 64, 64, 3), np.uint8)", "uint8 [40, 2, 64, 64, 3]; uint8 [40, 2, 32, 32, 3]"),
-    ("np.zeros((40, 2, 32, 32, 3))", "returned float64 [40, 2, 32, 32, 3]; uint8 [40, 2, 32, 32, 3] (items, samples, "
-     "height, width, colours) is expected; of numbers from 0 to 1: (255 * x.clip(0, 1)).round().astype(np.uint8)"),
-    ("np.full((40, 2, 32, 32, 3), np.nan)", "245,760 of its values are not finite"),
-    ("[1, 2, 3]", "returned list of 3; uint8"),
-    ("None", "returned NoneType; uint8"),
-    ("(black, np.ones((39, 64)))", "the embedding is [39, 64]; [40, D'], a vector for each item"),
+    ("np.zeros((39, 2, 32, 32, 3), np.uint8)", "uint8 [39, 2, 32, 32, 3]; expected uint8 [40, 2, 32, 32, 3] (items,"),
+    ("np.zeros((40, 2, 64, 64, 3), np.uint8)", "uint8 [40, 2, 64, 64, 3]; expected uint8 [40, 2, 32, 32, 3]"),
+    ("np.zeros((40, 2, 32, 32, 3))", "returned float64 [40, 2, 32, 32, 3]; expected uint8 [40, 2, 32, 32, 3] (items, "
+     "samples, height, width, colours); for values from 0 to 1: (255 * x.clip(0, 1)).round().astype(np.uint8)"),
+    ("np.full((40, 2, 32, 32, 3), np.nan)", "245,760 values are not finite"),
+    ("[1, 2, 3]", "returned list of 3; expected uint8"),
+    ("None", "returned NoneType; expected uint8"),
+    ("(black, np.ones((39, 64)))", "the embedding is [39, 64]; expected [40, D'], a vector in CLIP's space"),
     ("(black, np.full((40, 64), np.inf))", "the embedding has values that are not finite"),
-    ("(black, 'x')", "the embedding is str; an array"),
+    ("(black, 'x')", "the embedding is str; expected an array"),
 ])
 def test_what_a_system_returns_is_looked_at(returned, said, micro, tmp_path):
     text = "import numpy as np\n\nblack = np.zeros((40, 2, 32, 32, 3), np.uint8)\n\n" \
@@ -421,8 +421,8 @@ def test_what_a_system_returns_is_looked_at(returned, said, micro, tmp_path):
 
 
 @pytest.mark.parametrize(("returned", "said"), [
-    ("[1]", "mine.py: fit returned list of 1; a dict of names and arrays or tensors is expected"),
-    ("{'w': 'x'}", "mine.py: fit's 'w' is str; an array or a tensor of numbers is expected"),
+    ("[1]", "mine.py: fit returned list of 1; expected a dict of names and arrays or tensors"),
+    ("{'w': 'x'}", "mine.py: fit's 'w' is str; expected an array or a tensor of numbers"),
     ("{'w': float('nan')}", "mine.py: fit's 'w' has values that are not finite"),
 ])
 def test_what_fit_returns_is_looked_at(returned, said, micro, tmp_path):
@@ -444,7 +444,7 @@ def test_what_fit_returns_is_looked_at(returned, said, micro, tmp_path):
 def test_an_exception_is_told_with_its_line_in_the_users_file(text, said, micro, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "beside.py").write_text("def half(test):\n    return test.pictures / 2\n")
-    with pytest.raises(InYourFile) as caught:
+    with pytest.raises(UserFileError) as caught:
         made(planned(spec(tmp_path / "a", text)), micro)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
@@ -457,12 +457,12 @@ GOOD = "def pictures(train, test, run, k, *, alpha=1.0):\n    pass\n"
 @pytest.mark.parametrize(("text", "settings", "said"), [
     ("def pictures(:\n", {}, "cannot be read as Python: invalid syntax"),
     ("def draw(train, test, run):\n    pass\n", {}, "has no function pictures(train, test, run)"),
-    ("def pictures(train, test):\n    pass\n", {}, "line 1: pictures is expected to take (train, test, run)"),
-    (f"def fit(train):\n    pass\n{GOOD}", {"k": 1}, "line 1: fit is expected to take (train, run)"),
+    ("def pictures(train, test):\n    pass\n", {}, "line 1: pictures must take (train, test, run)"),
+    (f"def fit(train):\n    pass\n{GOOD}", {"k": 1}, "line 1: fit must take (train, run)"),
     (GOOD, {}, "line 1: pictures needs the setting 'k'; give it: settings={'k': ...}, or a default"),
     (GOOD, {"k": 1, "beta": 2}, "takes the setting 'beta'; there are: k, alpha"),
     (GOOD, {"k": 1, "train": 2}, "takes the setting 'train'; there are: k, alpha"),
-    ("import beside\n" + GOOD, {"k": 1}, "beside.py, line 1, which"),
+    ("import beside\n" + GOOD, {"k": 1}, "beside.py, line 1, imported by"),
 ])
 def test_a_file_that_cannot_be_planned_is_refused_in_one_line(text, settings, said, tmp_path):
     (tmp_path / "a").mkdir()
@@ -477,9 +477,9 @@ def test_a_file_that_cannot_be_planned_is_refused_in_one_line(text, settings, sa
 def test_a_file_that_is_not_there_and_settings_that_have_no_hash_are_refused(tmp_path):
     with pytest.raises(BenchError, match=r"variant 'mine': .*none\.py cannot be read as Python"):
         planned(own.Spec("mine", tmp_path / "none.py"))
-    with pytest.raises(BenchError, match="file is the path of a .py file, not 3"):
+    with pytest.raises(BenchError, match="file must be the path of a .py file, not 3"):
         own.Spec("mine", 3)
     for settings in ({"net": torch.nn.Linear(1, 1)}, {"rate": float("nan")}, {3: 4, "a": 1}, 5):
-        with pytest.raises(BenchError, match="variant 'mine': settings are names with numbers"):
+        with pytest.raises(BenchError, match="variant 'mine': settings must be names with numbers"):
             own.Spec("mine", "mine.py", settings)
     assert own.Spec("mine", "mine.py", {"b": [1, [2]], "a": "x"}).settings == (("a", "x"), ("b", (1, (2,))))

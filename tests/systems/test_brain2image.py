@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from bench import On, systems
 from bench.cost import flops
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.execute.build import build
 from bench.experiment import graph
+from bench.experiment.kinds import builder_of
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import training
 from bench.runtime import Runtime
@@ -34,7 +35,7 @@ from bench.systems.brain2image import (
 )
 from bench.train import brain2image as train
 from bench.train.items import load
-from models.brain2image import Discriminator, Encoder, Generator, PictureEncoder
+from models.brain2image import Discriminator, Encoder, Generator, ImageEncoder
 
 ITEMS = MICRO.items()
 GAN, VAE = Spec("gan"), Spec("vae", decoder="vae")
@@ -65,7 +66,7 @@ def test_at_their_real_size_the_networks_have_the_parameters_of_the_released_cla
         encoder = Encoder(128, 440, 40, size.hidden, size.feature)
         generator = Generator(size.noise, size.feature, size.width, size.side)
         discriminator = Discriminator(size.feature, size.width, size.side)
-        vae = PictureEncoder(size.noise, size.width, size.side)
+        vae = ImageEncoder(size.noise, size.width, size.side)
         assert encoder.logits(torch.empty(2, 128, 440)).shape == (2, 40)
         assert generator(torch.empty(2, 100), torch.empty(2, 128)).shape == (2, 3, 64, 64)
         assert discriminator(torch.empty(2, 3, 64, 64), torch.empty(2, 128)).shape == (2,)
@@ -116,7 +117,7 @@ def test_a_decoder_ends_in_pictures_of_every_item_and_twice_in_the_same_bytes(sp
     for one in (stage.decoder.encoder, stage.decoder, stage):
         again = tmp_path / type(one).__name__
         again.mkdir()
-        getattr(train, type(one).__name__.lower())(one, micro.path, again, Runtime())
+        builder_of(one)(one, micro.path, again, Runtime())
         for file in again.iterdir():
             assert file.read_bytes() == (micro.path(one) / file.name).read_bytes(), file.name
 
@@ -125,7 +126,7 @@ def test_a_decoder_ends_in_pictures_of_every_item_and_twice_in_the_same_bytes(sp
 def test_a_picture_depends_on_its_item_and_sample_alone(spec, micro, tmp_path):
     stage = pictures(spec)
     drawn = np.load(built(stage, micro) / "pictures.npy")
-    train.brain2imagepictures(replace(stage, samples=1), micro.path, tmp_path, Runtime())
+    train.generate_images(replace(stage, samples=1), micro.path, tmp_path, Runtime())
     assert np.array_equal(np.load(tmp_path / "pictures.npy"), drawn[:, :1])
     assert (drawn[:, 0] != drawn[:, 1]).any((1, 2, 3)).all()
 
@@ -144,7 +145,7 @@ def test_test_pictures_and_labels_are_not_looked_at(micro, tmp_path):
     made = {stage.decoder.encoder: tmp_path / "encoder", stage.decoder: tmp_path / "gan", stage: tmp_path / "out"}
     for one, out in made.items():
         out.mkdir()
-        getattr(train, type(one).__name__.lower())(one, lambda above: made.get(above, trials), out, Runtime())
+        builder_of(one)(one, lambda above: made.get(above, trials), out, Runtime())
     assert (made[stage] / "pictures.npy").read_bytes() == (folder / "pictures.npy").read_bytes()
 
 
@@ -160,7 +161,7 @@ def test_a_summary_counts_what_was_trained(spec, micro):
         assert trained == {"generator": generator, "discriminator": count(Discriminator(8, 4, 16))}
         assert set(decoder["losses"]) == {"generator", "discriminator"}
     else:
-        assert trained == {"decoder": generator, "picture encoder": count(PictureEncoder(4, 4, 16))}
+        assert trained == {"decoder": generator, "picture encoder": count(ImageEncoder(4, 4, 16))}
         assert set(decoder["losses"]) == {"squared_error", "divergence"}
 
 
@@ -188,7 +189,7 @@ def test_training_lowers_the_loss_and_the_class_in_the_eeg_decides_what_is_drawn
     made = {encoder: tmp_path / "encoder", decoder: tmp_path / "decoder", stage: tmp_path / "pictures"}
     for one, out in made.items():
         out.mkdir()
-        getattr(train, type(one).__name__.lower())(one, lambda above: made.get(above, folder), out, Runtime())
+        builder_of(one)(one, lambda above: made.get(above, folder), out, Runtime())
     assert summary(made[encoder])["losses"]["classifier"] < 0.1 < np.log(2)
     if spec is VAE:
         assert summary(made[decoder])["losses"]["squared_error"] < 0.05  # the mean picture's: 0.26
@@ -201,7 +202,7 @@ def test_training_lowers_the_loss_and_the_class_in_the_eeg_decides_what_is_drawn
 def test_the_features_that_a_decoder_trains_on_have_the_size_of_noise(micro):
     stage = pictures(GAN).decoder.encoder
     built(stage, micro)
-    features = train._features(stage, load(stage.items, micro.path(stage.items.trials)), micro.path, Runtime())
+    features = train._encode(stage, load(stage.items, micro.path(stage.items.trials)), micro.path, Runtime())
     assert features.square().mean().sqrt() == pytest.approx(1, abs=1e-3)
     assert (features >= 0).all()
     assert load_file(micro.path(stage) / "encoder.safetensors")["size"] != 1
@@ -209,7 +210,7 @@ def test_the_features_that_a_decoder_trains_on_have_the_size_of_noise(micro):
 
 def test_a_wrong_pair_has_the_eeg_of_any_trial_of_another_class():
     label = np.array([2, 0, 1, 1, 0, 2, 2, 0])
-    draw = train._another_class(label, ITEMS)
+    draw = train._wrong_pairs(label, ITEMS)
     torch.manual_seed(0)
     for row in range(len(label)):
         drawn = draw(torch.full((300,), row)).numpy()
@@ -217,16 +218,16 @@ def test_a_wrong_pair_has_the_eeg_of_any_trial_of_another_class():
 
 
 def test_a_gan_without_a_second_class_is_refused():
-    with pytest.raises(BenchError, match="one class alone"):
-        train._another_class(np.zeros(5, np.int64), training(ITEMS))
+    with pytest.raises(BenchError, match="all train trials have one class"):
+        train._wrong_pairs(np.zeros(5, np.int64), training(ITEMS))
 
 
 def test_a_training_that_loses_its_way_says_so(tmp_path):
     folder = toy(tmp_path / "toy")
     np.save(folder / "eeg.npy", np.full((64, 3, 12), np.nan, np.float32))
     stage = Brain2ImageEncoder(training(ITEMS), 8, 8, EncoderSchedule(4, 16, 1e-3), 0, MICRO.fp32)
-    with pytest.raises(BenchError, match="brain2imageencoder has lost its way: classifier is no finite number"):
-        train.brain2imageencoder(stage, lambda above: folder, tmp_path, Runtime())
+    with pytest.raises(BenchError, match="brain2imageencoder: training diverged: classifier is not finite"):
+        train.train_encoder(stage, lambda above: folder, tmp_path, Runtime())
 
 
 @BOTH
@@ -235,7 +236,7 @@ def test_a_control_of_what_is_tested_shares_the_training(spec):
     assert control != real
     assert control.decoder == real.decoder
     assert pictures(On(spec, "pairs", eeg="pairs_shuffled")).decoder != real.decoder
-    assert graph.peeked(systems.plan(spec, ITEMS, MICRO, 0)) == []
+    assert graph.leaky_trainings(systems.plan(spec, ITEMS, MICRO, 0)) == []
 
 
 def test_the_oracle_of_labels_is_encoded_as_eeg_is(micro):
@@ -244,11 +245,11 @@ def test_the_oracle_of_labels_is_encoded_as_eeg_is(micro):
 
 
 def test_what_there_is_not_is_refused_in_one_line():
-    with pytest.raises(BenchError, match=r"'x': decoder is one of gan, vae, not 'diffusion'"):
+    with pytest.raises(BenchError, match=r"'x': decoder must be one of gan, vae, not 'diffusion'"):
         Spec("x", decoder="diffusion")
-    with pytest.raises(BenchError, match=r"'x': the control 'clip' .* take eeg='label'"):
+    with pytest.raises(BenchError, match=r"'x': the control 'clip' .* use eeg='label'"):
         pictures(Spec("x"), replace(ITEMS, eeg="clip"))
-    with pytest.raises(NotHere, match="no sizes for scale other"):
+    with pytest.raises(NotAvailable, match="no sizes for scale other"):
         pictures(GAN, scale=replace(MICRO, name="other"))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from paper import PAPER
+from paper import PAPER, REHEARSAL
 from safetensors.numpy import load_file
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.linear_model import RidgeCV
@@ -20,7 +20,7 @@ from bench.cost.systems import linear
 from bench.errors import BenchError
 from bench.execute.build import build
 from bench.experiment import graph
-from bench.experiment.scale import MICRO, REHEARSAL
+from bench.experiment.scale import MICRO
 from bench.experiment.stages import Targets
 from bench.runtime import Runtime
 from bench.systems.linear import ALPHAS, Factors, ImageToImage, Spec
@@ -54,8 +54,8 @@ def data(n, p, outputs=5):
 @pytest.mark.parametrize(("n", "p"), [(40, 90), (90, 40)])
 def test_each_output_has_the_penalty_and_the_predictions_that_scikit_learn_finds(n, p):
     x, y = data(n, p)
-    u, s, v = train.decomposed(x.astype(np.float32))
-    found = train.fitted(u, s, y, MANY)
+    u, s, v = train.factorise(x.astype(np.float32))
+    found = train.regress(u, s, y, MANY)
     theirs = RidgeCV(MANY, alpha_per_target=True).fit(x, y[:, :-1])
     assert found["alpha"][:-1].tolist() == theirs.alpha_.tolist()
     assert len(set(theirs.alpha_)) > 1
@@ -67,7 +67,7 @@ def test_each_output_has_the_penalty_and_the_predictions_that_scikit_learn_finds
 
 def test_leaving_one_out_is_what_fitting_without_each_trial_predicts_for_it():
     x, y = data(30, 50)
-    found = train.fitted(*train.decomposed(x)[:2], y, (10.0,))
+    found = train.regress(*train.factorise(x)[:2], y, (10.0,))
     left_out = np.stack([SklearnRidge(10.0).fit(np.delete(x, i, 0), np.delete(y, i, 0)).predict(x[i:i + 1])[0]
                          for i in range(30)])
     assert found["loo_mean"] == pytest.approx(left_out.mean(0), abs=1e-6)
@@ -80,7 +80,7 @@ def test_the_decomposition_is_one_and_leaves_out_directions_without_variance(sha
     x = np.random.default_rng(0).standard_normal(shape)
     x[:, 3] = x[:, 4]
     x -= x.mean(0)
-    u, s, v = train.decomposed(x)
+    u, s, v = train.factorise(x)
     assert len(s) == 19
     assert u * s @ v.T == pytest.approx(x, abs=1e-5)
     for side in (u, v):
@@ -107,8 +107,8 @@ def test_regressions_predict_better_than_the_mean_and_say_what_they_learned(micr
 
 def test_fitting_again_gives_the_same_bytes(micro, both, tmp_path):
     stage = pictures(Spec("both"))
-    train.factors(stage.factors, micro.path, tmp_path, Runtime())
-    train.ridge(stage.condition, micro.path, tmp_path, Runtime())
+    train.decompose(stage.factors, micro.path, tmp_path, Runtime())
+    train.fit_ridge(stage.condition, micro.path, tmp_path, Runtime())
     for one, name in ((stage.factors, "factors"), (stage.condition, "ridge")):
         file = f"{name}.safetensors"
         assert (tmp_path / file).read_bytes() == (micro.path(one) / file).read_bytes()
@@ -124,7 +124,7 @@ def test_a_picture_does_not_depend_on_the_order_or_the_number_of_the_others(micr
         (tmp_path / name).symlink_to(folder / name)
     (tmp_path / "few").mkdir()
     folders = {ITEMS.trials: tmp_path}
-    train.imagetoimage(stage, lambda one: folders.get(one, micro.path(one)), tmp_path / "few", Runtime())
+    train.generate_images(stage, lambda one: folders.get(one, micro.path(one)), tmp_path / "few", Runtime())
     kept = np.isin(np.load(both / "item.npy"), trials["item"].iloc[rows])
     assert kept.sum() == 25
     assert np.array_equal(np.load(tmp_path / "few/pictures.npy"), np.load(both / "pictures.npy")[kept])
@@ -137,7 +137,7 @@ def test_pictures_are_those_of_every_item_and_the_same_when_drawn_again(options,
     drawn = np.load(folder / "pictures.npy")
     assert (drawn.shape, drawn.dtype) == ((40, 2, 32, 32, 3), np.uint8)
     assert np.array_equal(np.load(folder / "item.npy"), load(ITEMS, micro.path(ITEMS.trials)).item)
-    train.imagetoimage(stage, micro.path, tmp_path, Runtime())
+    train.generate_images(stage, micro.path, tmp_path, Runtime())
     assert (tmp_path / "pictures.npy").read_bytes() == (folder / "pictures.npy").read_bytes()
 
 
@@ -237,7 +237,7 @@ def test_the_real_sizes_and_what_they_cost():
     assert linear.seconds(stage) > linear.seconds(stage.factors)
 
 
-@pytest.mark.parametrize("scale", [MICRO, replace(REHEARSAL, prior=""), PAPER], ids=lambda scale: scale.name)
+@pytest.mark.parametrize("scale", [MICRO, REHEARSAL, PAPER], ids=lambda scale: scale.name)
 def test_controls_are_tested_with_their_own_eeg_and_trained_with_the_real_one(scale):
     real, shuffled, wrong = (pictures(Spec("row"), scale.items(eeg), scale) for eeg in
                              ("real", "shuffled", "pairs_shuffled"))
@@ -254,20 +254,20 @@ def test_the_latents_are_of_whole_pictures_even_where_fine_tuning_crops_anew(mic
     means = np.random.default_rng(0).standard_normal((240, 3, 8, 8, 8)).astype(np.float16)
     folders = {stage.latent.target: tmp_path}
     np.save(tmp_path / "mean.npy", means)
-    known, shape = train._known(stage.latent, lambda one: folders.get(one, micro.path(one)), Runtime())
+    known, shape = train._open_targets(stage.latent, lambda one: folders.get(one, micro.path(one)), Runtime())
     rows = load(stage.factors.items, micro.path(ITEMS.trials)).picture
     assert shape == (8, 8, 8)
     assert np.array_equal(known(10, 20), means[rows, 0].reshape(len(rows), -1)[:, 10:20])
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (lambda: Spec("x", latent=False, condition=False), "nothing comes from the EEG; set one of them"),
-    (lambda: Spec("x", strength=0), "strength lies above 0 and is at most 1, not 0"),
-    (lambda: Spec("x", strength=1.5), "strength lies above 0 and is at most 1, not 1.5"),
-    (lambda: Spec("x", latent=1), "latent is True or False, not 1"),
-    (lambda: pictures(Spec("x", strength=0.4)), "strength 0.4 of 2 steps is less than one step; take 1/2 or more"),
+    (lambda: Spec("x", latent=False, condition=False), "leave nothing to predict from the EEG; set one"),
+    (lambda: Spec("x", strength=0), "strength must be above 0 and at most 1, not 0"),
+    (lambda: Spec("x", strength=1.5), "strength must be above 0 and at most 1, not 1.5"),
+    (lambda: Spec("x", latent=1), "latent must be True or False, not 1"),
+    (lambda: pictures(Spec("x", strength=0.4)), "strength 0.4 of 2 steps is less than one step; use at least 1/2"),
     (lambda: pictures(On(Spec("x"), "x", sampling={"sampler": "plms"}), PAPER.items(), PAPER),
-     "image-to-image is built for the sampler dpmsolver"),
+     "image-to-image supports only the sampler dpmsolver"),
 ])
 def test_settings_that_cannot_be_are_refused_in_one_line(make, said):
     with pytest.raises(BenchError, match=said) as caught:
@@ -285,10 +285,10 @@ def test_eeg_that_is_no_number_and_pictures_that_are_all_the_same_are_refused(mi
     np.save(tmp_path / "eeg.npy", eeg)
     stage = pictures(Spec("row"))
     assert isinstance(stage.factors, Factors)
-    with pytest.raises(BenchError, match="training EEG has values that are no finite numbers"):
-        train.factors(stage.factors, lambda one: tmp_path, tmp_path, Runtime())
+    with pytest.raises(BenchError, match="training EEG contains values that are not finite"):
+        train.decompose(stage.factors, lambda one: tmp_path, tmp_path, Runtime())
     np.save(tmp_path / "mean.npy", np.ones((240, 8, 8, 8), np.float32))
     folders = {stage.latent.target: tmp_path}
     built(stage.factors, micro)
-    with pytest.raises(BenchError, match="its targets are all the same"):
-        train.ridge(stage.latent, lambda one: folders.get(one, micro.path(one)), tmp_path, Runtime())
+    with pytest.raises(BenchError, match="the targets are all the same"):
+        train.fit_ridge(stage.latent, lambda one: folders.get(one, micro.path(one)), tmp_path, Runtime())

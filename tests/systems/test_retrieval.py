@@ -13,14 +13,14 @@ from paper import PAPER
 
 from bench import FULL, On, captions, retrieval, systems
 from bench.cli import main
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation, graph
 from bench.experiment.ablation import by_subject
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Generate, Retrieval
 from bench.runtime import Runtime
 from bench.scoring import schema
-from bench.scoring.measure import retrieved
+from bench.scoring.measure import score_retrieval
 from bench.setup import rows as rows_
 from bench.store.store import Store
 from bench.systems import guided
@@ -34,7 +34,7 @@ OWN, SHUFFLED, LOSO, LEAKED = "MLP in-subject", "MLP in-subject / EEG shuffled",
 
 
 def planned(name) -> Retrieval:
-    variant, = CHOSEN.chosen([name])
+    variant, = CHOSEN.select([name])
     return systems.plan(variant, MICRO.items(), MICRO, 0)
 
 
@@ -58,7 +58,7 @@ def test_k_way_retrieval_is_the_mean_over_all_sets_of_other_pictures():
     picture = np.array([7, 7, 2, 3, 9, 4, 2])  # 7 and 2 were seen by two people
     _, own = np.unique(picture, return_inverse=True)
     eeg = shown[own] + rng.standard_normal((7, 3))
-    found = retrieved(picture, shown[own], eeg, (2, 4, 10))
+    found = score_retrieval(picture, shown[own], eeg, (2, 4, 10))
     likeness = (eeg / np.linalg.norm(eeg, axis=1)[:, None]) @ (shown / np.linalg.norm(shown, axis=1)[:, None]).T
     ahead = (likeness > likeness[np.arange(7), own][:, None]).sum(1)
     assert set(ahead) > {0}
@@ -169,17 +169,17 @@ def test_embeddings_that_fit_neither_items_nor_targets_are_refused(run, tmp_path
     def inputs(one):
         return tmp_path if one == stage.embedding else store.path(one)
 
-    for wrong, order, said in ((eeg[:, :5], item, "has 5 dimensions, the pictures' embeddings have 64"),
+    for wrong, order, said in ((eeg[:, :5], item, "has 5 dimensions, the images' embeddings have 64"),
                                (eeg[:3], item, r"is \[3, 64\] float32; expected \[items, D'\]"),
                                (eeg * np.nan, item, "expected .* finite numbers"),
-                               (eeg, item[::-1], "does not hold the 14 items in their order")):
+                               (eeg, item[::-1], "does not contain the 14 items in their order")):
         np.save(tmp_path / "embedding.npy", wrong)
         np.save(tmp_path / "item.npy", order)
         with pytest.raises(BenchError, match=said):
             train.retrieval(stage, inputs, tmp_path, Runtime())
     (tmp_path / "embedding.npy").unlink()
     np.save(tmp_path / "item.npy", item)
-    with pytest.raises(BenchError, match="no embeddings to retrieve by"):
+    with pytest.raises(BenchError, match="no embeddings for retrieval"):
         train.retrieval(stage, inputs, tmp_path, Runtime())
 
 
@@ -191,7 +191,7 @@ def test_dreamdiffusion_is_retrieved_by_what_lies_beside_its_pictures_and_others
                        (captions.Spec("x"), "system captions has no embedding in CLIP space")):
         with pytest.raises(BenchError, match=said):
             systems.plan(retrieval.Spec(spec, "x"), MICRO.items(), MICRO, 0)
-    with pytest.raises(BenchError, match="a checkpoint is asked of a system that keeps none"):
+    with pytest.raises(BenchError, match="checkpoint is set, but only the systems dreamdiffusion and guided keep"):
         systems.plan(On(retrieval.Spec(guided.Spec("x"), "x"), "x", checkpoint=(1, 2)), MICRO.items(), MICRO, 0)
 
 
@@ -224,7 +224,7 @@ def test_at_the_papers_scale_rows_on_things_have_swav_too_and_no_corpus_of_anoth
     assert [weights.name for weights in score.networks] == [*PAPER.networks, "swav"]
     assert [weights.name for weights in systems.plan(captions.Spec("x"), PAPER.items(), PAPER, 0).networks] == [
         *PAPER.networks]
-    with pytest.raises(NotHere, match=r"no corpus for pre-training whose windows are like .* \[63, 248\]"):
+    with pytest.raises(NotAvailable, match=r"no corpus for pre-training with windows like .*, \[63, 248\]"):
         systems.plan(On(FULL, "x", protocol="things"), PAPER.items(), PAPER, 0)
 
 
@@ -260,10 +260,10 @@ def test_a_headline_that_is_no_right_or_wrong_has_intervals_and_verdicts_and_nei
 
 
 @pytest.mark.parametrize(("line", "said"), [
-    ("headline = 'fid'", "the headline 'fid' must be a metric of single items that is a share: top1_label, "),
+    ("headline = 'fid'", "the headline 'fid' must be a per-image metric that is a share: top1_label, "),
     ("headline = 'top1_real'", "the headline 'top1_real' must be"),
     ("headline = ()", "the headline 'nothing' must be"),
-    ("metrics = ['pixcor']", "no metric 'pixcor' to have a column; there are: .*pixcorr"),
+    ("metrics = ['pixcor']", "no metric 'pixcor' for a column; there are: .*pixcorr"),
 ])
 def test_a_headline_or_a_column_that_cannot_be_is_refused_in_one_line(tmp_path, line, said):
     path = tmp_path / "mine.py"

@@ -12,7 +12,7 @@ from paper import PAPER
 
 from bench import FULL, On, captions, systems, trivial
 from bench.data.tiny_things import LEFT_OUT
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.execute.build import build
 from bench.experiment import encoders, graph
 from bench.experiment.scale import MICRO, TINY
@@ -30,7 +30,7 @@ def built(spec, store):
     """The folder of a system's pictures."""
     pictures = systems.plan(spec, ITEMS, MICRO, 0).pictures
     if isinstance(spec, On):
-        encoders.keep(encoders.encoder(spec.of, MICRO), store.encoders)
+        encoders.keep(encoders.resolve(spec.of, MICRO), store.encoders)
     for stage in graph.stages([pictures], store.has):
         build(stage, store)
     return store.path(pictures)
@@ -62,7 +62,7 @@ def test_a_random_training_picture_is_one_and_the_class_mean_is_that_of_training
 @pytest.mark.parametrize("split", LEFT_OUT)
 def test_new_concepts_have_no_mean_picture_and_that_is_said_before_anything_is_built(at, split):
     spec = trivial.Spec("mean", source="class_mean")
-    with pytest.raises(NotHere, match="'mean': a test concept of the protocol things has no training picture"):
+    with pytest.raises(NotAvailable, match="'mean': source='class_mean' needs training images of the class, which"):
         systems.plan(On(spec, "on", protocol="things", split=split), at.items(), at, 0)
     for source in ("random", "vae"):
         row = systems.plan(On(replace(spec, source=source), "on", protocol="things", split=split), at.items(), at, 0)
@@ -159,8 +159,8 @@ def test_the_linear_encoder_makes_one_token_of_a_trial():
 
 
 @pytest.mark.parametrize(("spec", "said"), [
-    (lambda: captions.Spec("x", classes="svm"), "classes is one of true, none, ridge"),
-    (lambda: trivial.Spec("x", source="noise"), "source is one of random, class_mean, vae")])
+    (lambda: captions.Spec("x", classes="svm"), "classes must be one of true, none, ridge"),
+    (lambda: trivial.Spec("x", source="noise"), "source must be one of random, class_mean, vae")])
 def test_a_spec_that_does_not_exist_is_refused(spec, said):
     with pytest.raises(BenchError, match=said):
         spec()

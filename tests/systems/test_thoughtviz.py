@@ -16,10 +16,11 @@ from torch import nn
 
 from bench import On, runtime, systems
 from bench.cost.systems import thoughtviz as cost
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.execute.build import build
 from bench.experiment import graph
 from bench.experiment.key import upstream
+from bench.experiment.kinds import builder_of
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Trials, Weights, training
 from bench.runtime import Runtime
@@ -34,8 +35,8 @@ from models.thoughtviz import (
     Discriminator,
     EegClassifier,
     Generator,
+    ImageClassifier,
     MixtureOfGaussians,
-    PictureClassifier,
 )
 
 ITEMS = MICRO.items()
@@ -61,7 +62,7 @@ def built(stage, store):
 def losses(stage, store, out):
     """Of a stage that is built outside of the store."""
     out.mkdir()
-    getattr(trained, stage.kind)(stage, store.path, out, Runtime())
+    builder_of(stage)(stage, store.path, out, Runtime())
     return json.loads((out / "summary.json").read_text())["losses"]
 
 
@@ -107,7 +108,7 @@ def test_features_multiply_the_noise_that_a_mixture_of_gaussians_moves():
 def test_labels_are_drawn_alike_and_of_each_any_trial_that_has_it():
     label = np.array([7] * 90 + [2] * 10)
     torch.manual_seed(0)
-    drawn, trial = trained._drawn(label, 2000)
+    drawn, trial = trained._draw_trials(label, 2000)
     assert np.array_equal(label[trial], drawn)
     assert (drawn == 2).float().mean() == pytest.approx(0.5, abs=0.05)
     assert len(set(trial.tolist())) == 100
@@ -132,7 +133,7 @@ def test_two_builds_give_the_same_bytes_and_say_what_they_trained(micro, tmp_pat
     for one in (stage.model.eeg, stage.model.classifier, stage.model, stage):
         again = tmp_path / one.kind
         again.mkdir()
-        getattr(trained, one.kind)(one, micro.path, again, Runtime())
+        builder_of(one)(one, micro.path, again, Runtime())
         for file in again.iterdir():
             assert file.read_bytes() == (micro.path(one) / file.name).read_bytes()
     size = thoughtviz.SIZES["micro"]
@@ -157,7 +158,7 @@ def test_pictures_do_not_depend_on_each_other_nor_on_what_the_tested_items_show(
     shown = np.load(other / "pictures.npy")
     shown[table.loc[tested, "picture"]] = 0
     np.save(other / "pictures.npy", shown)
-    trained.thoughtvizpictures(
+    trained.generate_images(
         stage, lambda one: other if isinstance(one, Trials) else micro.path(one), out, Runtime())
     kept = np.isin(load(ITEMS, micro.path(ITEMS.trials)).item, np.load(out / "item.npy"))
     assert 0 < kept.sum() < len(kept)
@@ -173,8 +174,8 @@ def test_a_control_of_the_tested_eeg_shares_the_gan_and_one_of_the_training_pair
 
 def test_only_the_leaky_row_trains_on_the_tested_items_and_the_audit_finds_its_gan(micro):
     clean, leaky = (systems.plan(Spec(leak=leak), ITEMS, MICRO, 0) for leak in (False, True))
-    assert graph.peeked(clean) == []
-    assert graph.peeked(leaky) == [leaky.pictures.model]
+    assert graph.leaky_trainings(clean) == []
+    assert graph.leaky_trainings(leaky) == [leaky.pictures.model]
     assert leaky.pictures.model.classifier.items == leaky.pictures.model.eeg.items == training(ITEMS)
     made = [np.load(built(score.pictures, micro) / "pictures.npy") for score in (clean, leaky)]
     assert not np.array_equal(*made)
@@ -192,10 +193,10 @@ def test_nothing_that_is_trained_knows_the_judge_or_any_other_frozen_part():
 def test_the_pictures_of_a_scale_are_made_as_large_as_its_items_show_them():
     small = torch.zeros(1, 3, 4, 4)
     small[:, :, :, 2:] = 1
-    large = trained._resized(small, 6, 8)
+    large = trained.resize_images(small, (6, 8))
     assert large.shape == (1, 3, 6, 8)
     assert large[..., 0].max() < 0.1 < 0.9 < large[..., -1].min()
-    assert trained._resized(small, 4, 4) is small
+    assert trained.resize_images(small, (4, 4)) is small
 
 
 def test_the_price_of_a_trial_and_of_a_picture_is_that_of_their_products():
@@ -217,16 +218,16 @@ def test_the_price_of_a_trial_and_of_a_picture_is_that_of_their_products():
 
 def test_the_auxiliary_classifier_sees_noise_in_training_alone():
     torch.manual_seed(0)
-    net, images = PictureClassifier(3, (4, 8), noise=0.5), torch.rand(8, 3, 16, 16)
+    net, images = ImageClassifier(3, (4, 8), noise=0.5), torch.rand(8, 3, 16, 16)
     assert not torch.equal(net(images), net(images))
     net.eval()
     assert torch.equal(net(images), net(images))
 
 
 @pytest.mark.parametrize(("refused", "said"), [
-    (lambda: Spec(leak="yes"), "leak is True or False, not 'yes'"),
-    (lambda: pictures(items=replace(ITEMS, eeg="label")), "need 30 samples of EEG, and the oracle 'label' has no"),
-    (lambda: systems.plan(On(Spec(), "x", world={"n_times": 29}), ITEMS, MICRO, 0), "these have 29")])
+    (lambda: Spec(leak="yes"), "leak must be True or False, not 'yes'"),
+    (lambda: pictures(items=replace(ITEMS, eeg="label")), "need 30 samples of EEG, but the oracle 'label' has no"),
+    (lambda: systems.plan(On(Spec(), "x", world={"n_times": 29}), ITEMS, MICRO, 0), "but these items have 29")])
 def test_what_the_kernels_cannot_take_is_refused_when_it_is_planned(refused, said):
     assert thoughtviz.LEAST == LEAST
     with pytest.raises(BenchError, match=said):
@@ -235,18 +236,20 @@ def test_what_the_kernels_cannot_take_is_refused_when_it_is_planned(refused, sai
 
 def test_eeg_that_turns_out_too_short_is_refused_by_its_shape(micro, tmp_path):
     stage = pictures().model.eeg
-    with pytest.raises(BenchError, match=r"thoughtviz: EEG of \[1, 10\] is too short for the kernels: at least 30"):
-        trained.thoughtvizeeg(replace(stage, items=replace(stage.items, eeg="label")), micro.path, tmp_path, Runtime())
+    stage = replace(stage, items=replace(stage.items, eeg="label"))
+    short = r"thoughtviz: EEG \[1, 10\] is too short for the kernels; expected at least 30"
+    with pytest.raises(BenchError, match=short):
+        trained.train_eeg_classifier(stage, micro.path, tmp_path, Runtime())
 
 
 def test_a_training_that_diverges_says_so(micro, tmp_path):
     stage = pictures().model.eeg
-    with pytest.raises(BenchError, match="thoughtvizeeg has lost its way: .* lower the learning rate"):
+    with pytest.raises(BenchError, match="thoughtvizeeg: training diverged: .* lower the learning rate"):
         losses(replace(stage, schedule=replace(stage.schedule, lr=1e30)), micro, tmp_path / "out")
 
 
 def test_a_scale_without_sizes_is_named():
-    with pytest.raises(NotHere, match="thoughtviz has no sizes for scale huge; it has some for: tiny"):
+    with pytest.raises(NotAvailable, match="thoughtviz has no sizes for scale huge; it has sizes for: tiny"):
         systems.plan(Spec(), ITEMS, replace(MICRO, name="huge"), 0)
 
 
@@ -256,5 +259,5 @@ def test_losses_are_the_means_over_the_last_tenth_of_the_steps():
     for step in range(20):
         followed.add(one=torch.tensor(float(step)))
     assert followed.last() == {"one": 18.5}
-    with pytest.raises(BenchError, match="no finite number at step 21"):
+    with pytest.raises(BenchError, match="not finite at step 21"):
         followed.add(one=torch.tensor(math.nan))
