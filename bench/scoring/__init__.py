@@ -1,3 +1,3 @@
-"""Measures images against the real ones, whoever made them; and the leak audit."""
+"""Scores images against reference images, for any system; and the leak audit."""
 
 import models  # noqa: F401  (before torchmetrics, which would import torchaudio)

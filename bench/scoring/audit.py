@@ -1,41 +1,44 @@
-"""What a decoder could use beside the stimulus: leaks between the parts of a data set, found in its table of trials."""
+"""The leak audit: what a decoder could exploit instead of the stimulus, read from a data set's table of trials."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bench.data.tiny import PARTS
+from bench.data.prepared import PARTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
-from bench.experiment.graph import peeked
+from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 LEAK, FACT, CLEAR, UNKNOWN = "leak", "fact", "clear", "not checked"
-PERMUTATIONS, ALPHA = 1000, 0.001  # block, time, session or subject tells the class where no permutation comes as far
-GAIN = 0.02  # and the way from chance to certainty is gone this far at least
-NEIGHBOURS = 5  # training trials that vote, nearest in time
-SNIPPET, SAME = 24, 0.999  # samples of a channel, and their correlation with a stretch of the corpus that is the same
-CHUNK = 200  # windows of the corpus at a time
+PERMUTATIONS, ALPHA = 1000, 0.001  # block, time, session or subject predicts the class if no permutation does as well
+GAIN = 0.02  # and if it gains at least this share of the way from chance to certainty
+NEIGHBOURS = 5  # training trials, nearest in time, that vote
+SNIPPET, SAME = 24, 0.999  # samples of a channel that are compared with the corpus, and the correlation of a match
+CHUNK = 200  # windows of the corpus that are compared at once
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Finding:
-    """severity: "leak", "fact" (worth knowing, no leak by itself), "clear", or "not checked". count: of what the name
-    says. reason: what the verdict says of a leak."""
+    """One check of the audit.
+
+    severity: "leak", "fact" (worth knowing, not a leak by itself), "clear" or "not checked". count: of what `name`
+    says. reason: the text of a leak in the verdict.
+    """
 
     name: str
     severity: str
-    count: int
-    example: str
+    count: int = 0
+    example: str = ""
     reason: str = ""
 
 
@@ -52,49 +55,57 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """"no", or "yes: <why>": the same text for the same data."""
+        """"no", or "yes: <reasons>"; equal data give equal text."""
         return "yes: " + "; ".join(f.reason for f in self.findings if f.reason) if self.leaky else "no"
 
     def render(self) -> str:
-        """The findings as a table of plain text, the verdict below."""
+        """Returns the findings as a plain-text table, followed by the verdict."""
         rows = [("finding", "is", "count", "")]
         rows += [(f.name, f.severity, "" if f.severity == UNKNOWN else str(f.count), f.example) for f in self.findings]
-        wide = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines = [f"{a:{wide[0]}s}  {b:{wide[1]}s}  {c:>{wide[2]}s}  {d}".rstrip() for a, b, c, d in rows]
-        return "\n".join([lines[0], "  ".join("-" * w for w in wide), *lines[1:], "", f"leaky: {self.verdict}"])
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{a:{widths[0]}s}  {b:{widths[1]}s}  {c:>{widths[2]}s}  {d}".rstrip() for a, b, c, d in rows]
+        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:], "", f"leaky: {self.verdict}"])
 
 
 def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None = None,
           corpus: Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
-    """What the split of a data set leaks from training into testing, and what is worth knowing about it.
+    """Checks what the split of a data set leaks from training into testing.
 
-    trials: a row for each trial with COLUMNS and, where there are any, `session` and `exemplar` (the object or photo
-    that several pictures show). `part` is train, val or test; `position` is the trial's place in time in the recording
-    of its subject (and session). eeg [N, C, T], a row for each of trials'; pictures [P, H, W, 3], which `picture`
-    points into; corpus [M, C, T'], the windows of pre-training. What is not given is not checked, and said so; so
-    is a block or a position of -1, which stands for unknown. known: what is known of the data set beside that, "no" or
-    "yes: ...". left_out: columns of which the split is said to keep the test trials' values out of training, such as
-    "subject" (leave one subject out) or "label" (zero-shot).
+    trials     one row for each trial: COLUMNS and optionally `session` and `exemplar` (the object or photo that
+               several images show). part: train, val or test. position: place in time in the recording of a subject
+               (and session). A block or position of -1 is unknown
+    eeg        [N, C, T], one row for each trial; pictures [P, H, W, 3], indexed by `picture`; corpus [M, C, T'], the
+               windows of pre-training. A check whose data are missing is reported as "not checked"
+    known      what the data set's manifest says: "no" or "yes: ..."
+    left_out   columns whose test values the split claims to keep out of training, such as "subject" (leave one subject
+               out) or "label" (zero-shot)
 
-    Raises BenchError for a table that is not like that.
+    Raises BenchError for an invalid table.
     """
     trials = _checked(trials, eeg, pictures)
-    told = _told(trials)
-    found = [_pictures(trials), _bytes(trials, pictures), _exemplars(trials), _eeg(trials, eeg),
-             _inside(trials, eeg, corpus), *_known(known, trials), *_left_out(trials, left_out), *told, *_facts(trials)]
-    strongest = max((f for f in told if f.severity == LEAK), key=lambda f: f.count, default=None)
-    return Report(tuple(f if f not in told or f is strongest else Finding(f.name, f.severity, f.count, f.example)
-                        for f in found))
+    predictions = _predictions(trials)
+    strongest = max((f for f in predictions if f.severity == LEAK), key=lambda f: f.count, default=None)
+    findings = [_shared(trials, trials["picture"], "picture in two parts", "picture", "pictures in two parts"),
+                _equal_images(trials, pictures),
+                _shared(trials, trials["exemplar"], "exemplar in two parts", "exemplar", "exemplars in two parts")
+                if "exemplar" in trials else Finding("exemplar in two parts", UNKNOWN, example="no column exemplar"),
+                _equal_eeg(trials, eeg), _inside(trials, eeg, corpus)]
+    if known.startswith("yes: "):
+        tested = int((trials["part"] == "test").sum())
+        findings.append(Finding("known of the data set", LEAK, tested, reason=known.removeprefix("yes: ")))
+    findings += _left_out(trials, left_out)
+    findings += [f if f is strongest else replace(f, reason="") for f in predictions]
+    return Report((*findings, *_facts(trials)))
 
 
 def claimed(trials: Trials) -> tuple[str, ...]:
-    """What a split is said to keep out of training, as `audit` has it; of a prepared data set its manifest knows."""
+    """Returns `left_out` of a stage's split; a prepared data set has it in its manifest instead."""
     return LEFT_OUT[trials.split] if isinstance(trials.world, TinyThings) else ()
 
 
 def read(folder: Path, corpus: Path | Array | None = None, known: str = "no",
          left_out: Sequence[str] = ()) -> Report:
-    """Audits a folder with trials.csv and, where they are there, eeg.npy and pictures.npy; corpus: also as a file .npy.
+    """Audits a folder with trials.csv and optionally eeg.npy and pictures.npy. corpus: an array, or an .npy file.
 
     Raises BenchError for files that cannot be read.
     """
@@ -103,18 +114,19 @@ def read(folder: Path, corpus: Path | Array | None = None, known: str = "no",
 
 
 def trained_on(score: Scored) -> str:
-    """What trainings behind a row were given of the part that it is tested on; empty: nothing, as it should be."""
-    found = sorted({type(stage).__name__ for stage in peeked(score)})
-    return f"trained on the {score.items.part} trials ({', '.join(found)})" if found else ""
+    """Describes the trainings behind a row that use trials of the tested part; "" if there are none."""
+    names = sorted({type(stage).__name__ for stage in leaky_trainings(score)})
+    return f"trained on the {score.items.part} trials ({', '.join(names)})" if names else ""
 
 
 def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table of trials. Raises BenchError if it is absent or is not a CSV."""
     if not path.is_file():
-        raise BenchError(f"no {path}: a table of trials with the columns {', '.join(COLUMNS)} is expected there")
+        raise BenchError(f"no {path}; expected a table of trials with the columns {', '.join(COLUMNS)}")
     try:
         return pd.read_csv(path)
     except (ValueError, OSError) as error:
-        raise BenchError(f"{path}: not a table that can be read ({' '.join(str(error).split())})") from error
+        raise BenchError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from error
 
 
 def _array(path: Path, dimensions: int) -> Array | None:
@@ -123,32 +135,31 @@ def _array(path: Path, dimensions: int) -> Array | None:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise BenchError(f"{path}: not an array that numpy can read ({' '.join(str(error).split())})") from error
+        raise BenchError(f"{path} is not an array that numpy can read ({' '.join(str(error).split())})") from error
     if array.ndim != dimensions:
-        raise BenchError(f"{path} is {list(array.shape)}: {dimensions} dimensions are expected")
+        raise BenchError(f"{path} is {list(array.shape)}; expected {dimensions} dimensions")
     return array
 
 
 def _checked(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None) -> pd.DataFrame:
-    """The table with rows numbered from 0, `session` and `exemplar` only where they are, labels from 0 on."""
+    """Returns the known columns of a valid table, with rows and labels numbered from 0."""
     if missing := [name for name in COLUMNS if name not in trials]:
-        raise BenchError(f"the trials have no column {', '.join(missing)}; expected are {', '.join(COLUMNS)}")
+        raise BenchError(f"the trials have no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
     trials = trials[[*COLUMNS, *(name for name in ("session", "exemplar") if name in trials)]].reset_index(drop=True)
     for name in trials:
         if empty := int(trials[name].isna().sum()):
             raise BenchError(f"the trials' column {name} is empty in {empty} of {len(trials)} rows")
     if unknown := sorted({str(part) for part in trials["part"]} - set(PARTS)):
-        raise BenchError(f"the trials have an unknown part {', '.join(unknown)}; expected are {', '.join(PARTS)}")
+        raise BenchError(f"the trials have an unknown part {', '.join(unknown)}; expected {', '.join(PARTS)}")
     for part in ("train", "test"):
         if not (trials["part"] == part).any():
-            raise BenchError(f"the trials have an empty part {part}: there is nothing to audit")
-    if trials["item"].duplicated().any():
-        raise BenchError(f"item {trials['item'][trials['item'].duplicated()].iloc[0]} stands twice among the trials; "
-                         "every trial has an id of its own")
+            raise BenchError(f"the trials have an empty part {part}; the audit needs train and test trials")
+    if (repeated := trials["item"].duplicated()).any():
+        raise BenchError(f"item {trials['item'][repeated].iloc[0]} is repeated; each trial needs an id of its own")
     if not pd.api.types.is_numeric_dtype(trials["position"]):
-        raise BenchError("the trials' column position holds text; a place in time is a number")
+        raise BenchError("the trials' column position holds text; expected numbers")
     if eeg is not None and len(eeg) != len(trials):
-        raise BenchError(f"eeg has {len(eeg)} rows for {len(trials)} trials; one for each is expected")
+        raise BenchError(f"eeg has {len(eeg)} rows for {len(trials)} trials; expected one row for each trial")
     if pictures is not None:
         rows = trials["picture"]
         if not pd.api.types.is_integer_dtype(rows) or rows.min() < 0 or rows.max() >= len(pictures):
@@ -156,14 +167,10 @@ def _checked(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None) ->
     return trials.assign(label=pd.factorize(trials["label"], sort=True)[0])
 
 
-def _pictures(trials: pd.DataFrame) -> Finding:
-    return _shared(trials, trials["picture"], "picture in two parts", "picture", "pictures in two parts")
-
-
-def _bytes(trials: pd.DataFrame, pictures: Array | None) -> Finding:
+def _equal_images(trials: pd.DataFrame, pictures: Array | None) -> Finding:
     name = "identical picture under two ids"
     if pictures is None:
-        return Finding(name, UNKNOWN, 0, "no pictures are given")
+        return Finding(name, UNKNOWN, example="no images were given")
     ids = np.unique(trials["picture"])
     content = pd.Series(_digests(pictures, ids), ids)
     copies = trials[trials["picture"].map(content.duplicated(keep=False))]
@@ -171,114 +178,101 @@ def _bytes(trials: pd.DataFrame, pictures: Array | None) -> Finding:
                    "identical pictures under different ids in two parts")
 
 
-def _exemplars(trials: pd.DataFrame) -> Finding:
-    if "exemplar" not in trials:
-        return Finding("exemplar in two parts", UNKNOWN, 0, "no column exemplar")
-    return _shared(trials, trials["exemplar"], "exemplar in two parts", "exemplar", "exemplars in two parts")
-
-
-def _eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
+def _equal_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
     name = "identical EEG in two parts"
     if eeg is None:
-        return Finding(name, UNKNOWN, 0, "no EEG is given")
+        return Finding(name, UNKNOWN, example="no EEG was given")
     content = pd.Series(_digests(eeg, np.arange(len(trials))), trials.index)
     copies = trials[content.duplicated(keep=False)]
     return _shared(copies, content[copies.index], name, "", "identical EEG windows in two parts")
 
 
-def _digests(rows: Array, which: Array) -> list[bytes]:
-    return [hashlib.blake2b(np.ascontiguousarray(rows[row]).data, digest_size=16).digest() for row in which]
+def _digests(rows: Array, indices: Array) -> list[bytes]:
+    return [hashlib.blake2b(np.ascontiguousarray(rows[row]).data, digest_size=16).digest() for row in indices]
 
 
 def _shared(trials: pd.DataFrame, value: pd.Series, name: str, noun: str, reason: str) -> Finding:
-    """How many values [N] stand in more than one part; `noun`: the column that names them, if any does."""
+    """Counts the values [N] that occur in more than one part. noun: the column that names them, or ""."""
     parts = trials["part"].groupby(value, sort=False).transform("nunique")
     rows = trials[parts > 1]
     if not len(rows):
-        return Finding(name, CLEAR, 0, "")
+        return Finding(name, CLEAR)
     count = value[rows.index].nunique()
-    one = rows[value[rows.index] == value[rows.index[0]]].drop_duplicates("part")
-    example = ", ".join(f"{part} item {item}" for part, item in zip(one["part"], one["item"], strict=True))
+    first = rows[value[rows.index] == value[rows.index[0]]].drop_duplicates("part")
+    example = ", ".join(f"{part} item {item}" for part, item in zip(first["part"], first["item"], strict=True))
     if noun:
-        example = f"{noun} {' and '.join(map(str, one[noun].unique()))}: {example}"
+        example = f"{noun} {' and '.join(map(str, first[noun].unique()))}: {example}"
     if count == 1:
         reason = reason.replace("pictures", "picture").replace("exemplars", "exemplar").replace("windows", "window")
     return Finding(name, LEAK, count, example, f"{count} {reason}")
 
 
 def _inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Finding:
-    """Test trials whose first channel begins or ends like a stretch of the first channel of a window of the corpus.
+    """Finds test trials whose first channel starts or ends with a stretch of a corpus window's first channel.
 
-    A trial that lies in a corpus of windows side by side has at least one of its ends inside a window, at whatever
-    offset. Steps between samples are correlated: scale and offset, which normalising changes, do not count.
+    A trial inside a corpus of adjacent windows has at least one end inside a window, at any offset. The differences
+    between successive samples are correlated, so scale and offset, which normalisation changes, do not matter.
     """
     name = "test trial inside the corpus"
     if eeg is None or corpus is None:
-        return Finding(name, UNKNOWN, 0, f"no {'EEG' if eeg is None else 'corpus'} is given")
+        return Finding(name, UNKNOWN, example=f"no {'EEG' if eeg is None else 'corpus'} was given")
     if min(eeg.shape[-1], corpus.shape[-1]) < SNIPPET:
-        return Finding(name, UNKNOWN, 0, f"windows shorter than {SNIPPET} samples")
+        return Finding(name, UNKNOWN, example=f"windows are shorter than {SNIPPET} samples")
     test = np.flatnonzero(trials["part"] == "test")
-    first = np.asarray(eeg[test, 0], np.float32)
-    ends = np.diff(np.concatenate([first[:, :SNIPPET], first[:, -SNIPPET:]]), axis=1)
+    channel = np.asarray(eeg[test, 0], np.float32)
+    ends = np.diff(np.concatenate([channel[:, :SNIPPET], channel[:, -SNIPPET:]]), axis=1)
     size = np.linalg.norm(ends, axis=1, keepdims=True)
     ends = (ends / np.where(size > 0, size, np.inf)).T
-    found = np.zeros(ends.shape[1], bool)
+    matches = np.zeros(ends.shape[1], bool)
     for begin in range(0, len(corpus), CHUNK):
         steps = np.diff(np.asarray(corpus[begin : begin + CHUNK, 0], np.float32), axis=1)
         stretches = np.lib.stride_tricks.sliding_window_view(steps, SNIPPET - 1, axis=1).reshape(-1, SNIPPET - 1)
         norm = np.linalg.norm(stretches, axis=1, keepdims=True)
-        found |= ((stretches / np.where(norm > 0, norm, np.inf)) @ ends).max(0) > SAME
-    there = test[found.reshape(2, -1).any(0)]
-    if not len(there):
-        return Finding(name, CLEAR, 0, "")
-    return Finding(name, LEAK, len(there), f"item {trials['item'][there[0]]}",
-                   f"{len(there)} test trial{'s' * (len(there) > 1)} inside the pre-training corpus")
-
-
-def _known(known: str, trials: pd.DataFrame) -> list[Finding]:
-    """What the data set's own description says of this split."""
-    if not known.startswith("yes: "):
-        return []
-    return [Finding("known of the data set", LEAK, int((trials["part"] == "test").sum()), "", known[len("yes: "):])]
+        matches |= ((stretches / np.where(norm > 0, norm, np.inf)) @ ends).max(0) > SAME
+    inside = test[matches.reshape(2, -1).any(0)]
+    if not len(inside):
+        return Finding(name, CLEAR)
+    return Finding(name, LEAK, len(inside), f"item {trials['item'][inside[0]]}",
+                   f"{len(inside)} test trial{'s' * (len(inside) > 1)} inside the pre-training corpus")
 
 
 def _left_out(trials: pd.DataFrame, columns: Sequence[str]) -> list[Finding]:
-    """Test trials whose value of a column is trained on although the split is said to keep it out."""
-    found = []
+    """Counts test trials whose value of a column trains although the split claims to keep it out."""
+    findings = []
     train, test = (trials[trials["part"] == part] for part in ("train", "test"))
     for column in dict.fromkeys(columns):
         if column not in trials:
-            raise BenchError(f"the trials have no column {column}, which the split is said to leave out; there are "
+            raise BenchError(f"the trials have no column {column} to leave out; expected one of "
                              f"{', '.join(map(str, trials))}")
         name, shared = f"left-out {column} is trained on", test[test[column].isin(train[column])]
-        found.append(Finding(name, LEAK, len(shared), f"item {shared['item'].iloc[0]}",
-                             f"{len(shared)} test trial{'s' * (len(shared) > 1)} of a {column} that is said to be left "
-                             "out and is trained on") if len(shared) else Finding(name, CLEAR, 0, ""))
-    return found
+        findings.append(Finding(name, LEAK, len(shared), f"item {shared['item'].iloc[0]}",
+                                f"{len(shared)} test trial{'s' * (len(shared) > 1)} of a {column} that is said to be "
+                                "left out and is trained on") if len(shared) else Finding(name, CLEAR))
+    return findings
 
 
 def _unknown(trials: pd.DataFrame) -> set[str]:
-    """Of block and position, what the data set does not say."""
+    """Returns which of block and position the data set does not record."""
     return {name for name in ("block", "position") if (trials[name] == -1).all()}
 
 
 def _recording(trials: pd.DataFrame) -> Array:
-    """Which recording [N] a trial stands in: `position` and `block` have a meaning only there."""
+    """Returns the recording [N] of each trial; positions and blocks are comparable only within one."""
     return trials.groupby(["subject", "session"] if "session" in trials else ["subject"]).ngroup().to_numpy()
 
 
 def _blocks(trials: pd.DataFrame) -> Array:
-    """Which block [N] of which recording."""
+    """Returns the block [N] of each trial, numbered over all recordings."""
     return trials.assign(recording=_recording(trials)).groupby(["recording", "block"]).ngroup().to_numpy()
 
 
-def _told(trials: pd.DataFrame) -> list[Finding]:
-    """How well block, time, session and subject alone tell the class of the test trials.
+def _predictions(trials: pd.DataFrame) -> list[Finding]:
+    """Measures how well block, time, session and subject alone predict the class of the test trials.
 
-    Each is asked as a decoder would use it: the most frequent class among the training trials of the same block
-    (session, subject), or among the NEIGHBOURS nearest in time; equal votes share the hit; without any such training
-    trial, the most frequent class of all. p: labels of test trials permuted, as if the order had been drawn at random.
-    Where whole blocks of one class are held out, the block is what was drawn, and is what is permuted.
+    The prediction is the most frequent class among the training trials of the same block (session, subject), or among
+    the NEIGHBOURS nearest in time. Tied classes share the hit. Without such training trials it is the most frequent
+    class of all. p: labels of the test trials are permuted, as if their order had been drawn at random. Blocks of a
+    single class that are held out as a whole are permuted as a whole, since the split drew blocks.
     """
     train, test = ((trials["part"] == part).to_numpy() for part in ("train", "test"))
     label = trials["label"].to_numpy()
@@ -286,8 +280,8 @@ def _told(trials: pd.DataFrame) -> list[Finding]:
     prior = (prior == prior.max()) / (prior == prior.max()).sum()
     block, subject = _blocks(trials), pd.factorize(trials["subject"])[0]
     groups = {"block": block} | ({"session": _recording(trials)} if "session" in trials else {}) | {"subject": subject}
-    votes = {"block": _of_group(block, label, train, test), "time": _of_neighbours(trials, label, train, test)}
-    votes |= {name: _of_group(group, label, train, test) for name, group in groups.items() if name not in votes}
+    votes = {"block": _vote_in_group(block, label, train, test), "time": _vote_in_time(trials, label, train, test)}
+    votes |= {name: _vote_in_group(group, label, train, test) for name, group in groups.items() if name not in votes}
 
     held_out = (pd.Series(label).groupby(block).transform("nunique") == 1) & ~pd.Series(train).groupby(
         block).transform("any")
@@ -296,91 +290,91 @@ def _told(trials: pd.DataFrame) -> list[Finding]:
     labels = label[test][first]
     orders = math.lgamma(len(labels) + 1) - sum(math.lgamma(n + 1) for n in np.bincount(labels))
     rng = np.random.default_rng(0)
-    passed = dict.fromkeys(votes, 0)
+    reached = dict.fromkeys(votes, 0)
     shares = {name: vote.share(label[test], prior) for name, vote in votes.items()}
     for _ in range(PERMUTATIONS):
-        drawn = rng.permutation(labels)[unit]
+        permuted = rng.permutation(labels)[unit]
         for name, vote in votes.items():
-            passed[name] += vote.share(drawn, prior) >= shares[name] - 1e-12
+            reached[name] += vote.share(permuted, prior) >= shares[name] - 1e-12
 
-    chance, n, found = float(prior[label[test]].mean()), int(test.sum()), []
+    chance, n, findings = float(prior[label[test]].mean()), int(test.sum()), []
     for name, share in shares.items():
-        title, p = f"the {name} tells the class", (1 + passed[name]) / (1 + PERMUTATIONS)
-        if {"time": "position"}.get(name, name) in _unknown(trials):
-            found.append(Finding(title, UNKNOWN, 0, f"the data set does not say the {name} of a trial"))
-            continue
+        title, p = f"the {name} tells the class", (1 + reached[name]) / (1 + PERMUTATIONS)
         numbers = f"{_percent(share)} against {_percent(chance)}"
-        example = f"{numbers}, p = {p:.3f}, {n} test trials"
-        if name in groups and len(np.unique(groups[name])) == 1:
-            found.append(Finding(title, CLEAR, 0, f"there is one {name} only"))
-        elif not votes[name].heard.any():
-            found.append(Finding(title, CLEAR, 0, f"no test trial shares its {name} with training trials"))
+        severity, count, example, reason = CLEAR, 0, f"{numbers}, p = {p:.3f}, {n} test trials", ""
+        if {"time": "position"}.get(name, name) in _unknown(trials):
+            severity, example = UNKNOWN, f"the data set does not record the {name} of a trial"
+        elif name in groups and len(np.unique(groups[name])) == 1:
+            example = f"there is one {name} only"
+        elif not votes[name].has_votes.any():
+            example = f"no test trial shares its {name} with training trials"
         elif orders < math.log(1 / ALPHA):
-            found.append(Finding(title, UNKNOWN, 0, f"{example}: too few to tell"))
-        elif p <= ALPHA and share - chance >= GAIN * (1 - chance):
-            found.append(Finding(title, LEAK, round(share * n), example, f"{title} ({numbers})"))
+            severity, example = UNKNOWN, f"{example}: too few to tell"
         else:
-            found.append(Finding(title, CLEAR, round(share * n), example))
-    return found
+            count = round(share * n)
+            if p <= ALPHA and share - chance >= GAIN * (1 - chance):
+                severity, reason = LEAK, f"{title} ({numbers})"
+        findings.append(Finding(title, severity, count, example, reason))
+    return findings
 
 
 @dataclass(frozen=True, eq=False)
 class _Votes:
-    """What the training trials near each of n test trials vote for: `codes` = row * classes + label of each winner,
-    sorted, and the `weight` of each, one over the number of winners of its row. heard [n]: whether anybody voted."""
+    """The winning classes of the training trials that vote for each of n test trials.
 
-    row: Array  # [n], rows may be shared
+    codes: row * classes + label of each winner, sorted. weight: one over the number of winners of its row.
+    """
+
+    row: Array  # [n]; test trials may share a row
     codes: Array
     weight: Array
-    heard: Array
+    has_votes: Array  # [n]
     classes: int
 
     def share(self, label: Array, prior: Array) -> float:
-        """The share of test trials [n] with these labels that the winners hit."""
+        """Returns the share of test trials [n] with these labels that the winners predict."""
         code = self.row * self.classes + label
-        at = np.minimum(np.searchsorted(self.codes, code), len(self.codes) - 1)
-        hit = np.where(self.codes[at] == code, self.weight[at], 0.0)
-        return float(np.where(self.heard, hit, prior[label]).mean())
+        place = np.minimum(np.searchsorted(self.codes, code), len(self.codes) - 1)
+        hit = np.where(self.codes[place] == code, self.weight[place], 0.0)
+        return float(np.where(self.has_votes, hit, prior[label]).mean())
 
 
-def _votes(row: Array, voters: Array, votes: Array, classes: int) -> _Votes:
-    """`voters` [v]: for which row; `votes` [v]: for which label; `row` [n] of each test trial."""
+def _count_votes(row: Array, voters: Array, votes: Array, classes: int) -> _Votes:
+    """voters [v]: the row that each vote is for; votes [v]: its label; row [n]: of each test trial."""
     codes, count = np.unique(voters * classes + votes, return_counts=True)
-    whose = pd.Series(codes // classes)
-    most = pd.Series(count).groupby(whose).transform("max") == count
-    codes = codes[most]
+    codes = codes[pd.Series(count).groupby(pd.Series(codes // classes)).transform("max") == count]
     weight = 1 / pd.Series(codes // classes).groupby(codes // classes).transform("size").to_numpy(float)
     return _Votes(row, codes, weight, np.isin(row, voters), classes)
 
 
-def _of_group(group: Array, label: Array, train: Array, test: Array) -> _Votes:
-    return _votes(group[test], group[train], label[train], label.max() + 1)
+def _vote_in_group(group: Array, label: Array, train: Array, test: Array) -> _Votes:
+    return _count_votes(group[test], group[train], label[train], label.max() + 1)
 
 
-def _of_neighbours(trials: pd.DataFrame, label: Array, train: Array, test: Array) -> _Votes:
-    """The nearest in the same recording; where that has no training trials, at the same time in all others."""
+def _vote_in_time(trials: pd.DataFrame, label: Array, train: Array, test: Array) -> _Votes:
+    """The nearest in the same recording vote; without training trials in it, those at the same time in all others."""
     recording, position = _recording(trials), trials["position"].to_numpy(float)
     row, voters, votes = np.arange(test.sum()), [], []
-    asked = np.flatnonzero(test)
-    for one in np.unique(recording[test]):
-        own = np.flatnonzero(recording[asked] == one)
-        known = np.flatnonzero(train & (recording == one))
+    tested = np.flatnonzero(test)
+    for number in np.unique(recording[test]):
+        rows = np.flatnonzero(recording[tested] == number)
+        known = np.flatnonzero(train & (recording == number))
         known = known if len(known) else np.flatnonzero(train)
         known = known[np.argsort(position[known], kind="stable")]
-        at = np.searchsorted(position[known], position[asked[own]])
-        near = at[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS)
+        place = np.searchsorted(position[known], position[tested[rows]])
+        near = place[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS)
         inside = (near >= 0) & (near < len(known))
         near = known[near.clip(0, len(known) - 1)]
-        away = np.where(inside, np.abs(position[near] - position[asked[own], None]), np.inf)
-        nearest = np.argsort(away, axis=1, kind="stable")[:, :NEIGHBOURS]
+        distance = np.where(inside, np.abs(position[near] - position[tested[rows], None]), np.inf)
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
         counted = np.take_along_axis(inside, nearest, 1)
-        voters.append(np.repeat(own, counted.sum(1)))
+        voters.append(np.repeat(rows, counted.sum(1)))
         votes.append(label[np.take_along_axis(near, nearest, 1)][counted])
-    return _votes(row, np.concatenate(voters), np.concatenate(votes), label.max() + 1)
+    return _count_votes(row, np.concatenate(voters), np.concatenate(votes), label.max() + 1)
 
 
 def _facts(trials: pd.DataFrame) -> list[Finding]:
-    """What train and test share that is no leak by itself; whether it tells the class is measured by `_told`."""
+    """Counts what train and test share that is not a leak by itself; `_predictions` measures if it tells the class."""
     train, test = ((trials["part"] == part).to_numpy() for part in ("train", "test"))
     block, recording, label = _blocks(trials), _recording(trials), trials["label"].to_numpy()
     place = pd.Series(zip(recording, trials["position"], strict=True))
@@ -389,27 +383,26 @@ def _facts(trials: pd.DataFrame) -> list[Finding]:
     near = np.array([a in trained or b in trained for a, b in zip(before, after, strict=True)])
     kinds = pd.Series(label[train]).groupby(block[train]).agg(["nunique", "first"])
     pure = kinds[kinds["nunique"] == 1]["first"]
-    alike = pd.Series(block).map(pure).to_numpy() == label
-    shares = {
-        "class alone in its block": (alike, "test trials whose block holds no other class's training trials"),
-        "block in train and test": (np.isin(block, block[train]), "test trials"),
-        "neighbour in time is trained on": (near, "test trials"),
-        "session in train and test": (np.isin(recording, recording[train]), "test trials"),
+    facts = {  # name: where it is true [N], what its example counts, the column that it needs
+        "class alone in its block": (pd.Series(block).map(pure).to_numpy() == label,
+                                     "test trials whose block holds no other class's training trials", "block"),
+        "block in train and test": (np.isin(block, block[train]), "test trials", "block"),
+        "neighbour in time is trained on": (near, "test trials", "position"),
+        "session in train and test": (np.isin(recording, recording[train]), "test trials", "session"),
         "subject in train and test": (trials["subject"].isin(trials["subject"][train]).to_numpy(),
-                                      "test trials; usual, but says nothing about new people"),
+                                      "test trials; usual, but says nothing about new people", "subject"),
     }
-    found = []
-    for name, (shared, said) in shares.items():
-        if name.startswith("session") and "session" not in trials:
-            found.append(Finding(name, UNKNOWN, 0, "no column session"))
-            continue
-        if any(word in name for word, what in (("block", "block"), ("time", "position")) if what in _unknown(trials)):
-            found.append(Finding(name, UNKNOWN, 0, "the data set does not say"))
-            continue
-        rows = np.flatnonzero(shared & test)
-        example = f"{said}; item {trials['item'][rows[0]]}" if len(rows) else ""
-        found.append(Finding(name, FACT if len(rows) else CLEAR, len(rows), example))
-    return found
+    findings = []
+    for name, (is_shared, text, column) in facts.items():
+        rows = np.flatnonzero(is_shared & test)
+        if column not in trials or column in _unknown(trials):
+            reason = f"no column {column}" if column not in trials else f"the data set does not record the {column}"
+            findings.append(Finding(name, UNKNOWN, example=reason))
+        elif len(rows):
+            findings.append(Finding(name, FACT, len(rows), f"{text}; item {trials['item'][rows[0]]}"))
+        else:
+            findings.append(Finding(name, CLEAR))
+    return findings
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""`bench score`: two folders of images, matched by name."""
+"""`bench score`: scores two folders of images, matched by name. The numbers are made in measure.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench import metrics
 from bench.errors import BenchError
 from bench.experiment.scale import TINY
 from bench.files import sha256
-from bench.runtime import silent, use_exact_math
+from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, schema
 from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Pairs, is_wanted, measure
 from bench.scoring.networks import Networks, weights_present
@@ -26,18 +26,18 @@ from models import extractors
 from models.extractors import Extractor
 from models.frozen import TIMM_WEIGHTS
 
-NWAY = 50  # n of a judge that is not the shipped one (Sec. 4.3)
+NWAY = 50  # n for any judge but the shipped one (Sec. 4.3)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `bench score` found of a folder. `about`: the columns of a results CSV that say whose numbers these are."""
+    """The result of `bench score`. about: the columns of a results CSV that identify the images and the setting."""
 
     summary: pd.DataFrame
     about: Mapping[str, Any]
 
     def text(self) -> str:
-        """A plain table for a terminal."""
+        """Returns a plain-text table."""
         table = self.summary.assign(value=[f"{value:.4g}" for value in self.summary["value"]],
                                     comparable=np.where(self.summary["comparable"] == 1, "yes", "no"))
         table = table[["metric", "value", "n", "extractor", "comparable", "key"]]
@@ -47,11 +47,11 @@ class Comparison:
                          for row in cells)
 
     def csv(self) -> bytes:
-        """Rows that `bench table FILE.csv` reads: schema.COLUMNS."""
+        """Returns a CSV that `bench table FILE.csv` reads: schema.COLUMNS."""
         return schema.csv_bytes(self.summary.assign(schema=schema.SCHEMA, **self.about)[list(schema.COLUMNS)])
 
     def json(self) -> bytes:
-        """The same for programs; a value that is infinite is the text "inf"."""
+        """Returns the same as JSON; an infinite value is the text "inf"."""
         rows = [{**row, "value": row["value"] if np.isfinite(row["value"]) else str(row["value"])}
                 for row in self.summary.to_dict("records")]
         about = {name: value for name, value in self.about.items() if value != ""}
@@ -59,83 +59,85 @@ class Comparison:
 
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
-            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = silent) -> Comparison:
-    """Scores two folders (or arrays) of pictures that match by name (`gallery.pair`), with one thread.
+            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore) -> Comparison:
+    """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread.
 
-    judge: "tiny" (the shipped one, and the shipped CLIP), "none", a file of the same kind, or a folder of timm's.
-    labels: a CSV with columns name and label. Raises BenchError: exit 2 for bad input, 3 for weights that are not
-    there.
+    judge: "tiny" (the shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder.
+    labels: a CSV with columns name and label. Raises BenchError: exit 2 for invalid input, 3 for missing weights.
     """
     torch.set_num_threads(1)
     use_exact_math()
-    made, real = gallery.gallery(Path(generated)), gallery.gallery(Path(reference))
+    made, real = gallery.open_gallery(generated), gallery.open_gallery(reference)
     rows = gallery.pair(made, real)
     if len(rows) < 2:
-        raise BenchError(f"{reference} holds one picture; a comparison of folders needs two or more")
+        raise BenchError(f"{reference} contains one image; expected two or more")
     with weights_present():
         networks, wanted = _networks(judge, wanted, labels is not None, device)
     _check_sizes(real, [name for name in PIXELS if is_wanted(name, wanted)])
-    classes = _classes(networks.judge, device)
+    classes = _count_classes(networks.judge, device)
     if labels is not None and not classes:
-        raise BenchError("--labels needs a judge, which tells the classes; expected --judge tiny or a judge's file")
-    label = gallery.read_labels(Path(labels), real.names, classes) if labels is not None else None
+        raise BenchError("--labels needs a judge; expected --judge tiny or a judge's file")
+    label = gallery.read_labels(labels, real.names, classes) if labels is not None else None
     every = np.arange(len(rows))
     pairs = Pairs(every, np.zeros_like(every), every, label, rows.shape[1], real.read,
                   lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
     measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
-    name = networks.judge and f"{networks.judge.name}@{networks.judge.sha256[:12]}"
-    path = Path(generated).resolve()
-    about = dict.fromkeys(schema.ABOUT, "") | {
+    path = generated.resolve()
+    packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
+    return Comparison(measured.summary, dict.fromkeys(schema.ABOUT, "") | {
         "ablation": "external", "variant": path.stem if path.is_file() else path.name, "seed": 0, "items": "real",
-        "scale": "external", "judge": name or "", "numerics": f"{device}, float32, 1 thread", "versions": _versions()}
-    return Comparison(measured.summary, about)
+        "scale": "external", "numerics": f"{device}, float32, 1 thread",
+        "judge": f"{networks.judge.name}@{networks.judge.sha256[:12]}" if networks.judge else "",
+        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)})
 
 
-def _networks(judge: str, wanted: Sequence[str] | None, labelled: bool,
+def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
               device: str) -> tuple[Networks, Sequence[str]]:
-    """The networks that `wanted` takes, or those of the judge where nothing is; and what is to be measured."""
-    own: Extractor | None = None
+    """Loads the networks of the judge, and those that `wanted` needs besides; returns them and the metrics."""
+    classifier: Extractor | None = None
     others = []
     if judge == "tiny":
         part, clip = TINY.weights("judge"), TINY.weights("clip")
-        own = extractors.judge(part.path, part.sha256, part.name, device)
+        classifier = extractors.judge(part.path, part.sha256, part.name, device)
         others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
     elif judge != "none":
         weights = Path(judge) / TIMM_WEIGHTS if Path(judge).is_dir() else Path(judge)
         if not weights.is_file():
-            raise BenchError(f"no judge {judge!r}; expected tiny, none, or the file of a judge, or a folder of timm's "
+            raise BenchError(f"no judge {judge!r}; expected tiny, none, the file of a judge, or a folder of timm's "
                              f"(config.json, {TIMM_WEIGHTS})")
-        own = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
+        classifier = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
-    if own:
-        offered |= {*own.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if labelled else ())}
+    if classifier:
+        offered |= {*classifier.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if has_labels else ())}
     if wanted is None:
-        return Networks(own, own, others), sorted(offered)
-    pinned = extractors.LITERATURE | ({} if own else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
+        return Networks(classifier, classifier, others), sorted(offered)
+    pinned = extractors.LITERATURE | (
+        {} if classifier else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
     for name in wanted:
         if name not in metrics.DEFINITIONS:
             raise BenchError(f"no metric {name!r}; there are: {', '.join(sorted(metrics.DEFINITIONS))}")
         if name not in offered and name not in pinned and name != "lpips":
-            raise BenchError(f"metric {name} {_unmet(name)}")
+            raise BenchError(f"metric {name} {_describe_need(name)}")
     made = {make: make(device) for make in dict.fromkeys(pinned[n] for n in wanted if n in pinned and n not in offered)}
-    sets = own or made.pop(extractors.fid_inception, None)
+    sets = classifier or made.pop(extractors.fid_inception, None)
     lpips = extractors.perceptual("alex", device) if "lpips" in wanted else None
-    return Networks(own, sets, [*others, *made.values()], lpips), wanted
+    return Networks(classifier, sets, [*others, *made.values()], lpips), wanted
 
 
-def _unmet(name: str) -> str:
+def _describe_need(name: str) -> str:
     if name in BY_LABEL:
         return "needs a judge and --labels"
     if name in BY_SETS:
-        return "needs sets of classes that only a data set of the suite has"
+        return "needs sets of classes, which only the suite's data sets have"
     if name == "fid_64":
-        return "is of Inception-v3: it needs --judge none"
-    of_the_judge = name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE))
-    return "needs --judge tiny" if of_the_judge else "cannot be measured from pictures alone"
+        return "needs --judge none: its features are Inception-v3's"
+    if name.startswith(("two_way_", "correlation_", "judge_distance", *BY_JUDGE)):
+        return "needs --judge tiny"
+    return "cannot be measured from images alone"
 
 
-def _classes(judge: Extractor | None, device: str) -> int:
+def _count_classes(judge: Extractor | None, device: str) -> int:
     if judge is None:
         return 0
     with torch.inference_mode():
@@ -146,13 +148,9 @@ def _classes(judge: Extractor | None, device: str) -> int:
 def _check_sizes(real: gallery.Gallery, pixels: Sequence[str]) -> None:
     for name in pixels:
         least = PIXELS[name][2]
-        small = [picture for picture, size in zip(real.names, real.sizes, strict=True) if min(size) < least]
+        small = [row for row, size in enumerate(real.sizes) if min(size) < least]
         if small:
-            height, width = real.sizes[real.names.index(small[0])]
-            raise BenchError(f"{len(small)} pictures of {real.path} are too small for {name}, which needs "
-                             f"{least}x{least}: {gallery.listed(small)} ({width}x{height}); choose other --metrics")
-
-
-def _versions() -> str:
-    packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+            height, width = real.sizes[small[0]]
+            names = gallery.join_names(real.names[row] for row in small)
+            raise BenchError(f"{len(small)} images of {real.path} are too small for {name}, which needs "
+                             f"{least}x{least}: {names} ({width}x{height}); choose other --metrics")

@@ -1,6 +1,13 @@
-"""Measures pictures against the real ones, whoever made them: the one path of scoring stages and of `bench score`.
+"""Makes every number of a Score: images against reference images, for scoring stages and for `bench score` alike.
 
-Pictures are read one item at a time; what is kept of each is its features and its metrics, never its pixels.
+`_look` reads the images one item at a time and keeps their features and pixel metrics, never their pixels. `_rows`
+turns these into a value for each item and sample, `_summary` into metrics.csv. To add a metric: its function and its
+entry in DEFINITIONS (bench/metrics.py), then
+
+    a pixel metric                PIXELS
+    a feature of a network        `Extractor.metrics` of its network (models/extractors.py)
+    an accuracy by the judge      `_accuracies` and `_keys`
+    a metric of the whole set     `_set_metrics`
 """
 
 from __future__ import annotations
@@ -15,24 +22,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bench import images, metrics
-from bench.images import as_images
-from bench.runtime import silent
-from bench.scoring import schema
+from bench.runtime import ignore
+from bench.scoring import schema, sets
 from bench.scoring.networks import Networks
-from bench.scoring.sets import (
-    SETS,
-    SPLITS,
-    SUBSET_SIZE,
-    SUBSETS,
-    fid_torchmetrics,
-    fixed_rng,
-    inception_score_torchmetrics,
-)
 from models.extractors import Extractor
 
 BATCH = 50
 RESIZED = "Pillow bicubic"
-PIXELS = {  # metric: function, key, the smallest side that it is defined for
+PIXELS = {  # metric: function, key, smallest side
     "psnr": (metrics.psnr, "range 255", 1),
     "ssim": (metrics.ssim, "Gaussian 11x11, sigma 1.5", 11),
     "ssim_released": (metrics.ssim_released, "uniform 7x7, sample covariance", 7),
@@ -40,47 +37,49 @@ PIXELS = {  # metric: function, key, the smallest side that it is defined for
 }
 BY_JUDGE = ("top1_judge", "nway_judge", "nway_top5_judge")
 BY_LABEL = ("top1_label", "nway_label", "nway_top5_label", "top1_shown_label", "nway_shown_label", "top1_shown_judge",
-            "nway_shown_judge", "top1_real")  # what labels are needed for: they tell which classes were shown
-BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # of Classes
+            "nway_shown_judge", "top1_real")  # these need labels, which tell the shown classes
+BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # these need `Classes` sets
 RETRIEVAL = {"retrieval_top1": 1, "retrieval_top5": 5}
+Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """N items and the pictures that were made for each: real(row) and generated(row, sample) are [H, W, 3] uint8.
+    """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8.
 
-    Items that show the same picture have the same `picture`. label: the class of each by the judge's numbers.
+    Items that show the same image have the same `picture`. label: the judge's class number of each.
     """
 
-    item: np.ndarray
-    subject: np.ndarray
-    picture: np.ndarray
-    label: np.ndarray | None
+    item: Array
+    subject: Array
+    picture: Array
+    label: Array | None
     samples: int
-    real: Callable[[int], np.ndarray]
-    generated: Callable[[int, int], np.ndarray]
+    real: Callable[[int], Array]
+    generated: Callable[[int, int], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """What competes with a target among the judge's K classes: any `nway` - 1, or the sets that are known.
+    """The classes that compete with a target: any `nway` - 1 of the judge's K, a fixed set, or the hardest ones.
 
-    fixed: the classes of the accuracy among fixed ones. hard [K, K - 1]: `metrics.hard_distractors`.
+    hard [K, K - 1]: `metrics.hard_distractors`.
     """
 
     nway: int
     fixed: Sequence[int] = ()
-    hard: np.ndarray | None = None
+    hard: Array | None = None
 
-    def sets(self, label: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:
-        """Metrics' names, the classes of each, [S] or [N, S], and their keys; labels [N]."""
-        shown, found = np.unique(label), {}
+    def sets(self, label: Array) -> dict[str, tuple[Array, str]]:
+        """Returns for labels [N]: metric -> its classes, [S] or [N, S], and its key."""
+        shown = np.unique(label)
+        result: dict[str, tuple[Array, str]] = {"top1_shown": (shown, f"{len(shown)} shown classes")}
         if len(self.fixed):
-            found["top1_fixed"] = np.asarray(self.fixed), f"{len(self.fixed)} fixed classes"
+            result["top1_fixed"] = np.asarray(self.fixed), f"{len(self.fixed)} fixed classes"
         if self.hard is not None:
-            found["nway_hard"] = np.column_stack([label, self.hard[label][:, :self.nway - 1]]), \
-                f"{self.nway} of {len(self.hard)}, the hardest"
-        return {"top1_shown": (shown, f"{len(shown)} shown classes"), **found}
+            hardest = np.column_stack([label, self.hard[label][:, :self.nway - 1]])
+            result["nway_hard"] = hardest, f"{self.nway} of {len(self.hard)}, the hardest"
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +91,13 @@ class Measured:
 
 
 def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
-            reference: np.ndarray | None = None, embedding: np.ndarray | None = None, device: str = "cpu",
-            progress: Callable[..., None] = silent) -> Measured:
-    """All that the networks allow, or the metrics that are `wanted`.
+            reference: Array | None = None, embedding: Array | None = None, device: str = "cpu",
+            progress: Callable[..., None] = ignore) -> Measured:
+    """Measures the `wanted` metrics, or all that the networks allow.
 
-    reference: features [M, F] of real pictures that FID and KID are against; None: those of the items' own pictures.
-    embedding: [N, D'], each item's EEG in the space of the CLIP among the networks. Samples of one item are no
-    independent pictures: FID, KID and IS take one sample of each item and are averaged over the sample's index.
+    reference: features [M, F] of real images for FID and KID; None: those of the items' own images. embedding: [N, D'],
+    each item's EEG in the space of the CLIP among the networks. Samples of one item are not independent images: FID,
+    KID and IS take one sample of each item, and are averaged over the sample's index.
     """
     seen = _look(pairs, networks, wanted, device, progress)
     with threadpool_limits(1):
@@ -108,88 +107,88 @@ def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence
 
 @dataclass(eq=False)
 class _Seen:
-    """Vectors of the networks, by their names and the vector's, and the metrics of pairs [N, samples]."""
+    """Feature vectors by (network, vector), and the pixel metrics [N, samples]."""
 
-    real: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # [N, D]
-    generated: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # [N, samples, D]
-    pairs: dict[str, np.ndarray] = field(default_factory=dict)
-    maps: int = 0  # that the judge's distance is over
-    resized: bool = False  # to the real picture's size
-    fitted: set[str] = field(default_factory=set)  # the networks to whose size
+    real: dict[tuple[str, str], Array] = field(default_factory=dict)  # [N, D]
+    generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # [N, samples, D]
+    pairs: dict[str, Array] = field(default_factory=dict)
+    layers: int = 0  # of the judge's distance
+    resized: bool = False  # whether an image was resized to its reference
+    fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
 
 
 @torch.inference_mode()
 def _look(pairs: Pairs, networks: Networks, wanted: Sequence[str] | None, device: str,
           progress: Callable[..., None]) -> _Seen:
-    n, seen, looking = len(pairs.item), _Seen(), networks.all()
+    """Reads all images, and computes their features and pixel metrics."""
+    n, seen, extractors = len(pairs.item), _Seen(), networks.all()
     pixels = {name: function for name, (function, _, _) in PIXELS.items() if is_wanted(name, wanted)}
     if networks.lpips:
-        pixels["lpips"] = lambda a, b: networks.lpips[0](as_images(a, device), as_images(b, device)).cpu().numpy()
+        pixels["lpips"] = lambda a, b: networks.lpips[0](*(images.as_images(x, device) for x in (a, b))).cpu().numpy()
     for name in pixels:
         seen.pairs[name] = np.empty((n, pairs.samples))
     for start in range(0, n, BATCH):
         rows = range(start, min(start + BATCH, n))
-        fitted: list[list[list[np.ndarray]]] = [[[] for _ in range(1 + pairs.samples)] for _ in looking]
+        fitted: list[list[list[Array]]] = [[[] for _ in range(1 + pairs.samples)] for _ in extractors]
         for row in rows:
             shown = [pairs.real(row), *(pairs.generated(row, sample) for sample in range(pairs.samples))]
-            for extractor, columns in zip(looking, fitted, strict=True):
-                for column, picture in zip(columns, shown, strict=True):
-                    column.append(images.resize(picture, (extractor.size, extractor.size)))
-                    if column[-1] is not picture:
+            for extractor, columns in zip(extractors, fitted, strict=True):
+                for column, image in zip(columns, shown, strict=True):
+                    column.append(images.resize(image, (extractor.size, extractor.size)))
+                    if column[-1] is not image:
                         seen.fitted.add(extractor.name)
             if pixels:
-                same = np.stack([images.resize(picture, shown[0].shape[:2]) for picture in shown[1:]])
-                seen.resized |= any(picture.shape != shown[0].shape for picture in shown)
+                same_size = np.stack([images.resize(image, shown[0].shape[:2]) for image in shown[1:]])
+                seen.resized |= any(image.shape != shown[0].shape for image in shown)
                 for name, function in pixels.items():
-                    seen.pairs[name][row] = function(np.repeat(shown[0][None], len(same), 0), same)
-        for extractor, columns in zip(looking, fitted, strict=True):
-            _keep(seen, extractor, columns, rows, n, networks.judge, device)
+                    seen.pairs[name][row] = function(np.repeat(shown[0][None], len(same_size), 0), same_size)
+        for extractor, columns in zip(extractors, fitted, strict=True):
+            _extract(seen, extractor, columns, rows, n, networks.judge, device)
         progress(rows[-1] + 1, n)
     return seen
 
 
-def _keep(seen: _Seen, extractor: Extractor, columns: list[list[np.ndarray]], rows: range, n: int,
-          judge: Extractor | None, device: str) -> None:
-    """Looks at a batch of real pictures and at one of each sample, and keeps the vectors."""
-    samples, maps = len(columns) - 1, []
-    for column, pictures in enumerate(columns):
-        full = np.stack(pictures)[np.arange(BATCH) % len(pictures)]  # floating point depends on a batch's size
-        found = extractor.look(torch.tensor(full).to(device).permute(0, 3, 1, 2))
-        for name, vectors in found.vectors.items():
-            kept = vectors.float().cpu().numpy()[:len(rows)]
+def _extract(seen: _Seen, extractor: Extractor, columns: list[list[Array]], rows: range, n: int,
+             judge: Extractor | None, device: str) -> None:
+    """Runs a network on a batch of real images (column 0) and of each sample, and keeps the vectors."""
+    samples, real_maps = len(columns) - 1, []
+    for column, batch in enumerate(columns):
+        full = np.stack(batch)[np.arange(BATCH) % len(batch)]  # always BATCH images: rounding depends on the size
+        result = extractor.look(torch.tensor(full).to(device).permute(0, 3, 1, 2))
+        for name, vectors in result.vectors.items():
+            kept, key = vectors.float().cpu().numpy()[:len(rows)], (extractor.name, name)
             if column == 0:
-                seen.real.setdefault((extractor.name, name), np.empty((n, kept.shape[1]), np.float32))[rows] = kept
+                seen.real.setdefault(key, np.empty((n, kept.shape[1]), np.float32))[rows] = kept
             else:
-                place = seen.generated.setdefault((extractor.name, name),
-                                                  np.empty((n, samples, kept.shape[1]), np.float32))
-                place[rows, column - 1] = kept
-        if extractor is judge and found.maps:
-            layers = [layer.float().cpu().numpy()[:len(rows)] for layer in found.maps]
-            maps = maps or layers
+                seen.generated.setdefault(key, np.empty((n, samples, kept.shape[1]), np.float32))[
+                    rows, column - 1] = kept
+        if extractor is judge and result.maps:
+            maps = [layer.float().cpu().numpy()[:len(rows)] for layer in result.maps]
+            real_maps = real_maps or maps
             if column:
                 distance = seen.pairs.setdefault("judge_distance", np.empty((n, samples)))
-                distance[rows, column - 1] = metrics.judge_distance(maps, layers)
-            seen.maps = len(layers)
+                distance[rows, column - 1] = metrics.judge_distance(real_maps, maps)
+            seen.layers = len(maps)
 
 
 def is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
+    """Whether a metric is to be measured."""
     return wanted is None or name in wanted
 
 
-def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embedding: np.ndarray | None,
+def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embedding: Array | None,
           wanted: Sequence[str] | None) -> pd.DataFrame:
-    """A row for each item and sample. `judged` is the class that the judge sees, `judged_real` in the real picture."""
+    """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images."""
     once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": pairs.picture}
     if pairs.label is not None:
         once["label"] = pairs.label
     if networks.judge:
         once["judged_real"] = seen.real[networks.judge.name, "logits"].argmax(1)
-    for name, k in RETRIEVAL.items():
-        clip = next((e for e in networks.others if "clip_similarity" in e.metrics), None)
-        if embedding is not None and clip and is_wanted(name, wanted):
-            real = seen.real[clip.name, "embedding"]
-            once[name] = _among(pairs.picture, real, embedding, lambda own, other, k=k: metrics.retrieval_topk(
-                other, own, min(k, len(own))))
+    clip = next((e for e in networks.others if "clip_similarity" in e.metrics), None)
+    if embedding is not None and clip:
+        real = seen.real[clip.name, "embedding"]
+        once |= {name: _retrieve(pairs.picture, real, embedding, k) for name, k in RETRIEVAL.items()
+                 if is_wanted(name, wanted)}
     samples = []
     for sample in range(pairs.samples):
         row = {**once, "sample": sample}
@@ -202,7 +201,7 @@ def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embed
             for name, vector in extractor.metrics.items():
                 if is_wanted(name, wanted):
                     key = extractor.name, vector
-                    row[name] = _likeness(name, seen.real[key], seen.generated[key][:, sample], pairs.picture)
+                    row[name] = _similarity(name, seen.real[key], seen.generated[key][:, sample], pairs.picture)
         samples.append(pd.DataFrame(row))
     rows = pd.concat(samples).sort_values(["item", "sample"], ignore_index=True)
     about = ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
@@ -210,113 +209,119 @@ def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embed
     return rows[[name for name in about if name in rows] + values]
 
 
-def _accuracies(logits: np.ndarray, real: np.ndarray, label: np.ndarray | None,
-                classes: Classes) -> dict[str, np.ndarray]:
-    """Accuracies [N] of logits [N, K], against the label and against the judge's opinion of the real picture, too."""
+def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classes) -> dict[str, Array]:
+    """Returns accuracies [N] of logits [N, K]; targets: the label, and the judge's class of the real image."""
     targets = {"judge": real.argmax(1)} | ({"label": label} if label is not None else {})
-    found, nway = {}, classes.nway
+    result, nway = {}, classes.nway
     for name, target in targets.items():
-        found |= {f"top1_{name}": metrics.top1(logits, target),
-                  f"nway_{name}": metrics.nway_accuracy(logits, target, nway),
-                  f"nway_top5_{name}": metrics.nway_accuracy(logits, target, nway, min(5, nway))}
+        result |= {f"top1_{name}": metrics.top1(logits, target),
+                   f"nway_{name}": metrics.nway_accuracy(logits, target, nway),
+                   f"nway_top5_{name}": metrics.nway_accuracy(logits, target, nway, min(5, nway))}
     if label is not None:
         for metric, (few, _) in classes.sets(label).items():
-            opinion = metrics.among(real, label, few)[0].argmax(1)
-            logits_few, own = metrics.among(logits, label, few)
-            for name, target in {"label": own, "judge": opinion}.items():
-                found[f"{metric}_{name}"] = metrics.top1(logits_few, target)
+            real_class = metrics.among(real, label, few)[0].argmax(1)
+            few_logits, few_label = metrics.among(logits, label, few)
+            for name, target in {"label": few_label, "judge": real_class}.items():
+                result[f"{metric}_{name}"] = metrics.top1(few_logits, target)
                 if metric == "top1_shown":
-                    found[f"nway_shown_{name}"] = metrics.nway_accuracy(logits_few, target,
-                                                                        min(nway, logits_few.shape[1]))
-    return found
+                    n = min(nway, few_logits.shape[1])
+                    result[f"nway_shown_{name}"] = metrics.nway_accuracy(few_logits, target, n)
+    return result
 
 
-def _likeness(name: str, real: np.ndarray, generated: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _similarity(name: str, real: Array, generated: Array, picture: Array) -> Array:
+    """Returns the metric [N] of features [N, D] that its name stands for."""
     if name.startswith("two_way_"):
-        return _among(picture, real, generated, metrics.two_way_identification)
-    return metrics.correlation_distance(real, generated) if name.startswith("correlation_") else \
-        metrics.cosine_similarity(real, generated)
+        return _among_distinct(picture, real, generated, metrics.two_way_identification)
+    return (metrics.correlation_distance if name.startswith("correlation_") else metrics.cosine_similarity)(
+        real, generated)
 
 
-def _among(picture: np.ndarray, real: np.ndarray, other: np.ndarray,
-           function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """A metric [N] of `other` [N, D] among the distinct pictures [P, D]: several items may show the same one.
+def _among_distinct(picture: Array, real: Array, other: Array, function: Callable[[Array, Array], Array]) -> Array:
+    """Returns a metric [N] of `other` [N, D] among the P distinct images, since several items may show the same one.
 
-    `function` takes two [P, D] and its value for a row depends on all of the first and on that row of the second; it is
-    called for as many items at a time as show different pictures.
+    function(a, b), both [P, D], depends in each row on all of a and on that row of b. Each call takes one item of each
+    distinct image.
     """
-    _, first, own = np.unique(picture, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(picture, return_index=True, return_inverse=True)
     distinct = real[first]
-    turn = pd.Series(own).groupby(own).cumcount().to_numpy()
+    turn = pd.Series(inverse).groupby(inverse).cumcount().to_numpy()
     values = np.empty(len(picture))
-    for now in range(turn.max() + 1):
-        rows = np.flatnonzero(turn == now)
+    for number in range(turn.max() + 1):
+        rows = np.flatnonzero(turn == number)
         filled = distinct.copy()
-        filled[own[rows]] = other[rows]
-        values[rows] = function(distinct, filled)[own[rows]]
+        filled[inverse[rows]] = other[rows]
+        values[rows] = function(distinct, filled)[inverse[rows]]
     return values
 
 
-def retrieved(picture: np.ndarray, real: np.ndarray, embedding: np.ndarray,
-              ways: Sequence[int]) -> dict[str, tuple[str, np.ndarray]]:
-    """Retrieval of each item's own among the distinct pictures: by its metric's name a key and values [N].
+def _retrieve(picture: Array, real: Array, embedding: Array, k: int, n: int | None = None) -> Array:
+    """Returns `metrics.retrieval_topk` [N] of the items' embeddings among the distinct images."""
+    return _among_distinct(picture, real, embedding, lambda gallery, query: metrics.retrieval_topk(
+        query, gallery, min(k, len(gallery)), n))
 
-    picture [N]; real [N, D'], CLIP's embeddings of the pictures; embedding [N, D'], of the items' EEG. Of so many
-    `ways` as there are pictures at least. Beside them `retrieved`, which has no key: the nearest picture, -1 for a tie.
+
+def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequence[int]) -> dict[str, tuple[str, Array]]:
+    """Scores the retrieval of each item's image among the distinct images: metric -> key and values [N].
+
+    picture [N]; real [N, D'], CLIP embeddings of the images; embedding [N, D'], of the items' EEG. ways: the n of n-way
+    retrieval; an n above the number of images is skipped. The entry `retrieved`, with an empty key, is the nearest
+    image, -1 for a tie.
     """
     distinct = np.unique(picture)
-    found = {name: (_of_all(k, len(distinct)), _among(picture, real, embedding, lambda own, other, k=k: (
-        metrics.retrieval_topk(other, own, min(k, len(own)))))) for name, k in RETRIEVAL.items()}
+    scores = {name: (_top_key(k, len(distinct)), _retrieve(picture, real, embedding, k))
+              for name, k in RETRIEVAL.items()}
     for n in ways:
         if n <= len(distinct):
-            found[f"retrieval_{n}way"] = f"{n} of {_count(len(distinct), 'picture')}", _among(
-                picture, real, embedding, lambda own, other, n=n: metrics.retrieval_topk(other, own, 1, n))
-    place = _among(picture, real, embedding, lambda own, other: metrics.nearest(other, own)).astype(np.int64)
-    return {**found, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
+            scores[f"retrieval_{n}way"] = (f"{n} of {_count(len(distinct), 'picture')}",
+                                           _retrieve(picture, real, embedding, 1, n))
+    place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(query, gallery))
+    place = place.astype(np.int64)
+    return {**scores, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
 
 
-def _of_all(k: int, pictures: int) -> str:
+def _top_key(k: int, pictures: int) -> str:
     return f"top {min(k, pictures)} of {_count(pictures, 'picture')}"
 
 
-def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, reference: np.ndarray | None,
+def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, reference: Array | None,
              classes: Classes, wanted: Sequence[str] | None) -> pd.DataFrame:
-    """The rows of metrics.csv. `key` holds what a number cannot be read without."""
+    """Returns the rows of metrics.csv. `key`: the parameters without which a number cannot be read."""
     n, sources = len(pairs.item), _sources(networks)
     keys = _keys(pairs, networks, seen, classes)
     table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
     if pairs.label is not None and networks.judge and is_wanted("top1_real", wanted):
         table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
     if networks.sets:
-        table += _sets(networks.sets.name, seen, reference, pairs, wanted)
-    fit = f"{RESIZED} to {{0}}x{{0}}"
+        table += _set_metrics(networks.sets.name, seen, reference, pairs, wanted)
     lines = []
     for name, key, value in table:
         source = sources.get(name)
-        fitted = source is not None and source.name in seen.fitted
-        if fitted:
-            key = f"{key}, {fit.format(source.size)}"
-        if not source and seen.resized:
+        is_fitted = source is not None and source.name in seen.fitted
+        if is_fitted:
+            key = f"{key}, {RESIZED} to {source.size}x{source.size}"
+        elif not source and seen.resized:
             key = f"{key}, {RESIZED} to the reference's size"
-        literal = source and source.comparable and not (fitted and name in (*SETS, "fid_64"))
-        of = (source.name, source.sha256, int(literal)) if source else ("", "", 1)  # FID's own resize is another
+        is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
+        origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)  # FID resizes otherwise
         if name == "lpips":
-            of = ("lpips/alex", networks.lpips[1], 1)
-        lines.append((name, key, value, n, *of))
+            origin = ("lpips/alex", networks.lpips[1], 1)
+        lines.append((name, key, value, n, *origin))
     return pd.DataFrame(lines, columns=list(schema.METRICS)).sort_values(["metric", "key"], ignore_index=True)
 
 
 def _sources(networks: Networks) -> dict[str, Extractor]:
-    """The network that each metric is of."""
-    found = {name: e for e in networks.all() for name in e.metrics}
+    """Returns the network of each metric."""
+    result = {name: e for e in networks.all() for name in e.metrics}
     if networks.judge:
-        found |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), networks.judge)
+        result |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), networks.judge)
     if networks.sets:
-        found |= dict.fromkeys((*SETS, "fid_64"), networks.sets)
-    return found | {name: e for e in networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
+        result |= dict.fromkeys((*sets.SETS, "fid_64"), networks.sets)
+    return result | {name: e for e in networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
 
 
 def _keys(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes) -> dict[str, str]:
+    """Returns the key of each metric that has a value for each item."""
     pictures, nway = len(np.unique(pairs.picture)), classes.nway
     keys = {name: key for name, (_, key, _) in PIXELS.items()} | {"lpips": "v0.1"}
     if networks.judge:
@@ -324,47 +329,47 @@ def _keys(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes) -> di
         for target in ("label", "judge"):
             keys |= {f"top1_{target}": f"{total} classes", f"nway_{target}": f"{nway} of {total}",
                      f"nway_top5_{target}": f"top {min(5, nway)}, {nway} of {total}"}
-        if pairs.label is not None:
-            shown = len(np.unique(pairs.label))
-            for target in ("label", "judge"):
+            if pairs.label is not None:
+                shown = len(np.unique(pairs.label))
                 keys |= {f"{name}_{target}": key for name, (_, key) in classes.sets(pairs.label).items()}
                 keys[f"nway_shown_{target}"] = f"{min(nway, shown)} of {shown} shown classes"
-        keys["judge_distance"] = _count(seen.maps, "layer")
+        keys["judge_distance"] = _count(seen.layers, "layer")
     for extractor in networks.all():
         for name, vector in extractor.metrics.items():
-            dimensions = _count(seen.real[extractor.name, vector].shape[1], "dimension")
-            among = f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
-            keys[name] = dimensions + among
-    return keys | {name: _of_all(k, pictures) for name, k in RETRIEVAL.items()}
+            keys[name] = _count(seen.real[extractor.name, vector].shape[1], "dimension")
+            keys[name] += f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
+    return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
 
 
-def _sets(network: str, seen: _Seen, reference: np.ndarray | None, pairs: Pairs,
-          wanted: Sequence[str] | None) -> Iterator[tuple[str, str, float]]:
-    """FID and its like: one sample of each item at a time, averaged over the sample's index."""
+def _set_metrics(network: str, seen: _Seen, reference: Array | None, pairs: Pairs,
+                 wanted: Sequence[str] | None) -> Iterator[tuple[str, str, float]]:
+    """Yields name, key and value of FID, KID and IS: of one sample of each item, averaged over the sample's index."""
     distinct = np.unique(pairs.picture, return_index=True)[1]
     if reference is None:
         reference = seen.real[network, "features"][distinct]
     n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
-    of = {name: seen.generated[network, name].swapaxes(0, 1) for name in ("features", "logits")}
-    size, sizes, scores = min(SUBSET_SIZE, n, m), f"N={n}, reference={m}", f"N={n}, {_count(SPLITS, 'split')}"
-    functions: dict[str, tuple[str, str, Callable[[np.ndarray], float]]] = {
+    vectors = {name: seen.generated[network, name].swapaxes(0, 1) for name in ("features", "logits")}
+    size, sizes = min(sets.SUBSET_SIZE, n, m), f"N={n}, reference={m}"
+    splits = f"N={n}, {_count(sets.SPLITS, 'split')}"
+    functions: dict[str, tuple[str, str, Callable[[Array], float]]] = {
         "fid": ("features", sizes, lambda x: metrics.frechet_distance(x, reference)),
-        "fid_torchmetrics": ("features", sizes, lambda x: fid_torchmetrics(x, reference)),
-        "fid_infinity": ("features", sizes, lambda x: metrics.frechet_distance_infinity(x, reference, fixed_rng())),
-        "kid": ("features", f"{sizes}, {SUBSETS} subsets of {size}",
-                lambda x: metrics.kernel_distance(x, reference, size, SUBSETS, fixed_rng())[0]),
-        "is": ("logits", scores, lambda x: metrics.inception_score(x, SPLITS, fixed_rng())[0]),
-        "is_torchmetrics": ("logits", scores, lambda x: inception_score_torchmetrics(x, SPLITS)),
+        "fid_torchmetrics": ("features", sizes, lambda x: sets.fid_torchmetrics(x, reference)),
+        "fid_infinity": ("features", sizes,
+                         lambda x: metrics.frechet_distance_infinity(x, reference, sets.fixed_rng())),
+        "kid": ("features", f"{sizes}, {sets.SUBSETS} subsets of {size}",
+                lambda x: metrics.kernel_distance(x, reference, size, sets.SUBSETS, sets.fixed_rng())[0]),
+        "is": ("logits", splits, lambda x: metrics.inception_score(x, sets.SPLITS, sets.fixed_rng())[0]),
+        "is_torchmetrics": ("logits", splits, lambda x: sets.inception_score_torchmetrics(x, sets.SPLITS)),
     }
     if (network, "features64") in seen.real:
-        of["features64"] = seen.generated[network, "features64"].swapaxes(0, 1)
+        vectors["features64"] = seen.generated[network, "features64"].swapaxes(0, 1)
         few = seen.real[network, "features64"][distinct]
         functions["fid_64"] = ("features64", sizes, lambda x: metrics.frechet_distance(x, few))
-    if min(n, m) <= 2 * reference.shape[1]:  # its bias is no line there
+    if min(n, m) <= 2 * reference.shape[1]:  # its bias is not linear in 1/N
         del functions["fid_infinity"]
     for name, (vector, key, function) in functions.items():
         if is_wanted(name, wanted):
-            yield name, f"{key}, {averaged}", float(np.mean([function(sample) for sample in of[vector]]))
+            yield name, f"{key}, {averaged}", float(np.mean([function(sample) for sample in vectors[vector]]))
 
 
 def _count(n: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The networks that look at images, and their weights."""
+"""The networks that score images, and errors for their weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from models.frozen import BadWeights, MissingWeights
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What looks at the pictures. `judge` gives classes, `sets` what FID and its like are of, `others` the rest.
+    """The networks of a Score. judge: the classifier; sets: the network of FID, KID and IS; others: the rest.
 
-    lpips: a function of two batches in [-1, 1], and its backbone's SHA-256.
+    lpips: a function of two batches in [-1, 1], and the SHA-256 of its backbone.
     """
 
     judge: Extractor | None = None
@@ -28,7 +28,7 @@ class Networks:
     lpips: tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str] | None = None
 
     def all(self) -> list[Extractor]:
-        """Each once."""
+        """Returns each network once."""
         return list(dict.fromkeys(e for e in (self.judge, self.sets, *self.others) if e is not None))
 
 
@@ -42,7 +42,7 @@ def weights_present() -> Iterator[None]:
 
 
 def backbone(net: str) -> Path:
-    """Where LPIPS's pre-trained backbone lies. Raises BenchError (exit 3) when it is not there or is another file."""
+    """Returns the file of LPIPS's backbone. Raises BenchError (exit 3) if it is absent or has another hash."""
     if net not in (backbones := ("alex", "vgg", "squeeze")):
         raise BenchError(f"no LPIPS backbone {net!r}; there are: {', '.join(backbones)}")
     with weights_present():

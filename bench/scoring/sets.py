@@ -1,4 +1,4 @@
-"""FID and the inception score by torchmetrics, beside our own."""
+"""FID and the inception score by torchmetrics, as a check of bench/metrics.py, and the settings of set metrics."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-SPLITS = 1  # of the inception score: ten, as is usual for 50,000 pictures, would leave a few dozen in each
-SUBSETS, SUBSET_SIZE = 100, 1000  # of KID: of 1,000 pictures each, or of all where there are fewer
+SPLITS = 1  # of the inception score; ten, as usual for 50,000 images, would leave a few dozen in each
+SUBSETS, SUBSET_SIZE = 100, 1000  # of KID; all images if there are fewer
 SETS = ("fid", "fid_torchmetrics", "fid_infinity", "kid", "is", "is_torchmetrics")
 
 
 def fixed_rng() -> np.random.Generator:
+    """Returns a generator with seed 0, so that set metrics are deterministic."""
     return np.random.default_rng(0)
 
 
 class _Cached(nn.Identity):
-    """In a feature extractor's place where the features are there already."""
+    """Replaces a feature extractor where the features are already computed."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -28,7 +29,7 @@ class _Cached(nn.Identity):
 
 
 def fid_torchmetrics(features: np.ndarray, reference: np.ndarray) -> float:
-    """Frechet distance of two sets of features [N, F] and [M, F], in float64, by torchmetrics."""
+    """Returns the Frechet distance of features [N, F] and [M, F] by torchmetrics, in float64."""
     distance = FrechetInceptionDistance(feature=_Cached(features.shape[1])).set_dtype(torch.float64)
     distance.update(torch.from_numpy(reference.astype(np.float64)), real=True)
     distance.update(torch.from_numpy(features.astype(np.float64)), real=False)
@@ -36,7 +37,7 @@ def fid_torchmetrics(features: np.ndarray, reference: np.ndarray) -> float:
 
 
 def inception_score_torchmetrics(logits: np.ndarray, splits: int) -> float:
-    """exp E KL(p(y|x) || p(y)) of logits [N, K], in float64, by torchmetrics; its shuffling is always the same."""
+    """Returns exp E KL(p(y|x) || p(y)) of logits [N, K] by torchmetrics, in float64, with a fixed shuffle."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save all extracted features")
         value = InceptionScore(feature=_Cached(logits.shape[1]), splits=splits).set_dtype(torch.float64)

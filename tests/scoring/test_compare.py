@@ -181,9 +181,9 @@ def test_the_terminal_shows_metric_value_n_network_and_whether_it_is_comparable(
     (["top1_label"], "tiny", "top1_label needs a judge and --labels"),
     (["top1_judge"], "none", "top1_judge needs --judge tiny"),
     (["two_way_judge_layer2"], "none", "needs --judge tiny"),
-    (["retrieval_top1"], "tiny", "cannot be measured from pictures alone"),
+    (["retrieval_top1"], "tiny", "cannot be measured from images alone"),
     (["fid_64"], "tiny", "needs --judge none"),
-    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, or the file")])
+    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, the file")])
 def test_a_metric_that_cannot_be_had_says_what_it_needs(pair, wanted, judge, message):
     with refused(message) as error:
         compare(*pair, wanted=wanted, judge=judge)
@@ -193,7 +193,7 @@ def test_a_metric_that_cannot_be_had_says_what_it_needs(pair, wanted, judge, mes
 def test_labels_need_a_judge_and_must_be_its_classes(pair, tmp_path):
     path = tmp_path / "labels.csv"
     pd.DataFrame({"name": [f"{i:03d}" for i in range(N)], "label": len(CLASSES)}).to_csv(path, index=False)
-    with refused("expected 0 to 15, found 000 "):
+    with refused("expected 0 to 15, not 000 "):
         compare(*pair, labels=path)
     with refused("--labels needs a judge"):
         compare(*pair, labels=path, judge="none")
@@ -201,10 +201,10 @@ def test_labels_need_a_judge_and_must_be_its_classes(pair, tmp_path):
 
 def test_a_single_picture_and_pictures_too_small_for_ssim_are_refused(tmp_path, scenes):
     one = folder(tmp_path / "one", scenes[0][:1])
-    with refused("holds one picture; a comparison of folders needs two or more"):
+    with refused("contains one image; expected two or more"):
         compare(one, one, judge="none")
     dots = folder(tmp_path / "dots", scenes[0][:3, :1, :1])
-    with refused(r"3 pictures of .*dots are too small for ssim, which needs 11x11: 000, 001, 002 \(1x1\)"):
+    with refused(r"3 images of .*dots are too small for ssim, which needs 11x11: 000, 001, 002 \(1x1\)"):
         compare(dots, dots, judge="none")
     with refused("for ssim_released, which needs 7x7"):
         compare(dots, dots, wanted=["ssim_released"])
@@ -220,7 +220,7 @@ def test_another_judge_is_used_by_its_file_and_named_with_its_hash(pair, tmp_pat
     assert "clip_similarity" not in found.index
     assert found.loc["nway_judge", "key"] == "16 of 16"
     path.write_bytes(b"nothing")
-    with refused("is no such part") as error:
+    with refused("does not hold the expected part") as error:
         compare(*pair, judge=str(path))
     assert error.value.exit_code == ENVIRONMENT
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.errors import USAGE, BenchError
 from bench.images import decode, resize
-from bench.scoring.gallery import gallery, listed, pair, read_labels
+from bench.scoring.gallery import join_names, open_gallery, pair, read_labels
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -88,56 +88,56 @@ def test_names_are_paths_below_the_folder_without_endings_and_other_files_are_le
     path = folder(tmp_path / "f", "b.JPG", "a.png", "class/c.webp")
     (path / "notes.txt").write_text("x")
     (path / "._a.png").write_text("x")
-    assert gallery(path).names == ("a", "b", "class/c")
-    assert gallery(path).sizes == ((12, 10),) * 3
+    assert open_gallery(path).names == ("a", "b", "class/c")
+    assert open_gallery(path).sizes == ((12, 10),) * 3
 
 
 def test_pairs_match_by_name_whatever_the_ending_and_samples_by_their_number(tmp_path):
-    reference = gallery(folder(tmp_path / "r", "x.jpg", "y_1.png"))
-    one = gallery(folder(tmp_path / "one", "y_1.png", "x.png"))
+    reference = open_gallery(folder(tmp_path / "r", "x.jpg", "y_1.png"))
+    one = open_gallery(folder(tmp_path / "one", "y_1.png", "x.png"))
     assert [[one.names[i] for i in row] for row in pair(one, reference)] == [["x"], ["y_1"]]
-    many = gallery(folder(tmp_path / "many", *(f"{name}_{i}.png" for name in ("x", "y_1") for i in (0, 2, 10))))
+    many = open_gallery(folder(tmp_path / "many", *(f"{name}_{i}.png" for name in ("x", "y_1") for i in (0, 2, 10))))
     assert [[many.names[i] for i in row] for row in pair(many, reference)] == [
         ["x_0", "x_2", "x_10"], ["y_1_0", "y_1_2", "y_1_10"]]
 
 
 def test_names_without_a_partner_are_listed_on_both_sides(tmp_path):
-    made = gallery(folder(tmp_path / "g", "a.png", *(f"made{i}.png" for i in range(7))))
-    real = gallery(folder(tmp_path / "r", "a.png", "lost.png"))
+    made = open_gallery(folder(tmp_path / "g", "a.png", *(f"made{i}.png" for i in range(7))))
+    real = open_gallery(folder(tmp_path / "r", "a.png", "lost.png"))
     with refused(r"7 of .*/g without a partner: made0, made1, made2, made3, made4 and 2 more; "
                  r"1 of .*/r without a partner: lost") as error:
         pair(made, real)
     assert error.value.exit_code == USAGE
     assert "\n" not in str(error.value)
-    assert listed("abcde") == "a, b, c, d, e"
+    assert join_names("abcde") == "a, b, c, d, e"
 
 
 def test_unequal_numbers_of_samples_are_refused(tmp_path):
-    made = gallery(folder(tmp_path / "g", "a_0.png", "a_1.png", "b_0.png"))
-    with refused("1 to 2 samples of a picture.*fewer than 2 have: b"):
-        pair(made, gallery(folder(tmp_path / "r", "a.png", "b.png")))
+    made = open_gallery(folder(tmp_path / "g", "a_0.png", "a_1.png", "b_0.png"))
+    with refused("1 to 2 samples of an image.*fewer than 2 have: b"):
+        pair(made, open_gallery(folder(tmp_path / "r", "a.png", "b.png")))
 
 
 def test_a_place_without_pictures_is_refused(tmp_path):
-    with refused("is not there"):
-        gallery(tmp_path / "none")
-    with refused("holds no picture"):
-        gallery(folder(tmp_path / "empty"))
+    with refused("does not exist"):
+        open_gallery(tmp_path / "none")
+    with refused("contains no image"):
+        open_gallery(folder(tmp_path / "empty"))
     (tmp_path / "a.txt").write_text("x")
     with refused("neither a folder"):
-        gallery(tmp_path / "a.txt")
-    with refused("two pictures of one name: a.jpg and a.png"):
-        gallery(folder(tmp_path / "twice", "a.png", "a.jpg"))
+        open_gallery(tmp_path / "a.txt")
+    with refused("two images of one name: a.jpg and a.png"):
+        open_gallery(folder(tmp_path / "twice", "a.png", "a.jpg"))
 
 
 def test_a_file_that_is_no_picture_is_refused_at_once(tmp_path):
     path = folder(tmp_path / "f", "a.png")
     (path / "b.png").write_text("this is text")
     with refused("b.png cannot be read as an image"):
-        gallery(path)
+        open_gallery(path)
     (path / "b.png").write_bytes(b"")
     with refused("b.png cannot be read as an image"):
-        gallery(path)
+        open_gallery(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -146,7 +146,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     whole = (path / name).read_bytes()
     (path / name).write_bytes(whole[:len(whole) // 2])
     with refused(f"{name} cannot be read as an image") as error:
-        gallery(path).read(0)
+        open_gallery(path).read(0)
     assert "\n" not in str(error.value)
 
 
@@ -155,9 +155,9 @@ def test_an_animation_is_refused(tmp_path):
     (tmp_path / "f").mkdir()
     frames[0].save(tmp_path / "f" / "a.gif", save_all=True, append_images=frames[1:])
     with refused("a.gif has several frames"):
-        gallery(tmp_path / "f")
+        open_gallery(tmp_path / "f")
     frames[1].save(tmp_path / "f" / "a.gif")
-    assert (gallery(tmp_path / "f").read(0) == 255).all()
+    assert (open_gallery(tmp_path / "f").read(0) == 255).all()
 
 
 def test_floating_point_pixels_in_a_file_are_refused(tmp_path):
@@ -173,12 +173,12 @@ def test_a_picture_too_large_to_be_one_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
     with refused("cannot be read as an image: Image size"):
-        gallery(tmp_path)
+        open_gallery(tmp_path)
 
 
 def array(tmp_path, values, name="a.npy"):
     np.save(tmp_path / name, values) if name.endswith("y") else np.savez(tmp_path / name, values)
-    return gallery(tmp_path / name)
+    return open_gallery(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
@@ -205,12 +205,12 @@ GREY = np.full((2, 4, 4, 3), 0.5)
     (GREY - 1, r"values from -0\.5.*\(array \+ 1\) / 2"),
     (GREY * 1e6, "scale it"),
     (np.where(np.arange(2)[:, None, None, None] == 1, np.nan, GREY), "NaN or infinite values, the first in row 1"),
-    (np.zeros((2, 3, 8, 8), np.uint8), r"channels come last here; save array\.transpose\(0, 2, 3, 1\)"),
+    (np.zeros((2, 3, 8, 8), np.uint8), r"expected channels last: save array\.transpose\(0, 2, 3, 1\)"),
     (np.zeros((2, 5, 3, 8, 8), np.uint8), r"transpose\(0, 1, 3, 4, 2\)"),
     (np.zeros((2, 8, 8), np.uint8), r"expected uint8, or float in \[0, 1\], \[N, H, W, 3\]"),
     (np.zeros((2, 8, 8, 4), np.uint8), "expected uint8"),
     (np.zeros((2, 8, 8, 3), np.int64), r"save array\.astype\('uint8'\)"),
-    (np.zeros((0, 8, 8, 3), np.uint8), "holds no picture"),
+    (np.zeros((0, 8, 8, 3), np.uint8), "contains no image"),
     (np.array([{}]), "cannot be read as an array")])
 def test_arrays_of_another_layout_type_or_range_are_refused_with_the_cure(tmp_path, values, message):
     with refused(message) as error:
@@ -222,13 +222,13 @@ def test_arrays_of_another_layout_type_or_range_are_refused_with_the_cure(tmp_pa
 def test_a_file_that_is_no_array_and_one_with_several_are_refused(tmp_path):
     (tmp_path / "a.npy").write_text("text")
     with refused("cannot be read as an array"):
-        gallery(tmp_path / "a.npy")
+        open_gallery(tmp_path / "a.npy")
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
     with refused("cannot be read as an array"):
-        gallery(tmp_path / "b.npz")
+        open_gallery(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", x=GREY, y=GREY)
-    with refused(r"holds 2 arrays \(x, y\); expected one"):
-        gallery(tmp_path / "c.npz")
+    with refused(r"contains 2 arrays \(x, y\); expected one"):
+        open_gallery(tmp_path / "c.npz")
 
 
 def test_labels_come_by_name_in_any_order(tmp_path):
@@ -237,10 +237,10 @@ def test_labels_come_by_name_in_any_order(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("name,label\na,0\n", "no label of 1 pictures: b"),
-    ("name,label\na,0\nb,4\n", r"1 labels that are no class of the judge; expected 0 to 3, found b \(4\)"),
+    ("name,label\na,0\n", "no label for 1 images: b"),
+    ("name,label\na,0\nb,4\n", r"1 labels that are not classes of the judge; expected 0 to 3, not b \(4\)"),
     ("name,label\na,-1\nb,star\n", r"2 labels .* a \(-1\), b \(star\)"),
-    ("name,label\na,0\nb,1\na,1\n", "labels some pictures twice: a"),
+    ("name,label\na,0\nb,1\na,1\n", "labels some images twice: a"),
     ("picture,class\na,0\n", "has columns picture, class; expected name and label"),
     ("", "cannot be read as a CSV")])
 def test_labels_that_are_missing_or_no_class_are_refused(tmp_path, text, message):

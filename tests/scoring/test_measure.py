@@ -277,7 +277,7 @@ def test_the_order_on_disk_changes_no_byte(tmp_path, judge):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda pictures, item: (pictures[:-1], item[:-1]), "1 are missing, the first is item 117"),
-    (lambda pictures, item: (pictures[::-1], item[::-1]), "does not hold the 40 items in their order"),
+    (lambda pictures, item: (pictures[::-1], item[::-1]), "does not contain the 40 items in their order"),
     (lambda pictures, item: (pictures[:-1], item), "expected uint8"),
     (lambda pictures, item: (pictures[:, 0], item), "expected uint8"),
     (lambda pictures, item: (pictures / 255, item), "expected uint8")])
@@ -401,8 +401,8 @@ def test_shuffled_eeg_is_anothers_of_the_same_part_and_subject_and_always_the_sa
     assert np.array_equal(load(replace(ITEMS, eeg="shuffled"), tmp_path / "a").eeg, shuffled.eeg)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"eeg": "noise"}, "there are: real, shuffled"),
-                                                 ({"part": "dev"}, "there are: test, train")])
+@pytest.mark.parametrize(("change", "message"), [({"eeg": "noise"}, "available: real, shuffled"),
+                                                 ({"part": "dev"}, "available: test, train")])
 def test_an_unknown_control_or_part_names_those_that_exist(tmp_path, change, message):
     with pytest.raises(BenchError, match=message):
         load(replace(ITEMS, **change), write_trials(tmp_path / "a"))
