@@ -27,15 +27,16 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    """Imports the module of a system. Raises BenchError if it is unknown or (exit 3) does not import."""
+    """Imports the module of a system. Raises BenchError if it is unknown, or (exit 3) if its package is broken."""
     if (Path(__file__).parent / f"{name}.py").is_file():
         return importlib.import_module(f"bench.systems.{name}")
     for entry in entry_points(group=GROUP, name=name):
         try:
             module: ModuleType = entry.load()
+            module.plan  # noqa: B018
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            raise BenchError(f"system {name!r} cannot be imported from the installed package {entry.value} ({cause}); "
+            raise BenchError(f"system {name!r} cannot be loaded from the installed package {entry.value!r} ({cause}); "
                              "repair or remove the package", ENVIRONMENT) from error
         return module
     raise BenchError(f"no system {name!r}; there are: {', '.join(names())}")
