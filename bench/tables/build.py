@@ -1,4 +1,4 @@
-"""Tables from a results CSV: rows beside the paper's numbers, verdicts, and a caption that says what they rest on."""
+"""Builds the table of an ablation from its results CSV: rows, contrasts, the paper's numbers, and notes."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from typing import Any
 import numpy as np
 
 from bench.experiment.ablation import HEADLINE
+from bench.experiment.describe import describe_contrast, row_label
 from bench.experiment.variant import innermost
-from bench.setup.rows import beside
-from bench.statistics import holm, verdicts
-from bench.tables import results
+from bench.setup.rows import choose_baselines
+from bench.statistics import Verdict, holm, verdicts
+from bench.tables import results, slices
 from bench.tables.captions import CEILING_NAME, NULL_NAME, caption_lines
-from bench.tables.columns import (
-    ALPHA,
-    NOT_RUN,
-    NOTHING,
-    metric_header,
-    print_table,
-    settings_of,
-)
+from bench.tables.columns import ALPHA, NOT_RUN, NOTHING, baseline_of, document, metric_header, settings_of
 from bench.tables.literature import PUBLISHED, paper_column, published_rows
 from bench.tables.model import Contrast, Row, Table
 from bench.tables.scores import NULL, Scores, Whose, whose_row
+from bench.tables.summary import finding, short_notes
 
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
 
 
-def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED) -> Table:
-    """The table of an ablation from the results in a folder; rows without results say "not run".
+def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, command: str = "") -> Table:
+    """Builds the table of an ablation from the results in a folder; a row without results is "not run".
 
-    Accuracies are against the label, or the headline that the ablation names. Intervals of rows are 95 %, over test
-    pictures crossed with seeds, after samples (and subjects) were averaged within a picture; those of contrasts are
-    simultaneous. Errors as `results.read`.
+    Rows come from the ablation's CSV, without one from others in the folder (`slices.read`). The headline metric is
+    accuracy against the label, or the one that the ablation names. Intervals of rows are 95 %, over test images crossed
+    with seeds, after averaging samples (and subjects) within an image; those of contrasts are simultaneous. command:
+    prints this table (default: bench table NAME). Errors as `results.read`.
     """
     paper, source = paper_column(ablation.published, published)
-    recorded = results.read(folder, name)
+    recorded, origin = slices.read(folder, name, ablation)
     scores = Scores(recorded, _headline(recorded, getattr(ablation, "headline", (HEADLINE,))))
-    costs, others = getattr(ablation, "costs", False), beside(ablation.variants)
+    costs, references = getattr(ablation, "costs", False), choose_baselines(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
 
-    def row(title: str, whose: Whose, settings: tuple[str, str, str, str], known: str, free: bool = False) -> Row:
+    def row(title: str, label: str, whose: Whose, settings: tuple[str, str, str, str], known: str,
+            free: bool = False) -> Row:
         gain = None if whose == NULL else scores.gain(whose)
-        floor = NULL if NULL in scores.pictures else scores.shuffled(whose)
+        floor = NULL if NULL in scores.images else scores.shuffled(whose)
         way = scores.contrast(scores.ceiling, floor) if gain else None
         null = scores.null(whose) if free else None
-        return Row(title, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
+        return Row(title, label, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
                    scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
                    null.p if null else None, scores.failed(whose), paper.get(known),
                    seconds.get(whose) if whose else None)
 
     nothing = (NOTHING,) * 4
-    rows = [row(v.name, whose_row(v), settings_of(v), v.name, getattr(v, "eeg_free", False)) for v in ablation.variants]
-    rows += [row(NULL_NAME, NULL, nothing, "")] if others.null else []
-    rows += [row(CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if others.ceiling else []
-    rows = _adjusted(rows)
-    labels = (f"top-1 of {scores.key('top1_label').removesuffix(' classes')}, %",
-              f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
+    rows = [row(v.name, row_label(v), whose_row(v), settings_of(v), v.name, getattr(v, "eeg_free", False))
+            for v in ablation.variants]
+    rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
+    rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
+    contrasts, baseline = _contrasts(scores, ablation, paper), baseline_of(ablation.contrasts)
+    rows = _judged(rows, contrasts, baseline)
+    labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     if scores.headline != HEADLINE:
         labels = (metric_header(scores, scores.headline), "")
     columns = tuple((metric, metric_header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
-    contrasts = _contrasts(scores, ablation, paper)
-    caption = tuple(caption_lines(scores, rows, contrasts, ablation, name, paper, source))
-    made = Table(ablation.title, tuple(rows), tuple(contrasts), caption, labels, bool(paper), costs,
-                 published_rows(getattr(ablation, "literature", {}), published), scores.headline, columns, recorded.rows)
-    return replace(made, printed=print_table(made))
+    made = Table(ablation.title, tuple(rows), tuple(contrasts),
+                 (*caption_lines(scores, rows, contrasts, ablation, name, paper, source), *filter(None, [origin])),
+                 labels, bool(paper), costs, published_rows(getattr(ablation, "literature", {}), published),
+                 scores.headline, columns, finding(scores, rows, contrasts, ablation),
+                 short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}"),
+                 baseline, recorded.rows)
+    return replace(made, document=document(made))
 
 
-def _headline(recorded: results.Results, asked: Sequence[str]) -> str:
-    """The first of those that any row has."""
-    there = set(recorded.rows["metric"])
-    return next((metric for metric in asked if metric in there), asked[0])
+def _headline(recorded: results.Results, candidates: Sequence[str]) -> str:
+    """Returns the first of the metrics that any row has."""
+    metrics = set(recorded.rows["metric"])
+    return next((metric for metric in candidates if metric in metrics), candidates[0])
 
 
 def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float | None]]:
-    """Of each row the seconds of its trainings and of drawing its pictures, means over seeds, as last noted."""
+    """Returns each row's seconds of training and of sampling: means over seeds of the last recorded runs."""
     runs = results.runs(folder, name)
     runs = runs[runs["training_s"] != ""].replace({"sampling_s": {"": np.nan}})
     last = runs.groupby(["variant", "items", "seed"])[["training_s", "sampling_s"]].last().astype(float)
@@ -86,51 +86,58 @@ def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float | None]]
             for variant, items, training, sampling in means.itertuples(index=False, name=None)}
 
 
-def _about_pretraining(a: Any, b: Any) -> bool:
-    """Whether two rows differ in pre-training, mask ratio or size."""
+def _changes_pretraining(a: Any, b: Any) -> bool:
+    """Tells whether two rows differ in pre-training, mask ratio or size."""
     a, b = innermost(a), innermost(b)
     return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
 
 
-def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    """Holm's p over the rows that must not exceed their null."""
+def _judged(rows: Sequence[Row], contrasts: Sequence[Contrast], baseline: str) -> list[Row]:
+    """Adds Holm's p over the rows that cannot know the stimulus, and the verdicts against the baseline."""
     tested = [row for row in rows if row.exceeds is not None]
-    adjusted = dict(zip((row.name for row in tested), holm([row.exceeds or 0.0 for row in tested]), strict=True))
-    return [Row(**vars(row) | {"exceeds": adjusted.get(row.name)}) for row in rows]
+    p = holm([row.exceeds or 0.0 for row in tested]).tolist()
+    adjusted = dict(zip((row.name for row in tested), p, strict=True))
+    opposite = {"better": "worse", "worse": "better"}
+    words = {}
+    for contrast in contrasts:
+        if contrast.verdict and baseline in contrast.pair:
+            first, second = contrast.pair
+            word = contrast.verdict.word
+            words[second if first == baseline else first] = opposite.get(word, word) if first == baseline else word
+    return [replace(row, exceeds=adjusted.get(row.name), verdict=words.get(row.name, "")) for row in rows]
 
 
 def _contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> list[Contrast]:
-    """One for each that the ablation lists, with Holm's verdicts over those that can have one."""
+    """Returns the ablation's contrasts, with Holm's verdicts over those that can have one."""
     specs = {v.name: v for v in ablation.variants}
     one_pretraining = "one" in scores.values("pretrain_seeds")
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    said: dict[str, str] = {}
-    apart = set()
+    reasons: dict[str, str] = {}
+    unpaired = set()
     for a, b in ablation.contrasts:
         name, whose = f"{a} - {b}", (whose_row(specs[a]), whose_row(specs[b]))
         pair = scores.paired(*whose)
         if pair is None and (pair := scores.apart(*whose)) is not None:
-            apart.add(name)
+            unpaired.add(name)
         if pair is None:
-            ran = [scores.top1(one) is not None for one in whose]
-            lost = any(scores.failed(one) for one, there in zip(whose, ran, strict=True) if not there)
-            said[name] = "failed" if lost else NOT_RUN if not all(ran) else "no verdict: other seeds"
-        elif one_pretraining and _about_pretraining(specs[a], specs[b]):
-            said[name] = "no verdict: one pre-training"
+            missing = [row for row in whose if scores.top1(row) is None]
+            reasons[name] = "no verdict: other seeds" if not missing else (
+                "failed" if any(map(scores.failed, missing)) else NOT_RUN)
+        elif one_pretraining and _changes_pretraining(specs[a], specs[b]):
+            reasons[name] = "no verdict: one pre-training"
         else:
             pairs[name] = pair
-    found = verdicts(pairs, ALPHA, apart) if pairs else {}
+    judged: Mapping[str, Verdict] = verdicts(pairs, ALPHA, unpaired) if pairs else {}
     contrasts = []
     for a, b in ablation.contrasts:
         name, whose = f"{a} - {b}", (whose_row(specs[a]), whose_row(specs[b]))
-        one, other = scores.interval(whose[0]), scores.interval(whose[1])
-        verdict = found.get(name)
-        mean = verdict.interval.mean if verdict else one.mean - other.mean if one and other else None
-        word = said.get(name, "")
+        first, second = scores.interval(whose[0]), scores.interval(whose[1])
+        verdict, word = judged.get(name), reasons.get(name, "")
+        mean = verdict.interval.mean if verdict else first.mean - second.mean if first and second else None
         if verdict:
             word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
-            word += ", not paired: other test pictures" if name in apart else ""
-        contrasts.append(Contrast(name, mean, verdict, word,
-                                  scores.mcnemar(*whose) if verdict and name not in apart else {},
+            word += ", not paired: other test images" if name in unpaired else ""
+        contrasts.append(Contrast((a, b), describe_contrast(specs[a], specs[b]), mean, verdict, word,
+                                  scores.mcnemar(*whose) if verdict and name not in unpaired else {},
                                   paper[a] - paper[b] if a in paper and b in paper else None))
     return contrasts

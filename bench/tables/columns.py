@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from bench.experiment.ablation import HEADLINE
 from bench.experiment.variant import innermost
 from bench.metrics import DEFINITIONS
 from bench.statistics import Interval, Null
-from bench.tables.formats import Column, Printed
+from bench.tables.formats import Column, Document, Printed
 from bench.tables.model import Contrast, Row, Table
 from bench.tables.scores import RETRIEVED, Scores
 
 PAPER = "paper, 50-way, ImageNet-EEG, %"
 NOT_RUN, NOTHING = "not run", "-"
-HEADERS = {  # of columns that an ablation asks for, and what stands where its key says among how many
-    "retrieval_top1": "top-1 of {}", "retrieval_top5": "top-5 of {}", "retrieval_2way": "2-way",
+HEADERS = {  # of the columns that an ablation asks for; {} is the number of images
+    "retrieval_top1": "top-1 of {} images", "retrieval_top5": "top-5 of {}", "retrieval_2way": "2-way",
     "retrieval_4way": "4-way", "retrieval_10way": "10-way", "pixcorr": "PixCorr", "ssim": "SSIM",
     "two_way_alexnet2": "two-way, AlexNet(2)", "two_way_alexnet5": "two-way, AlexNet(5)",
     "two_way_inception": "two-way, Inception", "two_way_clip": "two-way, CLIP",
@@ -29,31 +30,18 @@ HEADERS = {  # of columns that an ablation asks for, and what stands where its k
     "correlation_judge": "judge's correlation distance",
 }
 ALPHA = 0.05
+MOST_COLUMNS = 8  # of a block in the short form
 
 
 def metric_header(scores: Scores, metric: str) -> str:
-    """A metric's, with its unit."""
+    """Returns the header of a metric, with its unit."""
     of = scores.key(metric).partition(" of ")[2].removesuffix(" pictures")
     header, unit = HEADERS.get(metric, DEFINITIONS[metric].title).format(of), DEFINITIONS[metric].unit
     return f"{header}, {unit.replace('share', '%')}" if unit else header
 
 
-def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
-    def value(one: Any) -> str:
-        return f"{one.value} {one.unit}".strip()
-
-    return (Column("system", tuple(rows["here"]), left=True),
-            Column("in the literature", tuple(rows["row"]), left=True),
-            Column("metric", tuple(rows["metric"]), left=True),
-            Column("value", tuple(value(one) for one in rows.itertuples())),
-            Column("on", tuple(rows["dataset"]), 1, left=True),
-            Column("read in", tuple(one or "paper" for one in rows["read_in"]), 2, left=True),
-            Column("printed by", tuple(f"{one.paper}, {one.place}" for one in rows.itertuples()), 3, left=True),
-            Column("contradicts", tuple(one or NOTHING for one in rows["contradicts"]), 4, left=True))
-
-
 def settings_of(spec: Any) -> tuple[str, str, str, str]:
-    """Of a Variant, also of one that is measured on other items; of another system nothing."""
+    """Returns pre-training, CLIP, tuned and encoder of a Variant, also inside an On; dashes for another system."""
     spec = innermost(spec)
     if not hasattr(spec, "mask_ratio"):
         return (NOTHING,) * 4
@@ -64,108 +52,155 @@ def settings_of(spec: Any) -> tuple[str, str, str, str]:
 
 
 def permuted_text(headline: str) -> str:
-    """What is permuted for a row that must not know the stimulus."""
-    return "permuted pictures" if headline == RETRIEVED else "permuted labels"
+    """Returns what is permuted for a row that cannot know the stimulus."""
+    return "permuted images" if headline == RETRIEVED else "permuted labels"
 
 
-def print_table(t: Table) -> Printed:
-    """The table as it is printed in any format."""
-    blocks = [_row_columns(t)] + ([_contrast_columns(t)] if t.differences else [])
+def baseline_of(contrasts: Sequence[tuple[str, str]]) -> str:
+    """Returns the row that at least half of the contrasts include; "" without one, or if these are only two of four."""
+    counts = Counter(name for pair in contrasts for name in pair).most_common(1)
+    name, count = counts[0] if counts else ("", 0)
+    return name if 2 * count > len(contrasts) or (count > 2 and 2 * count == len(contrasts)) else ""
+
+
+def document(t: Table) -> Document:
+    """Returns the table in its short and complete forms."""
+    complete = [_row_columns(t)] + ([_contrast_columns(t)] if t.differences else [])
+    short = [_short_rows(t)] + ([_short_contrasts(t)] if t.differences else [])
     if t.literature is not None:
-        blocks.append(_literature_columns(t.literature))
-    return Printed(t.title, tuple(blocks), t.caption, _tidy_frame(t))
+        complete.append(_literature_columns(t.literature))
+    return Document(Printed(t.title, t.finding, tuple(short), t.notes),
+                    Printed(t.title, t.finding, tuple(complete), t.caption), csv_frame(t))
+
+
+def _columns(of: Sequence[Any], *plan: tuple[str, Callable[[Any], str]], left: Sequence[str] = (),
+             wrap: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Returns the planned columns (header, cell) that have any content; left, wrap: headers of words."""
+    columns = (Column(header, tuple(map(cell, of)), header in left, header in wrap) for header, cell in plan)
+    return tuple(column for column in columns if set(column.cells) - {NOTHING})
+
+
+def _short_rows(t: Table) -> tuple[Column, ...]:
+    """Returns label, headline, gain, another accuracy, FID, verdict, and the paper's number."""
+    accuracies = [(header, metric) for metric, header in t.columns
+                  if metric != t.headline and DEFINITIONS[metric].unit == "share"]
+    if t.labels[1]:
+        accuracies = [(t.labels[1], "nway_label")]
+    columns = _columns(
+        t.entries, ("row", lambda r: r.label),
+        (f"{t.labels[0]} [95% CI]", lambda r: _rounded(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
+        ("gain over null, points [95% CI]", lambda r: _rounded(r.gain, False) if r.gain else NOTHING),
+        *((header, _mean(metric, 1, 100)) for header, metric in accuracies[:2]),
+        ("FID", _mean("fid", 2)),
+        *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
+        *([("paper's 50-way, %", lambda r: number_text(r.paper, 1))] if t.has_paper else []),
+        left=("row",), wrap=("row",))
+    return columns[:MOST_COLUMNS]
+
+
+def _short_contrasts(t: Table) -> tuple[Column, ...]:
+    def verdict(c: Contrast) -> str:
+        return c.said.replace(", given these models", "").replace(": other test images", "")
+
+    words = ("contrast: first - second", "verdict on first")
+    return _columns(t.differences, (words[0], lambda c: c.label),
+                    ("difference, points [95% CI, simultaneous]", _points),
+                    ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], verdict),
+                    *([("paper's, points", lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
+                    left=words, wrap=words)
 
 
 def _row_columns(t: Table) -> tuple[Column, ...]:
+    """Returns every column of the rows that has any content."""
     top1, nway = t.labels
-    own = {metric for metric, _ in t.columns}
-
-    def ran(row: Row) -> str:
-        return percent(row.top1) if row.top1 else "failed" if row.failed else NOT_RUN
-
-    def mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
-        return lambda row: number_text(row.means.get(metric), digits, factor)
-
-    plan: list[tuple[str, Callable[[Row], str], int, bool]] = [
-        ("variant", lambda r: r.name, 0, True),
-        ("pre-training", lambda r: r.settings[0], 3, True),
-        ("CLIP", lambda r: r.settings[1], 8, True),
-        ("tuned", lambda r: r.settings[2], 9, True),
-        ("encoder's label", lambda r: r.settings[3], 11, True),
-        ("parameters", lambda r: NOTHING if r.params is None else f"{r.params:,}", 7, False),
-        *([("trained parameters", lambda r: number_text(r.means.get("trained_parameters"), 0, form=","), 8, False),
-           ("training, s", lambda r: number_text(r.seconds[0] if r.seconds else None, 0), 9, False),
-           ("sampling, s", lambda r: number_text(r.seconds[1] if r.seconds else None, 1), 9, False)] if t.costs else []),
-        ("seeds", lambda r: str(len(r.seeds)), 4, False),
-        (f"{top1} [95%]", ran, 0, False),
-        ("gain over shuffled, points [95%]", lambda r: percent(r.gain, False) if r.gain else NOTHING, 5, False),
-        ("null to ceiling, %", lambda r: number_text(r.way, 0, 100), 6, False),
-        (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING, 2, False),
+    costs = [("trained parameters", lambda r: number_text(r.means.get("trained_parameters"), 0, form=",")),
+             ("training, s", lambda r: number_text(r.seconds[0] if r.seconds else None, 0)),
+             ("sampling, s", lambda r: number_text(r.seconds[1] if r.seconds else None, 1))]
+    words = ("row", "pre-training", "CLIP", "tuned", "encoder's label", f"verdict against {t.baseline}")
+    return _columns(
+        t.entries, ("row", lambda r: r.label), ("pre-training", lambda r: r.settings[0]),
+        ("CLIP", lambda r: r.settings[1]), ("tuned", lambda r: r.settings[2]),
+        ("encoder's label", lambda r: r.settings[3]), ("parameters", lambda r: number_text(r.params, 0, form=",")),
+        *(costs if t.costs else []), ("seeds", lambda r: str(len(r.seeds))),
+        (f"{top1} [95% CI]", lambda r: percent(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
+        ("gain over null, points [95% CI]", lambda r: percent(r.gain, False) if r.gain else NOTHING),
+        ("null to ceiling, %", lambda r: number_text(r.way, 0, 100)),
+        (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
-            f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}", 0, False),
-        *([(nway, mean("nway_label", 1, 100), 1, False)] if nway else []),
-        *((header, mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))), 6, False)
+            f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}"),
+        *([(nway, _mean("nway_label", 1, 100))] if nway else []),
+        *((header, _mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))))
           for metric, header in t.columns if metric != t.headline),
-        ("FID", mean("fid", 2), 10, False),
-        ("IS", mean("is", 2), 12, False),
-        *([("SSIM", mean("ssim", 3), 14, False)] if "ssim" not in own else []),
-        ("PSNR, dB", mean("psnr", 1), 15, False),
-        ("judge distance", mean("judge_distance", 3), 13, False),
-    ]
-    if t.has_paper:
-        plan.append((PAPER, lambda r: number_text(r.paper, 1), 0, False))
-    columns = [Column(header, tuple(cell(row) for row in t.entries), drop, left) for header, cell, drop, left in plan]
-    return tuple(column for column in columns if set(column.cells) - {NOTHING})
+        ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
+        *([("SSIM", _mean("ssim", 3))] if "ssim" not in dict(t.columns) else []), ("PSNR, dB", _mean("psnr", 1)),
+        ("judge distance", _mean("judge_distance", 3)),
+        *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
+        *([(PAPER, lambda r: number_text(r.paper, 1))] if t.has_paper else []), left=words, wrap=("row",))
 
 
 def _contrast_columns(t: Table) -> tuple[Column, ...]:
-    def points(c: Contrast) -> str:
-        if c.verdict:
-            return percent(c.verdict.interval, within=False)
-        return number_text(c.mean, 1, 100, "+") if c.mean is not None else c.said
-
-    plan: list[tuple[str, Callable[[Contrast], str], int, bool]] = [
-        ("difference", lambda c: c.name, 0, True),
-        (f"{t.labels[0].removesuffix(', %')}, points [95%, simultaneous]", points, 0, False),
-        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING, 3, False),
-        ("verdict", lambda c: c.said, 0, True),
-        ("would resolve it", lambda c: (c.verdict.needs if c.verdict else "") or NOTHING, 4, True),
-        ("seeds", lambda c: str(c.verdict.interval.seeds if c.verdict else 0), 2, False),
-    ]
-    if t.has_paper:
-        plan.append((PAPER.replace("%", "points"), lambda c: number_text(c.paper, 1, sign="+"), 1, False))
-    columns = [Column(header, tuple(cell(c) for c in t.differences), drop, left) for header, cell, drop, left in plan]
-    return tuple(column for column in columns if set(column.cells) - {NOTHING})
+    """Returns every column of the contrasts that has any content."""
+    words = ("contrast: first - second", "verdict on first", "would resolve it")
+    return _columns(
+        t.differences, (words[0], lambda c: c.label),
+        (f"{t.labels[0].removesuffix(', %')}, points [95% CI, simultaneous]", _points),
+        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], lambda c: c.said),
+        (words[2], lambda c: (c.verdict.needs if c.verdict else "") or NOTHING),
+        ("seeds", lambda c: str(c.verdict.interval.seeds if c.verdict else 0)),
+        *([(PAPER.replace("%", "points"), lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
+        left=words, wrap=words)
 
 
-def _tidy_frame(t: Table) -> pd.DataFrame:
-    """Rows and contrasts in full precision; `kind` tells them apart, accuracies are in per cent or points."""
+def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
+    words = ("system", "in the literature", "metric", "on", "read in", "printed by", "contradicts")
+    return _columns(
+        list(rows.itertuples()), ("system", lambda r: r.here), ("in the literature", lambda r: r.row),
+        ("metric", lambda r: r.metric), ("value", lambda r: f"{r.value} {r.unit}".strip()), ("on", lambda r: r.dataset),
+        ("read in", lambda r: r.read_in or "paper"), ("printed by", lambda r: f"{r.paper}, {r.place}"),
+        ("contradicts", lambda r: r.contradicts or NOTHING), left=words, wrap=words)
+
+
+def csv_frame(t: Table) -> pd.DataFrame:
+    """Returns rows, contrasts and McNemar's p in full precision, told apart by `kind`; accuracies in per cent."""
     top1 = "top1" if t.headline == HEADLINE else t.headline
 
-    def scaled(prefix: str, it: Interval | Null | None) -> dict[str, float]:
-        return {} if it is None else {f"{prefix}": 100 * it.mean, f"{prefix}_low": 100 * it.low,
-                                      f"{prefix}_high": 100 * it.high}
+    def scaled(prefix: str, value: Interval | Null | None) -> dict[str, float]:
+        return {} if value is None else {prefix: 100 * value.mean, f"{prefix}_low": 100 * value.low,
+                                         f"{prefix}_high": 100 * value.high}
 
     lines: list[dict[str, Any]] = []
     for row in t.entries:
-        lines.append({"kind": "row", "name": row.name, "failed": int(row.failed and row.top1 is None),
-                      "seeds": len(row.seeds), "params": row.params, "paper_50way_imagenet_eeg": row.paper}
+        lines.append({"kind": "row", "name": row.name, "label": row.label,
+                      "failed": int(row.failed and row.top1 is None),
+                      "seeds": len(row.seeds), "params": row.params, "paper_50way_imagenet_eeg": row.paper,
+                      "verdict": row.verdict or None}
                      | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
                      | scaled(top1, row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
                      | {"null_to_ceiling": None if row.way is None else 100 * row.way, "p": row.exceeds}
                      | {f"mean_{metric}": value for metric, value in row.means.items()})
     for c in t.differences:
-        given = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
+        judged = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
             "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "needs": c.verdict.needs}
-        lines.append({"kind": "contrast", "name": c.name, "verdict": c.said, "paper_50way_imagenet_eeg": c.paper,
-                      top1: None if c.mean is None else 100 * c.mean} | given)
-        lines += [{"kind": "McNemar, given these models", "name": c.name, "seed": seed, "p": p}
+        names = {"name": c.name, "label": c.label, "first": c.pair[0], "second": c.pair[1]}
+        lines.append({"kind": "contrast", **names, "verdict": c.said, "paper_50way_imagenet_eeg": c.paper,
+                      top1: None if c.mean is None else 100 * c.mean} | judged)
+        lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
-    head = ["kind", "name", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high", "gain", "gain_low",
-            "gain_high", "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict", "needs",
-            "paper_50way_imagenet_eeg", "pretraining", "clip", "tuned", "encoder", "params"]
+    head = ["kind", "name", "label", "first", "second", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high",
+            "gain", "gain_low", "gain_high", "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict",
+            "needs", "paper_50way_imagenet_eeg", "pretraining", "clip", "tuned", "encoder", "params"]
     head += sorted({name for line in lines for name in line} - set(head))
     return pd.DataFrame([{name: line.get(name) for name in head} for line in lines], columns=head, dtype=object)
+
+
+def _mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
+    return lambda row: number_text(row.means.get(metric), digits, factor)
+
+
+def _points(c: Contrast) -> str:
+    if c.verdict:
+        return percent(c.verdict.interval, within=False)
+    return number_text(c.mean, 1, 100, "+") if c.mean is not None else c.said
 
 
 def listed(values: Sequence[Any]) -> str:
@@ -176,13 +211,17 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-def percent(interval: Interval | None, within: bool = True) -> str:
-    """"45.1 [40.2, 50.0]" in per cent; an accuracy's interval ends at 0 and 100, a difference's at -100 and 100."""
-    if interval is None:
-        return NOT_RUN
+def percent(interval: Interval, within: bool = True, digits: int = 1) -> str:
+    """Returns "45.1 [40.2, 50.0]" in per cent; an accuracy's interval ends at 0 and 100, a difference's at -100 and
+    100. digits: of the interval."""
     low, high = max(interval.low, 0.0 if within else -1.0), min(interval.high, 1.0)
     sign = "" if within else "+"
-    return f"{100 * interval.mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"{100 * interval.mean:{sign}.1f} [{100 * low:{sign}.{digits}f}, {100 * high:{sign}.{digits}f}]"
+
+
+def _rounded(interval: Interval, within: bool = True) -> str:
+    """Returns "45.1 [40, 50]"."""
+    return percent(interval, within, 0)
 
 
 def null_text(null: Null) -> str:

@@ -1,4 +1,4 @@
-"""Counterparts of the paper's Figures 3 to 6, drawn from the store, with what they are written on them."""
+"""Draws counterparts of the paper's Figures 3 to 6 from the store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import gzip
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from PIL import Image
 
 from bench.errors import BenchError
 from bench.experiment.ablation import Ablation
+from bench.experiment.describe import describe_change
 from bench.experiment.graph import Row
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Score, Stage, Trials
@@ -32,31 +32,31 @@ TITLES = {
 COMPARED = 3  # classes of Figure 4, as many as the paper's
 PER_CLASS = {3: 3, 4: 5}  # items drawn of each class
 COLUMNS = 10  # items side by side
-OTHERS = 20  # classes beside those shown, which the judge saw most often, with a column of their own in Figure 6
-SIDE = (64, 128)  # pixels on the page: small pictures are enlarged to the first, large ones reduced to the last
+OTHERS = 20  # of the classes that are not shown, those the judge names most often have a column in Figure 6
+SIDE = (64, 128)  # pixels on the page: small images are enlarged to the first, large ones reduced to the second
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What a figure is drawn from: its rows of a table, all of which are in the store."""
+    """The rows of a table that a figure shows; all are in the store."""
 
-    chosen: Ablation
-    at: Scale
+    ablation: Ablation
+    scale: Scale
     store: Store
     rows: Sequence[Row]
 
     def name(self, row: Row) -> str:
-        """What stands beside a row's pictures; with its seed where there are several."""
+        """Returns the name beside a row's images; with its seed if there are several."""
         return row_label(row) if len({row.seed for row in self.rows}) == 1 else f"{row_label(row)}, seed {row.seed}"
 
     def stimuli(self, row: Row) -> items.Loaded:
-        """The items that a row was made for; labels and stimuli are the same whatever stood in place of the EEG."""
+        """Loads the items of a row; labels and stimuli do not depend on the control of the EEG."""
         shown = replace(_score(row).items, eeg="real")
         return items.load(shown, self.store.path(shown.trials))
 
     def judged(self, row: Row) -> dict[int, str]:
-        """What the judge's numbers mean in the data set's words: where several classes are one to it, the words with
-        which all their names begin."""
+        """Returns the data set's names for the judge's class numbers; for several classes with one number, the words
+        with which all their names begin."""
         classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
         words: dict[int, list[list[str]]] = {}
         for number, name in zip(classes["judge"], classes["name"], strict=True):
@@ -66,11 +66,11 @@ class Page:
         return {number: " ".join(same) for number, same in shared.items() if same}
 
     def pictures(self, row: Row) -> np.ndarray:
-        """[N, samples, H, W, 3] uint8, in the order of the items."""
+        """Loads the images [N, samples, H, W, 3] uint8, in the order of the items."""
         return np.load(self.store.path(_score(row).pictures) / "pictures.npy")
 
     def scored(self, row: Row) -> pd.DataFrame:
-        """A row for each item and sample, as it was scored."""
+        """Loads the scores, a row for each item and sample."""
         data = (self.store.path(row.stage) / "items.csv.gz").read_bytes()
         return pd.read_csv(io.BytesIO(gzip.decompress(data)))
 
@@ -79,34 +79,33 @@ Drawn = tuple[list[Image.Image], list[str]]
 
 
 def draw_samples(page: Page) -> Drawn:
-    """Of each class the first items: stimulus, then all samples of each seed."""
+    """Draws the first items of each class: the stimulus, then all samples of each seed."""
     stimuli = page.stimuli(page.rows[0])
     lines = {page.name(row): page.pictures(row) for row in page.rows}
     blocks = [block for nth in range(PER_CLASS[3]) for block in _blocks(
         stimuli, lines, [rows[nth] for rows in _by_class(stimuli.label) if len(rows) > nth])]
-    return blocks, [f"Of each class the first {PER_CLASS[3]} test items in the order of their ids, chosen before any "
-                    "result was seen; every sample is drawn. Each line of stimuli has its samples below it."]
+    return blocks, [f"The first {PER_CLASS[3]} test items of each class in the order of their ids, chosen before any "
+                    "result was seen; every sample is drawn. The samples are below their line of stimuli."]
 
 
 def draw_compared(page: Page) -> Drawn:
-    """The first classes, a block for each: a line for each system."""
+    """Draws a block for each of the first classes, with a line for each system."""
     stimuli = page.stimuli(page.rows[0])
     lines = {page.name(row): page.pictures(row) for row in page.rows}
     blocks = [block for rows in _by_class(stimuli.label)[:COMPARED]
               for block in _blocks(stimuli, lines, rows[:PER_CLASS[4]])]
     names = [stimuli.names[label] for label in np.unique(stimuli.label)[:COMPARED]]
-    caption = [f"The first {COMPARED} classes of the scale's list ({', '.join(names)}), and of each the first "
-               f"{PER_CLASS[4]} test items in the order of their ids: chosen before any result was seen. The paper "
-               "shows Airliner, Jack-o-Lantern and Panda."]
-    if "brain2image" not in {variant.system for variant in page.chosen.variants}:
-        caption.append(f"Brain2Image is no row of the ablation {page.chosen.name} and is not drawn. Beside the method "
-                       "stand its null (shuffled EEG) and its ceiling (the class's name as text).")
+    caption = [f"The first {COMPARED} classes of the scale ({', '.join(names)}), and the first {PER_CLASS[4]} test "
+               "items of each in the order of their ids, chosen before any result was seen. The paper shows Airliner, "
+               "Jack-o-Lantern and Panda."]
+    if "brain2image" not in {variant.system for variant in page.ablation.variants}:
+        caption.append(f"Brain2Image is not a row of the ablation {page.ablation.name} and is not drawn. Below the "
+                       "method are its null (shuffled EEG) and its ceiling (the class name as text).")
     return blocks, caption
 
 
 def draw_variants(page: Page) -> Drawn:
-    """Of each class the first item: a line for each variant. Rows on other trials or of another seed have a block of
-    their own."""
+    """Draws the first item of each class, with a line for each variant; a block for each seed and set of trials."""
     groups: dict[tuple, list[Row]] = {}
     for row in page.rows:
         groups.setdefault((row.seed, *_shown(row)), []).append(row)
@@ -114,19 +113,20 @@ def draw_variants(page: Page) -> Drawn:
     for rows in groups.values():
         stimuli = page.stimuli(rows[0])
         lines = {page.name(row): page.pictures(row) for row in rows}
-        blocks += _blocks(stimuli, lines, [own[0] for own in _by_class(stimuli.label)])
-    settings = [f"{v.name}: {_settings(v)}." for v in page.chosen.variants if isinstance(v, Variant) and v != FULL]
-    return blocks, ["Of each class the first test item in the order of ids, chosen before any result was seen; every "
-                    "sample is drawn.", *([f"Full, but for: {' '.join(settings)}"] if settings else [])]
+        blocks += _blocks(stimuli, lines, [same[0] for same in _by_class(stimuli.label)])
+    changes = [f"{v.name}: {describe_change(v)}." for v in page.ablation.variants if isinstance(v, Variant)
+               and v != FULL]
+    return blocks, ["The first test item of each class in the order of ids, chosen before any result was seen; every "
+                    "sample is drawn.", *([f"Changes from Full: {' '.join(changes)}"] if changes else [])]
 
 
 def draw_failures(page: Page) -> Drawn:
-    """The confusion matrix over all seeds, then for each seed the worst wrong picture of each class."""
+    """Draws the confusion matrix over all seeds, then for each seed the worst wrong image of each class."""
     stimuli = page.stimuli(page.rows[0])
     scored = [page.scored(row) for row in page.rows]
     every, names = pd.concat(scored), page.judged(page.rows[0])
     if "label" not in every:
-        raise BenchError("figure 6: the judge does not know the classes of these items, so that none is right or wrong")
+        raise BenchError("figure 6 needs items whose classes the judge knows; take an ablation with such items")
     counts = pd.crosstab(every["label"], every["judged"])
     others = counts.drop(columns=counts.index, errors="ignore").sum().sort_values(ascending=False, kind="stable")
     seen = sorted([*counts.index, *others.index[:OTHERS]])
@@ -141,25 +141,24 @@ def draw_failures(page: Page) -> Drawn:
     place = {item: row for row, item in enumerate(stimuli.item)}
     for row, rows in zip(page.rows, scored, strict=True):
         worst = worst_of_each(rows)
-        which, pictures = [place[item] for item in worst["item"]], page.pictures(row)
+        which, images = [place[item] for item in worst["item"]], page.pictures(row)
         heads = [f"{named(a)} > {named(b)}" for a, b in zip(worst["label"], worst["judged"], strict=True)]
         lines = {"stimulus": stimuli.pictures[which][:, None],
-                 page.name(row): pictures[which, worst["sample"]][:, None]}
+                 page.name(row): images[which, worst["sample"]][:, None]}
         blocks += [_block({name: line[begin : begin + COLUMNS] for name, line in lines.items()},
                           heads[begin : begin + COLUMNS]) for begin in range(0, len(which), COLUMNS)]
     right = (every["label"] == every["judged"]).mean()
     return blocks, [
-        f"Above: rows are the class shown, columns what the judge sees in the picture, per cent of the row; "
-        f"{len(every)} pictures of {len(stimuli.item)} test items, {100 * right:.1f} % of them right.",
-        "Below: of each class the worst picture, shown > judged: of those that the judge names wrongly the one with "
-        "the lowest n-way accuracy against the label (the label's logit ranks lowest), among equals the one farthest "
-        "from the stimulus, then the lowest item and sample. Worst cases are chosen by their result: they show how it "
-        "fails, not how often."]
+        f"Above: rows are the class shown, columns the judge's class of the generated image, per cent of the row; "
+        f"{len(every)} images of {len(stimuli.item)} test items, {100 * right:.1f} % of them right.",
+        "Below: the worst image of each class, shown > judged: among the wrong ones, that with the lowest n-way "
+        "accuracy against the label; of equal ones the farthest from the stimulus, then the lowest item and sample. "
+        "Worst cases are chosen by their result: they show how the system fails, not how often."]
 
 
 def worst_of_each(scored: pd.DataFrame) -> pd.DataFrame:
-    """Of each class the row of the worst wrong sample: the lowest nway_label, then the greatest judge_distance, then
-    the lowest item and sample. A class without a wrong sample has none."""
+    """Returns the worst wrong sample of each class: the lowest nway_label, then the greatest judge_distance, then the
+    lowest item and sample. A class without a wrong sample has none."""
     wrong = scored[scored["judged"] != scored["label"]]
     order = wrong.sort_values(["label", "nway_label", "judge_distance", "item", "sample"],
                               ascending=[True, True, False, True, True], kind="stable")
@@ -167,32 +166,33 @@ def worst_of_each(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_of_figure(number: int, chosen: Ablation, table: Sequence[Row]) -> list[Row]:
-    """The rows that a figure shows, in its order."""
+    """Returns the rows that a figure shows, in its order."""
     table = [row for row in table if isinstance(row.stage, Score)]
-    own = [row for row in table if row.variant == main_variant(chosen) and not row.beside]
+    main = [row for row in table if row.variant == main_variant(chosen) and not row.beside]
     if number in (3, 6):
-        return own
+        return main
     beside = [row for row in table if row.beside]
     if number == 4:
-        others = [row for row in table if row.variant in _others(chosen) and not row.beside]
-        shown = {_shown(row) for row in own}
-        return [row for row in [*others, *own, *beside] if _shown(row) in shown]
+        others = [row for row in table if row.variant in _other_systems(chosen) and not row.beside]
+        shown = {_shown(row) for row in main}
+        return [row for row in [*others, *main, *beside] if _shown(row) in shown]
     return [*(row for row in table if not row.beside), *beside]
 
 
 def main_variant(chosen: Ablation) -> str:
-    """The variant that stands for the method: Full, or the first where Full is no row."""
+    """Returns the name of the variant that represents the method: Full if it is a row, else the first."""
     names = [variant.name for variant in chosen.variants]
     return FULL.name if FULL.name in names else names[0]
 
 
-def _others(chosen: Ablation) -> list[str]:
-    """The variants that are systems of another kind than the main one."""
-    own = next(variant.system for variant in chosen.variants if variant.name == main_variant(chosen))
-    return [variant.name for variant in chosen.variants if variant.system != own]
+def _other_systems(chosen: Ablation) -> list[str]:
+    """Returns the variants of another system than the main one."""
+    system = next(variant.system for variant in chosen.variants if variant.name == main_variant(chosen))
+    return [variant.name for variant in chosen.variants if variant.system != system]
 
 
 def stages_of_figure(number: int, row: Row) -> list[Stage]:
+    """Returns the stages that must be stored to draw a row."""
     score = _score(row)
     return [score.pictures, score.items.trials, *([score] if number == 6 else [])]
 
@@ -203,32 +203,26 @@ def _score(row: Row) -> Score:
 
 
 def _shown(row: Row) -> tuple[Trials, str]:
-    """The trials and the part that a row was made for: rows that agree in both have the same stimuli."""
+    """Returns the trials and the part of a row; rows that agree in both have the same stimuli."""
     return _score(row).items.trials, _score(row).items.part
 
 
 def row_label(row: Row) -> str:
+    """Returns the name of a row in a figure."""
     return row.variant if not row.beside or row.items in ("real", "captions") else f"{row.variant}, {row.items} EEG"
 
 
-def _settings(variant: Variant) -> str:
-    """In what a variant differs from Full."""
-    differ = {f.name: getattr(variant, f.name) for f in fields(Variant)
-              if f.compare and getattr(variant, f.name) != getattr(FULL, f.name)}
-    return ", ".join(f"{name}={Path(value).stem if name == 'encoder' else value}" for name, value in differ.items())
-
-
 def _by_class(label: np.ndarray) -> list[np.ndarray]:
-    return [np.flatnonzero(label == one) for one in np.unique(label)]
+    return [np.flatnonzero(label == value) for value in np.unique(label)]
 
 
 def _blocks(stimuli: items.Loaded, lines: dict[str, np.ndarray], rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
-    """The items `rows`, at most COLUMNS side by side."""
+    """Draws the items `rows`, at most COLUMNS side by side."""
     every, blocks = sheet.fitting(stimuli.pictures[:], lines), []
     for begin in range(0, len(rows), COLUMNS):
-        own = np.asarray(rows[begin : begin + COLUMNS])
-        heads = [stimuli.names[label] for label in stimuli.label[own]]
-        blocks.append(_block({name: pictures[own] for name, pictures in every.items()}, heads))
+        shown = np.asarray(rows[begin : begin + COLUMNS])
+        heads = [stimuli.names[label] for label in stimuli.label[shown]]
+        blocks.append(_block({name: images[shown] for name, images in every.items()}, heads))
     return blocks
 
 
@@ -239,14 +233,13 @@ def _block(lines: dict[str, np.ndarray], heads: Sequence[str]) -> Image.Image:
 
 
 def about_page(page: Page) -> list[str]:
-    """What must be written on every figure."""
-    at, seeds = page.at, sorted({row.seed for row in page.rows})
+    """Returns the lines that every figure shows: scale, seeds, rows, judge and numerics."""
+    at, seeds = page.scale, sorted({row.seed for row in page.rows})
     judges = sorted({f"{_score(row).reference.judge.name}@{_score(row).reference.judge.sha256[:12]}"
                      for row in page.rows})
     about = (f"Scale {at.name}. Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Ablation "
-             f"{page.chosen.name}: {', '.join(dict.fromkeys(map(row_label, page.rows)))}. "
+             f"{page.ablation.name}: {', '.join(dict.fromkeys(map(row_label, page.rows)))}. "
              f"Judge {', '.join(judges)}. Numerics "
              f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread.")
     return [about] if at.name == "paper" else [
-        about, f"{at.name} is no paper number: its pictures and its EEG are made up, and nothing here compares with "
-               "the paper's figure."]
+        about, f"Scale {at.name} uses synthetic images and EEG; nothing here can be compared with the paper's figure."]

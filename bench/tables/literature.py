@@ -9,26 +9,26 @@ import pandas as pd
 
 from bench.experiment.ablation import Published
 
-PUBLISHED = Path(__file__).parent.parent / "results" / "published"
+PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
 
 
 def published_rows(names: Mapping[str, Sequence[Published]], folder: Path) -> pd.DataFrame | None:
-    """The published numbers of the systems: columns here, row, metric, value, unit, dataset, read_in, paper, place."""
+    """Returns published numbers of the systems: columns here, row, metric, value, unit, dataset, paper, place, ..."""
     if not names:
         return None
     every = pd.concat([pd.read_csv(path, dtype=str) for path in sorted(folder.glob("*.csv"))])
     both = pd.Series(zip(every["row"], every["dataset"], strict=True), every.index)
-    found = [every[every["row"].isin(those) | both.isin(those)].assign(here=here) for here, those in names.items()]
-    return pd.concat(found).fillna("").reset_index(drop=True)
+    rows = [every[every["row"].isin(wanted) | both.isin(wanted)].assign(here=here) for here, wanted in names.items()]
+    return pd.concat(rows).fillna("").reset_index(drop=True)
 
 
 def paper_column(stem: str | None, folder: Path) -> tuple[dict[str, float], str]:
-    """The paper's accuracies in per cent by row, and what the caption says about them."""
+    """Returns the paper's accuracies in per cent by row, and the note about them."""
     if stem is None:
         return {}, "The paper has no such rows."
     path = folder / f"{stem}.csv"
     if not path.is_file():
-        return {}, f"The paper's column is left out: {path} is not there."
+        return {}, f"The paper's column is left out: {path} does not exist."
     rows = pd.read_csv(path, dtype={"row": str})
     rows = rows[rows["metric"] == "accuracy"]
     return dict(zip(rows["row"], rows["value"], strict=True)), f"The paper's column: {rows['paper'].iloc[0]}."

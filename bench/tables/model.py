@@ -1,4 +1,4 @@
-"""A table as a value: its entries, their differences, its caption, and the same as DataFrames."""
+"""A table as a value: its rows, their differences, its notes, and the same as DataFrames."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import pandas as pd
 
 from bench.experiment.ablation import HEADLINE
 from bench.statistics import Interval, Null, Verdict
-from bench.tables.formats import Printed
+from bench.tables.formats import Document, Printed
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant or a reference. `settings`: pre-training, CLIP, tuned, encoder. Accuracies are shares of 1.
+    """A variant or a reference row. Accuracies are shares of 1, unless another unit is stated.
 
-    top1: the headline metric, top-1 accuracy unless the ablation names another; without it the row was not run, or
-    `failed`. means: of each metric, over seeds. gain: top1 less that of the shuffled EEG, paired. way: the gain as a
-    share of the ceiling's. null: permuted labels, for a row that must not know the stimulus; exceeds: Holm's p that it
-    does. `paper` is in per cent, None where the paper has no such row. seconds: of training and of drawing, None where
-    nothing is drawn.
+    label      the name and what the row changes (bench.experiment.describe)
+    settings   pre-training, CLIP, tuned, encoder
+    top1       the headline metric, top-1 accuracy unless the ablation names another; None: not run, or `failed`
+    means      of each metric, over seeds
+    gain       top1 minus that of the shuffled EEG, paired; way: the gain as a share of the ceiling's gain
+    null       under permuted labels, for a row that cannot know the stimulus; exceeds: Holm's p that it exceeds that
+    verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
+    paper      per cent; None: the paper has no such row
+    seconds    of training and of sampling; None: nothing is sampled
     """
 
     name: str
+    label: str
     settings: tuple[str, str, str, str]
     params: int | None
     seeds: tuple[int, ...]
@@ -36,28 +41,45 @@ class Row:
     failed: bool
     paper: float | None
     seconds: tuple[float, float | None] | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two rows' difference in the headline, a share of 1. Without `verdict`, `said` says why; mcnemar: exact p of
-    sample 0 by seed, given these models; the paper's difference is in points."""
+    """The difference of two rows in the headline metric, a share of 1.
 
-    name: str
+    pair     the names of both rows; label: also what each changes
+    said     the verdict in words, or why there is none (`verdict` is None)
+    mcnemar  by seed: exact p of sample 0, given these models
+    paper    the paper's difference in points
+    """
+
+    pair: tuple[str, str]
+    label: str
     mean: float | None
     verdict: Verdict | None
     said: str
     mcnemar: Mapping[int, float]
     paper: float | None
 
+    @property
+    def name(self) -> str:
+        """Returns both names: "Full - 3"."""
+        return " - ".join(self.pair)
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table with all that must be said about it.
+    """The table of an ablation.
 
-    entries, differences: its rows and contrasts as values; `rows` and `contrasts` are the same as DataFrames. labels:
-    headers of the headline, and of n-way accuracy where that belongs to it. columns: what the ablation asks for beside
-    them, metrics and headers. scores: every number that is recorded, columns bench.scoring.schema.COLUMNS.
+    entries, differences   its rows and contrasts as values; `rows` and `contrasts` are the same as DataFrames
+    finding                the result in one sentence
+    notes, caption         the notes of the short form (at most five), and all notes
+    labels                 headers of the headline metric, and of n-way accuracy ("" where it does not apply)
+    columns                (metric, header) of the further metrics that the ablation asks for
+    baseline               the row that `Row.verdict` compares with; "" without one
+    scores                 every recorded number, columns bench.scoring.schema.COLUMNS: numbers are int64 and float64
+                           (params Int64), the others text
     """
 
     title: str
@@ -70,28 +92,52 @@ class Table:
     literature: pd.DataFrame | None = None
     headline: str = HEADLINE
     columns: tuple[tuple[str, str], ...] = ()
+    finding: str = ""
+    notes: tuple[str, ...] = ()
+    baseline: str = ""
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
-    printed: Printed = field(default_factory=lambda: Printed("", (), (), pd.DataFrame()))
+    document: Document = Document(Printed("", "", (), ()), Printed("", "", (), ()), pd.DataFrame())
 
     @property
     def rows(self) -> pd.DataFrame:
-        """A line for each entry: name, settings, seeds, accuracies with their intervals in per cent, means of all
-        metrics."""
-        return self._of_kind("row")
+        """Returns one line for each row of the table, in its order.
+
+        name, label: text. failed: bool. seeds: int64, the number of seeds. Per cent, float64: the headline metric
+        (top1, or its name) with _low and _high of the 95 % interval; gain (points), null (permuted labels) with their
+        intervals; null_to_ceiling; paper_50way_imagenet_eeg. p: Holm's p that the row exceeds its null. verdict:
+        against `baseline`. pretraining, clip, tuned, encoder: text. params: Int64. mean_<metric>: float64, the mean
+        over seeds in the metric's own unit. A missing number is NaN; a column without any value is left out.
+        """
+        return self._lines("row")
 
     @property
     def contrasts(self) -> pd.DataFrame:
-        """A line for each difference: name, points with their interval, p, verdict."""
-        return self._of_kind("contrast")
+        """Returns one line for each contrast, in the order of the ablation.
 
-    def _of_kind(self, kind: str) -> pd.DataFrame:
-        frame = self.printed.frame
-        found = frame[frame["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
-        return found.infer_objects().reset_index(drop=True)
+        name ("Full - 3"), label (in words), first, second: text. difference, difference_low, difference_high: float64,
+        points with their simultaneous interval. p: Holm's. seeds: Int64. verdict: better, worse, not resolved, or why
+        there is none. needs: what would resolve it. paper_50way_imagenet_eeg: the paper's difference in points.
+        """
+        top1 = "top1" if self.headline == HEADLINE else self.headline
+        return self._lines("contrast").rename(
+            columns={f"{top1}{end}": f"difference{end}" for end in ("", "_low", "_high")})
 
-    def render(self, format: str = "text") -> str:
-        """"text" for a terminal, "md", "latex", "html", or "csv" for programs. Raises BenchError for another."""
-        return self.printed.render(format)
+    def _lines(self, kind: str) -> pd.DataFrame:
+        """Returns the lines of one kind with their columns as numbers or text."""
+        frame = self.document.frame
+        lines = frame[frame["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
+        lines = lines.reset_index(drop=True).infer_objects()
+        types = {"params": "Int64", "seeds": "Int64" if lines.get("seeds", pd.Series()).isna().any() else "int64",
+                 "failed": bool}
+        return lines.astype({name: type_ for name, type_ in types.items() if name in lines})
+
+    def render(self, format: str = "text", details: bool | None = None) -> str:
+        """Returns the table as "text", "md", "latex", "html" or "csv".
+
+        details: the complete form; default: the short form as text, else the complete one. Raises BenchError for an
+        unknown format.
+        """
+        return self.document.render(format, details)
 
     def __str__(self) -> str:
         return self.render()

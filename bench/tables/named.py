@@ -1,53 +1,87 @@
-"""What `bench table NAME` prints: an ablation, table1, or any CSV of results."""
+"""The tables that `bench table NAME` prints: an ablation, table1, or any CSV of results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.experiment import ablation as ablations
+from bench.experiment.scale import scale
 from bench.scoring import schema
+from bench.setup.request import Request
 from bench.tables import results
 from bench.tables.build import table
-from bench.tables.columns import NOTHING
-from bench.tables.formats import Column, Printed
+from bench.tables.columns import NOTHING, counted
+from bench.tables.formats import Column, Document, Printed
+from bench.tables.model import Table
 from bench.tables.table1 import table1
 
 
-def named(name: str, folder: Path, controls: bool = False, subjects: Sequence[int] = ()) -> Printed:
-    """What `bench table NAME` prints from the results in a folder: an ablation by its name or file
-    (`ablation.asked`), "table1", or one CSV by its path. Raises BenchError for what does not exist."""
+def named(name: str, folder: Path, controls: bool = False, subjects: Sequence[int] = (),
+          command: str = "") -> Table | Document:
+    """Returns a table from the results in a folder: an ablation by name or file, "table1", or a CSV by its path.
+
+    command: prints this table (default: bench table NAME). Raises BenchError for what does not exist.
+    """
+    command = command or f"bench table {name}"
     if name.endswith(".csv"):
-        return external(Path(name))
+        return external(Path(name), command)
     if name == "table1":
-        return table1(folder)
-    chosen = ablations.asked(name, subjects, controls)
-    return table(folder, chosen.name, chosen).printed()
+        return table1(folder, command=command)
+    ablation = ablations.load(name, subjects, controls)
+    return table(folder, ablation.name, ablation, command=command)
 
 
-def external(path: Path) -> Printed:
-    """The metrics in one CSV of the results' schema that lies anywhere, such as one of `bench score`. Errors as
+def requested(request: Request) -> Table | Document:
+    """Returns the table that a request asks for. Errors as `named`."""
+    subjects = ablations.resolve_subjects(request.subjects, scale(request.scale))
+    return named(request.ablation, request.results_folder, request.with_controls, subjects, table_command(request))
+
+
+def table_command(request: Request) -> str:
+    """Returns the command that prints the table of a request: "bench table mask_ratio --scale micro"."""
+    subjects = request.subjects if request.subjects == "all" else ",".join(map(str, request.subjects))
+    results_folder = "" if request.results == Request().results else str(request.results)
+    options = {"scale": "" if request.scale == Request().scale else request.scale, "results": results_folder,
+               "pairs": request.pairs, "subjects": subjects}
+    words = ["bench", "table", request.ablation]
+    words += [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    words += ["--reference"] * request.reference + ["--with-controls"] * request.with_controls
+    return shlex.join(words)
+
+
+def external(path: Path, command: str) -> Document:
+    """Returns the metrics of one CSV of the results' schema, such as one of `bench score`. Errors as
     `results.read_csv`."""
     every = results.read_csv(path)
     rows = every[every["metric"] != schema.FAILED]
-    columns = [Column(name, tuple(rows[name].astype(str)), left=True) for name in schema.GROUP
-               if rows[name].nunique() > 1]
-    columns += [Column("metric", tuple(rows["metric"]), left=True), Column("of", tuple(rows["key"]), 2, left=True),
-                Column("value", tuple(f"{value:.6g}" for value in rows["value"])),
-                Column("N", tuple(rows["n"].astype(str)), 1),
-                Column("extractor", tuple(name or NOTHING for name in rows["extractor"]), 3, left=True),
-                Column("compares with the literature",
-                       tuple("yes" if flag else "no" for flag in rows["comparable"]), 4, left=True)]
 
-    def said(column: str) -> str:
-        return "; ".join(sorted({str(value) for value in rows[column]} - {""})) or "not said"
+    def column(header: str, cells: Iterable[str], left: bool = True) -> Column:
+        return Column(header, tuple(cells), left, header in ("of", "variant"))
 
-    caption = [f"Scale {said('scale')}. Judge {said('judge')}. Numerics {said('numerics')}. Leak audit: "
-               f"{said('leaky')}. Versions: {said('versions')}."]
-    if not len(rows):
-        caption = ["No number stands there."]
-    failed = [f"{line.variant}, seed {line.seed}: {line.failed}" for line in
+    values = [f"{value:.6g}" for value in rows["value"]]
+    shared = [column(name, rows[name].astype(str)) for name in schema.GROUP if rows[name].nunique() > 1]
+    shared += [column("metric", rows["metric"]), column("of", rows["key"])]
+    marked = [value if flag else f"{value} *" for value, flag in zip(values, rows["comparable"], strict=True)]
+    complete = [*shared, column("value", values, left=False), column("N", rows["n"].astype(str), left=False),
+                column("extractor", [name or NOTHING for name in rows["extractor"]]),
+                column("compares with the literature", ["yes" if flag else "no" for flag in rows["comparable"]])]
+
+    def distinct(name: str) -> str:
+        return "; ".join(sorted({str(value) for value in rows[name]} - {""})) or "not recorded"
+
+    about = (f"Scale {distinct('scale')}. Judge {distinct('judge')}. Numerics {distinct('numerics')}. "
+             f"Leak: {distinct('leaky')}.") if len(rows) else "The file contains no results."
+    failed = [f"Failed: {line.variant}, seed {line.seed}: {line.failed}." for line in
               every[every["metric"] == schema.FAILED].itertuples()]
-    return Printed(f"Scores in {path.name}", (tuple(columns),),
-                   (*caption, *(f"Failed: {line}." for line in failed)),
-                   every.astype(object).where(every.notna(), None))
+    title = f"Scores in {path.name}"
+    few = failed if len(failed) < 3 else [f"{counted(len(failed), 'row')} failed; the first: {failed[0]}"]
+    notes = [*few, about]
+    if not rows["comparable"].all():
+        notes.append("*: measured with a network that the literature does not use.")
+    return Document(Printed(title, "", ((*shared, column("value", marked, left=False)),),
+                            (*notes, f"More: {command} --details")),
+                    Printed(title, "", (tuple(complete),),
+                            (*failed, about, *([f"Versions: {distinct('versions')}."] if len(rows) else []))),
+                    every.astype(object).where(every.notna(), None))

@@ -1,7 +1,7 @@
-"""A folder of results: <ablation>.csv with every number, <ablation>.items.csv.gz with what they were averaged from.
+"""Reads and writes a folder of results: <ablation>.csv with every number, <ablation>.items.csv.gz with its items.
 
-<ablation>.sha256 (checked by `sha256sum -c`) says how bench left both, so that a change by hand is seen. What differs
-from run to run (seconds, host, date) stands in <ablation>.runs.csv alone. docs/results.md describes every column.
+<ablation>.sha256 (checked by `sha256sum -c`) has the hashes of both, so that a change by hand is detected. What differs
+from run to run (seconds, host, date) is only in <ablation>.runs.csv. docs/results.md describes every column.
 """
 
 from __future__ import annotations
@@ -21,22 +21,9 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import pending, sync, write_synced, writing
-from bench.scoring.schema import (
-    ABOUT,
-    COLUMNS,
-    FAILED,
-    GROUP,
-    ITEM_HEAD,
-    ITEM_KEY,
-    KEY,
-    PROVENANCE,
-    SCHEMA,
-    as_text,
-    csv_bytes,
-    gzipped,
-    to_csv,
-)
+from bench.files import pending_path, sync, write_synced, writing
+from bench.scoring import schema
+from bench.scoring.schema import ABOUT, COLUMNS, FAILED, GROUP, ITEM_HEAD, ITEM_KEY, KEY, SCHEMA, as_text, csv_bytes
 
 RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "training_s", "sampling_s", "host", "commit",
         "peak_rss_gb", "peak_cuda_gb", "energy_kwh", "co2_kg")
@@ -48,35 +35,35 @@ OF_THE_JUDGE = ("top1_label", "top1_judge", "top1_real", "nway_label", "nway_jud
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """rows: a number each, columns COLUMNS; NaN in a row that failed. items: a row for each ITEM_KEY."""
+    """rows: one number each, columns COLUMNS; NaN in a failed row. items: a row for each ITEM_KEY."""
 
     rows: pd.DataFrame
     items: pd.DataFrame
 
 
 def gather(folder: Path, leaky: str = "", versions: str = "", **about: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a scoring stage wrote into its folder, with columns that say whose it is, ready to be recorded.
+    """Returns the numbers and items that a scoring stage wrote into its folder, ready for `record`.
 
-    `about`: variant, seed, items and the rest of ABOUT without `failed`; what has no meaning for a row is "". leaky:
-    the audit's verdict, "" where there was none.
+    `about`: variant, seed, items and the rest of ABOUT without `failed`; "" where a row has no such value. leaky: the
+    audit's verdict, "" without one.
     """
-    about = _about(leaky=leaky, versions=versions, **about)
-    rows, items = _table((folder / "metrics.csv").read_bytes()), pd.DataFrame()
+    about = _check_about(leaky=leaky, versions=versions, **about)
+    rows, items = _parse((folder / "metrics.csv").read_bytes()), pd.DataFrame()
     if (folder / "items.csv.gz").is_file():
-        items = _table(gzip.decompress((folder / "items.csv.gz").read_bytes()))
+        items = _parse(gzip.decompress((folder / "items.csv.gz").read_bytes()))
         items = items.assign(**{name: about[name] for name in GROUP})
         items = items[[*GROUP, *(name for name in items if name not in GROUP)]]
     return rows.assign(**about), items
 
 
 def failure(reason: str, leaky: str = "", versions: str = "", **about: Any) -> pd.DataFrame:
-    """The row of what failed, ready to be recorded; `about` as in `gather`, the reason in one line."""
-    about = _about(leaky=leaky, versions=versions, **about)
+    """Returns the line of a failed row, ready for `record`. about: as in `gather`."""
+    about = _check_about(leaky=leaky, versions=versions, **about)
     empty = {"metric": FAILED, "key": "", "value": "", "n": 0, "extractor": "", "extractor_sha256": "", "comparable": 0}
     return pd.DataFrame([empty | about | {"failed": " ".join(reason.split()) or "no reason was given"}])
 
 
-def _about(**about: Any) -> dict[str, Any]:
+def _check_about(**about: Any) -> dict[str, Any]:
     expected = (*GROUP, *(name for name in ABOUT if name != "failed"))
     if set(about) != set(expected):
         raise ValueError(f"expected {', '.join(expected)}, not {', '.join(about)}")
@@ -84,16 +71,16 @@ def _about(**about: Any) -> dict[str, Any]:
 
 
 def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame) -> None:
-    """Adds numbers to the ablation's files, or replaces them there; every other row stays as it is.
+    """Adds rows to the ablation's files, or replaces them there; other rows stay unchanged.
 
-    A row takes the place of the one with the same KEY, and of all that another stage wrote for the same variant,
-    seed and items. Rows of `items` take the place of all of their (variant, seed, items); a metric that some of them
-    lack is empty there. Recording the same rows again leaves both files byte-identical. A row of `failure` takes the
-    place of all numbers of its (variant, seed, items), which another stage wrote; where its own stage's numbers stand
-    they hold, and it is not recorded. Numbers take the place of a failure. Files of schema 1 become files of this
-    schema. Either both files change or none does, also when the process or the machine stops half-way. Raises
-    BenchError: exit 2 for files that were changed by hand, 75 for a full disk, with the files as they were, 3 for a
-    folder that cannot be written.
+    A row replaces the one with the same KEY, and all rows of another stage for the same variant, seed and items. Rows
+    of `items` replace all of their (variant, seed, items); a metric that some of them lack is empty there. Recording
+    the same rows again leaves both files byte-identical. A row of `failure` replaces the numbers of another stage for
+    its (variant, seed, items); it is not recorded if numbers of its own stage exist. Numbers replace a failure. Files
+    of schema 1 are upgraded. Both files change or neither does, also if the process or the machine stops half-way.
+
+    Raises BenchError: exit 2 for files that were changed by hand, 75 for a full disk (files unchanged), 3 for a folder
+    that cannot be written.
     """
     reasons = rows["failed"].fillna("") if "failed" in rows else ""
     new = as_text(rows.assign(schema=SCHEMA, ablation=ablation, failed=reasons)[list(COLUMNS)].reset_index(drop=True))
@@ -101,15 +88,15 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
         raise ValueError(f"two numbers for one of {', '.join(KEY)}")
     failed = new["metric"] == FAILED
     if ((new["value"] == "") != failed).any() or ((new["failed"] != "") != failed).any():
-        raise ValueError("a row has a number, or it failed and says why")
+        raise ValueError("a row needs either a number or the reason of its failure")
     if _among(new[failed], new[~failed], GROUP).any():
-        raise ValueError("a row cannot have failed beside its numbers")
+        raise ValueError("a row cannot have both numbers and a failure")
     new_items = as_text(_without_gaps(items.reset_index(drop=True)))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, ablation):
             _settle(folder, ablation)
-            table, items_table = map(_table, _bytes(folder, ablation))
+            table, items_table = map(_parse, _bytes(folder, ablation))
             if len(table):
                 table = _upgraded(table, folder / f"{ablation}.csv")
                 numbers = table[table["metric"] != FAILED]
@@ -123,61 +110,61 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
                 gone = _among(items_table, new_items, GROUP) | _among(items_table, new[failed], GROUP)
                 items_table = items_table[~gone]
             every_item = pd.concat([items_table, new_items]).fillna("")
-            contents = (to_csv(_sorted(pd.concat([table, new]), KEY)),
-                        gzipped(to_csv(_sorted(_item_columns(every_item), ITEM_KEY))))
+            contents = (schema.to_csv(_sorted(pd.concat([table, new]), KEY)),
+                        schema.gzipped(schema.to_csv(_sorted(_item_columns(every_item), ITEM_KEY))))
             _commit(folder, ablation, dict(zip(_names(ablation), contents, strict=True)))
 
 
 def read(folder: Path, ablation: str) -> Results:
-    """All that is recorded of an ablation, in columns of this schema also where an older one was written.
+    """Returns the recorded results of an ablation, upgraded to this schema.
 
-    Raises BenchError (exit 2) where nothing is, where it was changed, and for a schema that is not known.
+    Raises BenchError (exit 2) if there are none, if they were changed by hand, and for an unknown schema.
     """
     if not (folder / f"{ablation}.csv").exists() and f"{ablation}.csv" not in _hashes(folder, ablation):
-        there = sorted(path.stem for path in folder.glob("*.sha256"))
+        recorded = sorted(path.stem for path in folder.glob("*.sha256"))
         raise BenchError(f"no results of {ablation!r} in {folder}; "
-                         + (f"there are: {', '.join(there)}; " if there else "")
-                         + f"make them with: bench run --ablation {ablation}, and what else this folder is for: "
-                         "--scale, --reference, --pairs")
+                         + (f"there are: {', '.join(recorded)}; " if recorded else "")
+                         + f"make them with: bench run --ablation {ablation}, and the --scale, --reference and "
+                         "--pairs of this folder")
     with _shared(folder, ablation):
         _settle(folder, ablation)
         rows, items = _bytes(folder, ablation)
-    table = _typed(_upgraded(_table(rows), folder / f"{ablation}.csv"))
-    singly = pd.read_csv(io.BytesIO(items), dtype=dict.fromkeys(ITEM_TEXT, object)) if items.strip() else pd.DataFrame()
-    return Results(table, singly)
+    table = _typed(_upgraded(_parse(rows), folder / f"{ablation}.csv"))
+    return Results(table, pd.read_csv(io.BytesIO(items), dtype=dict.fromkeys(ITEM_TEXT, object)) if items.strip()
+                   else pd.DataFrame())
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The rows of one CSV that lies anywhere, such as one that `bench score` wrote; columns COLUMNS, no hash is asked.
+    """Returns the rows of any results CSV, such as one of `bench score`, without checking a hash; columns COLUMNS.
 
-    Raises BenchError for a file that is not there or is no such CSV, and for text in a number's place.
+    Raises BenchError for a missing file, for another kind of file, and for text instead of a number.
     """
     try:
-        table = _table(path.read_bytes())
+        table = _parse(path.read_bytes())
     except FileNotFoundError as error:
         raise BenchError(f"no file {path}") from error
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise BenchError(f"{path}: is no CSV: {' '.join(str(error).split())}") from error
+        raise BenchError(f"{path}: is not a CSV: {' '.join(str(error).split())}") from error
     table = _upgraded(table, path)
     for name in (name for name in NUMBERS if name != "params"):
         numbers = pd.to_numeric(table[name], errors="coerce")
         wrong = (numbers.isna() & (table["metric"] != FAILED)) if name == "value" else ~np.isfinite(numbers)
         if wrong.any():
             line = int(np.argmax(wrong))
-            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, a number is expected")
+            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, expected a number")
     return _typed(table)
 
 
 def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) -> None:
-    """Appends to <ablation>.runs.csv what changes from run to run; columns RUNS, one missing is left empty."""
+    """Appends lines to <ablation>.runs.csv; columns RUNS, a missing one stays empty."""
     text = pd.DataFrame([{name: run.get(name, "") for name in RUNS} for run in runs], columns=list(RUNS))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, ablation), (folder / f"{ablation}.runs.csv").open("rb+") as file:
             before = pd.read_csv(file, dtype=object, keep_default_na=False, na_filter=False)
-            if tuple(before) != RUNS:  # a version of bench that had fewer columns wrote it
+            if tuple(before) != RUNS:  # written by a version of bench with fewer columns
                 file.seek(0)
                 file.truncate()
                 file.write(csv_bytes(before.reindex(columns=list(RUNS), fill_value="")))
@@ -186,7 +173,7 @@ def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) ->
 
 
 def runs(folder: Path, ablation: str) -> pd.DataFrame:
-    """What was noted of the runs, text in columns RUNS; empty where nothing was."""
+    """Returns the recorded runs, text in columns RUNS; empty without any."""
     path = folder / f"{ablation}.runs.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(RUNS))
@@ -194,28 +181,28 @@ def runs(folder: Path, ablation: str) -> pd.DataFrame:
     return table.reindex(columns=list(RUNS), fill_value="")
 
 
-def _table(data: bytes) -> pd.DataFrame:
+def _parse(data: bytes) -> pd.DataFrame:
     if not data.strip():
         return pd.DataFrame()
     return pd.read_csv(io.BytesIO(data), dtype=object, keep_default_na=False, na_filter=False)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Text as numbers; an empty number of a row that failed is NaN."""
+    """Converts text to numbers; the empty number of a failed row is NaN."""
     return table.assign(params=table["params"].replace("", pd.NA),
                         value=table["value"].replace("", np.nan)).astype(NUMBERS)
 
 
 def _upgraded(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Text of an older schema in this schema's columns. Raises BenchError for columns of neither."""
+    """Converts text of schema 1 to this schema. Raises BenchError for other columns."""
     if tuple(table) == COLUMNS and set(table["schema"]) <= {str(SCHEMA)}:
         return table
-    added = ("schema", *PROVENANCE, "leaky", "versions", "failed")
+    added = ("schema", *schema.PROVENANCE, "leaky", "versions", "failed")
     if tuple(table) != tuple(name for name in COLUMNS if name not in added):
         other = ", ".join(sorted(set(map(str, table.get("schema", ()))) - {str(SCHEMA)}))
         found = f"schema {other}" if other else "other columns"
-        raise BenchError(f"{path} has {found}, schema {SCHEMA} is expected (docs/results.md): read it with the version "
-                         "of bench that wrote it, or delete it with the files beside it and run again")
+        raise BenchError(f"{path} has {found}, expected schema {SCHEMA} (docs/results.md); read it with the version of "
+                         "bench that wrote it, or delete it with its .items.csv.gz and .sha256 and run again")
     judged = table["metric"].isin(OF_THE_JUDGE)
     judge = table["judge"].str.partition("@")
     upgraded = table.assign(schema=str(SCHEMA), extractor=judge[0].where(judged, ""),
@@ -225,7 +212,7 @@ def _upgraded(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _without_gaps(items: pd.DataFrame) -> pd.DataFrame:
-    """Items in which a metric that a whole (variant, seed, items) lacks is "". ValueError where only some lack it."""
+    """Writes "" for a metric that a whole (variant, seed, items) lacks. Raises ValueError if only some lack it."""
     missing = items.isna()
     if not missing.to_numpy().any():
         return items
@@ -236,7 +223,7 @@ def _without_gaps(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def _item_columns(items: pd.DataFrame) -> pd.DataFrame:
-    """ITEM_HEAD first, then by name; a metric that no row has any more is left out."""
+    """Orders the columns: ITEM_HEAD first, then by name; drops a metric that no row has."""
     if items.empty:
         return pd.DataFrame()
     kept = [str(name) for name in items if name in ITEM_KEY or (items[name] != "").any()]
@@ -244,7 +231,7 @@ def _item_columns(items: pd.DataFrame) -> pd.DataFrame:
 
 
 def _among(frame: pd.DataFrame, others: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Which rows of `frame` agree with one of `others` in these columns."""
+    """Tells which rows of `frame` agree with a row of `others` in these columns."""
     if others.empty or frame.empty:
         return pd.Series(False, index=frame.index)
     known = set(others[list(columns)].itertuples(index=False, name=None))
@@ -268,34 +255,34 @@ def _bytes(folder: Path, ablation: str) -> tuple[bytes, bytes]:
     return (rows.read_bytes(), gzip.decompress(items.read_bytes())) if rows.exists() else (b"", b"")
 
 
-# A change is two files and their hashes. The new files are written beside the old ones first; replacing the file of
-# hashes is the moment at which the change has happened; moving the new files to their places only follows from it,
-# and whoever comes next does it where that was cut short. Before that moment all is as it was.
+# A change consists of two files and their hashes. The new files are first written next to the old ones. Replacing the
+# file of hashes makes the change valid; then the new files are moved into place, by the next reader if the process
+# stopped here. Before that replacement nothing has changed.
 def _commit(folder: Path, ablation: str, contents: Mapping[str, bytes]) -> None:
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()]
     contents = {**contents, f"{ablation}.sha256": "".join(lines).encode()}
     try:
         for name, data in contents.items():
-            write_synced(pending(folder / name), data)
+            write_synced(pending_path(folder / name), data)
     except OSError:
         for name in contents:
-            pending(folder / name).unlink(missing_ok=True)
+            pending_path(folder / name).unlink(missing_ok=True)
         raise
     hashes = folder / f"{ablation}.sha256"
     sync(folder)
-    pending(hashes).replace(hashes)
+    pending_path(hashes).replace(hashes)
     sync(folder)
     _settle(folder, ablation)
 
 
 def _settle(folder: Path, ablation: str) -> None:
-    """Ends a change that was cut short, and raises BenchError (exit 2) for a file that bench did not leave so."""
+    """Completes an interrupted change, and raises BenchError (exit 2) for a file that was changed by hand."""
     hashes = _hashes(folder, ablation)
     for name in _names(ablation):
         path = folder / name
-        if name in hashes and _digest(pending(path)) == hashes[name]:
-            with writing(folder), suppress(FileNotFoundError):  # another reader may be doing it, too
-                pending(path).replace(path)
+        if name in hashes and _digest(pending_path(path)) == hashes[name]:
+            with writing(folder), suppress(FileNotFoundError):  # another reader may do the same
+                pending_path(path).replace(path)
                 sync(folder)
         if hashes.get(name) != _digest(path):
             raise BenchError(f"{path} was changed since bench wrote it (its SHA-256 is not the one in "
@@ -324,7 +311,7 @@ def _digest(path: Path) -> str | None:
 
 @contextmanager
 def _locked(folder: Path, ablation: str) -> Iterator[None]:
-    """One writer at a time and no reader beside it; on <ablation>.runs.csv, the one file that is never replaced."""
+    """Locks for one writer and no reader, on <ablation>.runs.csv, the only file that is never replaced."""
     path = folder / f"{ablation}.runs.csv"
     with suppress(FileExistsError), path.open("x") as file:
         file.write(",".join(RUNS) + "\n")
@@ -335,7 +322,7 @@ def _locked(folder: Path, ablation: str) -> Iterator[None]:
 
 @contextmanager
 def _shared(folder: Path, ablation: str) -> Iterator[None]:
-    """Many readers at a time. A folder without <ablation>.runs.csv is a copy that nobody writes to."""
+    """Locks for several readers. A folder without <ablation>.runs.csv is a copy without writers: no lock."""
     path = folder / f"{ablation}.runs.csv"
     if not path.exists():
         yield

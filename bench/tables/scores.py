@@ -16,49 +16,53 @@ from bench.tables import results
 
 NULL = ("Full", "shuffled")
 RETRIEVED = "retrieval_top1"
-NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # what was found, what was right
+NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 PERMUTATIONS = 1000
 
-Whose = Any  # (variant, items), or None for what was not run
+Whose = Any  # (variant, items); None: was not run
 
 
 def whose_row(spec: Any) -> Whose:
+    """Returns the (variant, items) under which a variant is recorded."""
     return spec.name, getattr(spec, "eeg", "real")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric's mean over seeds: its interval if it is one of pictures, else `sd` over seeds."""
+    """A metric's mean over seeds, with its interval if it is a per-image metric, else `sd` over seeds.
+
+    by: the extractor, "" if the literature uses it or none is needed.
+    """
 
     mean: float
     interval: Interval | None
     sd: float | None
     seeds: int
     key: str
-    by: str  # the extractor, "" where the literature uses it or none is needed
+    by: str
 
 
 class Scores:
-    """What is recorded, by (variant, items)."""
+    """The recorded numbers by (variant, items)."""
 
     def __init__(self, recorded: results.Results, headline: str = HEADLINE):
         self.headline = headline
         self.failures = recorded.rows[recorded.rows["metric"] == schema.FAILED]
         self.rows, self.items = recorded.rows[recorded.rows["metric"] != schema.FAILED], recorded.items
         self.scored = self.rows[self.rows["metric"] == headline]
-        self.at = dict(iter(self.rows.groupby(["variant", "items"])))
+        self.numbers = dict(iter(self.rows.groupby(["variant", "items"])))
         self.of: dict[Any, pd.DataFrame] = {}
-        self.pictures: dict[Any, pd.DataFrame] = {}
+        self.images: dict[Any, pd.DataFrame] = {}
         self.labels: dict[Any, np.ndarray] = {}
         self.first: dict[Any, pd.DataFrame] = {}
-        self.found: dict[Any, dict[str, float]] = {}
+        self._means: dict[Any, dict[str, float]] = {}
         if len(self.items):
             self.of = dict(iter(self.items.groupby(["variant", "items"])))
             for whose, frame in self.of.items():
                 if headline not in frame or frame[headline].isna().all():
                     continue
-                self.pictures[whose] = self._by_picture(frame, headline)
+                self.images[whose] = self._by_image(frame, headline)
                 seen = np.unique(frame["picture"].to_numpy(), return_index=True)[1]
                 self.labels[whose] = frame["label"].fillna(-1).to_numpy()[seen] if "label" in frame else seen * 0
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
@@ -67,23 +71,25 @@ class Scores:
                      for metric, each in self.rows.groupby("metric")}
 
     @staticmethod
-    def _by_picture(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    def _by_image(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         return frame.groupby(["seed", "picture"])[metric].mean().unstack("picture")
 
     def top1(self, whose: Whose) -> pd.DataFrame | None:
-        """The headline, top-1 accuracy or another, of each picture under each seed, [seeds, pictures]."""
-        if whose not in self.pictures:
+        """Returns the headline metric of each image under each seed, [seeds, images]; None: was not run.
+
+        Raises BenchError if the seeds were scored on different images.
+        """
+        if whose not in self.images:
             return None
-        values = self.pictures[whose]
+        values = self.images[whose]
         if values.isna().to_numpy().any():
-            raise self._again(whose, "its seeds were scored on different pictures")
+            raise self._inconsistent(whose, "its seeds were scored on different images")
         return values
 
-    def _again(self, whose: Whose, why: str) -> BenchError:
-        """What is recorded of a row does not fit together."""
+    def _inconsistent(self, whose: Whose, why: str) -> BenchError:
         name = self.rows["ablation"].iloc[0]
-        return BenchError(f"{name}: row {whose[0]} ({whose[1]}): {why}; run all its seeds together, with the options "
-                          f"that its results were made with: bench run --ablation {name} --variants {whose[0]!r}")
+        return BenchError(f"{name}: row {whose[0]} ({whose[1]}): {why}; run all its seeds together with the options of "
+                          f"the earlier run: bench run --ablation {name} --variants {whose[0]!r}")
 
     def seeds(self, whose: Whose) -> tuple[int, ...]:
         values = self.top1(whose)
@@ -94,7 +100,7 @@ class Scores:
         return None if values is None else crossed_interval(values.to_numpy())
 
     def paired(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both [S, N], over the seeds that both have; None where there are none, or the test pictures are others."""
+        """Returns both rows [S, N] over their common seeds; None without such seeds or with different test images."""
         one, other = self.top1(a), self.top1(b)
         if one is None or other is None or not one.columns.equals(other.columns):
             return None
@@ -104,28 +110,28 @@ class Scores:
         return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
 
     def apart(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both [S, N] over the seeds that both have, each on its own test pictures; None where a row or seed lacks."""
+        """Returns both rows [S, N] over their common seeds, each on its own test images; None without such seeds."""
         one, other = self.top1(a), self.top1(b)
         if one is None or other is None or not len(seeds := one.index.intersection(other.index)):
             return None
         return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
 
     def contrast(self, a: Whose, b: Whose) -> Interval | None:
-        """95 % interval of the paired difference."""
+        """Returns the 95 % interval of the paired difference; None if the rows cannot be paired."""
         pair = self.paired(a, b)
         return None if pair is None else paired_contrast(*pair)
 
     def gain(self, whose: Whose) -> Interval | None:
-        """Over the row's own shuffled EEG where that was run, else over Full's."""
+        """Returns the gain over the row's own shuffled EEG if that was run, else over Full's."""
         return self.contrast(whose, self.shuffled(whose))
 
     def shuffled(self, whose: Whose) -> Whose:
-        """The row's own shuffled EEG where that was run (`ablation.with_controls` names it), else Full's."""
+        """Returns the row's own shuffled EEG (named by `ablation.with_controls`) if that was run, else Full's."""
         own = (f"{whose[0]} / EEG shuffled", "shuffled") if whose else NULL
-        return own if own in self.pictures else NULL
+        return own if own in self.images else NULL
 
     def mcnemar(self, a: Whose, b: Whose) -> dict[int, float]:
-        """By seed, on sample 0 of each item; nothing for a headline that is no right or wrong."""
+        """Returns p by seed, on sample 0 of each item; empty for a headline metric that is not 0 or 1."""
         for whose in (a, b):
             if whose not in self.first:
                 frame = self.of[whose]
@@ -138,62 +144,72 @@ class Scores:
         return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy()) for seed in seeds}
 
     def null(self, whose: Whose) -> Null | None:
-        """Accuracy under permuted labels, in retrieval under permuted pictures, the same permutation for all seeds and
-        samples; always the same draws. None for another headline."""
-        found, right = NULLS.get(self.headline, ("", ""))
-        if self.top1(whose) is None or found not in self.of[whose]:
+        """Returns the accuracy under permuted labels (in retrieval: images); None for another headline metric.
+
+        All seeds and samples share a permutation; the draws are always the same.
+        """
+        answer, truth = NULLS.get(self.headline, ("", ""))
+        if self.top1(whose) is None or answer not in self.of[whose]:
             return None
         frame = self.of[whose].sort_values(["item", "seed", "sample"])
         item = frame["item"].to_numpy()
         first = np.unique(item, return_index=True)[1]
         if len(frame) % len(first) or (np.diff(np.append(first, len(frame))) != len(frame) // len(first)).any():
-            raise self._again(whose, "its items do not have as many samples each")
-        judged = frame[found].to_numpy().reshape(len(first), -1)
-        return permutation_null(judged, frame[right].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
+            raise self._inconsistent(whose, "its items have different numbers of samples")
+        judged = frame[answer].to_numpy().reshape(len(first), -1)
+        return permutation_null(judged, frame[truth].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
 
     def means(self, whose: Whose) -> dict[str, float]:
-        """Of each metric over seeds; of one that was taken in several ways, the most usual."""
-        if whose not in self.found:
-            found = self.found[whose] = {}
-            if whose in self.at:
-                values = self.at[whose].groupby(["metric", "key"])["value"].mean().reset_index()
+        """Returns each metric's mean over seeds; of a metric with several keys, that of the most frequent key."""
+        if whose not in self._means:
+            means = self._means[whose] = {}
+            if whose in self.numbers:
+                values = self.numbers[whose].groupby(["metric", "key"])["value"].mean().reset_index()
                 for metric, key, value in values.itertuples(index=False, name=None):
-                    if metric not in found or key == self.keys[metric]:
-                        found[metric] = float(value)
-        return self.found[whose]
+                    if metric not in means or key == self.keys[metric]:
+                        means[metric] = float(value)
+        return self._means[whose]
 
     def measured(self, whose: Whose) -> dict[str, Measured]:
-        """Each metric with its uncertainty."""
-        found = {}
+        """Returns each metric with its uncertainty."""
+        measured = {}
         for metric, mean in self.means(whose).items():
-            rows = self.at[whose][self.at[whose]["metric"] == metric]
+            rows = self.numbers[whose][self.numbers[whose]["metric"] == metric]
             rows = rows[rows["key"] == self.keys[metric]] if self.keys[metric] in set(rows["key"]) else rows
             interval = None
             if whose in self.of and metric in self.of[whose] and np.isfinite(self.of[whose][metric]).all():
-                interval = crossed_interval(self._by_picture(self.of[whose], metric).to_numpy())
+                interval = crossed_interval(self._by_image(self.of[whose], metric).to_numpy())
             sd = float(rows["value"].std(ddof=1)) if len(rows) > 1 else None
             by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
-            found[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
-        return found
+            measured[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
+        return measured
+
+    def leak(self, whose: Whose) -> str:
+        """Returns why the audit calls a row leaky, "" if it does not."""
+        verdicts = set(self.numbers[whose]["leaky"]) if whose in self.numbers else set()
+        return "; ".join(sorted(verdict.removeprefix("yes: ") for verdict in verdicts if verdict.startswith("yes")))
 
     def failed(self, whose: Whose) -> bool:
+        """Tells whether the row failed under any seed; None stands for the ceiling."""
         if whose is None:
             return bool((self.failures["items"] == "captions").any())
         return bool(((self.failures["variant"] == whose[0]) & (self.failures["items"] == whose[1])).any())
 
     def params(self, whose: Whose) -> int | None:
-        known = list(self.at[whose]["params"].dropna()) if whose in self.at else []
+        """Returns the parameters of the row's EEG encoder."""
+        known = list(self.numbers[whose]["params"].dropna()) if whose in self.numbers else []
         return int(known[0]) if known else None
 
     def specs(self, whose: Whose) -> set[str]:
-        """Digests of the settings that a row was recorded with."""
-        rows = self.at.get(whose)
+        """Returns the digests of the settings that a row was recorded with."""
+        rows = self.numbers.get(whose)
         return set() if rows is None else set(rows["spec"]) - {""}
 
     def values(self, column: str, metric: str = "") -> list[str]:
-        """What a column says about the rows of a metric, of the headline's: one value, or several where rows differ."""
+        """Returns the distinct values of a column in the rows of a metric (default: the headline metric)."""
         rows = self.rows[self.rows["metric"] == (metric or self.headline)]
         return sorted({str(value) for value in rows[column]} - {""})
 
     def key(self, metric: str) -> str:
+        """Returns the parameters of a metric, such as "16 classes"."""
         return "; ".join(self.values("key", metric))

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what each variant made of the same items, under their stimuli; a matrix; captions around them."""
+"""Draws sheets: the images of each variant for the same items below the stimuli, matrices, titles and captions."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.files import replace_file, writing
 
 GAP, WIDE, TEXT = 2, 12, 14  # pixels: between samples, between items, height of letters
-LARGEST = 128  # pixels along a side of a sheet's pictures
+LARGEST = 128  # pixels along a side of a sheet's images
 CELL = 26  # pixels: height of a matrix's cells
-FULL_SHADE = (20, 60, 140)  # red, green, blue of a matrix's cell that holds 100 %
+FULL_SHADE = (20, 60, 140)  # red, green, blue of a matrix's cell with 100 %
 
 
 def first_of_each(label: np.ndarray, per_class: int = 1, most: int | None = None) -> np.ndarray:
-    """Rows of the first `per_class` items of every class, class by class: chosen before any result is seen. Of more
-    classes than `most` only every second, or third, and so on."""
+    """Returns the rows of the first `per_class` items of every class, independent of any result.
+
+    With more than `most` classes, only every second class, or third, and so on.
+    """
     classes = np.unique(label)
-    return np.concatenate([np.flatnonzero(label == one)[:per_class]
-                           for one in classes[::math.ceil(len(classes) / most) if most else 1]])
+    step = math.ceil(len(classes) / most) if most else 1
+    return np.concatenate([np.flatnonzero(label == value)[:per_class] for value in classes[::step]])
 
 
 def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str, np.ndarray],
           names: Sequence[str], per_class: int = 1, scale: int = 2) -> None:
     """Writes a PNG: a column for each item under its class's name; the stimulus, then a line for each variant.
 
-    real [N, H, W, 3] uint8, label [N]; variants: name -> [N, samples, H, W, 3] uint8, in order; names: what labels
-    mean. Equal pictures are equal files. ValueError where a variant's pictures do not fit the stimuli.
+    real [N, H, W, 3] uint8, label [N]; variants: name -> [N, samples, H, W, 3] uint8, in order; names: of the labels.
+    Equal images give equal files. Raises ValueError if a variant's images do not fit the stimuli.
     """
     rows = first_of_each(label, per_class)
     lines = {name: pictures[rows] for name, pictures in fitting(real, variants).items()}
@@ -39,42 +41,42 @@ def sheet(path: Path, real: np.ndarray, label: np.ndarray, variants: Mapping[str
 
 
 def fitting(real: np.ndarray, variants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The lines of a block: "stimulus", then the variants. ValueError where their pictures do not fit the stimuli."""
-    for name, pictures in variants.items():
-        if pictures.ndim != 5 or (pictures.shape[:1] + pictures.shape[2:]) != real.shape:
-            raise ValueError(f"{name}: pictures {list(pictures.shape)} do not fit stimuli {list(real.shape)}")
+    """Returns the lines of a block: "stimulus", then the variants. Raises ValueError for images that do not fit."""
+    for name, images in variants.items():
+        if images.ndim != 5 or (images.shape[:1] + images.shape[2:]) != real.shape:
+            raise ValueError(f"{name}: images {list(images.shape)} do not fit stimuli {list(real.shape)}")
     return {"stimulus": real[:, None], **variants}
 
 
 def block(lines: Mapping[str, np.ndarray], heads: Sequence[str], side: int) -> Image.Image:
-    """Lines of pictures under the heads of their columns, the line's name on the left.
+    """Draws lines of images under the heads of their columns, with the name of each line on the left.
 
-    lines: name -> [n, samples, H, W, 3] uint8, one for each of n heads. side: the height at which a picture is shown,
-    in pixels; it is enlarged pixel by pixel, and reduced by Lanczos.
+    lines: name -> [n, samples, H, W, 3] uint8, for n heads. side: the height of an image in pixels; images are enlarged
+    pixel by pixel, and reduced by Lanczos.
     """
     font = ImageFont.load_default(TEXT)
     height, width = next(iter(lines.values())).shape[2:4]
     size = (round(side * width / height), side)
     rule = Image.Resampling.NEAREST if side >= height else Image.Resampling.LANCZOS
     high, wide = size[1] + GAP, size[0] + GAP
-    samples = max(pictures.shape[1] for pictures in lines.values())
+    samples = max(images.shape[1] for images in lines.values())
     column = max(samples * wide, *(round(font.getlength(head)) for head in heads)) + WIDE
     margin, top = max(round(font.getlength(name)) for name in lines) + WIDE, 2 * TEXT
     image = Image.new("RGB", (margin + len(heads) * column, top + len(lines) * high), "white")
     draw = ImageDraw.Draw(image)
     for place, head in enumerate(heads):
         draw.text((margin + place * column, TEXT // 2), head, "black", font)
-    for line, (name, pictures) in enumerate(lines.items()):
+    for line, (name, images) in enumerate(lines.items()):
         draw.text((GAP, top + line * high + (high - TEXT) // 2), name, "black", font)
-        for place, several in enumerate(pictures):
-            for sample, picture in enumerate(several):
-                shown = Image.fromarray(picture).resize(size, rule)
+        for place, drawn in enumerate(images):
+            for sample, pixels in enumerate(drawn):
+                shown = Image.fromarray(pixels).resize(size, rule)
                 image.paste(shown, (margin + place * column + sample * wide, top + line * high))
     return image
 
 
 def matrix(share: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """A table of shares [R, C] from 0 to 1, shaded, in per cent; what rounds to 0 is left empty, but for its shade."""
+    """Draws shares [R, C] from 0 to 1 as shaded cells in per cent; a number that rounds to 0 is left out."""
     font = ImageFont.load_default(TEXT)
     margin = max(round(font.getlength(name)) for name in rows) + WIDE
     wide = max(round(font.getlength(name)) for name in columns) + WIDE
@@ -96,7 +98,7 @@ def matrix(share: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Im
 
 
 def stacked(title: str, blocks: Sequence[Image.Image], caption: Sequence[str]) -> Image.Image:
-    """The blocks below one another, the title above, below them the caption, wrapped to their width."""
+    """Draws the title, the blocks below it, and the caption, wrapped to the width of the blocks."""
     font = ImageFont.load_default(TEXT)
     wide = max(40 * TEXT, *(block.width for block in blocks)) + 2 * WIDE
     head, foot = _wrapped([title], wide - 2 * WIDE), _wrapped(caption, wide - 2 * WIDE)
@@ -108,9 +110,9 @@ def stacked(title: str, blocks: Sequence[Image.Image], caption: Sequence[str]) -
         draw.text((WIDE, top), line, "black", font)
         top += step
     top += WIDE
-    for one in blocks:
-        image.paste(one, (WIDE, top))
-        top += one.height + WIDE
+    for drawn in blocks:
+        image.paste(drawn, (WIDE, top))
+        top += drawn.height + WIDE
     for line in foot:
         draw.text((WIDE, top), line, "black", font)
         top += step
@@ -118,7 +120,7 @@ def stacked(title: str, blocks: Sequence[Image.Image], caption: Sequence[str]) -
 
 
 def save(path: Path, image: Image.Image) -> None:
-    """Writes a PNG, whole; equal pictures are equal files. Raises BenchError for a place that cannot be written."""
+    """Writes a PNG as a whole; equal images give equal files. Raises BenchError if it cannot be written."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     with writing(path.parent):

@@ -1,4 +1,4 @@
-"""The suite's main paths from a request: what would be built, and building, recording and tabulating it."""
+"""Plans or runs a request: builds its stages, records its rows and builds its table."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from bench.execute.pool import Pool
 from bench.execute.progress import Display, Watcher
 from bench.experiment import encoders
 from bench.experiment.ablation import Ablation
-from bench.experiment.graph import Row, counts, shown, stages
+from bench.experiment.graph import Row, counts, report_stages, stages
 from bench.experiment.key import Stage
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Finetune, Items, Score, World
 from bench.setup.request import Request
-from bench.setup.rows import Plan, plan_request, possible, rows
+from bench.setup.rows import Plan, keep_available, plan_request, rows
 from bench.store import provenance
 from bench.store.store import Store
 from bench.tables import model, results, sheet
 from bench.tables.build import table as build_table
-from bench.tables.record import about, gather, note
+from bench.tables.named import table_command
+from bench.tables.record import describe_row, describe_run, gather
 from bench.train import items
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ SAMPLES, COLUMNS = 2, 20  # of each item, and items at most, on a contact sheet
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What a run left. table: None where nothing is recorded yet; sheet: the contact sheet, None where none is drawn."""
+    """The result of a run. table: None if nothing is recorded yet; sheet: the contact sheet, None if none was drawn."""
 
     outcome: runner.Outcome
     csv: Path
@@ -52,8 +53,11 @@ class Done:
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """What a run would build. counts: (kind, stages of the rows, stages that only the controls add, how many of both
-    are stored) in building order; missing: the stages that a run would build now."""
+    """What a run would build.
+
+    counts   (kind, stages of the rows, stages that only the controls add, stored ones of both), in build order
+    missing  the stages that a run would build now
+    """
 
     plan: Plan
     counts: list[tuple[str, int, int, int]]
@@ -62,97 +66,101 @@ class Planned:
 
     @property
     def stages(self) -> pd.DataFrame:
-        """A row for each kind of stage, columns kind, rows, controls, stored, to_build."""
+        """Returns a row for each kind of stage, columns kind, rows, controls, stored, to_build."""
         frame = pd.DataFrame(self.counts, columns=["kind", "rows", "controls", "stored"])
         return frame.assign(to_build=frame["rows"] + frame["controls"] - frame["stored"])
 
     @property
     def rows(self) -> pd.DataFrame:
-        """A row for each row of the table, columns variant, seed, items, stage (the key of its last stage), stored."""
+        """Returns a row for each row of the table, columns variant, seed, items, stage (its last key), stored."""
         return pd.DataFrame([{"variant": row.variant, "seed": row.seed, "items": row.items, "stage": row.stage.key,
                               "stored": self.stored(row.stage)} for row in self.plan.rows])
 
     def price(self, gpu: str, gpus: int = 1) -> Priced:
-        """What the rows cost on so many GPUs of a kind. Errors as bench.cost.price.price."""
+        """Returns the cost of the rows on a number of GPUs of one kind. Errors as bench.cost.price.price."""
         from bench.cost.price import price
 
         return price(self.plan.rows, self.plan.scale, gpu, gpus, self.stored)
 
 
 def plan(request: Request) -> Planned:
-    """What a run of the request would build; nothing is built, and data and weights may be absent."""
+    """Plans a run of the request; builds nothing. Data and weights may be absent."""
     planned, store = plan_request(request, needed=False), Store(request.store, create=False)
-    missing = stages((stage for row in planned.rows for stage in shown(row)), store.has)
+    missing = stages((stage for row in planned.rows for stage in report_stages(row)), store.has)
     return Planned(planned, counts(planned.rows, store.has), missing, store.has)
 
 
 def run(request: Request, console: Console) -> Done:
-    """Builds what the rows of a request need, and records each as soon as it is scored. Raises BenchError for what does
-    not exist, and (exit 75) on a full disk; a stage that fails fails its rows alone, and the outcome says why."""
+    """Builds the stages of a request's rows, and records each row as soon as it is scored.
+
+    A failed stage fails only its rows; the outcome holds the reasons. Raises BenchError for what does not exist, and on
+    a full disk (exit 75).
+    """
     if request.track:
         trackers.check(request.track)
     if request.energy:
         provenance.check_energy(request.energy)
-        os.environ[provenance.ENERGY] = request.energy  # which the workers inherit
+        os.environ[provenance.ENERGY] = request.energy  # the workers inherit it
     planned = plan_request(request)
-    chosen, at, table = planned.ablation, planned.scale, list(planned.rows)
+    ablation, scale, table = planned.ablation, planned.scale, list(planned.rows)
     folder = request.results_folder
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    if any((folder / f"{chosen.name}{ending}").exists() for ending in (".csv", ".sha256")):
-        results.read(folder, chosen.name)
-    workers = runner.workers(request.workers, at.numerics.device_class)
+    if any((folder / f"{ablation.name}{ending}").exists() for ending in (".csv", ".sha256")):
+        results.read(folder, ablation.name)
+    workers = runner.count_workers(request.workers, scale.numerics.device_class)
     store = Store(request.store)
-    engine = engines.chosen(request, store)
+    engine = engines.engine_for(request, store)
     every = stages(row.stage for row in table)
-    for source in {source for stage in every for source in modules.users_files(stage)}:
+    for source in {source for stage in every for source in modules.find_user_files(stage)}:
         encoders.keep(source, store.encoders)
-    todo = stages((stage for row in table for stage in shown(row)), store.has)
+    todo = stages((stage for row in table for stage in report_stages(row)), store.has)
     _check(todo)
-    console.print(f"{chosen.name} at scale {at.name}, seeds {','.join(map(str, request.seeds))}: {len(every)} stages, "
-                  f"{len(every) - len(todo)} stored, {len(todo)} to build on "
+    timed = todo and not engine and isinstance(scale.world, World)
+    console.print(f"{ablation.name} at scale {scale.name}, seeds {','.join(map(str, request.seeds))}: {len(every)} "
+                  f"stages, {len(every) - len(todo)} stored, {len(todo)} to build on "
                   + (request.engine if engine else f"{workers} workers")
-                  + (f", {forecast.said(todo, workers)}" if todo and not engine and isinstance(at.world, World)
-                     else ""), highlight=False)
+                  + (f", {forecast.describe_duration(todo, workers)}" if timed else ""), highlight=False)
 
     def record(done: Sequence[Row]) -> None:
-        gathered = [gather(row, store, at, chosen) for row in done]
+        gathered = [gather(row, store, scale, ablation) for row in done]
         if gathered:
-            results.record(folder, chosen.name, pd.concat([numbers for numbers, _ in gathered]),
+            results.record(folder, ablation.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
-    executor = engine or Pool(min(workers, max(len(todo), 1)), store.root, at.numerics.device_class)
-    with watching(request.track, store, f"{chosen.name}-{at.name}", table) as watcher:
+    executor = engine or Pool(min(workers, max(len(todo), 1)), store.root, scale.numerics.device_class)
+    with watching(request.track, store, f"{ablation.name}-{scale.name}", table) as watcher:
         display = Display(console, None if engine else workers, watcher)
         outcome = runner.run(table, store, executor, record, display, request.fail_fast)
     if outcome.failed:
-        failures = [results.failure(cause.split(" (log: ")[0], **about(row, at, chosen))
+        failures = [results.failure(cause.split(" (log: ")[0], **describe_row(row, scale, ablation))
                     for row, cause in outcome.failed.items()]
-        results.record(folder, chosen.name, pd.concat(failures), pd.DataFrame())
-    there = results.runs(folder, chosen.name)
-    noted = set(zip(there["variant"], there["seed"], there["items"], there["stage"], strict=True))
+        results.record(folder, ablation.name, pd.concat(failures), pd.DataFrame())
+    runs = results.runs(folder, ablation.name)
+    noted = set(zip(runs["variant"], runs["seed"], runs["items"], runs["stage"], strict=True))
     new = [row for row in table if row.stage in outcome.built or (
         row not in outcome.failed and row not in outcome.waiting
         and (row.variant, str(row.seed), row.items, row.stage.key[:16]) not in noted)]
     if new:
-        results.note_runs(folder, chosen.name, [note(row, store) for row in new])
+        results.note_runs(folder, ablation.name, [describe_run(row, store) for row in new])
     console.print(f"built {len(outcome.built)} stages, reused {outcome.reused}, in {outcome.seconds:.0f} s\n",
                   highlight=False)
     if outcome.queued:
-        console.print(f"{len(outcome.queued)} stages are queued on {request.engine}, and {len(outcome.waiting)} rows "
-                      f"wait for them; look: bench status --store {request.store}; the same command records the rows "
-                      "that are complete by then, and with --wait stays until all are\n", highlight=False)
-    csv = folder / f"{chosen.name}.csv"
+        console.print(f"queued {len(outcome.queued)} stages on {request.engine}; {len(outcome.waiting)} rows wait for "
+                      f"them. Progress: bench status --store {request.store}. Run the same command again to record the "
+                      "complete rows; with --wait it stays until all are complete\n", highlight=False)
+    csv = folder / f"{ablation.name}.csv"
     if not csv.exists():
         return Done(outcome, csv, None, None)
-    return Done(outcome, csv, build_table(folder, chosen.name, chosen), pictures(folder, chosen, at, store))
+    return Done(outcome, csv, build_table(folder, ablation.name, ablation, command=table_command(request)),
+                contact_sheet(folder, ablation, scale, store))
 
 
 @contextmanager
 def watching(track: str, store: Store, group: str, table: list[Row]) -> Iterator[Watcher | None]:
-    """The tracker of that name, while stages are built."""
+    """Opens the tracker of that name while stages are built; None for ""."""
     if not track:
         yield None
         return
@@ -164,38 +172,41 @@ def watching(track: str, store: Store, group: str, table: list[Row]) -> Iterator
 
 
 def _check(todo: Iterable[Stage]) -> None:
-    """Raises BenchError for a model of braindecode that cannot take the EEG, or the weights, that it is planned for."""
-    found = {stage.start for stage in todo if isinstance(stage, Finetune)}
-    if wanted := [start for start in found if isinstance(start, encoders.Braindecode)]:
+    """Raises BenchError for a braindecode model that cannot take the planned EEG or weights."""
+    starts = {stage.start for stage in todo if isinstance(stage, Finetune)}
+    if models := [start for start in starts if isinstance(start, encoders.Braindecode)]:
         from bench.train import encoder  # imports braindecode: some seconds
 
-        for start in wanted:
+        for start in models:
             encoder.check(start)
 
 
-def pictures(folder: Path, chosen: Ablation, at: Scale, store: Store) -> Path | None:
-    """The contact sheet of the lowest recorded seed: of each class the first test item of the first row, and what every
-    row with the same split and part that is in the store made of it."""
-    first = int(results.read(folder, chosen.name).rows["seed"].min())
+def contact_sheet(folder: Path, ablation: Ablation, scale: Scale, store: Store) -> Path | None:
+    """Draws the contact sheet of the lowest recorded seed and returns its path; None if no image is stored.
+
+    It shows the first test item of each class of the first row, and the images of every stored row with the same split
+    and part.
+    """
+    seed = int(results.read(folder, ablation.name).rows["seed"].min())
     drawn: dict[str, np.ndarray] = {}
-    shown_items = None
-    for row in rows(possible(chosen, at, log=False).variants, at, [first]):
-        if isinstance(row.stage, Score) and store.has(row.stage) and store.sound(row.stage.pictures):
-            shown_items = shown_items or row.stage.items
-            if _stimuli(row.stage.items) != _stimuli(shown_items):
-                continue  # other pictures
+    first = None
+    for row in rows(keep_available(ablation, scale, log=False).variants, scale, [seed]):
+        if isinstance(row.stage, Score) and store.has(row.stage) and store.is_intact(row.stage.pictures):
+            first = first or row.stage.items
+            if _stimuli(row.stage.items) != _stimuli(first):
+                continue  # other images
             name = {"shuffled": "shuffled", "captions": "as text"}[row.items] if row.beside else row.variant
             drawn.setdefault(name, np.load(store.path(row.stage.pictures) / "pictures.npy", mmap_mode="r"))
-    if shown_items is None or not store.sound(shown_items.trials):
+    if first is None or not store.is_intact(first.trials):
         return None
-    stimuli = items.load(shown_items, store.path(shown_items.trials))
-    which = sheet.first_of_each(stimuli.label, most=COLUMNS)
-    path = folder / f"{chosen.name}.png"
-    sheet.sheet(path, stimuli.pictures[which], stimuli.label[which],
-                {name: made[which, :SAMPLES] for name, made in drawn.items()}, stimuli.names)
+    stimuli = items.load(first, store.path(first.trials))
+    shown = sheet.first_of_each(stimuli.label, most=COLUMNS)
+    path = folder / f"{ablation.name}.png"
+    sheet.sheet(path, stimuli.pictures[shown], stimuli.label[shown],
+                {name: made[shown, :SAMPLES] for name, made in drawn.items()}, stimuli.names)
     return path
 
 
 def _stimuli(items: Items) -> tuple[Any, ...]:
-    """What decides which pictures are shown."""
+    """Returns what determines the images that are shown."""
     return items.trials.split, items.trials.subjects, items.part

@@ -1,4 +1,4 @@
-"""Results on disk: merged, never lost, never changed unseen."""
+"""Results on disk: rows are merged and never lost, and changes by hand are detected."""
 
 import errno
 import gzip
@@ -328,10 +328,10 @@ def test_the_last_failure_of_a_row_is_the_one_that_stands(tmp_path):
 @pytest.mark.parametrize("wrong", [{"value": ""}, {"failed": "why"}, {"metric": "failed"},
                                    {"metric": "failed", "value": "", "failed": ""}])
 def test_a_row_without_a_number_that_does_not_say_why_is_never_recorded(tmp_path, wrong):
-    with pytest.raises(ValueError, match="has a number, or it failed"):
+    with pytest.raises(ValueError, match="needs either a number or the reason of its failure"):
         results.record(tmp_path, "mine", rows().iloc[:1].assign(**wrong), pd.DataFrame())
     both = pd.concat([rows(), results.failure("x", variant="5", seed=0, items="real", stage="s1", **FAILURE)])
-    with pytest.raises(ValueError, match="failed beside its numbers"):
+    with pytest.raises(ValueError, match="both numbers and a failure"):
         results.record(tmp_path, "mine", both, pd.DataFrame())
 
 
@@ -395,7 +395,7 @@ def test_a_file_of_a_schema_that_is_not_known_is_refused(tmp_path):
     record(tmp_path)
     (tmp_path / "mine.csv").write_text((tmp_path / "mine.csv").read_text().replace("\n2,", "\n3,"))
     rehash(tmp_path)
-    with pytest.raises(BenchError, match=r"mine\.csv has schema 3, schema 2 is expected"):
+    with pytest.raises(BenchError, match=r"mine\.csv has schema 3, expected schema 2"):
         results.read(tmp_path, "mine")
     with pytest.raises(BenchError, match="schema 3"):
         record(tmp_path)
@@ -411,10 +411,10 @@ def test_a_csv_that_lies_anywhere_is_read_without_its_hash(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    (lambda text: text.replace(",0.5,", ",half,"), "line 3: value is 'half', a number is expected"),
-    (lambda text: text.replace(",0.5,", ",nan,"), "line 3: value is 'nan', a number is expected"),
-    (lambda text: text.replace("metric", "measure"), "has other columns, schema 2 is expected"),
-    (lambda text: text.replace(",0.5,", ",0.5,7,"), "is no CSV"),
+    (lambda text: text.replace(",0.5,", ",half,"), "line 3: value is 'half', expected a number"),
+    (lambda text: text.replace(",0.5,", ",nan,"), "line 3: value is 'nan', expected a number"),
+    (lambda text: text.replace("metric", "measure"), "has other columns, expected schema 2"),
+    (lambda text: text.replace(",0.5,", ",0.5,7,"), "is not a CSV"),
     (lambda text: "", "has other columns"),
 ])
 def test_a_csv_that_is_none_of_ours_is_refused_in_one_line(tmp_path, change, line):
