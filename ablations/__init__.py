@@ -1,1 +1,1 @@
-"""The ablations: one file, one question. `variants` is the list, `contrasts` the pairs that differ in one factor."""
+"""The ablations: one file per question. `variants` lists the rows, `contrasts` the pairs that differ in one factor."""

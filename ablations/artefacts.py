@@ -1,9 +1,9 @@
-"""Eye movements and muscle bursts that go with the class: Full with and without them, and with them alone.
+"""Class-dependent artefacts: Full without and with them, and on artefacts alone.
 
     bench run --ablation artefacts
 
-No split cures this: the artefact belongs to the class, not to the time. What is left is to see how much of a number
-it could carry.
+The artefacts are eye movements and muscle bursts. No split removes this confound, because an artefact depends on the
+class and not on the time. The rows show how much of a result it could explain.
 """
 
 from ablations.table2 import full

@@ -1,8 +1,9 @@
-"""Which frequencies carry a number? Full on the bands in which ImageNet-EEG is published: 5-95, 14-70 and 55-95 Hz.
+"""Frequency band: Full on 5-95, 14-70 and 55-95 Hz.
 
     bench run --ablation band
 
-The paired EEG alone is filtered; pre-training's corpus keeps the scale's band. Gamma (55 to 95 Hz) is where muscle is.
+These are the bands in which ImageNet-EEG is published. Only the paired EEG is filtered; the pre-training corpus keeps
+the scale's band. Muscle activity is in gamma (55-95 Hz).
 """
 
 from ablations.table2 import full

@@ -1,7 +1,8 @@
-"""What does CLIP alignment (Eq. 3) bring, with and without pre-training? Table 2: Full, rows 1 to 4, 13; Sec. 4.4:
-class labels in CLIP's place.
+"""CLIP alignment (Eq. 3), with and without pre-training: Table 2, Full and rows 1 to 4 and 13.
 
     bench run --ablation clip
+
+The last row has class labels instead of CLIP (Sec. 4.4).
 """
 
 from ablations.table2 import full, row1, row2, row3, row4, row13

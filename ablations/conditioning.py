@@ -1,9 +1,10 @@
-"""How does the condition enter the U-Net: by cross-attention alone, as the text of DreamDiffusion says (Sec. 3.2), or
-through the time step, too, as in MinD-Vis (Chen et al., CVPR 2023) and in DreamDiffusion's released code?
+"""Conditioning of the U-Net: cross-attention alone, or also the time step.
 
     bench run --ablation conditioning
 
-With and without CLIP alignment (Eq. 3), which sees the cross-attention's condition alone.
+Cross-attention alone is DreamDiffusion's text (Sec. 3.2); MinD-Vis (Chen et al., CVPR 2023) and DreamDiffusion's
+released code also use the time step. Rows with and without CLIP alignment (Eq. 3), which uses only the condition of the
+cross-attention.
 """
 
 from ablations.table2 import full, row13

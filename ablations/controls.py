@@ -1,17 +1,16 @@
-"""How much of a number comes from the EEG: Full with the EEG taken away, exchanged or replaced by what it should tell,
-and systems that need no generator, no EEG or no training.
+"""Controls: Full with the EEG removed or exchanged, and systems without generator, EEG or training.
 
     bench run --ablation controls
 
-About 16 minutes for a seed at scale tiny on two cores. Rows marked eeg_free cannot know more of the stimulus than
-chance does. Rows that know the class or the stimulus are ceilings, not competitors.
+About 16 minutes per seed at scale tiny on two cores. Rows marked eeg_free cannot know more about the stimulus than
+chance. Rows that know the class or the stimulus are ceilings, not competitors.
 """
 
 from ablations.table2 import full, row3
 from bench import On, captions, replace, trivial
 
 linear = replace(row3, encoder="linear")
-slow = {"gap": (1.2, 1.3)}  # s between trials, so that the interval before a stimulus is empty
+slow = {"gap": (1.2, 1.3)}  # s between trials, so that no stimulus is in the interval before a stimulus
 
 
 def high_pass(low):

@@ -1,4 +1,4 @@
-"""How large should the EEG encoder be? Table 2: Full (297M), rows 8 to 11.
+"""Size of the EEG encoder: Table 2, Full (297M) and rows 8 to 11.
 
     bench run --ablation encoder_size
 """

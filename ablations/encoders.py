@@ -1,14 +1,13 @@
-"""Which EEG encoder? Row 3 of Table 2 (no pre-training, CLIP) with other encoders in its place, all with fresh weights:
-one linear map, and models of braindecode up to their final layer.
+"""EEG encoders in row 3 of Table 2 (no pre-training, CLIP), all newly initialised.
 
     bench run --ablation encoders
 
-About 25 minutes for a seed at scale tiny on two cores. It needs braindecode (the extra of that name). All have the
-schedule of row 3; what they weigh stands in the column of parameters. LaBraM, CBraMod and EEGPT are cut down: at the
-sizes of their authors they take 10 to 40 minutes each on a core. EEGConformer and ATCNet pool over less time than by
-default, which is made for trials of four seconds; on validation (world 1, seed 0) neither learns under this schedule,
-with its own pools or with these, nor does BIOT. LaBraM needs to know where the electrodes are, which
-ImageNet-EEG does not state.
+One linear map, and models of braindecode up to their final layer. About 25 minutes per seed at scale tiny on two cores.
+Requires braindecode (the extra `braindecode`). All rows have the schedule of row 3; a column shows the parameter
+counts. LaBraM, CBraMod and EEGPT are reduced: at their authors' sizes they take 10 to 40 minutes each on a core.
+EEGConformer and ATCNet pool over less time than by default, which is meant for trials of four seconds. On validation
+(world 1, seed 0) neither learns under this schedule, with default pools or with these, nor does BIOT. LaBraM needs
+electrode positions, which ImageNet-EEG does not have.
 """
 
 from ablations.table2 import row3

@@ -1,5 +1,4 @@
-"""The ablation pictures of Fig. 5: no pre-training, encoder not fine-tuned, cross-attention not fine-tuned, no CLIP,
-fine-tuning by CLIP alone.
+"""Figure 5: images without pre-training, with E or A frozen, without CLIP, with the CLIP loss alone.
 
     bench run --ablation figure5
 """

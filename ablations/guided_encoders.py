@@ -1,12 +1,12 @@
-"""Which EEG encoder before the diffusion prior (Li et al., NeurIPS 2024, Table 1)? ATM, NICE, EEGNet and an MLP with
-its pipeline, and ENIGMA's direct path (arXiv 2602.10361), each beside its own shuffled EEG.
+"""EEG encoders for the diffusion prior (Li et al., NeurIPS 2024, Table 1), each also on shuffled EEG.
 
     bench run --ablation guided_encoders
 
-Protocol things (docs/data.md): tested on means over repetitions, of other concepts than those of training. Top-1 is
-the judge's class of the concept, at scale tiny its shape; at scale paper the judge knows no class of these concepts,
-and the headline is two-way identification by CLIP. Table 1's metrics have columns, and so have their stand-ins at
-scale tiny, under names of their own (docs/metrics.md).
+ATM, NICE, EEGNet and MLP in ATM's pipeline, and ENIGMA's direct path (arXiv 2602.10361). Protocol things
+(docs/data.md): tests use means over repetitions, of concepts that are not trained on. Top-1 is the judge's class of the
+concept, at scale tiny its shape. At scale paper the judge does not know these concepts, and the headline is two-way
+identification by CLIP. Table 1's metrics have columns, and at scale tiny their stand-ins have columns under their own
+names (docs/metrics.md).
 """
 
 from bench import On

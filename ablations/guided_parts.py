@@ -1,11 +1,10 @@
-"""What do the parts of ATM with guided diffusion bring (Li et al., NeurIPS 2024)? The diffusion prior, the path to the
-VAE's latent and the caption path, on concepts that were never trained on.
+"""Parts of ATM with guided diffusion (Li et al., NeurIPS 2024), on concepts that are not trained on.
 
     bench run --ablation guided_parts
 
-Protocol things (docs/data.md): tested on means over repetitions, of other concepts than those of training. Beside it
-the quirks of the released code mended, and DreamDiffusion's Full on the same items; each row that sees the EEG
-once more with the EEG of other test items. Headline and columns as in guided_encoders.
+The diffusion prior, the low-level path to the VAE's latent, and the caption path. Protocol things (docs/data.md): tests
+use means over repetitions. Other rows: the released code's quirks fixed, and DreamDiffusion's Full on the same items.
+Each row is repeated on the EEG of other test items. Headline and columns as in guided_encoders.
 """
 
 from ablations import guided_encoders

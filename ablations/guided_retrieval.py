@@ -1,13 +1,12 @@
-"""Which test picture is the EEG's embedding nearest to, of concepts that were never trained on (Li et al., NeurIPS
-2024, Table 8)? In-subject, and leave one subject out (LOSO), each beside its own shuffled EEG.
+"""Image retrieval by EEG, on concepts that are not trained on (Li et al., NeurIPS 2024, Table 8).
 
     bench run --ablation guided_retrieval
 
-Protocol things (docs/data.md): single trials train, means over repetitions are tested, and every row is tested on the
-same pictures, seen by the same person, subject 3. In-subject, this person's trials train; LOSO, those of subjects 1 and
-2. Training has a fixed length: no checkpoint is chosen, by the left-out person's trials or any others. "ATM LOSO
-leaked" has the leak of the code released until April 2024 (subject_seen), and is flagged. No picture is drawn, but by
-DreamDiffusion's Full, whose h gives an embedding, too.
+Within subject and leave one subject out (LOSO), each also on shuffled EEG. Protocol things (docs/data.md): single
+trials train, means over repetitions are tested. All rows are tested on the same images, seen by subject 3.
+Within-subject rows train on this subject, LOSO rows on subjects 1 and 2. Training has a fixed length; no checkpoint is
+chosen. "ATM LOSO leaked" has the leak of the code released until April 2024 (subject_seen) and is flagged. No images
+are generated, except by DreamDiffusion's Full, whose h also gives an embedding.
 """
 
 from ablations.table2 import full
@@ -20,7 +19,7 @@ specs = [
     guided.Spec("EEGNet", encoder="eegnet", loss="retrieval"),
     guided.Spec("MLP", encoder="mlp", loss="retrieval"),
 ]
-enigma = guided.Spec("ENIGMA", encoder="enigma", loss="direct")  # its one loss is for both
+enigma = guided.Spec("ENIGMA", encoder="enigma", loss="direct")  # ENIGMA has one loss
 settings = {
     "in-subject": {"split": "concept", "subjects": (3,)},
     "LOSO": {"split": "subject", "subjects": (1, 2, 3)},
@@ -33,11 +32,11 @@ def row(spec, setting, **changes):
     return On(retrieval.Spec(spec, spec.name), name, protocol="things", **settings[setting], **changes)
 
 
-asked = [(spec, setting) for setting in ("in-subject", "LOSO") for spec in (*specs, enigma)]
-asked += [(full, "in-subject"), (specs[0], "LOSO leaked")]
+pairs = [(spec, setting) for setting in ("in-subject", "LOSO") for spec in (*specs, enigma)]
+pairs += [(full, "in-subject"), (specs[0], "LOSO leaked")]
 
-variants = [row(*one) for one in asked] + [row(*one, eeg="shuffled", eeg_free=True) for one in asked]
-contrasts = [(row(*one).name, row(*one, eeg="shuffled").name) for one in asked] + [
+variants = [row(*pair) for pair in pairs] + [row(*pair, eeg="shuffled", eeg_free=True) for pair in pairs]
+contrasts = [(row(*pair).name, row(*pair, eeg="shuffled").name) for pair in pairs] + [
     (f"ATM {setting}", f"{spec.name} {setting}") for setting in ("in-subject", "LOSO")
     for spec in (*specs[1:], enigma)] + [
     ("ATM in-subject", "Full in-subject"), ("ATM in-subject", "ATM LOSO"), ("ATM LOSO leaked", "ATM LOSO")]

@@ -1,11 +1,10 @@
-"""What choosing a checkpoint by its score adds to that score: ATM with guided diffusion at five points of its encoder's
-training (Li et al., NeurIPS 2024, took "the highest test accuracy in the evaluation process").
+"""Gain from choosing a checkpoint by its score: ATM at five points of its encoder's training.
 
     bench run --ablation guided_selection
 
-Protocol things (docs/data.md): validation and test show concepts of their own. The prior is trained anew on what each
-state of the encoder makes. As in `selection`, the last checkpoint is the headline; the best on test is there to show
-the inflation alone.
+Li et al. (NeurIPS 2024) reported "the highest test accuracy in the evaluation process". Protocol things (docs/data.md):
+validation and test have different concepts. Each state of the encoder gets its own prior. As in `selection`, the last
+checkpoint is the headline; the best on test only shows the inflation.
 """
 
 from bench import On

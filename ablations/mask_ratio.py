@@ -1,4 +1,4 @@
-"""What share of tokens should be masked in pre-training? Table 2: Full (0.75), rows 5, 6, 7.
+"""Mask ratio of pre-training: Table 2, Full (0.75) and rows 5, 6, 7.
 
     bench run --ablation mask_ratio
 """

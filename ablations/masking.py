@@ -1,12 +1,13 @@
-"""What should be masked: stretches of time, as DreamDiffusion has it (Sec. 4.1), channels, as MinD-Vis (Chen et al.,
-CVPR 2023) masks patches of voxels, that is of space, or patches of both?
+"""What is masked in pre-training: time, channels, or patches of both.
 
     bench run --ablation masking
 
-A token is four time steps of all channels; one channel's whole window; or a group of channels over a stretch of time.
-There are as many tokens, of as many numbers, and as many parameters; 75 % are masked. Each kind also without
-pre-training, since tokens matter without masking, too. Masked errors do not compare: a channel's neighbours, and its
-copies where a corpus has fewer channels, tell more of it than a stretch of time does of another.
+DreamDiffusion masks time (Sec. 4.1); masking channels corresponds to MinD-Vis (Chen et al., CVPR 2023), which masks
+patches of voxels. A token is four time steps of all channels, one channel's whole window, or a group of channels over
+some time steps; the numbers of tokens, values per token and parameters are equal, and 75 % are masked. Each kind also
+without pre-training, because tokens matter without masking too. Reconstruction errors of different kinds are not
+comparable: neighbouring channels, and copies of a channel in recordings with fewer channels, predict a channel better
+than other times predict a stretch of time.
 """
 
 from ablations import reconstruction

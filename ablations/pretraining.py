@@ -1,7 +1,8 @@
-"""What does masked pre-training bring, with and without CLIP, in a large and a small encoder? Table 2: Full, rows 1, 3,
-4, 11, 13.
+"""Masked pre-training, with and without CLIP, in a large and a small encoder: Table 2, six rows.
 
     bench run --ablation pretraining
+
+Full and rows 1, 3, 4, 11, 13.
 """
 
 from ablations.table2 import full, row1, row3, row4, row11, row13

@@ -1,10 +1,10 @@
-"""Are all channels masked and reconstructed as a whole, or each by itself? The paper has the former, without a
-comparison (Sec. 4.1).
+"""Masking and reconstruction of all channels together, or of each channel separately.
 
     bench run --ablation reconstruction
 
-Per channel a token is one channel's whole window, else four time steps of all channels: as many numbers in a token,
-as many tokens, as many parameters. Each kind with and without pre-training, since the tokens matter without it, too.
+The paper has the former, without a comparison (Sec. 4.1). Per channel, a token is one channel's whole window, otherwise
+four time steps of all channels; the numbers of values per token, tokens and parameters are equal. Each kind also
+without pre-training, because tokens matter without it too.
 """
 
 from ablations.table2 import full, row3

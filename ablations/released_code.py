@@ -1,13 +1,11 @@
-"""What differs between the paper's text and the code that was released, one difference at a time and all together:
-masking 10 % instead of 75 %, half the encoder (its MLPs no wider than its tokens), the condition through the time step,
-too, h on the encoder's own tokens, pictures cropped anew at every step, 500 epochs of fine-tuning instead of 300, PLMS
-with 250 steps.
+"""Differences between the paper's text and the released code, one at a time and all together.
 
     bench run --ablation released_code
 
-At scale tiny every encoder has such MLPs, so that this row is Full's, and PLMS cannot begin, so that its rows are left
-out. At scale paper neither sampler is guided. The defects of the released code are not among its settings: none is
-built here.
+10 % masking instead of 75 %, encoder MLPs as wide as the tokens (half the encoder), condition through the time step, h
+on the encoder's tokens, new crops at every step, 500 epochs of fine-tuning instead of 300, PLMS with 250 steps. At
+scale tiny all encoders have such MLPs, so that row equals Full; PLMS cannot start, so its rows are left out. At scale
+paper neither sampler uses guidance. Defects of the released code are not included.
 """
 
 from ablations.table2 import full

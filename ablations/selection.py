@@ -1,9 +1,9 @@
-"""What choosing a checkpoint or a sample by its score adds to that score: Full at five points of its fine-tuning.
+"""Gain from choosing a checkpoint or a sample by its score: Full at five points of its fine-tuning.
 
     bench run --ablation selection
 
-The last checkpoint is the headline of every table. The best on validation stands beside it; the best on test, and the
-best of an item's samples, show the inflation that such a choice would bring, and nothing else.
+The last checkpoint is the headline of every table. The table also shows the best on validation. The best on test and
+the best of an item's samples only show the inflation that such a choice would cause.
 """
 
 from ablations.table2 import full

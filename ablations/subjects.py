@@ -1,9 +1,8 @@
-"""Does a number hold for other people? Full on each subject alone, and on all together. The paper: subject 4 alone
-(Sec. 4.1).
+"""Subjects: Full on each subject alone, and on all together.
 
     bench run --ablation subjects
 
-Any other ablation does the same with --subjects all.
+The paper uses subject 4 alone (Sec. 4.1). --subjects all does the same for any other ablation.
 """
 
 from ablations.table2 import full

@@ -1,7 +1,8 @@
-"""What is fine-tuning aligned to (Sec. 4.4)? CLIP's image embeddings, category labels in their place, or nothing; and
-the labels as direct input, without EEG.
+"""Alignment target of fine-tuning (Sec. 4.4): CLIP's image embeddings, class labels, or none.
 
     bench run --ablation supervision
+
+The last row has the labels as direct input, without EEG.
 """
 
 from ablations.table2 import full, row13

@@ -1,12 +1,12 @@
-"""Every system on the same training trials and the same test pictures, scored by the same code: Table 1, extended.
+"""Table 1, extended: all systems on the same training trials and test images, scored by the same code.
 
     bench run --ablation systems
 
-DreamDiffusion's Full; MinD-Vis's ideas on EEG (channels masked, the condition through the time step, too, the
-LayerNorm before cross-attention opened, no CLIP); Brain2Image with either decoder; ThoughtViz, also with its released
-code's leak; ATM with guided diffusion; the linear baseline of Takagi and Nishimoto; a classifier's verdict as a caption
-(as in GWIT); and what needs no EEG. Each system that sees the EEG once more with the EEG of other test items. About 20
-minutes for a seed at scale tiny on two cores.
+DreamDiffusion's Full; MinD-Vis's ideas on EEG (masked channels, condition also through the time step, a tuned LayerNorm
+before cross-attention, no CLIP); Brain2Image with both decoders; ThoughtViz, also with its released code's leak; ATM
+with guided diffusion; the linear baseline of Takagi and Nishimoto; a classifier's prediction as a caption (as in GWIT);
+and systems without EEG. Each system that uses the EEG is repeated on the EEG of other test items. About 20 minutes per
+seed at scale tiny on two cores.
 """
 
 from ablations.table2 import full
@@ -15,7 +15,7 @@ from bench.systems import brain2image, guided, linear, thoughtviz
 
 mind_vis = replace(full, name="MinD-Vis on EEG", encoder="msm_channel", align=None, tune="E+A+norm2",
                    time_condition=True)
-seeing = [
+with_eeg = [
     full,
     mind_vis,
     brain2image.Spec("Brain2Image GAN", decoder="gan"),
@@ -27,16 +27,16 @@ seeing = [
     captions.Spec("caption by EEGNet", classes="eegnet"),
 ]
 leak = thoughtviz.Spec("ThoughtViz with its leak", leak=True)
-blind = [
+without_eeg = [
     captions.Spec("prior alone", classes="none", eeg_free=True),
     trivial.Spec("random training picture", source="random", eeg_free=True),
     trivial.Spec("mean picture of the class", source="class_mean"),
 ]
-shuffled = [On(spec, f"{spec.name} / EEG shuffled", eeg="shuffled", eeg_free=True) for spec in seeing]
+shuffled = [On(spec, f"{spec.name} / EEG shuffled", eeg="shuffled", eeg_free=True) for spec in with_eeg]
 
-variants = [*seeing, leak, *blind, *shuffled]
-contrasts = [(spec.name, f"{spec.name} / EEG shuffled") for spec in seeing] + [
-    ("Full", spec.name) for spec in seeing[1:]] + [("ThoughtViz with its leak", "ThoughtViz")]
+variants = [*with_eeg, leak, *without_eeg, *shuffled]
+contrasts = [(spec.name, f"{spec.name} / EEG shuffled") for spec in with_eeg] + [
+    ("Full", spec.name) for spec in with_eeg[1:]] + [("ThoughtViz with its leak", "ThoughtViz")]
 costs = True
 literature = {
     "Full": ("Ours", "Full"),

@@ -27,6 +27,6 @@ contrasts = [
     ("Full", "13"), ("3", "1"), ("4", "2"),  # CLIP
     ("Full", "5"), ("Full", "6"), ("Full", "7"),  # mask ratio
     ("Full", "8"), ("Full", "9"), ("Full", "10"), ("Full", "11"),  # encoder size
-    ("Full", "12"), ("13", "14"),  # what is opened
+    ("Full", "12"), ("13", "14"),  # what is trained
 ]
 published = "dreamdiffusion_table2"
