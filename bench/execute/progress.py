@@ -72,14 +72,14 @@ class Display:
         self._stages: dict[Stage, StageProgress] = {}
         self._inputs: list[tuple[StageProgress, list[StageProgress]]] = []  # of each missing stage, upstream first
         self._rows: list[tuple[Row, list[StageProgress], list[StageProgress]]] = []  # its outputs, all that it needs
-        self._ended, self._most, self._drawn = 0, 1, 0.0
+        self._ended, self._running, self._most, self._drawn = 0, 0, 1, 0.0
         self._live: Live | None = None
 
     @contextmanager
     def showing(self, todo: list[Stage], names: dict[Stage, str], rows: Iterable[Row] = ()) -> Iterator[None]:
         """Shows the stages `todo` while the context lasts. rows: those of the table, complete ones too."""
         self._stages = {stage: StageProgress(names.get(stage, stage.kind), forecast.seconds(stage)) for stage in todo}
-        self._ended = 0
+        self._ended = self._running = 0
         if not self.console.is_terminal:
             yield
             return
@@ -99,9 +99,10 @@ class Display:
 
     def started(self, stage: Stage) -> None:
         progress = self._stages[stage]
+        self._running += progress.state != RUNNING
+        self._most = max(self._most, self._running)
         progress.state, progress.began, progress.step, progress.total = RUNNING, time.monotonic(), 0, 0
         progress.reports.clear()
-        self._most = max(self._most, sum(each.state == RUNNING for each in self._stages.values()))
 
     def advanced(self, stage: Stage, step: int, total: int, scalars: dict[str, float]) -> None:
         self._stages[stage].report(time.monotonic(), step, total, scalars.get("loss"))
@@ -124,6 +125,7 @@ class Display:
     def _end(self, stage: Stage, state: str, text: str) -> None:
         self._ended += 1
         progress = self._stages[stage]
+        self._running -= progress.state == RUNNING
         progress.state = state
         self.console.print(f"[{self._ended}/{len(self._stages)}] {progress.name}: {text}", markup=False,
                            highlight=False, soft_wrap=True)

@@ -24,6 +24,8 @@ from bench.store import journal
 from bench.store.lease import describe_holder
 from bench.store.store import Store
 
+PRIORITY = ("score", "retrieval", "readout", "generate", "finetune", "targets", "trials", "corpus", "reference",
+            "pretrain")  # steps of kinds of stages (bench.experiment.kinds.ORDER)
 MAX_ATTEMPTS = {True: 3, False: 20}  # how often a stage's process may die after it began to build, and before
 
 
@@ -248,8 +250,9 @@ def _describe_failure(stage: Stage, error: BenchError, store: Store) -> str:
 
 
 def _priority(stage: Stage) -> tuple[int, float]:
-    """Late stages first, so that rows are complete early; within a kind, the longest first."""
-    return -kind_of(stage).place, -forecast.seconds(stage)
+    """Late steps first, so that rows are complete early; within a step, the longest stage first."""
+    step = kind_of(stage).step
+    return PRIORITY.index(step) if step in PRIORITY else len(PRIORITY), -forecast.seconds(stage)
 
 
 def _labels(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:

@@ -1,8 +1,8 @@
-"""A run whose processes are killed and stopped at random, again and again, ends with the bytes of an undisturbed one.
+"""Processes of a run are killed and stopped at random; the results are byte-identical to those of an undisturbed run.
 
-EEG2IMAGE_BENCH_KILLS (100), EEG2IMAGE_BENCH_KILL_S (mean seconds between them, 2). A worker imports its libraries for
-seven seconds and more before it builds anything, and would mostly be killed in these; so after each pause WORKING
-seconds more are waited for one that builds, and the victim is one of those where there are any: about ten minutes.
+EEG2IMAGE_BENCH_KILLS (100): number of kills; EEG2IMAGE_BENCH_KILL_S (2): mean seconds between them. A worker first
+imports libraries for at least seven seconds, so that most kills would hit workers that build nothing. Therefore each
+kill waits up to WORKING seconds for a worker that builds a stage, and prefers it. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FILES = ("table2.csv", "table2.items.csv.gz", "table2.sha256")
 
 
 def start(folder: Path, name: str, workers: int = 3, life: float = 600.0, log: str = "log") -> subprocess.Popen:
-    """`bench run --ablation table2 --scale micro` in a process group of its own; what it says is added to a file."""
+    """`bench run --ablation table2 --scale micro` in its own process group; its output is appended to a file."""
     command = [sys.executable, "-c", CODE, "run", "--ablation", "table2", "--scale", "micro", "--workers", str(workers),
                "--store", f"{name}/store", "--results", f"{name}/results"]
     (folder / name).mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def workers(process: subprocess.Popen) -> list[int]:
 
 
 def at_work(folder: Path, name: str, process: subprocess.Popen) -> list[int]:
-    """Those of them that build a stage now."""
+    """The workers of a run that build a stage now."""
     owners = set()
     for path in (folder / name / "store/leases").glob("[!.]*"):
         with contextlib.suppress(OSError, ValueError):
@@ -67,7 +67,7 @@ def results(folder: Path, name: str) -> dict[str, bytes]:
 
 
 def left_behind(folder: Path, name: str) -> list[str]:
-    """Leases, attempts, checkpoints, half-written files: nothing of it should be there after a run."""
+    """Leases, attempts, checkpoints, half-written files: a run must leave none of them."""
     store = folder / name / "store"
     found = [path for part in ("leases", "runs", "work", "checkpoints") for path in (store / part).glob("*")]
     found += [path for pattern in ("*.part", "*.new", ".*.new") for path in (folder / name).rglob(pattern)]
@@ -75,7 +75,7 @@ def left_behind(folder: Path, name: str) -> list[str]:
 
 
 def built(folder: Path, name: str, log: str = "log") -> int:
-    """How many stages a run says that it built."""
+    """The number of stages that a run built, by its output."""
     return int(re.findall(r"^built (\d+) stages", (folder / name / log).read_text(), re.MULTILINE)[-1])
 
 
@@ -95,7 +95,7 @@ def test_workers_that_are_killed_at_random_cost_time_alone(whole):
         if process.poll() is not None:
             runs += 1
             assert process.returncode in (0, 1), (whole / names[-1] / "log").read_text()[-3000:]
-            if process.returncode == 0:  # it came through: another one, so that there is something to kill
+            if process.returncode == 0:  # complete: start another run, which can be killed
                 names.append(f"killed{len(names)}")
             process = start(whole, names[-1])
             continue
@@ -106,7 +106,7 @@ def test_workers_that_are_killed_at_random_cost_time_alone(whole):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(victims), signal.SIGKILL)
                 killed, busy = killed + 1, busy + bool(building)
-    while process.wait(3600) == 1:  # what died too often is tried again by the same command
+    while process.wait(3600) == 1:  # the same command retries what died too often
         process = start(whole, names[-1])
     print(f"{killed} kills, {busy} of them at work; {runs} runs ended meanwhile; {len(names)} stores")
     assert process.returncode == 0

@@ -118,7 +118,7 @@ def test_a_stage_without_numerics_asks_for_no_gpu_and_a_training_for_one_a_proce
 
 @pytest.fixture
 def job(tmp_path):
-    """A job whose command notes that it began, and the second time ends well."""
+    """A job whose command writes that it began, and ends well the second time."""
     submitit = pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
     store = Store(tmp_path / "s")
     (store.root / "requests").mkdir()
@@ -143,7 +143,7 @@ def test_a_job_that_is_pre_empted_ends_its_process_and_is_queued_again(job):
 
 def test_a_job_whose_disk_is_full_ends_and_does_not_try_again(tmp_path, monkeypatch):
     store = Store(tmp_path / "s")
-    monkeypatch.setattr(Store, "full", lambda self, error=None: True)
+    monkeypatch.setattr(Store, "is_full", lambda self, error=None: True)
     with pytest.raises(SystemExit) as ended:
         slurm.Job(["sh", "-c", "exit 75"], str(store.root), "ab")()
     assert ended.value.code == 75
@@ -155,7 +155,7 @@ def test_a_job_ends_as_its_process_did_unless_that_was_only_stopped(tmp_path, mo
     monkeypatch.setattr(slurm, "PATIENCE", 0.01)
     store = Store(tmp_path / "s")
     (store.root / "requests").mkdir()
-    if code is None:  # stopped, and Slurm does nothing: it goes on
+    if code is None:  # the worker was stopped, but Slurm does nothing: the job runs it again
         command = ["sh", "-c", f"test -f {tmp_path}/again || {{ touch {tmp_path}/again; exit 75; }}"]
         slurm.Job(command, str(store.root), "ab")()
         assert (tmp_path / "again").exists()
@@ -167,7 +167,7 @@ def test_a_job_ends_as_its_process_did_unless_that_was_only_stopped(tmp_path, mo
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
-    """A Slurm that nobody asks: what it would run is noted in `ran`."""
+    """A Slurm engine without Slurm: the commands that it would run are in `ran`."""
     monkeypatch.setattr(slurm, "read_partitions", lambda: None)
     engine = slurm.Slurm(Store(tmp_path / "s"), [])
     (engine._store.root / "requests").mkdir()
@@ -187,7 +187,7 @@ def test_a_job_that_is_queued_already_is_taken_over_also_where_its_number_was_no
     engine.submit(stage, [])
     assert (engine._open[stage].job, engine._open[stage].is_own) == ("9", False)
     engine.__exit__(None, None, None)
-    assert engine.ran == []  # it is another run's
+    assert engine.ran == []  # the job belongs to another run
 
 
 def test_of_what_is_given_up_own_jobs_that_have_not_begun_are_cancelled(engine):
@@ -213,7 +213,7 @@ def test_a_worker_has_a_third_of_the_notice_to_put_away(tmp_path):
     assert slurm.Job(["true"], str(tmp_path), "ab").grace == slurm.NOTICE / 3
     job = slurm.Job(["sh", "-c", "trap '' TERM; sleep 60"], str(tmp_path), "ab", grace=0.2)
     threading.Timer(0.5, lambda: job._worker and job.checkpoint()).start()
-    assert job._run() == -signal.SIGKILL  # it did not sleep to its end
+    assert job._run() == -signal.SIGKILL  # it did not sleep for its 60 s
 
 
 def test_a_job_that_a_signal_ended_is_no_dead_one_while_it_may_be_on_its_way_back_into_the_queue(engine, monkeypatch):

@@ -1,4 +1,4 @@
-"""Workers: one that dies takes its stage along and no more."""
+"""Workers: a worker that dies fails its stage and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAST = ("done", "held", "failed", "died")
 
 
 def hear(pool, *what):
-    """The next event of these; a last word that is none of them is none that was expected."""
+    """The next of these events; fails at another final event."""
     while True:
         for event in pool.events(1.0):
             if event.what in what:
@@ -59,9 +59,9 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
         pool.submit(stage)
         hear(pool, "progress")
         assert micro.holder(stage).pid == pool._processes[0].pid
-        for number in (signal.SIGHUP, signal.SIGTERM):  # as a whole group is told; the pool says it once more
+        for number in (signal.SIGHUP, signal.SIGTERM):  # both reach a process group; the pool sends another SIGTERM
             os.kill(pool._processes[0].pid, number)
-    step, _ = loop.read(micro.checkpoints(stage), stage.key)
+    step, _ = loop.read_checkpoint(micro.checkpoints(stage), stage.key)
     assert 0 < step < 120
     assert micro.running() == []
     assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []
@@ -95,7 +95,7 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
         seen = []
 
         def progress(step, total, **scalars):
-            if step == 80:  # the thief is at work and has kept a state: now the other wakes up
+            if step == 80:  # the thief has saved a state: now the stopped process continues
                 kept = os.listdir(micro.checkpoints(stage))
                 os.kill(pool._processes[0].pid, signal.SIGCONT)
                 word = hear(pool, *LAST)

@@ -1,4 +1,4 @@
-"""What is seen of a run while it runs."""
+"""What a run shows while it runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def terminal(width=80, height=30):
 
 
 def seen(display):
-    """The lines of the picture of now, as they lie on the terminal."""
+    """The lines that are drawn now."""
     console = display.console
     return ["".join(part.text for part in line).rstrip() for line in console.render_lines(display.view())]
 
@@ -81,7 +81,7 @@ def test_a_picture_with_room_lists_every_row_with_its_state_and_the_running_stag
             row.variant in ("Full", "5") for row in ROWS)
     line, = [line for line in text if "200/1000" in line]
     assert line.split()[-5:] == ["200/1000", "10", "0.500", "80", "s"]
-    assert re.search(r"^Full +0 +failed$", "\n".join(text), re.M)  # the reference is part of all
+    assert re.search(r"^Full +0 +failed$", "\n".join(text), re.M)  # every row needs the reference
     assert re.search(rf"^2 of {len(TODO)} stages, 1 failed, about .* left$", text[-1])
 
 
@@ -116,7 +116,7 @@ def test_the_time_left_is_the_forecast_corrected_by_what_was_seen(monkeypatch):
                 display.started(stage)
                 display.finished(stage, 2000.0)  # twice the forecast
         left = display.left(0.0)
-    assert left == pytest.approx(4000, rel=0.1)  # two that must follow one another: two workers are no help
+    assert left == pytest.approx(4000, rel=0.1)  # one needs the other: two workers do not help
     with display.showing(TODO, {}, []):
         first, = [stage for stage in TODO if stage.kind == "corpus"]
         display.started(first)

@@ -27,7 +27,7 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The address of a Ray with two CPUs and two GPUs that are none, whose token is in the environment."""
+    """The address of a Ray with two CPUs and two simulated GPUs; its token is in the environment."""
     pytest.importorskip("ray", reason="Ray is missing: pip install -e '.[ray]'")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -86,7 +86,7 @@ def test_the_table_is_that_of_a_run_without_ray_also_when_a_process_was_killed(c
 
 
 def said(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and standard error of a run in a process of its own: Ray keeps the first token that it saw."""
+    """Exit code and standard error of a run in its own process: Ray caches the first token of a process."""
     done = subprocess.run([*BENCH, *arguments], capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 

@@ -1,4 +1,4 @@
-"""The order in which a run builds, what it does about failures and deaths, how it shares a plan with another run."""
+"""The runner: order of stages, failures, dead workers, two runs of one plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wine(Stage):
 
 
 class Here:
-    """An executor that builds in this process, one stage after another; `does` may say what becomes of a stage."""
+    """An executor that builds in this process, one stage at a time; `does`: events that replace building a stage."""
 
     def __init__(self, store, does=None, ahead=False):
         self.store, self.does, self.ahead, self.submitted, self.left = store, does or {}, ahead, [], []
@@ -211,7 +211,7 @@ def test_what_another_process_builds_is_left_to_it_and_taken_from_it(store, ahea
     executor = Here(store, ahead=ahead)
     outcome, recorded, said = go(store, executor)
     thread.join()
-    if not ahead:  # what is handed over beforehand waits where it is built
+    if not ahead:  # else the executor waits for the other process
         assert RED not in [stage for stage, _ in executor.submitted]
         assert f"waiting for grape, built by process {os.getpid()} on " in said
     assert set(recorded) == set(ROWS)
@@ -314,7 +314,7 @@ def test_a_plan_of_many_stages_is_worked_off_with_work_in_proportion_to_its_size
     assert large < 10 * small  # of 8 times as many stages
 
 
-def test_a_plan_of_ten_thousand_stages_is_printed_within_500_mb_and_hashes_each_stage_a_few_times(tmp_path):
+def test_a_plan_of_ten_thousand_stages_is_printed_within_500_mb_and_hashes_each_stage_once(tmp_path):
     code = ("import hashlib, re, sys; from bench.cli import main; sha256, hashes = hashlib.sha256, []; "
             "hashlib.sha256 = lambda *given, **more: hashes.append(1) or sha256(*given, **more); main(sys.argv[1:]); "
             r"print(len(hashes), *re.findall(r'VmHWM:\s+(\d+)', open('/proc/self/status').read()))")
@@ -323,7 +323,7 @@ def test_a_plan_of_ten_thousand_stages_is_printed_within_500_mb_and_hashes_each_
     *_, planned, used = done.stdout.splitlines()
     assert planned.startswith("a run now builds 10235 stages")
     hashes, kilobytes = map(int, used.split())
-    assert 10235 <= hashes < 3 * 10235
+    assert 10235 <= hashes < 10300  # a few files are hashed, too
     assert kilobytes / 1024 < 500
 
 

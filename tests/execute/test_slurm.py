@@ -1,4 +1,4 @@
-"""`bench run --on slurm` on a Slurm of this machine's own (tests/slurm.py): jobs pre-empted, killed, never begun."""
+"""`bench run --on slurm` with a Slurm on this machine (tests/slurm.py): jobs pre-empted, killed, never started."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ contrasts = [("broken", "3")]
 def cluster(tmp_path_factory):
     pytest.importorskip("submitit", reason="submitit is missing: pip install -e '.[slurm]'")
     if lacking := slurm.missing():
-        pytest.skip(lacking)  # Debian's packages, and root, who alone starts a Slurm: no stand-in would be one
+        pytest.skip(lacking)  # only root can start a Slurm; a replacement would test nothing
     with slurm.cluster(tmp_path_factory.mktemp("slurm")):
         yield
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """mask_ratio, built by this machine's own workers."""
+    """mask_ratio, built by this machine's workers."""
     folder = tmp_path_factory.mktemp("here")
     assert main([*RUN, "mask_ratio", "--store", str(folder / "store"), "--results", str(folder / "results")]) == 0
     return folder
@@ -67,7 +67,7 @@ def csv(folder, name="mask_ratio") -> bytes:
 
 
 def jobs(*states: str) -> dict[str, str]:
-    """Name of each job by its number, of those in any of the states."""
+    """The name of each job in one of the states, by its number."""
     found = subprocess.run(["squeue", "-h", "-t", ",".join(states or ("all",)), "-o", "%i %j"], capture_output=True,
                            text=True, check=True).stdout.split()
     return dict(zip(found[::2], found[1::2], strict=True))
@@ -78,7 +78,7 @@ def shown(job: str) -> str:
 
 
 def until(true, seconds=240.0):
-    """What `true` gives, once that is something."""
+    """Waits until `true` returns a true value; returns it."""
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, jobs()
@@ -98,7 +98,7 @@ def begin_soon() -> None:
 
 
 def processes(module: str, folder: Path) -> list[psutil.Process]:
-    """Those of this test alone that run a module on a folder."""
+    """The processes that run a module on a folder of this test."""
     found = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     return [process for process, line in found if {module, str(folder)} <= set(line) and "python" in line[0]]
 
@@ -111,7 +111,7 @@ def test_jobs_that_are_pre_empted_and_killed_give_the_same_table_as_a_run_withou
     assert len(submitted) > 20
     assert not (tmp_path / "results" / "micro" / "mask_ratio.csv").exists()
 
-    assert main([*RUN, "mask_ratio", *ON, *own]) == 0  # leaves again; nothing is submitted twice
+    assert main([*RUN, "mask_ratio", *ON, *own]) == 0  # returns; nothing is submitted twice
     assert jobs() == submitted
 
     command = [sys.executable, "-c", "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))", *RUN,
@@ -141,7 +141,7 @@ def test_jobs_that_are_pre_empted_and_killed_give_the_same_table_as_a_run_withou
             run.kill()
     assert run.returncode == 0, said
     assert csv(tmp_path) == csv(here)
-    assert len(list((store / "slurm").glob("*_submission.sh"))) > len(submitted)  # what was killed, again
+    assert len(list((store / "slurm").glob("*_submission.sh"))) > len(submitted)  # killed jobs were resubmitted
     assert not [*(store / "work").iterdir(), *(store / "leases").iterdir()]
 
 
@@ -157,7 +157,7 @@ def test_what_can_never_begin_is_a_failed_row_with_its_cause_and_the_others_go_o
     before = jobs()
     assert main([*RUN, str(tmp_path / "broken.py"), *ON, *own]) == 0
     until(lambda: not jobs("PENDING", "RUNNING", "COMPLETING").keys() - before.keys())
-    by_slurm = cancelled(before)  # nobody else was here
+    by_slurm = cancelled(before)  # no run was active
     assert set(by_slurm.values()) == {"generate", "score"}
     assert all("DependencyNeverSatisfied" in shown(job) for job in by_slurm)
 
@@ -193,7 +193,7 @@ def test_a_training_that_takes_longer_than_its_jobs_goes_on_in_the_next_one(clus
     assert int(re.search(r"Restarts=(\d+)", shown(job))[1]) >= 1
     steps = [event.step for event in heard if event.what == "progress"]
     assert steps
-    assert steps == sorted(steps)  # nothing was done twice
+    assert steps == sorted(steps)  # no step was repeated
 
 
 def test_no_more_jobs_run_at_once_than_asked_for(cluster, tmp_path):

@@ -20,7 +20,7 @@ FIRST, SECOND = (stage for stage in graph.stages([ROWS[0].stage]) if stage.kind 
 
 
 def tracked(name, folder):
-    """A run of two stages at once, as `bench run` tells it."""
+    """Reports two stages that run at once, as `bench run` does."""
     tracker = trackers.Tracker(name, folder, "table2-micro", ROWS)
     for step in range(1, 6):
         for stage in (FIRST, SECOND):

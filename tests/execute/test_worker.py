@@ -1,4 +1,4 @@
-"""bench.execute.worker: one stage by its key, as an engine runs it."""
+"""bench.execute.worker: builds one stage by its key, as an engine runs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bench.train.pretrain import pretrain
 
 @pytest.fixture
 def here(monkeypatch):
-    """Puts back what a worker changes in its process."""
+    """Restores what a worker changes in its process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     environment = dict(os.environ)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
@@ -42,7 +42,7 @@ def here(monkeypatch):
 
 
 def stages():
-    """Full's at scale micro, by kind."""
+    """The stages of Full at scale micro, by kind."""
     return {stage.kind: stage for stage in graph.stages([systems.plan(FULL, MICRO.items(), MICRO, 0)])}
 
 
@@ -142,7 +142,7 @@ def test_a_stage_that_the_engine_stops_is_put_away_and_goes_on_from_its_last_che
     assert process.exitcode == 0
     lines = [json.loads(line) for file in (micro.root / "logs").glob("*.jsonl") if stage.key[:16] in file.name
              for line in file.read_text().splitlines()]
-    assert any(line.get("what") == "goes on from a checkpoint" and line["step"] > 0 for line in lines)
+    assert any(line.get("what") == "resumed from a checkpoint" and line["step"] > 0 for line in lines)
     (tmp_path / "whole").mkdir()
     pretrain(stage, micro.path, tmp_path / "whole", Runtime())
     for file in (tmp_path / "whole").iterdir():
@@ -161,7 +161,7 @@ def test_a_worker_on_a_leash_stops_when_whoever_began_it_is_gone(micro):
 def test_a_note_about_a_full_disk_is_not_tried(tmp_path, monkeypatch):
     store = Store(tmp_path / "s")
     (store.root / "requests").mkdir()
-    monkeypatch.setattr(Store, "full", lambda self, error=None: True)
+    monkeypatch.setattr(Store, "is_full", lambda self, error=None: True)
     worker.write_failure(store, "ab", BenchError("no room"))
     assert worker.read_failure(store, "ab") is None
 
@@ -171,7 +171,7 @@ def test_who_handed_a_stage_to_an_engine_reads_in_its_journal_how_far_it_is(tmp_
     dead = Journal(store.root, stage)
     dead.start("a" * 16)
     dead.progress(9, 10, loss=0.1)
-    assert worker.read_progress(store, stage) is None  # nobody builds it
+    assert worker.read_progress(store, stage) is None  # no process builds it
     with lease.acquire(store.root / "leases", stage.key, "pretrain") as claim:
         assert worker.read_progress(store, stage) == Event(stage, "started")  # the last line is another attempt's
         journal = Journal(store.root, stage)

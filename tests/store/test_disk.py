@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_before_anything_began_ends_a_run_with_exit_code_75_
                  *(str(text) for pair in arguments.items() for text in pair)]) == RESUMABLE
     line, = capsys.readouterr().err.splitlines()
     assert str(folder) in line
-    assert "make room" in line
+    assert "free space" in line
 
 
 def test_results_on_a_full_disk_stay_as_they_were_and_are_recorded_when_there_is_room(disk):

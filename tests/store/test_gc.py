@@ -1,4 +1,4 @@
-"""What lies in the store: listed, shown, verified, and removed where no result stands on it."""
+"""Stages in the store: listed, shown, verified, and removed if no result needs them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def chain(wine):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """Two chains of three stages, built a month ago; a result stands on the end of one."""
+    """Two chains of three stages, built a month ago; a result needs one of them."""
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / ".bench")
     for wine in (KEPT, LOOSE):
@@ -103,14 +103,14 @@ def test_a_stage_with_checkpoints_keeps_what_it_is_built_from(store):
 def test_nothing_is_removed_while_a_run_is_at_work(store, capsys):
     with lease.acquire(store.root / "leases", Wine(LOOSE.must, 3).key, "wine"):
         assert main(["gc", "--delete"]) == 2
-    assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
+    assert f"a run is active in .bench (process {os.getpid()} on " in capsys.readouterr().err
     assert len(there(store)) == 6
 
 
 def test_nothing_is_removed_under_a_run_that_builds_nothing_just_now(store, capsys):
     with store.at_work():
         assert main(["gc", "--delete"]) == 2
-    assert f"a run is at work in .bench (process {os.getpid()} on " in capsys.readouterr().err
+    assert f"a run is active in .bench (process {os.getpid()} on " in capsys.readouterr().err
     assert len(there(store)) == 6
     assert list((store.root / "runs").iterdir()) == []
 
@@ -203,17 +203,19 @@ def test_what_engines_were_handed_goes_when_it_is_old_and_its_stage_complete(sto
         files[stage] = [worker.write_request(store, stage), store.root / "slurm" / f"{number}_submitted.pkl"]
         files[stage][1].parent.mkdir(exist_ok=True)
         files[stage][1].touch()
-        if stage is not never:  # of that one only a request was written
+        if stage is not never:  # it has a request, and no job
             files[stage].append(files[stage][0].with_suffix(".job"))
             files[stage][2].write_text(json.dumps({"engine": "slurm", "job": str(number),
                                                    "stage": json.loads(stage.document)}))
     assert main(["gc", "--delete"]) == 0
     every = [path for those in files.values() for path in those]
-    assert all(path.exists() for path in every)  # they are young
+    assert all(path.exists() for path in every)  # they are too new
     for path in every:
         os.utime(path, (time.time() - 30 * 86400,) * 2)
     assert main(["gc"]) == 0
-    assert "and 5 files that engines were handed; to do it: --delete" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "and 5 files of cluster engines: " in printed
+    assert "; to remove them: --delete" in printed
     assert main(["gc", "--delete"]) == 0
     assert [path for path in every if path.exists()] == files[running]
     assert there(store) == [*chain(KEPT), LOOSE.must.grape, LOOSE.must]  # the job needs them

@@ -1,4 +1,4 @@
-"""The journal of a stage: what is in it, over attempts and after kills."""
+"""The journal of a stage, over several attempts and after kills."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_attempt_is_a_start_its_progress_and_an_end_each_with_who_wrote_it(ro
     assert last["event"] == "done"
     for line in lines(root):
         assert (line["attempt"], line["host"], line["pid"]) == ("a1", socket.gethostname(), os.getpid())
-    assert "NaN" not in journal.path(root, STAGE.key).read_text()  # which is no JSON
+    assert "NaN" not in journal.path(root, STAGE.key).read_text()  # not valid JSON
 
 
 def test_progress_is_a_line_a_second_and_the_first_and_the_last_are_always_there(root, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_line_that_a_kill_cut_is_skipped_and_counted_and_the_next_attempt_star
     assert process.exitcode == -signal.SIGKILL
     found, broken = journal.read(journal.path(root, STAGE.key))
     assert ([line["event"] for line in found], broken) == (["start"], 1)
-    for _ in range(2):  # who waited for it says that it died, once
+    for _ in range(2):  # its parent reports its death; only one line is written
         journal.record_failure(root, STAGE, "its worker process died (signal 9)")
     own = Journal(root, STAGE)
     own.start("a2")
@@ -178,7 +178,7 @@ def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tm
     build(STAGE, store)
     assert [line["event"] for line in lines(store.root)].count("start") == 1
     readout = captions.readout("ridge", MICRO.items(), MICRO, 0)
-    with pytest.raises(FileNotFoundError) as raised:  # its trials are not there
+    with pytest.raises(FileNotFoundError) as raised:  # its trials are missing
         build(readout, Store(tmp_path / "empty"))
     root = tmp_path / "empty"
     last = journal.read(journal.path(root, readout.key))[0][-1]
@@ -197,7 +197,7 @@ def test_what_fails_before_an_attempt_begins_leaves_its_own_traceback_and_not_th
     assert "ImportError: no such library" in journal.traceback_path(root, STAGE.key).read_text()
     assert [attempt["id"] for attempt in journal.unfinished_attempts(journal.path(root, STAGE.key))] == ["a1"]
     before = lines(root)
-    Journal(root, STAGE).failed(BenchError("being built by another process", RESUMABLE))  # nothing to say
+    Journal(root, STAGE).failed(BenchError("being built by another process", RESUMABLE))  # writes nothing
     assert lines(root) == before
     journal.record_failure(root, STAGE, "its process died")
     assert lines(root)[-1]["error"] == "its process died"

@@ -1,4 +1,4 @@
-"""Leases: one process builds a stage; who is silent for too long, or dead, loses it."""
+"""Leases: one process builds a stage; without heartbeats, or dead, it loses the lease."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def other(folder):
-    """Starts another process that takes the lease and holds it until it is given a line."""
+    """Starts another process that holds the lease until it reads a line."""
     started = []
 
     def start(offset: float = 0.0):
@@ -89,7 +89,7 @@ def test_a_stage_that_another_process_builds_is_refused_at_once_and_free_when_th
 def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once_also_before_it_is_buried(folder, other):
     process, _ = other()
     process.kill()
-    while lease._start_tick(process.pid) != -1:  # a zombie: nobody has waited for it
+    while lease._start_tick(process.pid) != -1:  # until it is a zombie
         time.sleep(0.01)
     assert lease.running(folder) == []
     with lease.acquire(folder, KEY, "note") as claim:
@@ -176,7 +176,7 @@ def test_a_lease_that_changed_hands_while_it_was_being_taken_away_is_put_back(fo
     path, rename = folder / KEY, os.rename
     path.write_text('{"stage": "note", "attempt": "0123456789abcdef"}')
 
-    def late(source, target):  # between the look and the rename another steals it
+    def late(source, target):  # another process steals it between the check and the rename
         path.write_text('{"stage": "note", "attempt": "fedcba9876543210"}')
         rename(source, target)
 

@@ -1,4 +1,4 @@
-"""What a stage was built with, as its manifest tells it."""
+"""Provenance in a manifest: code, packages, machine, attempts, memory, energy."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_commit_and_whether_files_differ_from_it_are_those_of_bench_and_not_
     assert found["dirty"] is True
     assert commit == found["commit"] + "-dirty"
     (tmp_path / "site").mkdir()
-    shutil.move(tmp_path / "bench", tmp_path / "site/bench")  # as one that is installed inside another checkout
+    shutil.move(tmp_path / "bench", tmp_path / "site/bench")  # as if installed inside another checkout
     found, commit = code(tmp_path / "site")
     assert (found["commit"], found["dirty"], commit) == ("", None, "")
     assert found["version"]
@@ -114,10 +114,11 @@ def test_the_ids_of_a_cluster_are_noted(monkeypatch):
 
 
 def test_a_rows_memory_and_energy_are_noted_where_all_of_its_stages_have_them(built, tmp_path):
-    assert sum_resources(STAGE, built)["peak_rss_gb"] == round(built.manifest(STAGE)["measured"]["peak_rss_bytes"] / 1e9, 3)
+    measured = built.manifest(STAGE)["measured"]
+    assert sum_resources(STAGE, built)["peak_rss_gb"] == round(measured["peak_rss_bytes"] / 1e9, 3)
     assert sum_resources(STAGE, built)["energy_kwh"] == ""
     older = Store(tmp_path / "older")
-    older.build(STAGE, lambda out: None)  # by a version that measured nothing
+    older.build(STAGE, lambda out: None)  # as a version that measured nothing did
     assert set(sum_resources(STAGE, older).values()) == {""}
 
 

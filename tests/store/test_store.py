@@ -117,7 +117,7 @@ def test_a_lease_that_does_not_say_its_attempt_yet_keeps_all_attempts(store):
 
 
 def stalled(store, stage):
-    """As if this process had been stopped for so long that another has taken the stage's lease over."""
+    """Removes this process's lease, as if it had expired and another process had taken over."""
     (store.root / "leases" / stage.key).unlink()
 
 
