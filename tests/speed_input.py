@@ -25,15 +25,15 @@ WINDOWS, CHANNELS, PEOPLE, BATCH, ROUNDS, WORKERS = 4000, 64, 20, 100, 7, 2
 def corpus(root: Path) -> shards.Windows:
     """A corpus of random windows."""
     rng, receipts = np.random.default_rng(0), []
-    work = corpora._at_work(root / "corpora" / "speed", catalogue.Cutting())
+    work = corpora.open_work_folder(root / "corpora" / "speed", catalogue.Cutting())
     n = WINDOWS // PEOPLE
     for subject in range(1, PEOPLE + 1):
-        one = shard_writer.ShardWriter(work, "speed", subject)
+        writer = shard_writer.ShardWriter(work, "speed", subject)
         windows = rng.standard_normal((n, CHANNELS, 512), np.float32).astype(np.float16)
-        one.add(windows, [("0", "0", float(i)) for i in range(n)], 250.0, [5.0, 95.0])
-        receipts.append(one.close(Counter(), Counter()))
-    made = shard_writer.finish_corpus("speed", root, work, receipts, {"band": [5.0, 95.0], "window": {"n_times": 512}}, [])
-    return shards.opened(Path(made.path), made.sha256)
+        writer.add(windows, [("0", "0", float(i)) for i in range(n)], 250.0, [5.0, 95.0])
+        receipts.append(writer.close(Counter(), Counter()))
+    settings = {"band": [5.0, 95.0], "window": {"n_times": 512}}
+    return shards.open_shards(shard_writer.finish_corpus("speed", root, work, receipts, settings, []))
 
 
 def rate(batches: Callable[[list[np.ndarray]], Iterable[object]]) -> list[float]:
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         windows = corpus(Path(folder))
         for name, batches in {
-            f"read, {WORKERS} threads": lambda order: windows.prefetched(order, WORKERS),
+            f"read, {WORKERS} threads": lambda order: windows.prefetch(order, WORKERS),
             "read, 1 thread, not ahead": lambda order: (windows.batch(rows) for rows in order),
             f"on the CPU, {WORKERS} threads": lambda order: windows.batches(order, workers=WORKERS),
         }.items():

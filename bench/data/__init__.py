@@ -1,1 +1,1 @@
-"""Where pictures and EEG come from: numpy only."""
+"""Sources of images and EEG: the tiny world, published data sets, corpora, the user's arrays."""

@@ -1,108 +1,116 @@
-"""Data that `bench data prepare` has brought into one form, as values: a stage's key holds the hash of the manifest."""
+"""Prepared data sets and corpora: their manifests, the checks of their files, the names of columns and files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from bench.errors import ENVIRONMENT, BenchError
-from bench.files import sha256
+from bench.files import sha256 as file_hash
 
 Array = np.ndarray
 MANIFEST = "manifest.json"
 PARTS = ("train", "val", "test")
 COLUMNS = ("item", "subject", "picture", "label", "block", "position")  # of trials.csv, before the columns of parts
 CLASS_COLUMNS = ("label", "name", "judge", "shown")
-ROWS = 256  # of EEG that are copied at a time
+ROWS = 256  # rows of EEG copied at a time
 
 
 class Dataset(Protocol):
-    """What is known of a prepared data set before its folder is opened (bench.experiment.stages.Prepared)."""
+    """A reference to a prepared data set: name, SHA-256 of its manifest, folder ("": not prepared yet)."""
 
     @property
-    def name(self) -> str:
-        """Its name."""
-
+    def name(self) -> str: ...
     @property
-    def sha256(self) -> str:
-        """Of its manifest."""
-
+    def sha256(self) -> str: ...
     @property
-    def path(self) -> str:
-        """Its folder; "" where it is not prepared yet."""
+    def path(self) -> str: ...
 
 
-def leaky(world: Dataset, split: str) -> str:
-    """What is known of a split's leaks from how the data were recorded: "no: ..." or "yes: ...", and why."""
-    _, manifest = opened(world)
-    return str(manifest["leaky"][split])
+def describe_leak(world: Dataset, split: str) -> str:
+    """Returns what the recording says about leaks of a split: "no: ..." or "yes: ...", with the reason."""
+    return str(open_dataset(world)[1]["leaky"][split])
 
 
-def opened(world: Dataset) -> tuple[Path, dict[str, Any]]:
-    """Folder and manifest of a data set that is the one that the value names, with files of the stated sizes.
+def open_dataset(world: Dataset) -> tuple[Path, dict[str, Any]]:
+    """Returns a data set's folder and manifest, after a check of the manifest's hash and of all file sizes.
 
-    Raises BenchError (exit 3) for one that is absent, another, or lacks a file.
+    Raises BenchError (exit 3) if the data set is not prepared, has another hash, or lacks a file.
     """
     if not world.path:
-        raise BenchError(f"data set {world.name} is not prepared; bench data prepare {world.name} --from DIR",
+        raise BenchError(f"data set {world.name} is not prepared; run: bench data prepare {world.name} --from DIR",
                          ENVIRONMENT)
     folder = Path(world.path)
-    manifest, sha256 = pairs_manifest(folder)
-    if sha256 != world.sha256:
-        raise BenchError(f"{folder / MANIFEST} has SHA-256 {sha256[:12]}, not {world.sha256[:12]}: the data set was "
-                         "prepared anew; give the command again, so that the stages of this one are built", ENVIRONMENT)
-    for name, entry in manifest["files"].items():
-        file = folder / name
-        size = file.stat().st_size if file.is_file() else None
-        if size != entry["bytes"]:
-            raise BenchError(f"{file}: {'missing' if size is None else f'{size:,} bytes'}, {entry['bytes']:,} bytes "
-                             f"are expected; remove {folder} and prepare it again", ENVIRONMENT)
+    manifest, _ = read_manifest(folder, "pairs", world.sha256)
+    check_sizes(folder, manifest["files"])
     return folder, manifest
 
 
+def read_manifest(folder: Path, kind: str = "pairs", sha256: str | None = None) -> tuple[dict[str, Any], str]:
+    """Reads the manifest of a data set (kind "pairs") or a corpus ("corpus"), and returns it with its SHA-256.
+
+    Raises BenchError (exit 3) if there is none, or one of another kind, schema or SHA-256.
+    """
+    thing, file = {"pairs": "data set", "corpus": "corpus"}[kind], folder / MANIFEST
+    try:
+        text = file.read_bytes()
+        manifest: dict[str, Any] = json.loads(text)
+        stated = manifest["kind"], manifest["schema"]
+    except OSError as error:
+        raise BenchError(f"no prepared {thing} at {folder} ({error.strerror}); prepare it (bench data prepare), or "
+                         "name its folder with --data DIR", ENVIRONMENT) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{file}: not the manifest of a {thing} ({error!r}); remove {folder} and prepare it again",
+                         ENVIRONMENT) from error
+    if stated != (kind, 1):
+        raise BenchError(f"{file}: kind {stated[0]!r}, schema {stated[1]!r}; expected {kind!r}, 1; remove {folder} and "
+                         "prepare it again", ENVIRONMENT)
+    actual = hashlib.sha256(text).hexdigest()
+    if sha256 is not None and actual != sha256:
+        raise BenchError(f"{file} has SHA-256 {actual[:12]}, not {sha256[:12]}: the {thing} was prepared again; repeat "
+                         "the command, so that the stages are built from the new one", ENVIRONMENT)
+    return manifest, actual
+
+
+def check_sizes(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises BenchError (exit 3) for a file that is missing or does not have the size in its manifest entry."""
+    for name, entry in entries.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
+            raise BenchError(f"{file}: {'missing' if size is None else f'{size:,} bytes'}, expected {entry['bytes']:,} "
+                             f"bytes; restore it, or remove {folder} and prepare it again", ENVIRONMENT)
+
+
 def verify(folder: Path) -> list[str]:
-    """What is wrong with a prepared data set, a line for each file, after reading all of it; empty: nothing."""
-    manifest, _ = pairs_manifest(folder)
+    """Reads a whole prepared data set and returns one line for each damaged or unknown file."""
+    return verify_files(folder, read_manifest(folder)[0]["files"])
+
+
+def verify_files(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Compares the hashes of all files in a folder with their manifest entries; one line for each difference."""
     damage = []
-    for name, entry in manifest["files"].items():
+    for name, entry in entries.items():
         file = folder / name
         if not file.is_file():
             damage.append(f"{file}: missing")
-        elif digest(file)["sha256"] != entry["sha256"]:
-            damage.append(f"{file}: {file.stat().st_size:,} bytes ({entry['bytes']:,} are expected), another SHA-256 "
-                          "than the manifest says")
-    strange = {file.name for file in folder.iterdir()} - {*manifest["files"], MANIFEST}
-    return [*damage, *(f"{folder / name}: not in the manifest" for name in sorted(strange))]
+        elif file_hash(file) != entry["sha256"]:
+            damage.append(f"{file}: another SHA-256 than the manifest says; {file.stat().st_size:,} bytes, expected "
+                          f"{entry['bytes']:,}")
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    return [*damage, *(f"{folder / name}: not in the manifest" for name in sorted(files - {*entries, MANIFEST}))]
 
 
 def eeg_file(band: Sequence[float]) -> str:
-    """The name of the file of a band's EEG."""
+    """Returns the name of the EEG file of a band in Hz."""
     return f"eeg_{band[0]:g}-{band[1]:g}.npy"
 
 
 def digest(file: Path) -> dict[str, Any]:
-    """SHA-256 and size of a file, as a manifest states them."""
-    return {"sha256": sha256(file), "bytes": file.stat().st_size}
-
-
-def pairs_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    """A data set's manifest and its SHA-256."""
-    try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest: dict[str, Any] = json.loads(text)
-        known = (manifest["kind"], manifest["schema"]) == ("pairs", 1)
-    except OSError as error:
-        raise BenchError(f"no prepared data set at {folder} ({error.strerror}); prepare it (bench data prepare), or "
-                         "give its folder with --data DIR", ENVIRONMENT) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{folder / MANIFEST}: not a data set's manifest ({error!r}); remove {folder} and prepare it "
-                         "again", ENVIRONMENT) from error
-    if not known:
-        raise BenchError(f"{folder / MANIFEST}: kind {manifest['kind']!r}, schema {manifest['schema']!r}; 'pairs' and "
-                         "1 are expected", ENVIRONMENT)
-    return manifest, hashlib.sha256(text).hexdigest()
+    """Returns a file's manifest entry: SHA-256 and size in bytes."""
+    return {"sha256": file_hash(file), "bytes": file.stat().st_size}

@@ -1,4 +1,4 @@
-"""The protocol `things` (docs/data.md): its splits, and a tiny world of concepts, repetitions and several people."""
+"""The protocol `things` (docs/data.md): its splits, and a tiny world with concepts, repetitions and several people."""
 
 from __future__ import annotations
 
@@ -7,123 +7,109 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bench.data.pictures import BACKGROUNDS, COLOURS, SHOWN, Scenes, captions, draw_scenes
-from bench.data.tiny import (
-    PARTS,
-    SUBJECTS,
-    Recording,
-    TinyWorld,
-    channel_names,
-    draw_anatomy,
-    draw_codes,
-    electrode_positions,
-    generator,
-    record,
-)
+from bench.data.prepared import PARTS, Array
+from bench.data.tiny import SUBJECTS, Recording, TinyWorld, generator, present
 from bench.errors import BenchError
 
-Array = np.ndarray
-
 CONCEPTS = SHOWN * len(COLOURS) * len(BACKGROUNDS)
-LEFT_OUT = {  # what each split of the protocol says that it keeps out of training, as columns of the table of trials
-    "concept": ("label",),
-    "subject": ("label", "subject"),
-    "subject_seen": ("label", "subject"),
+LEFT_OUT = {  # columns of trials.csv whose test values a split claims to keep out of training
+    "concept": ("label",), "subject": ("label", "subject"), "subject_seen": ("label", "subject"),
 }
-FEWEST = 30  # training concepts; with fewer it is rare that every colour occurs among them
+FEWEST = 30  # training concepts; with fewer, training rarely has every colour
 
 
-def part_in(split: str, part: str, last: bool) -> str:
-    """The part that a trial of that part has in a split of the protocol, "" where it has none.
+def assign_part(split: str, part: str, is_last: bool) -> str:
+    """Returns the part that a trial of a published part has in a split of the protocol, "" for no part.
 
-    last: whether its subject is the last of those who take part, whom the splits by subject leave out. "concept":
-    everybody trains, validates and tests. "subject": the last one's trials validate and test, the others' train.
-    "subject_seen": so, but the last one's training trials train, too; a model that was trained on one left-out subject
-    after the other, without a fresh start, has seen as much (the released code of ATM until April 2024, its issue 7).
-    Raises BenchError for a split that is none.
+    is_last: whether its subject is the last of the chosen ones, whom the splits by subject leave out.
+    "concept": all subjects train, validate and test.
+    "subject": the last subject validates and tests, the others train.
+    "subject_seen": as "subject", but the last subject's training trials train, too: the leak of a model that is trained
+    for one left-out subject after the other without a restart (the released code of ATM until April 2024, its issue 7).
+    Raises BenchError for another split.
     """
     if split not in LEFT_OUT:
-        raise BenchError(f"the protocol things has no split {split!r}; it has: {', '.join(LEFT_OUT)}")
+        raise BenchError(f"the protocol things has no split {split!r}; available: {', '.join(LEFT_OUT)}")
     if part == "train":
-        return "" if split == "subject" and last else part
-    return part if split == "concept" or last else ""
+        return "" if split == "subject" and is_last else part
+    return part if split == "concept" or is_last else ""
 
 
 @dataclass(frozen=True)
 class TinyThings(TinyWorld):
-    """A tiny world whose recordings are made as THINGS-EEG2's (Gifford et al., NeuroImage 2022).
+    """A tiny world that is recorded as THINGS-EEG2 was (Gifford et al., NeuroImage 2022).
 
-    A concept is a shape, a colour and a background ("star green on gray"). Training, validation and test have concepts
-    of their own; every shape, colour and background occurs in training. All pictures and repetitions come in one random
-    order. Sources, tuning and noise are those of a TinyWorld of the same seed; the people are others. Raises BenchError
-    for numbers that do not fit, and for a knob of TinyWorld that has no meaning here.
+    A concept is a shape, a colour and a background ("star green on gray"). Training, validation and test have different
+    concepts; every shape, colour and background occurs in training. All images and repetitions come in one random
+    order. Sources, tuning and noise are those of a TinyWorld of the same seed, with other people. Raises BenchError for
+    numbers that do not fit, and for a changed field of TinyWorld that has no meaning here.
     """
 
     pictures: int = field(init=False)  # of all parts
     train_concepts: int = 160  # THINGS-EEG2: 1,654
     val_concepts: int = 60
     test_concepts: int = 80  # THINGS-EEG2: 200
-    exemplars: int = 6  # pictures of a training concept (THINGS-EEG2: 10); of a validation or test concept there is one
-    repetitions: int = 2  # of each training picture, each an item (THINGS-EEG2: 4)
-    means: int = 10  # repetitions of each validation or test picture, whose mean is the item (THINGS-EEG2: 80)
+    exemplars: int = 6  # images of a training concept (THINGS-EEG2: 10); a validation or test concept has one
+    repetitions: int = 2  # of each training image, each an item (THINGS-EEG2: 4)
+    means: int = 10  # repetitions of each validation or test image; their mean is the item (THINGS-EEG2: 80)
 
     def __post_init__(self) -> None:
-        def refuse(what: str) -> None:
-            raise BenchError(f"protocol things: {what}")
+        def refuse(message: str) -> None:
+            raise BenchError(f"protocol things: {message}")
 
-        numbers = {name: getattr(self, name) for name in ("train_concepts", "val_concepts", "test_concepts",
-                                                          "exemplars", "repetitions", "means", "blocks")}
-        for name, value in numbers.items():
+        for name in ("train_concepts", "val_concepts", "test_concepts", "exemplars", "repetitions", "means", "blocks"):
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                refuse(f"{name} is a whole number from 1 on, not {value!r}")
+                refuse(f"{name}={value!r}: expected a whole number from 1 on")
         if self.train_concepts < FEWEST:
-            refuse(f"train_concepts={self.train_concepts}: at least {FEWEST} are needed, so that every shape, colour "
-                   "and background can occur among them")
+            refuse(f"train_concepts={self.train_concepts}: expected at least {FEWEST}, so that every shape, colour and "
+                   "background can occur")
         if (total := self.train_concepts + self.val_concepts + self.test_concepts) > CONCEPTS:
-            refuse(f"{total} concepts in all; there are {CONCEPTS}: {SHOWN} shapes, {len(COLOURS)} colours, "
+            refuse(f"{total} concepts in all; expected at most {CONCEPTS}: {SHOWN} shapes, {len(COLOURS)} colours, "
                    f"{len(BACKGROUNDS)} backgrounds")
         for name in ("order", "block_drift", "artefacts"):
             if getattr(self, name) != getattr(TinyWorld, name):
-                refuse(f"{name} is that of a recording of classes and stays {getattr(TinyWorld, name)!r} here, not "
-                       f"{getattr(self, name)!r}")
-        object.__setattr__(self, "pictures", sum(n for _, n, _ in self.stretches()))
+                refuse(f"{name}={getattr(self, name)!r} has no effect without classes in blocks; expected the default, "
+                       f"{getattr(TinyWorld, name)!r}")
+        object.__setattr__(self, "pictures", sum(n for _, n, _ in self.parts()))
 
-    def stretches(self) -> tuple[tuple[str, int, int], ...]:
-        """Of each part in the order of the pictures: its name, how many pictures, how often each is shown."""
+    def parts(self) -> tuple[tuple[str, int, int], ...]:
+        """Returns for each part, in the order of the images: its name, number of images, showings of each image."""
         return (("train", self.train_concepts * self.exemplars, self.repetitions),
                 ("val", self.val_concepts, self.means), ("test", self.test_concepts, self.means))
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """The P pictures of the protocol, those of training first, then of validation, then of test."""
+class ConceptImages:
+    """The P images of the protocol: those of training, then of validation, then of test."""
 
     scenes: Scenes
-    label: Array  # [P] int64, the number of the concept
+    label: Array  # [P] int64, number of the concept
     part: Array  # [P] int64, index into PARTS
-    repeats: Array  # [P] int64, how often a subject sees it
+    repeats: Array  # [P] int64, how often each subject sees it
     names: tuple[str, ...]  # of the concepts
 
 
-def shown(world: TinyThings) -> Shown:
-    """What every subject of that world sees.
+def draw_images(world: TinyThings) -> ConceptImages:
+    """Draws the images that every subject of the world sees.
 
-    Concepts are drawn so that each part has equally many of every shape, to within one. Exemplars of a concept differ
-    in position, size, rotation, gradient and shades.
+    The numbers of concepts of each shape in a part differ by at most one. Exemplars of a concept differ in position,
+    size, rotation, gradient and shades.
     """
     rng = generator(world, 8)
-    concepts = _concepts(world, rng)
-    pictures = np.array([world.exemplars] * world.train_concepts + [1] * (world.val_concepts + world.test_concepts))
-    label = np.repeat(np.arange(len(concepts)), pictures)
+    concepts = _draw_concepts(world, rng)
+    images = np.array([world.exemplars] * world.train_concepts + [1] * (world.val_concepts + world.test_concepts))
+    label = np.repeat(np.arange(len(concepts)), images)
     shape, colour, background = concepts[label].T
     scenes = replace(draw_scenes(world.pictures, SHOWN, rng), label=shape, colour=colour, background=background)
-    _, n, repeats = zip(*world.stretches(), strict=True)
-    first = np.cumsum(pictures) - pictures
+    _, n, repeats = zip(*world.parts(), strict=True)
+    first = np.cumsum(images) - images
     names = tuple(caption.removeprefix("a ") for caption in captions(scenes[first], False))
-    return Shown(scenes, label, np.repeat(np.arange(len(PARTS)), n), np.repeat(repeats, n), names)
+    return ConceptImages(scenes, label, np.repeat(np.arange(len(PARTS)), n), np.repeat(repeats, n), names)
 
 
-def _concepts(world: TinyThings, rng: np.random.Generator) -> Array:
-    """[K, 3] int64: shape, colour and background of each concept, training first, then validation, then test."""
+def _draw_concepts(world: TinyThings, rng: np.random.Generator) -> Array:
+    """Draws [K, 3] int64: shape, colour and background of each concept: training, then validation, then test."""
     pairs = np.stack(np.divmod(np.arange(CONCEPTS // SHOWN), len(BACKGROUNDS)), 1)
     while True:
         rows = np.stack([rng.permutation(pairs) for _ in range(SHOWN)], 1)  # [pairs, SHOWN, 2]
@@ -136,22 +122,14 @@ def _concepts(world: TinyThings, rng: np.random.Generator) -> Array:
 
 
 def things_recording(world: TinyThings, subject: int) -> Recording:
-    """One subject sees every picture as often as its part says, all in one random order of their own.
+    """Simulates one subject who sees every image with its part's repetitions, all in one random order.
 
-    The EEG answers as in the tiny world; `onsets`, `pictures`, `blocks` are in time's order, and a picture stands in
-    `pictures` once for each repetition. Raises BenchError for a subject that is none.
+    The EEG responds as in the tiny world. `onsets`, `pictures`, `blocks` are in order of time, with one entry for each
+    repetition of an image. Raises BenchError for an unknown subject.
     """
     if subject not in SUBJECTS:
-        raise BenchError(f"protocol things: no subject {subject}; there are: {', '.join(map(str, SUBJECTS))}")
-    what = shown(world)
+        raise BenchError(f"protocol things: no subject {subject}; available: {', '.join(map(str, SUBJECTS))}")
+    images = draw_images(world)
     rng = generator(world, 9, subject)
-    order = rng.permutation(np.repeat(np.arange(world.pictures), what.repeats))
-    length = world.n_times / world.sfreq + rng.uniform(*world.gap, len(order))
-    onsets = np.round((2 + np.cumsum(length) - length[0]) * world.sfreq).astype(np.int64)
-    n = int(onsets[-1] + 3 * world.sfreq)
-    codes = draw_codes(world, draw_anatomy(world), what.scenes)[order]
-    data = record(world, electrode_positions(world.n_chans), world.sfreq, onsets, codes, n, rng)
-    marks = tuple((float(onset / world.sfreq), world.n_times / world.sfreq, what.names[label])
-                  for onset, label in zip(onsets, what.label[order], strict=True))
-    return Recording(data, world.sfreq, channel_names(world.n_chans), marks, onsets, order,
-                     np.arange(len(order)) * world.blocks // len(order))
+    order = rng.permutation(np.repeat(np.arange(world.pictures), images.repeats))
+    return present(world, images.scenes, (images.names[label] for label in images.label[order]), order, rng)

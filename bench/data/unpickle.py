@@ -1,9 +1,11 @@
-"""Reads files of others that are pickles inside: tensors, arrays, numbers and text, and never anything that runs."""
+"""Reads published files that are pickles inside: tensors, arrays, numbers and text, and no code."""
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,103 +17,88 @@ MAGIC = b"\x93NUMPY"
 
 
 def load_torch(path: Path) -> Any:
-    """What a .pth holds, on the CPU: tensors, numbers, text, lists, dicts. Both the legacy form and the zip form.
+    """Loads a .pth file on the CPU: tensors, numbers, text, lists, dicts; both the legacy format and the zip format.
 
-    Raises BenchError (exit 2) for a file that is missing, cut short or foreign, and for one that asks for anything
-    else, which is not run; exit 3 where memory does not suffice.
+    Raises BenchError: exit 2 for a file that is missing, truncated, of another format, or contains anything else
+    (which is not run); exit 3 if memory is too small.
     """
-    size = _size(path)
     import torch
 
-    try:
+    with _reading(path, "a .pth file written by torch.save", "tensors, numbers, text, lists and dicts"):
         return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError as error:
-        raise _too_large(path, size) from error
-    except Exception as error:  # a foreign file makes the unpickler raise nearly anything
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise _refused(path, size, asked[1], "tensors, numbers, text, lists and dicts") from error
-        raise _unreadable(path, size, "a .pth file written by torch.save", error) from error
 
 
 def load_pickled_arrays(path: Path) -> Any:
-    """What an .npy of pickled arrays holds: numpy arrays, numbers, text, lists, dicts.
+    """Loads an .npy file of pickled arrays: numpy arrays, numbers, text, lists, dicts.
 
-    Both what `np.save(path, {...})` writes and a plain pickle under the name .npy. Raises BenchError as `load_torch`.
+    Reads what `np.save(path, {...})` writes, and a plain pickle named .npy. Raises BenchError as `load_torch`.
     """
-    size = _size(path)
-    expected = "arrays pickled by numpy"
+    with (_reading(path, "arrays pickled by numpy", "numpy arrays, numbers, text, lists and dicts"),
+          path.open("rb") as file):
+        saved = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if saved and not _read_header(file).hasobject:
+            raise BenchError(f"{path} is a plain array; expected a pickled dict of arrays")
+        content = _Arrays(file, encoding="latin1").load()
+    return content.item() if saved and isinstance(content, np.ndarray) and content.ndim == 0 else content
+
+
+@contextmanager
+def _reading(path: Path, expected: str, allowed: str) -> Iterator[None]:
+    """Turns every error of reading a file into a BenchError."""
+    if not path.is_file():
+        raise BenchError(f"{path} does not exist; expected a file")
+    file = f"{path} ({path.stat().st_size:,} bytes)"
     try:
-        with path.open("rb") as file:
-            saved = file.read(len(MAGIC)) == MAGIC
-            file.seek(0)
-            if saved and not _header(file).hasobject:
-                raise BenchError(f"{path} ({size:,} bytes) is a plain array; a pickled dict of arrays is expected")
-            found = _Arrays(file, encoding="latin1").load()
+        yield
     except BenchError:
         raise
-    except _Forbidden as error:
-        raise _refused(path, size, str(error), "numpy arrays, numbers, text, lists and dicts") from error
     except MemoryError as error:
-        raise _too_large(path, size) from error
-    except Exception as error:  # a broken pickle raises anything
-        raise _unreadable(path, size, expected, error) from error
-    return found.item() if saved and isinstance(found, np.ndarray) and found.ndim == 0 else found
+        raise BenchError(f"{file} does not fit into memory, where it is read as a whole; use a machine with more",
+                         ENVIRONMENT) from error
+    except Exception as error:  # a broken or foreign pickle raises nearly any exception
+        message = " ".join(str(error).split())
+        match = re.search(r"GLOBAL ([\w.]+)", message)
+        if name := message if isinstance(error, _Forbidden) else match and match[1]:
+            raise BenchError(f"{file} requires {name}, which could run code, and is not read; expected only {allowed}: "
+                             "download the file again from its publisher") from error
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in message:
+            message = "not such a pickle"  # torch's own advice is to read it without protection
+        cause = f"{type(error).__name__}: {message}" if message else type(error).__name__
+        raise BenchError(f"{file} cannot be read as {expected}: truncated, or another format ({cause[:160]}); download "
+                         "it again and compare its size with the publisher's") from error
 
 
 class _Forbidden(pickle.UnpicklingError):
-    """The name that a pickle asked for."""
+    """The name that a pickle requires and that is not allowed."""
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 hold bytes; no other codec is let through."""
+    """Decodes bytes as pickles of protocol 2 hold them; allows no other codec."""
     if encoding not in ("latin1", "latin-1"):
         raise _Forbidden(f"_codecs.encode of {encoding}")
     return text.encode("latin1")
 
 
 class _Arrays(pickle.Unpickler):
-    """An unpickler that rebuilds numpy arrays and knows no other name."""
+    """Rebuilds numpy arrays and allows no other name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return _encode
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        place = module.replace("numpy.core.", "numpy._core.")
-        if (place, name) in (("numpy._core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "scalar"),
-                             ("numpy._core.numeric", "_frombuffer")):
-            return super().find_class(place, name)
+        module_now = module.replace("numpy.core.", "numpy._core.")
+        if (module_now, name) in (("numpy._core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "scalar"),
+                                  ("numpy._core.numeric", "_frombuffer")):
+            return super().find_class(module_now, name)
         raise _Forbidden(f"{module}.{name}")
 
 
-def _header(file: BinaryIO) -> np.dtype:
-    """Reads on to the end of an .npy's header. ValueError for a broken one."""
+def _read_header(file: BinaryIO) -> np.dtype:
+    """Reads the header of an .npy file and returns its dtype. Raises ValueError for a broken one."""
     version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
         raise ValueError(f"version {version} of the .npy format")
-    return read[version](file)[2]
-
-
-def _size(path: Path) -> int:
-    if not path.is_file():
-        raise BenchError(f"{path} is not there; a file is expected")
-    return path.stat().st_size
-
-
-def _refused(path: Path, size: int, asked: str, expected: str) -> BenchError:
-    return BenchError(f"{path} ({size:,} bytes) asks for {asked}, which could run code, and is not read; {expected} "
-                      "alone are expected: get the file anew from its publisher")
-
-
-def _too_large(path: Path, size: int) -> BenchError:
-    return BenchError(f"{path} ({size:,} bytes) does not fit into memory; it is read as a whole, once", ENVIRONMENT)
-
-
-def _unreadable(path: Path, size: int, expected: str, error: Exception) -> BenchError:
-    said = " ".join(str(error).split())
-    if isinstance(error, pickle.UnpicklingError) and "weights_only" in said:
-        said = "no such pickle"  # torch's advice would be to read it without protection
-    cause = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return BenchError(f"{path} ({size:,} bytes) cannot be read as {expected}; it is cut short or something else "
-                      f"({cause[:160]}): get it anew and compare its size with the publisher's")
+    return readers[version](file)[2]

@@ -1,4 +1,4 @@
-"""Alljoined1 from its parquet files: what is kept of sessions, blocks and time, and what is refused."""
+"""Alljoined1 from its parquet files: sessions, blocks and time are kept; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, 
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder of files as published, to be spoiled."""
+    """A folder of files as published, for a test to damage."""
     write_alljoined(tmp_path / "source")
     return tmp_path / "source"
 
@@ -30,7 +30,7 @@ def run(source, **options):
 
 
 def refused(source, *said, **options):
-    """Preparing says all that in one line, and what was prepared before is untouched."""
+    """Preparing fails with all these texts in one line, and a previous data set is unchanged."""
     prepares_nothing(lambda: run(source, **options), source.parent / "data" / "alljoined", said, USAGE)
 
 
@@ -80,7 +80,7 @@ def test_without_pyarrow_the_package_is_named(tmp_path, monkeypatch):
 
 def test_no_picture_is_in_two_parts_of_either_split():
     rows = listing()
-    item, block = alljoined._parts(rows)
+    item, block = alljoined.assign_parts(rows)
     assert set(item) == {"train", "val", "test"}
     assert rows.assign(part=item).groupby("coco_id")["part"].nunique().max() == 1
     used = rows.assign(part=block).query("part != ''")
@@ -89,7 +89,7 @@ def test_no_picture_is_in_two_parts_of_either_split():
 
 
 def test_no_block_is_in_two_parts_of_the_split_by_block():
-    used = listing().assign(part=lambda rows: alljoined._parts(rows)[1]).query("part != ''")
+    used = listing().assign(part=lambda rows: alljoined.assign_parts(rows)[1]).query("part != ''")
     assert used.groupby(["subject_id", "session", "block"])["part"].nunique().max() == 1
     assert used.query("part == 'test'").groupby("subject_id")["block"].unique().map(list).tolist() == [[0], [0]]
 
@@ -97,14 +97,14 @@ def test_no_block_is_in_two_parts_of_the_split_by_block():
 def test_a_part_depends_on_the_picture_alone_and_not_on_the_order_of_rows():
     rows = listing()
     order = np.random.default_rng(1).permutation(len(rows))
-    for here, there in zip(alljoined._parts(rows), alljoined._parts(rows.iloc[order].reset_index(drop=True)),
-                           strict=True):
-        assert [here[row] for row in order] == there
+    again = alljoined.assign_parts(rows.iloc[order].reset_index(drop=True))
+    for part, shuffled in zip(alljoined.assign_parts(rows), again, strict=True):
+        assert [part[row] for row in order] == shuffled
 
 
 def test_a_folder_without_parquet_files_is_refused(tmp_path):
     (tmp_path / "source").mkdir()
-    refused(tmp_path / "source", "no .parquet file in it")
+    refused(tmp_path / "source", "no .parquet file")
 
 
 def test_pictures_are_asked_for(tmp_path):
@@ -140,22 +140,22 @@ def test_eeg_is_in_microvolt_and_keeps_its_place_in_time(source):
 def test_ids_do_not_depend_on_which_subjects_are_chosen(source):
     everyone, own = table(run(source)), table(run(source, subjects="2"))
     assert own["item"].tolist() == everyone["item"][everyone["subject"] == 2].tolist()
-    with pytest.raises(BenchError, match="no subject 3; there are: 1, 2"):
+    with pytest.raises(BenchError, match="no subject 3; available: 1, 2"):
         run(source, subjects=(3,))
 
 
 @needs_pyarrow
 @pytest.mark.parametrize(("change", "said"), [
     (lambda table: table.drop_columns(["session"]), "no column session"),
-    (with_column("block", lambda rows: [None, *rows[1:]]), "column block is expected to hold whole numbers"),
-    (with_column("coco_id", lambda rows: ["../x" for _ in rows]), "column coco_id is expected to hold whole numbers"),
-    (with_column("curr_time", lambda rows: [None, *rows[1:]]), "column curr_time has gaps"),
-    (with_column("trial", lambda rows: [0] * len(rows)), "subject 1, session 1, block 1, trial 0 stands there twice"),
-    (with_eeg(lambda eeg: eeg[:, :63]), "trials of 63 channels and 334 samples; 64 channels"),
-    (with_eeg(lambda eeg: eeg[:, :, :167]), "trials of 167 samples; some 334 are expected"),
+    (with_column("block", lambda rows: [None, *rows[1:]]), "column block: expected whole numbers"),
+    (with_column("coco_id", lambda rows: ["../x" for _ in rows]), "column coco_id: expected whole numbers"),
+    (with_column("curr_time", lambda rows: [None, *rows[1:]]), "column curr_time has missing values"),
+    (with_column("trial", lambda rows: [0] * len(rows)), "subject 1, session 1, block 1, trial 0 is listed twice"),
+    (with_eeg(lambda eeg: eeg[:, :63]), "trials of 63 channels and 334 samples; expected 64 channels"),
+    (with_eeg(lambda eeg: eeg[:, :, :167]), "trials of 167 samples; expected about 334"),
     (with_eeg(lambda eeg: [trial[:, : 320 + row % 2] for row, trial in enumerate(eeg)]), "320 to 321 samples"),
     (with_column("EEG", lambda rows: [None, *rows[1:]]), "none missing"),
-    (with_column("coco_id", lambda rows: [5, *rows[1:]]), "pictures are missing: 000000000005.jpg"),
+    (with_column("coco_id", lambda rows: [5, *rows[1:]]), "images are missing: 000000000005.jpg"),
 ])
 def test_spoilt_files_are_refused(source, change, said):
     spoilt(source, change)
@@ -165,7 +165,7 @@ def test_spoilt_files_are_refused(source, change, said):
 @needs_pyarrow
 def test_another_unit_is_refused(tmp_path):
     write_alljoined(tmp_path / "source", scale=10.0)  # µV
-    refused(tmp_path / "source", "none of its 36 trials can be used (beyond float16: 36)")
+    refused(tmp_path / "source", "all 36 trials are rejected (beyond float16: 36)")
 
 
 @needs_pyarrow

@@ -1,4 +1,4 @@
-"""Corpora for pre-training: from recordings of any kind to shards, interrupted, damaged, or with parts missing."""
+"""Corpora for pre-training: from recordings to shards; interruptions, damage, missing recordings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import pytest
 
 from bench.data import catalogue, corpora, shard_writer, shards
 from bench.data.catalogue import Cutting
-from bench.data.corpora import prepare
-from bench.data.recordings import as_raw, band_passed, read, segments
+from bench.data.recordings import as_raw, band_pass, cut_segments, read_channels
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 from bench.experiment import datasets
 from bench.scoring import audit
@@ -30,11 +29,11 @@ TWO = ("Fake032", "Fake062")
 
 @pytest.fixture(autouse=True)
 def attempts(monkeypatch, tmp_path):
-    """Every attempt to reach the network; it fails as it does without one."""
-    found = []
+    """Every attempt to reach the network; each fails as without a network."""
+    attempts = []
 
     def refuse(*arguments, **_):
-        found.append(arguments)
+        attempts.append(arguments)
         raise socket.gaierror("no network here")
 
     for name in ("getaddrinfo", "create_connection"):
@@ -44,12 +43,18 @@ def attempts(monkeypatch, tmp_path):
     monkeypatch.setenv("MNE_DATA", str(tmp_path / "mne"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MOABB_DOWNLOAD_PROVIDER", "upstream")
-    return found
+    return attempts
+
+
+def prepare(name, root, *arguments, **options):
+    """Prepares a corpus and returns it as a value."""
+    assert corpora.prepare(name, root, *arguments, **options) == root / "corpora" / name
+    return datasets.find_corpus(name, root)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A corpus of two made-up data sets, 8 people, and the folder of data in which it lies."""
+    """A corpus of two synthetic data sets with 8 people, and its data folder."""
     root = tmp_path_factory.mktemp("data")
     return prepare("two", root, TWO), root
 
@@ -78,23 +83,23 @@ def test_filtering_some_channels_at_a_time_is_exactly_the_filter_over_the_whole_
     data = noise(19, 100.0, sfreq) / 1e6
     high = 95.0 if sfreq > 190 else None
     whole = mne.filter.filter_data(data, sfreq, 5.0, high, verbose="error") * 1e6
-    ours, gaps, _ = band_passed(data, np.zeros(data.shape[1], bool), sfreq, BAND, sfreq)
+    ours, gaps, _ = band_pass(data, np.zeros(data.shape[1], bool), sfreq, BAND, sfreq)
     assert np.array_equal(ours, whole.astype(np.float32))
     assert not gaps.any()
-    single, _, _ = band_passed(data.astype(np.float32), gaps, sfreq, BAND, sfreq)
+    single, _, _ = band_pass(data.astype(np.float32), gaps, sfreq, BAND, sfreq)
     assert np.abs(single - whole).max() < 1e-4  # µV
 
 
 def test_a_recording_read_minute_by_minute_is_the_recording():
-    it = raw(noise(3, 130.0))
-    data, gaps = read(it, np.arange(3), np.float64)
-    assert np.array_equal(data, it.get_data())
+    recording = raw(noise(3, 130.0))
+    data, gaps = read_channels(recording, np.arange(3), np.float64)
+    assert np.array_equal(data, recording.get_data())
     assert not gaps.any()
 
 
 def test_windows_lie_side_by_side_or_overlap_and_say_when_they_begin():
-    it = raw(noise())
-    apart, overlapping = segments(it, BAND, TIMES), segments(it, BAND, TIMES, stride=128)
+    recording = raw(noise())
+    apart, overlapping = cut_segments(recording, BAND, TIMES), cut_segments(recording, BAND, TIMES, stride=128)
     assert apart.windows.shape == (10, 32, TIMES)
     assert apart.windows.dtype == np.float16
     assert np.array_equal(apart.onsets, np.arange(10) * 2.0)
@@ -106,7 +111,7 @@ def test_windows_lie_side_by_side_or_overlap_and_say_when_they_begin():
 def test_a_window_is_normalised_over_all_its_channels_and_clipped_within_half_precision():
     data = noise()
     data[3, 1000] = 9e6
-    found = segments(raw(data), BAND, TIMES).windows.astype(np.float32)
+    found = cut_segments(raw(data), BAND, TIMES).windows.astype(np.float32)
     assert np.isfinite(found).all()
     assert np.abs(found).max() == 20
     quiet = found[[0, 5, 9]]
@@ -115,29 +120,29 @@ def test_a_window_is_normalised_over_all_its_channels_and_clipped_within_half_pr
 
 
 def test_resampling_is_an_option_and_the_band_follows_the_lower_of_both_rates():
-    at_128 = segments(raw(noise(sfreq=512.0), 512.0), BAND, TIMES, sfreq=128.0)
+    at_128 = cut_segments(raw(noise(sfreq=512.0), 512.0), BAND, TIMES, sfreq=128.0)
     assert at_128.windows.shape == (5, 32, TIMES)
     assert (at_128.sfreq, at_128.band) == (512.0, (5.0, None))
     assert at_128.onsets.tolist() == [0, 4, 8, 12, 16]
-    assert segments(raw(noise(sfreq=160.0), 160.0), BAND, TIMES).band == (5.0, None)
+    assert cut_segments(raw(noise(sfreq=160.0), 160.0), BAND, TIMES).band == (5.0, None)
 
 
 @pytest.mark.parametrize(("channels", "reason"), [(29, "few_channels"), (129, "many_channels")])
 def test_a_recording_of_too_few_or_too_many_channels_is_rejected_as_a_whole(channels, reason):
-    found = segments(raw(noise(channels, 5.0)), BAND, TIMES)
+    found = cut_segments(raw(noise(channels, 5.0)), BAND, TIMES)
     assert (len(found.windows), found.rejected) == (0, {reason: 1})
 
 
 @pytest.mark.parametrize(("scale", "reason"), [(1e6, "amplitude"), (1e-3, "amplitude")])
 def test_a_recording_in_a_wrong_unit_is_rejected_as_a_whole(scale, reason):
-    assert segments(raw(noise() * scale), BAND, TIMES).rejected == {reason: 1}
-    assert not segments(raw(noise()), BAND, TIMES).rejected
+    assert cut_segments(raw(noise() * scale), BAND, TIMES).rejected == {reason: 1}
+    assert not cut_segments(raw(noise()), BAND, TIMES).rejected
 
 
 @pytest.mark.parametrize("seconds", [1.9, 1.0])
 def test_a_recording_shorter_than_a_window_or_the_filter_is_rejected_without_a_warning(seconds, recwarn):
-    assert segments(raw(noise(seconds=seconds)), BAND, TIMES).rejected == {"short": 1}
-    assert segments(raw(noise(seconds=1.2)), BAND, 128).rejected == {"short": 1}
+    assert cut_segments(raw(noise(seconds=seconds)), BAND, TIMES).rejected == {"short": 1}
+    assert cut_segments(raw(noise(seconds=1.2)), BAND, 128).rejected == {"short": 1}
     assert not recwarn.list
 
 
@@ -145,9 +150,9 @@ def test_a_recording_shorter_than_a_window_or_the_filter_is_rejected_without_a_w
 def test_windows_within_the_filters_reach_of_missing_samples_or_bad_marks_are_rejected(missing):
     data = noise()
     data[4, 2000:2010] = missing
-    marked = segments(raw(noise(), annotations=((7.9, 0.05, "bad_jump"),)), BAND, TIMES)
-    for found in (segments(raw(data), BAND, TIMES), marked):
-        assert found.rejected == {"gap": 2}  # those of 6 and of 8 s
+    marked = cut_segments(raw(noise(), annotations=((7.9, 0.05, "bad_jump"),)), BAND, TIMES)
+    for found in (cut_segments(raw(data), BAND, TIMES), marked):
+        assert found.rejected == {"gap": 2}  # the windows at 6 and at 8 s
         assert 6.0 not in found.onsets
         assert np.isfinite(found.windows).all()
 
@@ -156,7 +161,7 @@ def test_a_few_flat_channels_are_replaced_by_their_neighbour_and_counted_more_re
     few, many = noise(), noise()
     few[[5, 31], 1000:1550] = 7.0
     many[:4, 1000:1550] = 0.0
-    repaired, rejected = segments(raw(few), BAND, TIMES), segments(raw(many), BAND, TIMES)
+    repaired, rejected = cut_segments(raw(few), BAND, TIMES), cut_segments(raw(many), BAND, TIMES)
     assert (repaired.repaired, repaired.rejected) == ({"flat": 2}, {})
     assert np.array_equal(repaired.windows[2, [5, 31]], repaired.windows[2, [6, 0]])
     assert not np.array_equal(repaired.windows[3, 5], repaired.windows[3, 6])
@@ -165,9 +170,9 @@ def test_a_few_flat_channels_are_replaced_by_their_neighbour_and_counted_more_re
 
 
 def test_a_channel_that_is_marked_bad_counts_as_flat():
-    it = raw(noise())
-    it.info["bads"] = ["E3"]
-    found = segments(it, BAND, TIMES)
+    recording = raw(noise())
+    recording.info["bads"] = ["E3"]
+    found = cut_segments(recording, BAND, TIMES)
     assert found.repaired == {"flat": 10}
     assert np.array_equal(found.windows[:, 3], found.windows[:, 4])
 
@@ -177,19 +182,19 @@ def test_a_channel_of_trigger_codes_is_left_out_whatever_its_unit(scale):
     data = noise(33)
     data[10] = 0
     data[10, ::300] = scale * np.resize([1, 2, 15], len(data[10, ::300]))
-    found = segments(raw(data), BAND, TIMES)
+    found = cut_segments(raw(data), BAND, TIMES)
     assert (found.repaired, found.rejected, found.windows.shape[1]) == ({"trigger": 1}, {}, 32)
-    assert np.array_equal(found.windows, segments(raw(np.delete(data, 10, 0)), BAND, TIMES).windows)
+    assert np.array_equal(found.windows, cut_segments(raw(np.delete(data, 10, 0)), BAND, TIMES).windows)
     small = noise(33)
     small[10] = np.round(small[10])  # EEG of 1 µV steps has more values than that
-    assert segments(raw(small), BAND, TIMES).windows.shape[1] == 33
+    assert cut_segments(raw(small), BAND, TIMES).windows.shape[1] == 33
 
 
 MEMORY = r"""
 import re, sys
 from pathlib import Path
 import mne, numpy as np
-from bench.data import corpora
+from bench.data import catalogue, shard_writer
 rng = np.random.default_rng(0)
 data = np.empty((128, 600 * 512))
 for row in data:
@@ -204,8 +209,8 @@ print(int(peak[1]) / 2**20)
 
 
 def test_ten_minutes_of_128_channels_at_512_hz_take_less_than_2_gb(tmp_path):
-    # 0.85 GB were measured: 0.31 of it the recording, which mne holds in double precision, 0.2 Python with mne; with
-    # MOABB imported, and its made-up data set as the source, 1.4 GB
+    # Measured: 0.85 GB, of which 0.31 are the recording in double precision and 0.2 Python with mne; with MOABB and its
+    # synthetic data set as the source, 1.4 GB
     done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2.0
     assert np.load(tmp_path / "one" / "sub-001_C128.npy", mmap_mode="r").shape == (600, 128, 512)
@@ -242,13 +247,13 @@ def test_no_person_is_in_both_parts_and_every_window_has_its_place(two):
 
 def test_people_who_are_in_several_data_sets_are_in_one_part():
     names = ("Lee2019_MI", "Lee2019_ERP", "Lee2019_SSVEP", "Cho2017")
-    part = shard_writer.parts([(name, subject) for name in names for subject in range(1, 55)])
+    part = shard_writer.assign_parts([(name, subject) for name in names for subject in range(1, 55)])
     for subject in range(1, 55):
         assert len({part[name, subject] for name in names[:3]}) == 1
     assert sum(part["Cho2017", subject] == "held_out" for subject in range(1, 55)) == 9
-    assert set(shard_writer.parts([("Cho2017", 1), ("Cho2017", 2)]).values()) == {"train", "held_out"}
-    with pytest.raises(BenchError, match="two people at least"):
-        shard_writer.parts([("Lee2019_MI", 1), ("Lee2019_ERP", 1)])
+    assert set(shard_writer.assign_parts([("Cho2017", 1), ("Cho2017", 2)]).values()) == {"train", "held_out"}
+    with pytest.raises(BenchError, match="at least two people"):
+        shard_writer.assign_parts([("Lee2019_MI", 1), ("Lee2019_ERP", 1)])
 
 
 def test_the_same_corpus_has_the_same_bytes_wherever_and_by_how_many_processes_it_is_made(two, tmp_path):
@@ -262,7 +267,7 @@ def test_an_interrupted_preparation_goes_on_and_makes_no_finished_subject_again(
     made, _ = two
     with pytest.raises(KeyboardInterrupt):
         prepare("two", tmp_path, TWO, progress=interrupted_after(3))
-    assert corpora.partial(tmp_path) == [("two", 3)]
+    assert corpora.list_unfinished(tmp_path) == [("two", 3)]
     with pytest.raises(BenchError, match="no corpus two") as error:
         datasets.find_corpus("two", tmp_path)
     assert error.value.exit_code == ENVIRONMENT
@@ -271,7 +276,7 @@ def test_an_interrupted_preparation_goes_on_and_makes_no_finished_subject_again(
     assert prepare("two", tmp_path, TWO) == made
     now = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "corpora" / "two" / "Fake032").iterdir()}
     assert {name: now[name] for name in kept} == kept
-    assert corpora.partial(tmp_path) == []
+    assert corpora.list_unfinished(tmp_path) == []
 
 
 def test_what_an_interruption_left_behind_is_made_again_or_removed(two, tmp_path):
@@ -291,7 +296,7 @@ def test_an_unfinished_corpus_is_not_mixed_with_other_windows(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare("two", tmp_path, TWO, progress=interrupted_after(2))
     before = files(tmp_path / "corpora")
-    with pytest.raises(BenchError, match=r"was begun with .*\"stride\": 512.* not .*\"stride\": 256") as error:
+    with pytest.raises(BenchError, match=r"was started with .*\"stride\": 512.* not .*\"stride\": 256") as error:
         prepare("two", tmp_path, TWO, cutting=replace(Cutting(), stride=256))
     assert error.value.exit_code == USAGE
     assert files(tmp_path / "corpora") == before
@@ -303,7 +308,7 @@ def test_a_finished_corpus_is_not_replaced_by_another(two):
     assert prepare("two", root, TWO) == made
     for other in ({"datasets": ("Fake032",)}, {"datasets": TWO, "subjects": [1, 2]},
                   {"datasets": TWO, "cutting": Cutting((14.0, 70.0))}):
-        with pytest.raises(BenchError, match="is prepared with another (datasets|subjects|band): remove it") as error:
+        with pytest.raises(BenchError, match="was prepared with another (datasets|subjects|band); remove it") as error:
             prepare("two", root, **other)
         assert error.value.exit_code == USAGE
     assert files(root) == before
@@ -317,7 +322,7 @@ def test_so_many_windows_of_each_subject_are_spread_evenly(two, tmp_path):
     own = all_[(all_["dataset"] == "Fake032") & (all_["subject"] == 2)]["onset_s"].to_numpy()
     assert some[(some["dataset"] == "Fake032") & (some["subject"] == 2)]["onset_s"].tolist() == [
         own[i] for i in np.linspace(0, len(own) - 1, 5).round().astype(int)]
-    a, b = (shards.opened(Path(one.path), one.sha256) for one in (made, few))
+    a, b = (shards.open_shards(Path(one.path), one.sha256) for one in (made, few))
     assert np.array_equal(b.batch(np.array([0, 4]))[0][1], a.batch(np.array([0, len(own) - 1]))[0][1])
 
 
@@ -325,10 +330,10 @@ def test_what_cannot_be_downloaded_is_named_and_everything_else_is_kept(tmp_path
     with pytest.raises(BenchError, match="lacks 52 of 58 subjects") as error:
         prepare("mine", tmp_path, ("Cho2017", "Fake032"))
     assert error.value.exit_code == ENVIRONMENT
-    assert re.search(r"\n  Cho2017: 52 subjects cannot be had; subject 1: \w+Error: .*\n", str(error.value))
+    assert re.search(r"\n  Cho2017: 52 subjects are unavailable; subject 1: \w+Error: .*\n", str(error.value))
     assert "MNE_DATA" in str(error.value)
     assert attempts
-    assert corpora.partial(tmp_path) == [("mine", 6)]
+    assert corpora.list_unfinished(tmp_path) == [("mine", 6)]
     finished = prepare("mine", tmp_path, ("Cho2017", "Fake032"), allow_missing=True)
     manifest = shards.read_manifest(Path(finished.path))
     assert manifest["missing"] == [["Cho2017", subject] for subject in range(1, 53)]
@@ -336,19 +341,19 @@ def test_what_cannot_be_downloaded_is_named_and_everything_else_is_kept(tmp_path
 
 
 def test_a_full_disk_says_so_and_what_is_finished_is_kept(two, tmp_path, monkeypatch):
-    write = shard_writer._write
+    write = shard_writer.write_shard
 
     def full(part, shape, rows, final):
         if final.name == "sub-003_C032.npy":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(part, shape, rows, final)
 
-    monkeypatch.setattr(corpora, "_write", full)
-    with pytest.raises(BenchError, match="no room left on the disk") as error:
+    monkeypatch.setattr(shard_writer, "write_shard", full)
+    with pytest.raises(BenchError, match="no space left on the disk") as error:
         prepare("two", tmp_path, TWO)
     assert error.value.exit_code == RESUMABLE
-    assert corpora.partial(tmp_path) == [("two", 2)]
-    monkeypatch.setattr(corpora, "_write", write)
+    assert corpora.list_unfinished(tmp_path) == [("two", 2)]
+    monkeypatch.setattr(shard_writer, "write_shard", write)
     assert prepare("two", tmp_path, TWO) == two[0]
 
 
@@ -362,19 +367,44 @@ def test_a_folder_for_downloads_that_is_not_there_is_named_before_any_work(tmp_p
 def test_a_corpus_without_a_window_or_of_one_person_says_why(tmp_path):
     with pytest.raises(BenchError, match="no recording gave a window; rejected: few_channels 2"):
         prepare("none", tmp_path, ("Fake003",))
-    with pytest.raises(BenchError, match="two people at least"):
+    with pytest.raises(BenchError, match="at least two people"):
         prepare("one", tmp_path, ("Fake032",), subjects=[1])
     with pytest.raises(BenchError, match="no data set of one has a subject 77"):
         prepare("one", tmp_path, ("Fake032",), subjects=[77])
 
 
+def describe(name):
+    """A row of the documentation's tables, from MOABB's."""
+    source = catalogue.load_dataset(name)
+    acquisition = source.metadata.acquisition
+    sfreq = float(acquisition.sampling_rate)
+    return {"data set": name, "people": len(source.subject_list), "sessions": int(source.n_sessions),
+            "EEG channels": int(acquisition.channel_types["eeg"]), "Hz": f"{sfreq:g}",
+            "band, Hz": "5-95" if sfreq > 190 else "5 and above",
+            "licence": source.metadata.documentation.license or "not stated"}
+
+
+def count_people(rows):
+    return len({catalogue.identify_person(row["data set"], subject) for row in rows
+                for subject in range(1, row["people"] + 1)})
+
+
+def table(names):
+    """A Markdown table of data sets, by MOABB's tables."""
+    rows = [describe(name) for name in names]
+    lines = [list(rows[0]), [":--", "--:", "--:", "--:", "--:", ":--", ":--"], *(row.values() for row in rows)]
+    return "\n".join([*("| " + " | ".join(map(str, line)) + " |" for line in lines), "",
+                      f"{len(rows)} data sets, {sum(row['people'] for row in rows)} subjects, {count_people(rows)} "
+                      "people (data sets of one family have the same)."])
+
+
 def test_corpora_are_pinned_by_name_and_every_name_is_one_of_moabbs(attempts):
-    catalogue.check([*catalogue.MOABB_V046, *catalogue.MOABB_ALL])
+    catalogue.check_names([*catalogue.MOABB_V046, *catalogue.MOABB_ALL])
     assert (len(catalogue.MOABB_V046), len(catalogue.MOABB_ALL)) == (20, 105)
     assert set(catalogue.MOABB_V046) <= set(catalogue.MOABB_ALL)
-    listed = catalogue.listed(catalogue.MOABB_V046)
-    assert all(30 <= one.n_chans <= 128 for one in listed)
-    assert catalogue.people([one.name for one in listed], [one.people for one in listed]) == 507
+    rows = [describe(name) for name in catalogue.MOABB_V046]
+    assert all(30 <= row["EEG channels"] <= 128 for row in rows)
+    assert count_people(rows) == 507
     assert attempts == []
 
 
@@ -383,28 +413,29 @@ def test_the_tables_of_the_documentation_are_those_of_moabb():
     for name in ("moabb_v046", "moabb_all"):
         found = re.search(rf"<!-- {name} -->\n\n(.*?)\n\n<!-- end -->", text, re.S)
         assert found is not None
-        assert found[1] == catalogue.table(catalogue.CORPORA_BY_NAME[name])
+        assert found[1] == table(catalogue.CORPORA_BY_NAME[name])
 
 
 def test_an_unknown_data_set_is_an_error_with_near_names(tmp_path):
-    with pytest.raises(BenchError, match=r"no data set 'Cho2018'; near it: Cho2017") as error:
+    with pytest.raises(BenchError, match=r"no data set 'Cho2018' \(similar: Cho2017") as error:
         prepare("mine", tmp_path, ("Cho2018",))
     assert error.value.exit_code == USAGE
     assert not (tmp_path / "corpora").exists()
 
 
 def test_a_list_of_ones_own_is_read_from_the_command_line_or_a_file(tmp_path):
-    assert catalogue.members("Lee2019_MI, Cho2017") == ("Cho2017+Lee2019_MI", ("Cho2017", "Lee2019_MI"))
-    assert catalogue.members("moabb_v046") == ("moabb_v046", catalogue.MOABB_V046)
+    assert catalogue.parse_corpus("Lee2019_MI, Cho2017") == ("Cho2017+Lee2019_MI", ("Cho2017", "Lee2019_MI"))
+    assert catalogue.parse_corpus("moabb_v046") == ("moabb_v046", catalogue.MOABB_V046)
     (tmp_path / "mine.txt").write_text("Cho2017\n# not this\nLee2019_MI  # but this\n\n")
-    assert catalogue.members(str(tmp_path / "mine.txt")) == ("mine", ("Cho2017", "Lee2019_MI"))
-    long, _ = catalogue.members(",".join(catalogue.MOABB_V046[:9]))
+    assert catalogue.parse_corpus(str(tmp_path / "mine.txt")) == ("mine", ("Cho2017", "Lee2019_MI"))
+    long, _ = catalogue.parse_corpus(",".join(catalogue.MOABB_V046[:9]))
     assert re.fullmatch("moabb_[0-9a-f]{8}", long)
     (tmp_path / "moabb_all.txt").write_text("Cho2017\n")
-    for wrong, message in ((",", "names no data set"), (str(tmp_path / "no.txt"), "one data set on a line is expected"),
-                           (str(tmp_path / "moabb_all.txt"), "a name of its own")):
+    for wrong, message in ((",", "names no data set"),
+                           (str(tmp_path / "no.txt"), "expected a text file with one data set on a line"),
+                           (str(tmp_path / "moabb_all.txt"), "cannot name your own corpus")):
         with pytest.raises(BenchError, match=message):
-            catalogue.members(wrong)
+            catalogue.parse_corpus(wrong)
 
 
 def prepared_pairs(root, n=60):
@@ -423,9 +454,11 @@ def prepared_pairs(root, n=60):
 
 def test_of_imagenet_eeg_only_training_trials_are_in_the_corpus(tmp_path):
     eeg, part = prepared_pairs(tmp_path)
-    made = corpora.from_pairs(tmp_path)
-    assert corpora.from_pairs(tmp_path) == made
-    windows = shards.opened(Path(made.path), made.sha256)
+    folder = corpora.from_pairs(tmp_path)
+    assert corpora.from_pairs(tmp_path) == folder
+    made = datasets.find_corpus("imagenet_eeg_train_only", tmp_path)
+    assert made.path == str(folder.resolve())
+    windows = shards.open_shards(Path(made.path), made.sha256)
     assert len(windows) == (part == "train").sum()
     assert set(windows.index["run"].astype(int) - 100) == set(np.flatnonzero(part == "train"))
     stage = tmp_path / "stage"
@@ -434,7 +467,7 @@ def test_of_imagenet_eeg_only_training_trials_are_in_the_corpus(tmp_path):
     trials = pd.DataFrame({"item": np.arange(len(part)), "subject": 1, "picture": np.arange(len(part)), "label": 0,
                            "part": part, "block": -1, "position": -1})
     for parts, severity in ((part, audit.CLEAR), (np.where(part == "train", "test", "train"), audit.LEAK)):
-        report = audit.audit(trials.assign(part=parts), eeg, None, shards.first_channels(stage))
+        report = audit.audit(trials.assign(part=parts), eeg, None, shards.read_first_channels(stage))
         assert next(f.severity for f in report.findings if f.name == "test trial inside the corpus") == severity
 
 

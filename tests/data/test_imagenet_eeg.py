@@ -1,4 +1,4 @@
-"""ImageNet-EEG from its published files: what is converted how, and what is refused."""
+"""ImageNet-EEG from its published files: the conversion, and damaged files that are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EEG, ALL, SINGLE = "eeg_5_95_std.pth", "block_splits_by_image_all.pth", "block_s
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A folder of files as published, and what its EEG file holds."""
+    """A folder of files as published, and the content of its EEG file."""
     folder = tmp_path_factory.mktemp("published")
     content = write_imagenet_eeg(folder, SUBJECTS, WNIDS[:CLASSES], PER_CLASS)
     return folder, content
@@ -33,14 +33,14 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(published, tmp_path_factory):
-    """The same, prepared."""
+    """The same data set, prepared."""
     folder, _ = published
     return imagenet_eeg.prepare(folder, tmp_path_factory.mktemp("data") / "imagenet_eeg", folder / "images", size=32)
 
 
 @pytest.fixture
 def source(published, tmp_path):
-    """A folder of one's own with the same files, to be spoiled."""
+    """A folder with the same files, for a test to damage."""
     folder = tmp_path / "source"
     shutil.copytree(published[0], folder, copy_function=os.link)
     return folder
@@ -69,7 +69,7 @@ def run(source, **options):
 
 
 def refused(source, *said, exit_code=USAGE, **options):
-    """Preparing says all that in one line, and what was prepared before is untouched."""
+    """Preparing fails with all these texts in one line, and a previous data set is unchanged."""
     prepares_nothing(lambda: run(source, **options), source.parent / "data" / "imagenet_eeg", said, exit_code)
 
 
@@ -94,7 +94,7 @@ def test_the_eeg_is_what_the_released_code_makes_of_it(published, done):
 def test_interpolation_agrees_with_scipy_to_rounding():
     windows = np.random.default_rng(0).standard_normal((3, 5, 440))
     expected = interp1d(np.linspace(0, 1, 440), windows)(np.linspace(0, 1, 512))
-    assert np.abs(imagenet_eeg.stretched(windows) - expected).max() < 1e-11
+    assert np.abs(imagenet_eeg.stretch(windows) - expected).max() < 1e-11
 
 
 def test_the_legacy_and_the_zip_form_hold_the_same(source, published, done):
@@ -304,13 +304,13 @@ def test_pictures_and_their_size_are_asked_for(source):
 def test_missing_pictures_are_counted_and_the_first_ten_listed(source, published):
     shutil.rmtree(source / "images" / WNIDS[0])
     first = published[1]["images"][0]
-    refused(source, "3 of 6 pictures are missing", f"{WNIDS[0]}/{first}.JPEG")
+    refused(source, "3 of 6 images are missing", f"{WNIDS[0]}/{first}.JPEG")
 
 
 def test_more_than_ten_missing_pictures_are_not_all_listed(tmp_path):
     files = [tmp_path / f"{number}.JPEG" for number in range(12)]
-    with pytest.raises(BenchError, match=r"12 of 12 pictures are missing: 0\.JPEG, .*9\.JPEG and 2 more$"):
-        writing.present(files, tmp_path)
+    with pytest.raises(BenchError, match=r"12 of 12 images are missing: 0\.JPEG, .*9\.JPEG and 2 more$"):
+        writing.check_present(files, tmp_path)
 
 
 def test_a_truncated_picture_is_named(source, published):
@@ -319,7 +319,7 @@ def test_a_truncated_picture_is_named(source, published):
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content[: len(content) // 2])
-    refused(source, f"{name}.JPEG cannot be read as a picture")
+    refused(source, f"{name}.JPEG cannot be read as an image")
 
 
 def change_first(**fields):
@@ -327,25 +327,26 @@ def change_first(**fields):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (change_first(eeg=torch.zeros(127, 500)), "trial 0 has eeg [127, 500] torch.float32; a tensor [128, L]"),
+    (change_first(eeg=torch.zeros(127, 500)), "trial 0 has eeg [127, 500] torch.float32; expected a tensor [128, L]"),
     (change_first(eeg=[0.0]), "trial 0 has eeg list"),
-    (change_first(label=2), "trial 0 has label 2; 0 to 1 are expected"),
+    (change_first(label=2), "trial 0 has label 2; expected 0 to 1"),
     (change_first(label=-1), "trial 0 has label -1"),
-    (change_first(label=1), "trial 0 has label 1 (n03452741) and shows n02951358_1000; the picture's name states"),
-    (change_first(image=6), "trial 0 has image 6; 0 to 5 are expected"),
+    (change_first(label=1), "trial 0 has label 1 (n03452741) and shows n02951358_1000, whose name states"),
+    (change_first(image=6), "trial 0 has image 6; expected 0 to 5"),
     (change_first(subject="four"), "trial 0 has no whole number 'subject'"),
-    (lambda dataset: dataset[7].update(dataset[1]), "trials 1 and 7 are both subject 2 seeing n03452741_2000"),
+    (lambda dataset: dataset[7].update(dataset[1]), "trials 1 and 7 both show n03452741_2000 to subject 2"),
     (lambda dataset: dataset[1].clear(), "trial 1 has no whole number 'image'"),
     (lambda dataset: dataset.clear(), "a list of trials"),
     (lambda dataset: dataset[4].update(eeg=dataset[0]["eeg"]),
      "trials 0 (train) and 4 (test) of the split 'item' hold the same EEG"),
     (lambda dataset: [trial.update(eeg=trial["eeg"] * 1e-6) for trial in dataset], "is it in another unit?"),
     (lambda dataset: [trial.update(eeg=trial["eeg"][:, :250]) for trial in dataset],
-     "the median segment has 250 samples; some 500 are expected of half a second at 1000 Hz"),
+     "the median segment has 250 samples; expected about 500, half a second at 1000 Hz"),
     (lambda dataset: [trial.update(eeg=torch.cat([trial["eeg"][:-1], torch.arange(trial["eeg"].shape[1])[None] % 5]))
-                      for trial in dataset], "channel 127 holds 16 or fewer whole numbers, as a trigger channel does"),
+                      for trial in dataset],
+     "channel 127 holds at most 16 distinct whole numbers, as a trigger channel does"),
     (lambda dataset: [trial.update(eeg=trial["eeg"] * float("nan")) for trial in dataset],
-     "none of its 23 trials can be used (not finite: 23)"),
+     "all 23 trials are rejected (not finite: 23)"),
 ])
 def test_spoilt_trials_are_refused(source, published, change, said):
     spoilt(source, published, change)
@@ -353,11 +354,11 @@ def test_spoilt_trials_are_refused(source, published, change, said):
 
 
 @pytest.mark.parametrize(("also", "said"), [
-    ({"images": ["../../secret_1", "b", "c", "d", "e", "f"]}, "image '../../secret_1' is no name such as"),
-    ({"images": ["n02951358_1\n", "b", "c", "d", "e", "f"]}, "is no name such as"),
-    ({"labels": ["/etc", "n03452741"]}, "label '/etc' is no WordNet id"),
+    ({"images": ["../../secret_1", "b", "c", "d", "e", "f"]}, "image '../../secret_1' is not an accepted name"),
+    ({"images": ["n02951358_1\n", "b", "c", "d", "e", "f"]}, "is not an accepted name"),
+    ({"labels": ["/etc", "n03452741"]}, "label '/etc' is not a WordNet id"),
     ({"labels": ["n02951358", "n02951358"]}, "labels lists n02951358 twice"),
-    ({"images": 5}, "images is expected to be a list of text"),
+    ({"images": 5}, "images: expected a list of text"),
 ])
 def test_names_that_are_no_names_are_refused(source, published, also, said):
     spoilt(source, published, lambda dataset: None, **also)
@@ -382,13 +383,14 @@ def test_bands_that_list_other_trials_are_refused(source, published):
 
 
 @pytest.mark.parametrize(("name", "split", "said"), [
-    (ALL, {"train": [0], "val": [1], "test": [23]}, "index 23 of test; there are 23 trials, 0 to 22"),
+    (ALL, {"train": [0], "val": [1], "test": [23]}, "index 23 of test; expected 0 to 22, as there are 23 trials"),
     (ALL, {"train": [0], "val": [1], "test": [-1]}, "index -1 of test"),
-    (ALL, {"train": [0, 1], "val": [2], "test": [1]}, "index 1 stands in train and again in test"),
-    (ALL, {"train": [0, 0], "val": [2], "test": [1]}, "index 0 stands in train and again in train"),
-    (ALL, {"train": [0], "test": [1]}, "lists of indices train, val and test, is expected"),
-    (ALL, {"train": [0.5], "val": [2], "test": [1]}, "lists of indices train, val and test, is expected"),
-    (SINGLE, {"train": [0], "val": [1], "test": [6]}, "index 6 of test; there are 6 trials of subject 4, 0 to 5"),
+    (ALL, {"train": [0, 1], "val": [2], "test": [1]}, "index 1 is in train and again in test"),
+    (ALL, {"train": [0, 0], "val": [2], "test": [1]}, "index 0 is in train and again in train"),
+    (ALL, {"train": [0], "test": [1]}, "the lists of indices train, val and test"),
+    (ALL, {"train": [0.5], "val": [2], "test": [1]}, "the lists of indices train, val and test"),
+    (SINGLE, {"train": [0], "val": [1], "test": [6]},
+     "index 6 of test; expected 0 to 5, as there are 6 trials of subject 4"),
 ])
 def test_spoilt_splits_are_refused(source, name, split, said):
     spoil(source, name, {"splits": [split]})
@@ -397,7 +399,7 @@ def test_spoilt_splits_are_refused(source, name, split, said):
 
 def test_a_missing_split_is_named(source):
     (source / SINGLE).unlink()
-    refused(source, f"{SINGLE} is not there")
+    refused(source, f"{SINGLE} does not exist")
 
 
 @pytest.mark.parametrize("serialisation", ["legacy", "zip"])
@@ -407,14 +409,14 @@ def test_a_truncated_file_is_named_with_its_size(source, published, serialisatio
     content = (source / EEG).read_bytes()
     kept = content[: int(share * len(content))]
     (source / EEG).write_bytes(kept)
-    refused(source, EEG, f"({len(kept):,} bytes)", "written by torch.save", "cut short or something else")
+    refused(source, EEG, f"({len(kept):,} bytes)", "written by torch.save", "truncated, or another format")
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x93NUMPY", b"PK\x03\x04", bytes(100), b"\x80\x02."])
 def test_a_foreign_file_is_refused(source, content):
     (source / ALL).unlink()
     (source / ALL).write_bytes(content)
-    refused(source, ALL, f"({len(content):,} bytes)", "cut short or something else")
+    refused(source, ALL, f"({len(content):,} bytes)", "truncated, or another format")
 
 
 @pytest.mark.parametrize("serialisation", ["legacy", "zip"])
@@ -427,7 +429,7 @@ def test_a_pickle_bomb_never_runs(source, tmp_path, name, serialisation):
 
 def test_other_content_is_refused(source):
     spoil(source, EEG, {"eeg": 1})
-    refused(source, "a dict of dataset, labels and images is expected, not eeg")
+    refused(source, "expected a dict of dataset, labels and images, not eeg")
 
 
 def test_progress_goes_to_the_end(source):

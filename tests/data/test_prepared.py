@@ -1,4 +1,4 @@
-"""Prepared data sets as values and as stages: found by their manifest, read by subject, band and split."""
+"""Prepared data sets as values and as stages: identified by their manifest, read by subject, band and split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from formats import save, write_imagenet_eeg
 
 from bench.data import imagenet_eeg, prepared, writing
-from bench.data.recordings import normalised
+from bench.data.recordings import normalise
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 from bench.execute.build import build
 from bench.experiment import datasets
@@ -21,7 +21,8 @@ from bench.images import resize
 from bench.setup.rehearsal.files import WNIDS
 from bench.setup.rehearsal.weights import write_rehearsal
 from bench.store.store import Store
-from bench.train import items, prepared_trials, reference
+from bench.train import items, reference
+from bench.train.trials import write_prepared
 
 SUBJECTS, CLASSES, PER_CLASS = (2, 4, 5, 6), 2, 6
 
@@ -50,7 +51,7 @@ def trials(world, **fields):
 
 def written(stage, out):
     out.mkdir()
-    prepared_trials.write_prepared(stage, out)
+    write_prepared(stage, out)
     return pd.read_csv(out / "trials.csv"), np.load(out / "eeg.npy")
 
 
@@ -100,7 +101,7 @@ def test_a_stage_holds_the_chosen_subjects_in_ascending_order_of_item(world, roo
     assert rows["part"].tolist() == own["part_item"].tolist()
     source = np.load(root / "imagenet_eeg" / "eeg_5-95.npy")
     assert eeg.dtype == np.float16
-    expected = normalised(source[own.index].astype(np.float32)).astype(np.float16)
+    expected = normalise(source[own.index].astype(np.float32)).astype(np.float16)
     assert np.array_equal(eeg, expected)
     assert np.allclose(eeg.astype(float).std((1, 2)), 1, atol=0.05)  # as the windows of a corpus
 
@@ -134,7 +135,7 @@ def test_columns_that_an_audit_reads_are_kept(root, tmp_path):
     table = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     table.assign(session=1, exemplar=table["picture"]).to_csv(folder / "trials.csv", index=False)
     manifest = json.loads((folder / "manifest.json").read_text())
-    writing.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    writing.write_manifest(folder, {name: value for name, value in manifest.items() if name != "files"})
     rows, _ = written(trials(datasets.find_pairs("imagenet_eeg", tmp_path / "data")), tmp_path / "out")
     assert rows.columns.tolist()[-2:] == ["session", "exemplar"]
 
@@ -155,12 +156,13 @@ def test_the_trials_stage_of_a_prepared_world_is_built_and_read_as_items(world, 
 
 def test_what_the_data_set_does_not_have_is_refused_with_what_there_is(world, tmp_path):
     for number, (fields, said) in enumerate([
-        ({"subjects": (4, 1, 9)}, "no subject 1, 9; there are: 2, 4, 5, 6"),
-        ({"band": (55.0, 95.0)}, "no band 55-95 Hz; there are: 5-95, 14-70"),
-        ({"split": "block"}, "no split 'block'; there are: item, single, subject"),
+        ({"subjects": (4, 1, 9)}, "no subject 1, 9; available: 2, 4, 5, 6"),
+        ({"band": (55.0, 95.0)}, "no band 55-95 Hz; available: 5-95, 14-70"),
+        ({"split": "block"}, "no split 'block'; available: item, single, subject"),
         ({"window": "blank"}, "no window 'blank'"),
-        ({"split": "single", "subjects": (2,)}, "gives subjects 2 no train trials; those of train: 4"),
-        ({"split": "subject"}, "gives subjects 4 no test trials; those of test: 6"),
+        ({"split": "single", "subjects": (2,)},
+         "subjects 2 have no train trials in split 'single'; subjects with train trials: 4"),
+        ({"split": "subject"}, "subjects 4 have no test trials in split 'subject'; subjects with test trials: 6"),
     ]):
         refused(trials(world, **fields), tmp_path / str(number), said)
 
@@ -174,7 +176,7 @@ def test_a_data_set_that_was_prepared_anew_is_another(root, tmp_path):
     folder, world = copied(root, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"options": {"size": 33}}))
-    refused(trials(world), tmp_path / "out", f"not {world.sha256[:12]}", "prepared anew", exit_code=ENVIRONMENT)
+    refused(trials(world), tmp_path / "out", f"not {world.sha256[:12]}", "was prepared again", exit_code=ENVIRONMENT)
     assert datasets.find_pairs("imagenet_eeg", tmp_path / "data") != world
 
 
@@ -182,8 +184,8 @@ def test_a_file_that_is_missing_or_of_another_size_is_named(root, tmp_path):
     folder, world = copied(root, tmp_path)
     content = (folder / "pictures.npy").read_bytes()
     (folder / "pictures.npy").write_bytes(content[:-1])
-    refused(trials(world), tmp_path / "short", f"pictures.npy: {len(content) - 1:,} bytes, {len(content):,} bytes are",
-            exit_code=ENVIRONMENT)
+    message = f"pictures.npy: {len(content) - 1:,} bytes, expected {len(content):,} bytes;"
+    refused(trials(world), tmp_path / "short", message, exit_code=ENVIRONMENT)
     (folder / "pictures.npy").unlink()
     refused(trials(world), tmp_path / "absent", "pictures.npy: missing", exit_code=ENVIRONMENT)
 
@@ -201,12 +203,12 @@ def test_verify_reads_every_file(root, tmp_path):
 
 
 def test_every_split_says_whether_it_leaks(world):
-    assert prepared.leaky(world, "item").startswith("yes: ")
-    assert prepared.leaky(world, "subject").startswith("no: ")
+    assert prepared.describe_leak(world, "item").startswith("yes: ")
+    assert prepared.describe_leak(world, "subject").startswith("no: ")
 
 
 def filled(out, text, error=None):
-    with writing.preparing(out) as work:
+    with writing.new_folder(out) as work:
         (work / "file").write_text(text)
         assert not out.exists() or (out / "file").read_text() != text
         if error:
@@ -231,7 +233,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path):
 def test_a_full_disk_leaves_what_was_there_and_can_be_resumed(tmp_path):
     out = tmp_path / "data" / "some"
     filled(out, "first")
-    with pytest.raises(BenchError, match="no room left") as caught:
+    with pytest.raises(BenchError, match="no space left") as caught:
         filled(out, "second", OSError(28, "No space left on device"))
     assert caught.value.exit_code == RESUMABLE
     assert (out / "file").read_text() == "first"
@@ -240,7 +242,7 @@ def test_a_full_disk_leaves_what_was_there_and_can_be_resumed(tmp_path):
 
 def test_a_folder_of_data_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(BenchError, match="a folder that can be written is needed") as caught:
+    with pytest.raises(BenchError, match="cannot write to this folder") as caught:
         filled(tmp_path / "data" / "some", "first")
     assert caught.value.exit_code == ENVIRONMENT
 
@@ -284,7 +286,7 @@ def test_a_data_set_without_known_classes_has_a_reference_without_distractors(ro
     classes = pd.read_csv(folder / "classes.csv").assign(judge=-1)
     classes.to_csv(folder / "classes.csv", index=False)
     manifest = json.loads((folder / "manifest.json").read_text())
-    writing.finish(folder, {name: value for name, value in manifest.items() if name != "files"})
+    writing.write_manifest(folder, {name: value for name, value in manifest.items() if name != "files"})
     world = datasets.find_pairs("imagenet_eeg", tmp_path / "data")
     judge = write_rehearsal(tmp_path / "weights", seed=0)["judge"]
     built = build(replace(Reference(world, judge, 2, Numerics())), Store(tmp_path / "store"))
@@ -312,6 +314,7 @@ def test_trials_in_another_unit_than_the_others_are_refused(tmp_path):
     for trial in content["dataset"][:5]:
         trial["eeg"] *= 1e-6
     save(tmp_path / "raw" / "eeg_5_95_std.pth", content)
-    with pytest.raises(BenchError, match=r"of 5 of its \d+ trials lies more than 1000 times off"):
+    message = r"in 5 of \d+ trials the median of .EEG. differs from that of all trials by a factor above 1000"
+    with pytest.raises(BenchError, match=message):
         imagenet_eeg.prepare(tmp_path / "raw", tmp_path / "out", pictures=tmp_path / "raw" / "images", size=32)
     assert not (tmp_path / "out").exists()

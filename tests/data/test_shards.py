@@ -1,4 +1,4 @@
-"""Reading a corpus: rows in their order, replicated channels, what is damaged or gone; a tiny world's as ever."""
+"""Reading a corpus: order of rows, replicated channels, damaged or missing files; and a tiny world's corpus."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ SIZES = {("a", 1): (32, 7), ("a", 2): (32, 5), ("b", 1): (62, 6), ("c", 3): (128
 def made(tmp_path_factory):
     """A corpus of random windows of 32, 62 and 128 channels, through the writer of corpora, and those windows."""
     root, rng, truth, receipts = tmp_path_factory.mktemp("data"), np.random.default_rng(0), [], []
-    work = corpora._at_work(root / "corpora" / "made", catalogue.Cutting())
+    work = corpora.open_work_folder(root / "corpora" / "made", catalogue.Cutting())
     for (name, subject), (channels, n) in SIZES.items():
         windows = rng.standard_normal((n, channels, 512)).astype(np.float16)
-        one = shard_writer.ShardWriter(work, name, subject)
-        one.add(windows[:3], [("0", "0", float(i)) for i in range(3)], 250.0, [5.0, 95.0])
-        one.add(windows[3:], [("0", "1", float(i)) for i in range(n - 3)], 250.0, [5.0, 95.0])
-        receipts.append(one.close(Counter(), Counter()))
+        writer = shard_writer.ShardWriter(work, name, subject)
+        writer.add(windows[:3], [("0", "0", float(i)) for i in range(3)], 250.0, [5.0, 95.0])
+        writer.add(windows[3:], [("0", "1", float(i)) for i in range(n - 3)], 250.0, [5.0, 95.0])
+        receipts.append(writer.close(Counter(), Counter()))
         truth += list(windows)
     wanted = {"band": list(BAND), "datasets": ["a", "b", "c"], "subjects": None,
               "window": {"n_times": 512, "per_subject": None, "sfreq": None, "stride": 512}}
-    return shard_writer.finish_corpus("made", root, work, receipts, wanted, []), truth
+    shard_writer.finish_corpus("made", root, work, receipts, wanted, [])
+    return datasets.find_corpus("made", root), truth
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def built(world, folder, band=BAND):
 
 def test_windows_come_in_the_order_asked_for_with_channels_replicated(made):
     value, truth = made
-    windows = shards.opened(Path(value.path), value.sha256)
+    windows = shards.open_shards(Path(value.path), value.sha256)
     assert (len(windows), windows.n_chans, windows.n_times) == (22, 128, 512)
     rows = np.array([21, 0, 13, 13, 6, 7, 17])
     found = windows.gather(rows)
@@ -73,7 +74,7 @@ def test_windows_come_in_the_order_asked_for_with_channels_replicated(made):
 def test_a_batch_has_a_block_for_each_number_of_channels_as_stored(made):
     value, truth = made
     rows = np.array([21, 0, 13, 8])
-    blocks = shards.opened(Path(value.path), value.sha256).batch(rows)
+    blocks = shards.open_shards(Path(value.path), value.sha256).batch(rows)
     assert sorted(block.shape for _, block in blocks) == [(1, 62, 512), (1, 128, 512), (2, 32, 512)]
     for positions, block in blocks:
         assert block.dtype == np.float16
@@ -83,14 +84,14 @@ def test_a_batch_has_a_block_for_each_number_of_channels_as_stored(made):
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_batches_that_are_read_ahead_are_those_that_are_read_alone_in_the_same_order(made, workers):
-    windows = shards.opened(Path(made[0].path), made[0].sha256)
+    windows = shards.open_shards(Path(made[0].path), made[0].sha256)
     order = [np.random.default_rng(i).integers(0, 22, 9) for i in range(30)]
     for rows, found in zip(order, windows.batches(order, workers=workers), strict=True):
         assert torch.equal(found, windows.gather(rows))
 
 
 def test_reading_ahead_ends_with_the_loop_that_leaves_it(made):
-    windows = shards.opened(Path(made[0].path), made[0].sha256)
+    windows = shards.open_shards(Path(made[0].path), made[0].sha256)
     asked = []
 
     def endless():
@@ -105,15 +106,15 @@ def test_reading_ahead_ends_with_the_loop_that_leaves_it(made):
 
 
 def test_parts_are_rows_and_together_all_of_them(made):
-    windows = shards.opened(Path(made[0].path), made[0].sha256)
+    windows = shards.open_shards(Path(made[0].path), made[0].sha256)
     rows = np.concatenate([windows.rows("train"), windows.rows("held_out")])
     assert sorted(rows) == list(range(22))
-    with pytest.raises(BenchError, match="no part 'test' in the corpus; there are: held_out, train"):
+    with pytest.raises(BenchError, match="no part 'test' in the corpus; available: held_out, train"):
         windows.rows("test")
 
 
 def test_a_row_that_does_not_exist_is_an_error_and_no_row_from_the_end(made):
-    windows = shards.opened(Path(made[0].path), made[0].sha256)
+    windows = shards.open_shards(Path(made[0].path), made[0].sha256)
     for wrong in (-1, 22):
         with pytest.raises(BenchError, match="the corpus has 22 windows"):
             windows.gather(np.array([0, wrong]))
@@ -149,7 +150,8 @@ def test_a_corpus_of_another_band_is_refused(made, tmp_path):
 
 
 def test_a_corpus_that_is_planned_with_but_not_prepared_is_named(tmp_path):
-    with pytest.raises(BenchError, match="corpus moabb_v046 is not prepared; bench data prepare moabb_v046") as error:
+    message = "corpus moabb_v046 is not prepared; run: bench data prepare moabb_v046"
+    with pytest.raises(BenchError, match=message) as error:
         built(Shards("moabb_v046", "", 128, 512), tmp_path / "stage")
     assert error.value.exit_code == ENVIRONMENT
 
@@ -157,7 +159,7 @@ def test_a_corpus_that_is_planned_with_but_not_prepared_is_named(tmp_path):
 def test_a_corpus_that_has_moved_is_named_with_its_place(copy, tmp_path):
     folder = built(copy, tmp_path / "stage")
     shutil.move(copy.path, tmp_path / "elsewhere")
-    with pytest.raises(BenchError, match=f"no corpus at {copy.path}") as error:
+    with pytest.raises(BenchError, match=f"no prepared corpus at {copy.path}") as error:
         shards.open_corpus(folder)
     assert error.value.exit_code == ENVIRONMENT
 
@@ -166,7 +168,7 @@ def test_a_corpus_that_was_prepared_anew_is_not_taken_for_the_old_one(copy, tmp_
     folder, manifest = built(copy, tmp_path / "stage"), Path(copy.path) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"name": "other"}))
     for use in (lambda: shards.open_corpus(folder), lambda: built(copy, tmp_path / "second")):
-        with pytest.raises(BenchError, match=f"not {copy.sha256[:12]}: the corpus was prepared anew") as error:
+        with pytest.raises(BenchError, match=f"not {copy.sha256[:12]}: the corpus was prepared again") as error:
             use()
         assert error.value.exit_code == ENVIRONMENT
 
@@ -176,13 +178,13 @@ def test_a_truncated_or_missing_shard_is_named_with_its_size(copy):
     size = shard.stat().st_size
     with shard.open("r+b") as file:
         file.truncate(size - 100)
-    message = f"sub-001_C062.npy: {size - 100} bytes, {size} bytes are expected; restore it"
+    message = f"sub-001_C062.npy: {size - 100:,} bytes, expected {size:,} bytes; restore it"
     with pytest.raises(BenchError, match=message) as error:
-        shards.opened(Path(copy.path), copy.sha256)
+        shards.open_shards(Path(copy.path), copy.sha256)
     assert error.value.exit_code == ENVIRONMENT
     shard.unlink()
-    with pytest.raises(BenchError, match=f"sub-001_C062.npy: missing, {size} bytes are expected"):
-        shards.opened(Path(copy.path), copy.sha256)
+    with pytest.raises(BenchError, match=f"sub-001_C062.npy: missing, expected {size:,} bytes"):
+        shards.open_shards(Path(copy.path), copy.sha256)
 
 
 def test_a_shard_of_pickled_objects_is_never_unpickled(copy):
@@ -191,7 +193,7 @@ def test_a_shard_of_pickled_objects_is_never_unpickled(copy):
     with shard.open("wb") as file:
         np.save(file, np.array([{"a": 1}], object))
         file.write(bytes(size - file.tell()))
-    windows = shards.opened(Path(copy.path), copy.sha256)
+    windows = shards.open_shards(Path(copy.path), copy.sha256)
     with pytest.raises(BenchError, match="not a shard that numpy can read") as error:
         windows.gather(np.arange(22))
     assert error.value.exit_code == ENVIRONMENT
@@ -201,7 +203,7 @@ def test_an_index_of_another_corpus_is_refused(copy):
     index = Path(copy.path) / "index.csv"
     index.write_text(index.read_text().replace("held_out", "train"))
     with pytest.raises(BenchError, match=r"index\.csv: missing, or another than the manifest says"):
-        shards.opened(Path(copy.path), copy.sha256)
+        shards.open_shards(Path(copy.path), copy.sha256)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"kind": "corpus", "schema": 1', '{"kind": "pairs", "schema": 1}'])
@@ -234,7 +236,7 @@ def test_a_corpus_that_is_not_prepared_says_which_command_makes_it(tmp_path):
 def test_first_channels_come_in_the_order_of_the_corpus(made, tmp_path):
     value, truth = made
     folder = built(value, tmp_path / "stage")
-    first = shards.first_channels(folder)
+    first = shards.read_first_channels(folder)
     assert np.array_equal(first[:, 0], np.stack([truth[i][0] for i in range(len(first))]))
 
 

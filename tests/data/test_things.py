@@ -1,4 +1,4 @@
-"""THINGS-EEG2 from its preprocessed files: both variants, what becomes of repetitions, what is refused."""
+"""THINGS-EEG2 from its preprocessed files: both variants, repetitions, damaged files that are refused."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def published(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(published, tmp_path_factory):
-    """The same, prepared."""
+    """The same data set, prepared."""
     return things.prepare(published, tmp_path_factory.mktemp("data") / "things_eeg2", published / "images",
                           val_concepts=2, size=16)
 
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder of one's own as Gifford et al. published it, to be spoiled."""
+    """A folder as Gifford et al. published it, for a test to damage."""
     write_things(tmp_path / "source", "gifford", subjects=(1, 2))
     return tmp_path / "source"
 
@@ -52,7 +52,7 @@ def run(source, **options):
 
 
 def refused(source, *said, **options):
-    """Preparing says all that in one line, and what was prepared before is untouched."""
+    """Preparing fails with all these texts in one line, and a previous data set is unchanged."""
     prepares_nothing(lambda: run(source, **options), source.parent / "data" / "things_eeg2", said, USAGE)
 
 
@@ -71,7 +71,7 @@ def table(folder):
 
 def test_both_variants_are_read_as_numpy_reads_them(published):
     file = published / "sub-01" / TRAIN
-    loaded = np.load(file, allow_pickle=True)  # the published files are pickles; numpy is the oracle, on one of our own
+    loaded = np.load(file, allow_pickle=True)  # numpy is the reference, on a file from this test
     expected = loaded.item() if isinstance(loaded, np.ndarray) else loaded
     found = load_pickled_arrays(file)
     assert np.array_equal(found["preprocessed_eeg_data"], expected["preprocessed_eeg_data"])
@@ -184,14 +184,14 @@ def test_the_manifest_is_the_same_each_time(source):
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"preprocessed_eeg_data": lambda eeg: eeg[:19]}, "has the EEG of 19 pictures; image_metadata.npy lists 20"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[:19]}, "has the EEG of 19 images; image_metadata.npy lists 20"),
     ({"preprocessed_eeg_data": lambda eeg: eeg[:, :, :16]}, "16 channels and 17 different names"),
-    ({"preprocessed_eeg_data": lambda eeg: eeg[0]}, "[pictures, repetitions, channels, samples]"),
-    ({"preprocessed_eeg_data": lambda eeg: eeg.astype(object)}, "[pictures, repetitions, channels, samples]"),
-    ({"preprocessed_eeg_data": lambda eeg: eeg[:, :3]}, "3 repetitions of a training picture"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[0]}, "[images, repetitions, channels, samples]"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg.astype(object)}, "[images, repetitions, channels, samples]"),
+    ({"preprocessed_eeg_data": lambda eeg: eeg[:, :3]}, "3 repetitions of a training image"),
     ({"ch_names": lambda names: [*names[:-1], "stim"]}, "channel stim holds triggers"),
     ({"ch_names": lambda names: [*names[:-1], names[0]]}, "17 channels and 16 different names"),
-    ({"times": lambda times: times * 2}, "its times are of 50 Hz; 100 Hz is expected of 17 channels"),
+    ({"times": lambda times: times * 2}, "the rate of its times is 50 Hz; expected 100 Hz for 17 channels"),
     ({"times": lambda times: times[:-1]}, "99 times for 100 samples"),
     ({"times": lambda times: times - 5}, "no EEG after the stimulus"),
 ])
@@ -217,12 +217,12 @@ def test_subjects_of_two_variants_are_not_mixed(source, tmp_path):
     write_things(tmp_path / "other", "nice", subjects=(2,))
     shutil.rmtree(source / "sub-02")
     (tmp_path / "other" / "sub-02").rename(source / "sub-02")
-    refused(source, "all must be of one variant")
+    refused(source, "use files of one variant")
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"train_img_concepts": lambda names: ["../../etc", *names[1:]]}, "'../../etc' is no plain name"),
-    ({"test_img_files": lambda names: ["..", *names[1:]]}, "'..' is no plain name"),
+    ({"train_img_concepts": lambda names: ["../../etc", *names[1:]]}, "'../../etc' is not a plain name"),
+    ({"test_img_files": lambda names: ["..", *names[1:]]}, "'..' is not a plain name"),
     ({"test_img_files": lambda names: names[1:]}, "4 files and 5 concepts of test"),
     ({"test_img_concepts": lambda names: ["00001_thing_a", *names[1:]]}, "concepts of training and of test: thing a"),
 ])
@@ -233,19 +233,19 @@ def test_spoilt_metadata_is_refused(source, changes, said):
 
 def test_missing_files_are_named(source):
     (source / "images" / "test_images" / "00001_thing_k" / "thing_k_01b.jpg").unlink()
-    refused(source, "1 of 25 pictures are missing: test_images/00001_thing_k/thing_k_01b.jpg")
+    refused(source, "1 of 25 images are missing: test_images/00001_thing_k/thing_k_01b.jpg")
     (source / "sub-02" / TEST).unlink()
-    with pytest.raises(BenchError, match=f"sub-02/{TEST} is not there"):
+    with pytest.raises(BenchError, match=f"sub-02/{TEST} is missing"):
         run(source)
-    with pytest.raises(BenchError, match="no subject 3; there are: 1, 2"):
+    with pytest.raises(BenchError, match="no subject 3; available: 1, 2"):
         run(source, subjects="1,3")
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"average_test": "perhaps"}, "average_test=perhaps: yes or no"),
-    ({"val_concepts": "10"}, "val_concepts=10: fewer than the 10 training concepts"),
+    ({"average_test": "perhaps"}, "average_test=perhaps: expected yes or no"),
+    ({"val_concepts": "10"}, "val_concepts=10: expected fewer than the 10 training concepts"),
     ({"val_concepts": "few"}, "val_concepts=few"),
-    ({"subjects": "one"}, "subjects=one: numbers are expected"),
+    ({"subjects": "one"}, "subjects=one: expected numbers"),
     ({"pictures": None}, "--set pictures=DIR"),
 ])
 def test_options_that_mean_nothing_are_refused(source, options, said):
@@ -259,7 +259,7 @@ def test_a_truncated_file_is_named_with_its_size(tmp_path, variant, share):
     dump(file, {"preprocessed_eeg_data": np.zeros((5, 100))}, variant)
     kept = file.read_bytes()[: int(share * file.stat().st_size)]
     file.write_bytes(kept)
-    with pytest.raises(BenchError, match="cut short or something else") as caught:
+    with pytest.raises(BenchError, match="truncated, or another format") as caught:
         load_pickled_arrays(file)
     assert caught.value.exit_code == USAGE
     assert f"{file} ({len(kept):,} bytes)" in str(caught.value)
@@ -268,7 +268,7 @@ def test_a_truncated_file_is_named_with_its_size(tmp_path, variant, share):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_pickle_bomb_never_runs(source, tmp_path, variant):
     dump(source / "sub-01" / TRAIN, {"preprocessed_eeg_data": Bomb(tmp_path / "ran")}, variant)
-    refused(source, "asks for builtins.exec, which could run code, and is not read")
+    refused(source, "requires builtins.exec, which could run code, and is not read")
     assert not (tmp_path / "ran").exists()
 
 
@@ -291,4 +291,4 @@ def test_an_array_that_claims_to_be_enormous_is_no_crash(tmp_path):
 
 def test_a_plain_array_is_refused(source):
     np.save(source / "sub-01" / TRAIN, np.zeros(5))
-    refused(source, "is a plain array; a pickled dict of arrays is expected")
+    refused(source, "is a plain array; expected a pickled dict of arrays")

@@ -1,4 +1,4 @@
-"""The tiny world: pictures, paired EEG, corpus."""
+"""The tiny world: images, paired EEG, corpus."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_split_by_block_gives_every_block_one_part_and_every_part_all_classes(
 
 
 def test_a_number_of_blocks_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="a divisor of 240 pictures"):
+    with pytest.raises(ValueError, match="a divisor of 240 images"):
         tiny.paired_recording(replace(MICRO.world, blocks=7), 1)
     with pytest.raises(ValueError, match="a multiple of 10 classes"):
         tiny.paired_recording(replace(MICRO.world, order="blocked", blocks=24), 1)

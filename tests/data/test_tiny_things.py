@@ -1,4 +1,4 @@
-"""The protocol things: concepts of their own for each part, means over repetitions, people who are left out."""
+"""The protocol things: different concepts in each part, means over repetitions, people who are left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 from bench.cli import main
 from bench.data import tiny
 from bench.data.pictures import BACKGROUNDS, CLASSES, COLOURS, SHOWN, WORDS, captions, render
-from bench.data.recordings import as_raw, epochs
-from bench.data.tiny_things import LEFT_OUT, TinyThings, part_in, shown, things_recording
+from bench.data.recordings import as_raw, cut_epochs
+from bench.data.tiny_things import LEFT_OUT, TinyThings, assign_part, draw_images, things_recording
 from bench.errors import BenchError
 from bench.execute.build import build
 from bench.experiment.scale import TINY
@@ -53,11 +53,11 @@ def eeg(store, stage):
 @pytest.mark.parametrize("world", [TinyThings(), TinyThings(seed=1), TinyThings(seed=2), SMALL],
                          ids=["tiny", "seed 1", "seed 2", "small"])
 def test_parts_have_concepts_of_their_own_and_training_has_every_shape_colour_and_background(world):
-    what = shown(world)
-    concepts = pd.DataFrame({"part": what.part, "label": what.label, "shape": what.scenes.label,
-                             "colour": what.scenes.colour, "background": what.scenes.background})
+    images = draw_images(world)
+    concepts = pd.DataFrame({"part": images.part, "label": images.label, "shape": images.scenes.label,
+                             "colour": images.scenes.colour, "background": images.scenes.background})
     concepts = concepts.drop_duplicates()
-    assert len(concepts) == world.train_concepts + world.val_concepts + world.test_concepts == len(what.names)
+    assert len(concepts) == world.train_concepts + world.val_concepts + world.test_concepts == len(images.names)
     assert not concepts.duplicated(["shape", "colour", "background"]).any()
     assert concepts["label"].is_unique
     sizes = concepts.groupby("part")["label"].nunique().tolist()
@@ -78,26 +78,26 @@ def test_the_tiny_protocol_tests_sixty_concepts_or_more_and_fits_two_thousand_tr
 
 
 def test_a_concept_is_named_by_the_words_of_a_caption_that_is_true_of_its_pictures():
-    what = shown(SMALL)
-    assert [f"a {what.names[label]}" for label in what.label] == captions(what.scenes, False)
-    assert set(" ".join(what.names).split()) <= set(WORDS)
+    images = draw_images(SMALL)
+    assert [f"a {images.names[label]}" for label in images.label] == captions(images.scenes, False)
+    assert set(" ".join(images.names).split()) <= set(WORDS)
 
 
 def test_pictures_of_a_concept_differ_and_none_is_a_paired_picture_of_the_tiny_world():
-    seen = [picture.tobytes() for picture in render(shown(SMALL).scenes)]
+    seen = [picture.tobytes() for picture in render(draw_images(SMALL).scenes)]
     paired = {picture.tobytes() for picture in render(tiny.paired_scenes(tiny.TinyWorld(seed=1, pictures=300))[0])}
     assert len(set(seen)) == len(seen) == SMALL.pictures
     assert not paired & set(seen)
 
 
 def test_a_recording_shows_each_picture_as_often_as_its_part_says_in_no_order_of_parts_or_concepts():
-    what, recording = shown(SMALL), things_recording(SMALL, 1)
-    assert np.array_equal(np.bincount(recording.pictures), what.repeats)
-    assert set(what.repeats[what.part == 0]) == {2}
-    assert set(what.repeats[what.part > 0]) == {3}
-    for half in np.array_split(what.part[recording.pictures], 2):
-        assert (half == 2).mean() == pytest.approx((what.part[recording.pictures] == 2).mean(), abs=0.06)
-    label = what.label[recording.pictures]
+    images, recording = draw_images(SMALL), things_recording(SMALL, 1)
+    assert np.array_equal(np.bincount(recording.pictures), images.repeats)
+    assert set(images.repeats[images.part == 0]) == {2}
+    assert set(images.repeats[images.part > 0]) == {3}
+    for half in np.array_split(images.part[recording.pictures], 2):
+        assert (half == 2).mean() == pytest.approx((images.part[recording.pictures] == 2).mean(), abs=0.06)
+    label = images.label[recording.pictures]
     assert (label[1:] == label[:-1]).mean() < 0.08
     assert (np.diff(recording.onsets) >= SMALL.n_times).all()
     assert np.array_equal(recording.data, things_recording(SMALL, 1).data)
@@ -107,7 +107,7 @@ def test_a_recording_shows_each_picture_as_often_as_its_part_says_in_no_order_of
 def test_a_training_item_is_a_repetition_and_a_test_item_the_mean_of_all(store):
     rows, windows, recording = table(store, CONCEPT), eeg(store, CONCEPT), things_recording(SMALL, 2)
     raw = as_raw(recording.data, recording.sfreq, recording.ch_names)
-    single = epochs(raw, recording.onsets, BAND, SMALL.sfreq, SMALL.n_times)
+    single = cut_epochs(raw, recording.onsets, BAND, SMALL.sfreq, SMALL.n_times)
     own = rows[rows["subject"] == 2]
     assert own["part"].value_counts().to_dict() == {"train": 30 * 3 * 2, "val": 10, "test": 14}
     for part, repetitions in (("train", {0, 1}), ("val", {-1}), ("test", {-1})):
@@ -164,7 +164,7 @@ def test_a_concept_that_is_trained_on_is_no_new_one(store):
     rows.loc[rows["part"] == "test", "label"] = 0
     report = audit(rows, left_out=("label",))
     assert "28 test trials of a label that is said to be left out and is trained on" in report.verdict
-    with pytest.raises(BenchError, match="no column session, which the split is said to leave out"):
+    with pytest.raises(BenchError, match="the trials have no column session to leave out"):
         audit(rows, left_out=("session",))
 
 
@@ -184,7 +184,7 @@ def test_a_class_is_a_concept_and_the_judge_knows_its_shape(store):
     names = [loaded.names[label].split()[0] for label in loaded.label]
     assert names == [CLASSES[shape] for shape in loaded.judge_label]
     assert loaded.shown == len(loaded.names) == 54
-    assert np.array_equal(loaded.pictures[:], render(shown(SMALL).scenes)[loaded.picture])
+    assert np.array_equal(loaded.pictures[:], render(draw_images(SMALL).scenes)[loaded.picture])
 
 
 @pytest.mark.parametrize("control", ["shuffled", "surrogate", "mean", "zero", "pairs_shuffled"])
@@ -200,18 +200,20 @@ def test_a_control_works_for_a_subject_who_is_left_out(store, control):
 
 
 def test_a_control_that_needs_a_second_trial_of_a_test_concept_is_refused(store):
-    for control, said in (("within_class", "is alone among its like"), ("other_trial", "has no other trial of class")):
+    for control, said in (("within_class", "is the only trial of its group"),
+                          ("other_trial", "has no other trial of class")):
         with pytest.raises(BenchError, match=said):
             items.load(Items(CONCEPT, eeg=control), store.path(CONCEPT))
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"test_concepts": 81}, "301 concepts in all; there are 300"),
-    ({"train_concepts": 29}, "at least 30"),
-    ({"means": 0}, "means is a whole number from 1 on, not 0"),
-    ({"exemplars": 1.5}, "exemplars is a whole number from 1 on, not 1.5"),
-    ({"order": "blocked"}, "order is that of a recording of classes and stays 'interleaved' here"),
-    ({"artefacts": 1.0}, "artefacts is that of a recording of classes"),
+    ({"test_concepts": 81}, "301 concepts in all; expected at most 300"),
+    ({"train_concepts": 29}, "expected at least 30"),
+    ({"means": 0}, "means=0: expected a whole number from 1 on"),
+    ({"exemplars": 1.5}, "exemplars=1.5: expected a whole number from 1 on"),
+    ({"order": "blocked"},
+     "order='blocked' has no effect without classes in blocks; expected the default, 'interleaved'"),
+    ({"artefacts": 1.0}, "artefacts=1.0 has no effect without classes in blocks"),
 ])
 def test_numbers_that_do_not_fit_are_refused(changes, said):
     with pytest.raises(BenchError, match=f"protocol things: .*{said}"):
@@ -220,26 +222,25 @@ def test_numbers_that_do_not_fit_are_refused(changes, said):
 
 def test_a_split_or_a_subject_that_is_none_is_refused(tmp_path):
     store = Store(tmp_path)
-    for stage, said in ((replace(CONCEPT, split="item"), "no split 'item'; it has: concept, subject, subject_seen"),
-                        (replace(CONCEPT, subjects=(9,)), "no subject 9; there are: 1, 2, 3, 4, 5, 6"),
-                        (replace(CONCEPT, split="subject", subjects=(2,)), "two at least are needed, not 1")):
+    for stage, said in ((replace(CONCEPT, split="item"), "no split 'item'; available: concept, subject, subject_seen"),
+                        (replace(CONCEPT, subjects=(9,)), "no subject 9; available: 1, 2, 3, 4, 5, 6"),
+                        (replace(CONCEPT, split="subject", subjects=(2,)), "needs at least two, not 1")):
         with pytest.raises(BenchError, match=said):
             build(stage, store)
     with pytest.raises(BenchError, match="no split 'block'"):
-        part_in("block", "train", False)
+        assign_part("block", "train", False)
 
 
 @pytest.fixture(scope="module")
 def retrieved(tmp_path_factory):
-    """How often a ridge from the EEG to CLIP's embedding of the picture puts the right one of the test pictures first:
-    for a world, subjects and a split."""
-    weights, at = TINY.weights("clip"), Store(tmp_path_factory.mktemp("retrieval"))
+    """Top-1 retrieval of the test image by ridge regression from EEG to CLIP, for a world, subjects and a split."""
+    weights, store = TINY.weights("clip"), Store(tmp_path_factory.mktemp("retrieval"))
     clip = frozen.load_clip(weights.path, weights.sha256, torch.float32)
 
     def top1(world, subjects, split):
         stage = Trials(world, subjects, BAND, split=split)
-        build(stage, at)
-        train, test = (items.load(Items(stage, part), at.path(stage)) for part in ("train", "test"))
+        build(stage, store)
+        train, test = (items.load(Items(stage, part), store.path(stage)) for part in ("train", "test"))
         with torch.inference_mode():
             aim, gallery = (clip.embed_image(as_images(one.pictures[:], "cpu")).numpy() for one in (train, test))
         flat = [one.eeg.reshape(len(one.item), -1).astype(np.float64) for one in (train, test)]
