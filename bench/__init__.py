@@ -1,4 +1,4 @@
-"""An ablation benchmark for EEG-to-image generation: what an ablation file and a notebook need of it.
+"""An ablation benchmark for EEG-to-image generation: the names that ablation files use, and the entries for notebooks.
 
 >>> table = bench.run("mask_ratio", scale="tiny", seeds=[0, 1, 2])
 >>> table.rows, table.contrasts, table.scores  # pandas DataFrames
@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bench.modules import MovedModules
 
 if TYPE_CHECKING:
     from bench.experiment.variant import FULL, On, Variant
     from bench.scoring.compare import Comparison
+    from bench.setup.request import Request
     from bench.systems import captions, own, retrieval, trivial
     from bench.tables.model import Table
     from bench.tables.suite import Planned
@@ -25,83 +26,122 @@ if TYPE_CHECKING:
 __all__ = ["FULL", "On", "Variant", "captions", "own", "plan", "replace", "retrieval", "run", "score", "table",
            "trivial"]
 
-_HOMES = {"FULL": "bench.experiment.variant", "On": "bench.experiment.variant", "Variant": "bench.experiment.variant"}
-_SYSTEMS = ("captions", "own", "retrieval", "trivial")
+_VARIANTS, _SYSTEMS = ("FULL", "On", "Variant"), ("captions", "own", "retrieval", "trivial")
+AnyPath = str | Path
+Subjects = Sequence[int] | Literal["all"]
 
 if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-    sys.meta_path.append(MovedModules())
+    sys.meta_path.insert(0, MovedModules())  # before the finder that would load a second copy of a submodule
 
 
 def __getattr__(name: str) -> Any:
-    """Names that are imported when they are first used: `bench --help` needs none of them."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    """Imports a name when it is first used: `bench --help` needs none of them."""
+    if name in _VARIANTS:
+        return getattr(importlib.import_module("bench.experiment.variant"), name)
     if name in _SYSTEMS:
         return importlib.import_module(f"bench.systems.{name}")
     raise AttributeError(f"module 'bench' has no attribute {name!r}")
 
 
-def run(ablation: str | Path, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
-        store: str | Path = ".bench", results: str | Path = "results", **options: Any) -> Table:
-    """Runs an ablation, as `bench run` does, and returns its table.
+def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
+        subjects: Subjects = (), with_controls: bool = False, device: str = "auto", processes: int = 1,
+        workers: int | None = None, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
+        data: AnyPath = ".bench-data", weights: AnyPath | None = None, results: AnyPath = "results",
+        reference: bool = False) -> Table:
+    """Runs an ablation, as `bench run` does, and returns its table. Stored stages are not built again.
 
-    ablation: a name of ablations/, or the path of a .py file. options: other fields of
-    `bench.setup.request.Request`, such as device="cuda", workers=2, with_controls=True. What is stored is not built
-    again; a row that fails stands in the table as failed. Raises BenchError for what does not exist.
+    Parameters
+        ablation       a name of ablations/, or the path of a .py file
+        scale          "tiny", "micro", "rehearsal" or "paper"
+        seeds          seeds of training and sampling, whole numbers from 0 on
+        variants       names of rows; (): all
+        subjects       every row once for each of these subjects; "all": the data set's; (): once for all together
+        with_controls  every row also with its EEG shuffled, replaced by a surrogate, and set to zero
+        device         "cpu", "cuda", or "auto": cuda if the driver shows a GPU
+        processes      processes of a data-parallel training
+        workers        processes that build stages; None: on a CPU one for each core, on a GPU one
+        pairs, corpus  names of a prepared data set and a prepared corpus; "": the scale's
+        store          folder of stored stages
+        data, weights  folders of prepared data and of pre-trained weights; weights=None: the libraries' caches
+        results        folder of the results; reference: in it reference/, the suite's own runs
+
+    Returns
+        The table of every recorded row of the ablation; `.rows`, `.contrasts` and `.scores` are DataFrames, `.render()`
+        is text. A row that failed is in it as failed.
+
+    Raises
+        BenchError for an unknown name, missing data or weights, and a full disk; `exit_code` is that of `bench run`.
     """
+    request = _request(**locals())
     from rich.console import Console
 
     from bench.tables import suite
 
-    done = suite.run(_request(ablation, scale=scale, seeds=seeds, variants=variants, store=store, results=results,
-                              **options), Console(soft_wrap=True))
-    return done.table or table(ablation, scale=scale, results=results)
+    done = suite.run(request, Console(soft_wrap=True))
+    return done.table or table(ablation, scale=scale, results=results, reference=reference, pairs=pairs)
 
 
-def plan(ablation: str | Path, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
-         store: str | Path = ".bench", **options: Any) -> Planned:
-    """What `run` would build, and what is stored, as `bench plan` shows it: `.stages` and `.rows` are DataFrames, and
-    `.price(gpu)` what it would cost. Arguments and errors as of `run`."""
+def plan(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
+         subjects: Subjects = (), with_controls: bool = False, device: str = "auto", processes: int = 1,
+         pairs: str = "", corpus: str = "", store: AnyPath = ".bench", data: AnyPath = ".bench-data",
+         weights: AnyPath | None = None) -> Planned:
+    """Plans a run, as `bench plan` does, and builds nothing. Parameters and errors are those of `run`.
+
+    Returns
+        `.stages`, a DataFrame of the kinds of stages, columns kind, rows, controls, stored, to_build; `.rows`, a
+        DataFrame of the table's rows; `.price(gpu)`, the cost on a GPU ("h200", "h100", "a100" or "4090").
+    """
+    request = _request(**locals())
     from bench.tables import suite
 
-    return suite.plan(_request(ablation, scale=scale, seeds=seeds, variants=variants, store=store, **options))
+    return suite.plan(request)
 
 
-def table(ablation: str | Path, *, scale: str = "tiny", results: str | Path = "results", reference: bool = False,
-          pairs: str = "", subjects: Sequence[int] | Literal["all"] = (), with_controls: bool = False) -> Table:
-    """The table of an ablation from its CSV, as `bench table` prints it. reference: the suite's own run.
+def table(ablation: AnyPath, *, scale: str = "tiny", results: AnyPath = "results", reference: bool = False,
+          pairs: str = "", subjects: Subjects = (), with_controls: bool = False) -> Table:
+    """Reads the table of an ablation from its CSV, as `bench table` does. Parameters are those of `run`.
 
-    Raises BenchError where there are no results, or where they were changed by hand.
+    Returns
+        The table; `.rows`, `.contrasts` and `.scores` are DataFrames, `.render("md")` is Markdown.
+
+    Raises
+        BenchError if there are no results, or if the CSV was edited by hand.
     """
-    from bench.experiment import ablation as ablations
-    from bench.experiment.scale import scale as named_scale
-    from bench.tables.build import table as tabulate
+    request = _request(**locals())
+    from bench.tables.named import requested
 
-    request = _request(ablation, scale=scale, results=results, reference=reference, pairs=pairs, subjects=subjects,
-                       with_controls=with_controls)
-    people = ablations.chosen_subjects(request.subjects, named_scale(scale))
-    chosen = ablations.asked(request.ablation, people, with_controls)
-    return tabulate(request.results_folder, chosen.name, chosen)
+    return cast("Table", requested(request))
 
 
-def score(generated: str | Path, reference: str | Path, *, labels: str | Path | None = None,
+def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = None,
           metrics: Sequence[str] | None = None, judge: str = "tiny", device: str = "auto") -> Comparison:
-    """Scores generated images against reference images, as `bench score` does; `.summary` is a DataFrame.
+    """Scores generated images against reference images, as `bench score` does.
 
-    generated, reference: folders of images with the same names, or .npy or .npz files. labels: a CSV with columns name
-    and label. metrics: these alone. Raises BenchError for input that cannot be read or paired.
+    Parameters
+        generated, reference  folders of images with the same names, or .npy or .npz files
+        labels                a CSV with columns name and label, the judge's class number
+        metrics               names of metrics; None: all that the judge allows
+        judge                 "tiny", "none", or the file of a classifier
+        device                "cpu", "cuda", or "auto"
+
+    Returns
+        The comparison; `.summary` is a DataFrame with a row for each metric.
+
+    Raises
+        BenchError for images that cannot be read or paired, unknown metrics, and missing weights.
     """
     from bench.runtime import device as available
     from bench.scoring.compare import compare
 
-    return compare(Path(generated), Path(reference), Path(labels) if labels else None, metrics, judge, available(device))
+    return compare(Path(generated), Path(reference), Path(labels) if labels else None, metrics, judge,
+                   available(device))
 
 
-def _request(ablation: str | Path, **fields: Any) -> Any:
+def _request(ablation: AnyPath, **fields: Any) -> Request:
+    """The request of an entry's parameters, with folders as Paths and lists as tuples."""
     from bench.setup.request import Request
 
-    paths = {name: Path(fields[name]) for name in ("store", "results", "data", "weights") if fields.get(name)}
-    lists = {name: tuple(fields[name]) for name in ("seeds", "variants", "engine_settings") if name in fields}
-    subjects = fields.get("subjects", ())
-    given: dict[str, Any] = fields | paths | lists
-    return Request(ablation=str(ablation), **given | {"subjects": subjects if subjects == "all" else tuple(subjects)})
+    folders = {name: Path(fields[name]) for name in ("store", "results", "data", "weights") if fields.get(name)}
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, Sequence)
+             and not isinstance(value, str)}
+    return Request(**fields | folders | lists, ablation=str(ablation))

@@ -1,6 +1,5 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m bench`: the command line."""
-
-from __future__ import annotations
 
 import sys
 

@@ -1,4 +1,5 @@
-"""The command line: a table of commands, each a file of bench/commands/ that is imported when it is called."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: a table of commands; the file of a command in bench/commands/ is imported when it is called."""
 
 from __future__ import annotations
 
@@ -14,72 +15,107 @@ from bench import errors
 from bench.arguments import Parser
 from bench.errors import BenchError
 
-COMMANDS: dict[str, dict[str, str]] = {  # by group: a command and what it does
+COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
     "run": {
         "run": "build, score and tabulate an ablation",
-        "plan": "what `run` would build, and what is stored",
-        "status": "what runs in a store, and how far the rows of an ablation are",
-        "logs": "the log of a stage: its attempts, progress and failures",
+        "plan": "show what `run` would build and what is stored",
+        "status": "show running stages and the progress of an ablation",
+        "logs": "show the log of a stage",
     },
     "look": {
-        "list": "what there is: ablations with their variants, encoders, scales",
+        "list": "list ablations and their variants, encoders, systems and scales",
         "table": "print a table from its CSV",
-        "figure": "draw a counterpart of the paper's Figure 3, 4, 5 or 6 from the store",
-        "score": "score a folder of pictures, made by anybody, against the real ones",
-        "audit": "leaks between the parts of a data set: what a decoder could use beside the stimulus",
+        "figure": "draw a counterpart of the paper's Figure 3, 4, 5 or 6",
+        "score": "score generated images against reference images",
+        "audit": "find leaks between the parts of a data set",
     },
     "data": {
-        "data": "prepare data sets and corpora for the paper's scale, and say what is prepared",
-        "fetch": "download the pinned weights of the paper's scale",
+        "data": "prepare data sets and corpora, and show what is prepared",
+        "fetch": "download the pinned weights of scale paper",
     },
     "machine": {
-        "doctor": "whether a scale can run here: Python, packages, GPU, disk, weights, data",
-        "store": "what lies in the store",
-        "gc": "remove from the store what no result stands on",
-        "prior": "train the frozen parts and put them into bench/prior/, or check those that are shipped",
+        "doctor": "check whether a scale can run on this machine",
+        "store": "list, show and verify stored stages",
+        "gc": "remove stored stages that no result needs",
+        "prior": "train the frozen parts of scale tiny, or check those that are shipped",
     },
 }
-EXAMPLES = """examples:
-  bench run --ablation mask_ratio                 Table 2's rows on the mask ratio, minutes on two cores
-  bench run --ablation table2 --seeds 0,1,2       all 15 rows, three seeds
-  bench run --ablation mine.py --variants a,b     two variants of your own file
-  bench table mask_ratio                          the table again, from its CSV
+HELP = """\
+usage: bench COMMAND [options]
+
+An ablation benchmark for EEG-to-image generation.
+
+{commands}
+
+options:
+  -h, --help  show this help, or with a command its options
+  --version   show the version, and the commit in a git checkout
+
+examples:
+  bench run --ablation mask_ratio              four rows of Table 2, minutes on two cores
+  bench run --ablation table2 --seeds 0,1,2    all 15 rows, three seeds
+  bench run --ablation mine.py --variants a,b  two variants of your own file
+  bench table mask_ratio                       print the table again, from its CSV
 """
 
 
+class _Commands(Parser):
+    """The parser above all commands; its help lists them by group."""
+
+    def format_help(self) -> str:
+        return HELP.format(commands="\n\n".join(
+            "\n".join([f"{group}:", *(f"  {name:10s}{help}" for name, help in commands.items())])
+            for group, commands in COMMANDS.items()))
+
+
+class _Version(argparse.Action):
+    """Prints the version and the commit, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from bench.store import provenance
+
+        commit = provenance.commit()
+        print(f"bench {provenance.code()['version']}" + (f" (commit {commit})" if commit else ""))
+        parser.exit()
+
+
 def parser(command: str | None = None) -> Parser:
-    """All commands, with the options of that one, or of all where it is None."""
-    top = Parser(prog="bench", description="An ablation benchmark for EEG-to-image generation.", epilog=EXAMPLES,
-                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in COMMANDS.values():
-        for name, help in group.items():
-            own = commands.add_parser(name, help=help, description=help)
-            if command in (None, name):
-                module(name).add_options(own)
+    """The parser of all commands. Only `command` gets its options; None: every command."""
+    top = _Commands(prog="bench")
+    top.add_argument("--version", action=_Version, nargs=0)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, help in [entry for group in COMMANDS.values() for entry in group.items()]:
+        inner = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        if command in (None, name):
+            module(name).add_options(inner)
     return top
 
 
 def module(command: str) -> Any:
-    """The file of a command: add_options(parser) and main(options, console) -> exit code."""
+    """The file of a command, with add_options(parser) and main(options, console) -> exit code."""
     return importlib.import_module(f"bench.commands.{command}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code (0, 1, 2, 3, 75 or 130)."""
-    from rich.console import Console
-
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks how the line COMP_LINE can continue
+        import argcomplete
+
+        known = {name for group in COMMANDS.values() for name in group}
+        words = os.environ["COMP_LINE"][:int(os.environ["COMP_POINT"])].split()[1:]
+        argcomplete.autocomplete(parser(next((word for word in words if word in known), "")))
     words = sys.argv[1:] if arguments is None else list(arguments)
-    named = next((word for word in words if not word.startswith("-")), "")
     try:
-        options = parser(named).parse_args(words)
+        options = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
+        from rich.console import Console  # not at the top: `bench --help` needs none
+
         return int(module(options.command).main(options, Console(soft_wrap=True)))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("bench: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr)
+        print("bench: interrupted; complete stages are kept, and the same command resumes", file=sys.stderr)
         return errors.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,1 +1,1 @@
-"""One file for each command: add_options(parser) and main(options, console)."""
+"""One file for each command: `add_options(parser)` defines its options, `main(options, console)` runs it."""

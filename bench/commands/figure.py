@@ -1,4 +1,4 @@
-"""`bench figure`: counterparts of the paper's figures, from the store."""
+"""`bench figure`: draws counterparts of the paper's figures, from the store."""
 
 from __future__ import annotations
 
@@ -8,68 +8,57 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import errors
-from bench.commands.options import add_device, add_places, add_scale, add_seeds, add_store, request_of
+from bench.commands.options import add_ablation, add_device, add_places, add_scale, add_seeds, request_of
 from bench.errors import BenchError
 from bench.experiment import ablation
-from bench.setup.places import placed_scale
+from bench.setup.places import resolve_scale
+from bench.setup.request import DATA
 from bench.setup.rows import rows, with_numerics
 from bench.store.store import Store
-from bench.tables import sheet
-from bench.tables.figure import (
-    TITLES,
-    Page,
-    about_page,
-    draw_compared,
-    draw_failures,
-    draw_samples,
-    draw_variants,
-    main_variant,
-    row_label,
-    rows_of_figure,
-    stages_of_figure,
-)
+from bench.tables import figure, sheet
+
+DRAW = {3: figure.draw_samples, 4: figure.draw_compared, 5: figure.draw_variants, 6: figure.draw_failures}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which figure, of which rows, and where it goes."""
-    parser.add_argument("figure", type=int, choices=(3, 4, 5, 6))
-    parser.add_argument("--ablation", default="figure5", metavar="NAME|FILE", help="default: figure5")
-    add_scale(parser)
-    add_seeds(parser)
-    add_device(parser)
-    add_store(parser)
+    drawn = parser.add_argument_group("figure and rows")
+    drawn.add_argument("figure", type=int, choices=tuple(DRAW), help="the figure's number in the paper")
+    add_ablation(drawn, "--ablation", default="figure5", help="the ablation whose rows are drawn")
+    add_scale(drawn)
+    add_seeds(drawn)
+    add_device(drawn)
     add_places(parser)
-    parser.add_argument("--out", metavar="PNG", help="default: results/SCALE/figureN.png")
+    parser.add_argument_group("output").add_argument(
+        "--out", metavar="PNG", help="the image file (default: results/SCALE/figureN.png)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    """Draws options.figure (3 to 6) for an ablation, a scale and seeds into options.out, from options.store alone.
+    """Draws a figure from stored stages.
 
-    Raises BenchError naming the command that makes what is not in the store.
+    Raises BenchError naming the command that builds what the store lacks.
     """
-    request = request_of(options)
-    number, chosen, at = options.figure, ablation.load(request.ablation), placed_scale(request, needed=False)
-    out = Path(options.out) if options.out else Path("results") / at.name / f"figure{number}.png"
+    request, number = request_of(options), options.figure
+    chosen, scale = ablation.load(request.ablation), resolve_scale(request, needed=False)
+    out = Path(options.out) if options.out else Path("results") / scale.name / f"figure{number}.png"
     if out.suffix.lower() != ".png":
         raise BenchError(f"--out {out}: a file name that ends in .png is expected")
-    at = with_numerics(at, request, needed=False)
+    scale = with_numerics(scale, request, needed=False)
     store = Store(request.store, create=False)
-    drawn = rows_of_figure(number, chosen, rows(chosen.variants, at, request.seeds))
+    drawn = figure.rows_of_figure(number, chosen, rows(chosen.variants, scale, request.seeds))
     if not drawn:
-        raise BenchError(f"figure {number}: no row of the ablation {chosen.name} draws pictures")
-    lacking = [row for row in drawn if not all(map(store.sound, stages_of_figure(number, row)))]
-    if lacking:
-        raise BenchError(
-            f"figure {number}: not in the store {options.store}: "
-            + ", ".join(f"{row_label(row)} (seed {row.seed})" for row in lacking)
-            + f"; make it with: bench run --ablation {options.ablation} --scale {at.name} --seeds {options.seeds} "
-            f"--store {options.store}" + "".join(f" --{name} {given}" for name, given in (
-                ("data", options.data), ("weights", options.weights), ("device", options.device))
-                                                 if given not in (None, "auto")))
-    page = Page(chosen, at, store, drawn)
-    blocks, caption = {3: draw_samples, 4: draw_compared, 5: draw_variants, 6: draw_failures}[number](page)
-    title = f"Figure {number}. {main_variant(chosen)}: {TITLES[number]}" if number in (3, 6) else (
-        f"Figure {number}. {TITLES[number][0].upper()}{TITLES[number][1:]}")
-    sheet.save(out, sheet.stacked(title, blocks, [*caption, *about_page(page)]))
+        raise BenchError(f"figure {number}: no row of the ablation {chosen.name} generates images")
+    missing = [row for row in drawn if not all(map(store.is_intact, figure.stages_of_figure(number, row)))]
+    if missing:
+        labels = ", ".join(f"{figure.row_label(row)} (seed {row.seed})" for row in missing)
+        given = (("data", options.data), ("weights", options.weights), ("device", options.device))
+        raise BenchError(f"figure {number}: not in the store {options.store}: {labels}; make it with: bench run "
+                         f"--ablation {options.ablation} --scale {scale.name} --seeds {options.seeds} --store "
+                         f"{options.store}" + "".join(f" --{name} {value}" for name, value in given
+                                                      if value not in (None, "auto", str(DATA))))
+    page = figure.Page(chosen, scale, store, drawn)
+    blocks, caption = DRAW[number](page)
+    text = figure.TITLES[number]
+    title = f"{figure.main_variant(chosen)}: {text}" if number in (3, 6) else f"{text[0].upper()}{text[1:]}"
+    sheet.save(out, sheet.stacked(f"Figure {number}. {title}", blocks, [*caption, *figure.about_page(page)]))
     print(f"figure {number}: {out}")
     return errors.OK

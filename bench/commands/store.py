@@ -10,78 +10,84 @@ from rich.console import Console
 from rich.progress import track
 
 from bench import errors
+from bench.arguments import names
+from bench.commands.options import add_store
 from bench.errors import BenchError
-from bench.store import lease
-from bench.store.gc import PREFIX, SORTS, Stored, age_text, open_store, size, started_keys, stored
-from bench.store.store import Store, damaged
+from bench.store import gc, lease
+from bench.store.gc import PREFIX, Stored, format_size
+from bench.store.store import Store, find_damage
+
+ACTIONS = {"ls": "list all stages with kind, size and age", "show": "show the manifest of a stage",
+           "verify": "read every file and compare its hash"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Of `bench store`."""
-    which = parser.add_subparsers(dest="what", required=True, metavar="ls|show|verify")
-    for name, help in (("ls", "every stage, with its kind, size and age"), ("show", "a stage's manifest"),
-                       ("verify", "read every file and compare it with its hash")):
-        it = which.add_parser(name, help=help, description=help)
-        it.add_argument("--store", default=".bench", metavar="DIR")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ls|show|verify")
+    for name, help in ACTIONS.items():
+        action = actions.add_parser(name, help=help, description=help)
+        add_store(action)
         if name == "show":
-            it.add_argument("key", metavar="KEY", help="or as much of it as no other begins with")
+            action.add_argument("key", metavar="KEY", help="any unique beginning of a key")
         else:
-            it.add_argument("--kind", metavar="A,B", help="these kinds alone")
+            action.add_argument("--kind", default="", metavar="A,B", help="only these kinds (default: all)")
         if name == "ls":
-            it.add_argument("--sort", choices=SORTS, default="kind", help="default: kind; size and age: largest last")
+            action.add_argument("--sort", choices=gc.SORTS, default="kind", help="the order; the largest is last")
         if name == "verify":
-            it.add_argument("--delete-damaged", action="store_true",
-                            help="take them out of the store; a run builds them again")
+            action.add_argument("--delete-damaged", action="store_true",
+                                help="remove damaged stages; the next run builds them again")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    """`bench store`: prints, and returns the exit code (verify: 1 where something is damaged).
+    """Prints what was asked for; returns the exit code (verify: 1 if a stage is damaged, 3 if one is unreadable).
 
-    Raises BenchError for a store, a kind or a key that is not there.
+    Raises BenchError for an unknown store, kind or key.
     """
-    there = open_store(options.store)
-    if options.what == "show":
-        print(json.dumps(there.manifest_of(there.resolve(options.key)), indent=1))
+    store = gc.open_store(options.store)
+    if options.action == "show":
+        print(json.dumps(store.manifest_of(store.resolve(options.key)), indent=1))
         return errors.OK
-    found = list(stored(there))
-    if options.kind:
-        kinds = [name.strip().lower() for name in options.kind.split(",")]
-        if unknown := sorted(set(kinds) - {stage.kind for stage in found}):
+    stages = list(gc.list_stages(store))
+    if kinds := names(options.kind.lower()):
+        known = {stage.kind for stage in stages}
+        if unknown := sorted({*kinds} - known):
             raise BenchError(f"no stage of kind {', '.join(unknown)} in {options.store}; there are: "
-                             f"{', '.join(sorted({stage.kind for stage in found})) or 'none'}")
-        found = [stage for stage in found if stage.kind in kinds]
-    return _verify(there, found, options.delete_damaged, console) if options.what == "verify" else _list(
-        there, found, options.sort)
+                             f"{', '.join(sorted(known)) or 'none'}")
+        stages = [stage for stage in stages if stage.kind in kinds]
+    if options.action == "verify":
+        return _verify(store, stages, options.delete_damaged, console)
+    return _list(store, stages, options.sort)
 
 
-def _list(there: Store, found: list[Stored], sort: str) -> int:
+def _list(store: Store, stages: list[Stored], sort: str) -> int:
     now = time.time()
     order = {"kind": lambda stage: (stage.kind, stage.built), "key": lambda stage: stage.key,
              "size": lambda stage: stage.bytes, "age": lambda stage: -stage.built}[sort]
-    for stage in sorted(found, key=order):  # type: ignore[arg-type]
-        print(f"{stage.key[:PREFIX]}  {stage.kind:20s}{size(stage.bytes):>10s}{age_text(now - stage.built):>12s}")
-    for held in there.running():
-        print(f"{held.key[:PREFIX]}  {held.stage:20s}{'':>10s}  being built by {lease.said(held)}")
-    begun = started_keys(there) - {stage.key for stage in found}
-    print(f"{len(found)} stages, {size(sum(stage.bytes for stage in found))}"
-          + (f"; {len(begun)} begun, with checkpoints" if begun else ""))
+    for stage in sorted(stages, key=order):  # type: ignore[arg-type]
+        print(f"{stage.key[:PREFIX]}  {stage.kind:20s}{format_size(stage.bytes):>10s}"
+              f"{gc.format_age(now - stage.built):>12s}")
+    for held in store.running():
+        print(f"{held.key[:PREFIX]}  {held.stage:20s}{'':>10s}  being built by {lease.describe_holder(held)}")
+    started = gc.started_keys(store) - {stage.key for stage in stages}
+    print(f"{len(stages)} stages, {format_size(sum(stage.bytes for stage in stages))}"
+          + (f"; {len(started)} started, with checkpoints" if started else ""))
     return errors.OK
 
 
-def _verify(there: Store, found: list[Stored], delete: bool, console: Console) -> int:
-    wrong = unread = 0
-    for stage in track(found, "reading", console=console, transient=True, disable=not console.is_terminal):
+def _verify(store: Store, stages: list[Stored], delete: bool, console: Console) -> int:
+    damaged = unreadable = 0
+    for stage in track(stages, "reading", console=console, transient=True, disable=not console.is_terminal):
         try:
-            damage = damaged(there.folder(stage.key))
+            damage = find_damage(store.folder(stage.key))
         except BenchError as error:
-            unread += 1
+            unreadable += 1
             print(f"{stage.key[:PREFIX]}  {stage.kind}: {error}")
             continue
         if damage:
-            wrong += 1
-            removed = delete and there.remove_damaged(stage.key, stage.kind)
-            print(f"{stage.key[:PREFIX]}  {stage.kind}: {damage}" + (", removed" if removed else ""))
-    print(f"{len(found)} stages read, {wrong} damaged" + f", {unread} could not be read" * bool(unread) + (
-        "" if not wrong else "; build them again before bench gc, which does not know what they were built from"
-        if delete else "; a run that needs them builds them again, --delete-damaged removes them now"))
-    return errors.ENVIRONMENT if unread else errors.SOME_FAILED if wrong else errors.OK
+            damaged += 1
+            is_removed = delete and store.remove_damaged(stage.key, stage.kind)
+            print(f"{stage.key[:PREFIX]}  {stage.kind}: {damage}" + ", removed" * is_removed)
+    advice = ("; build them again before `bench gc`, which cannot know what they were built from" if delete else
+              "; the next run that needs them builds them again, --delete-damaged removes them now")
+    print(f"{len(stages)} stages read, {damaged} damaged" + f", {unreadable} could not be read" * bool(unreadable)
+          + advice * bool(damaged))
+    return errors.ENVIRONMENT if unreadable else errors.SOME_FAILED if damaged else errors.OK

@@ -108,14 +108,14 @@ def test_status_tells_what_is_unfinished_damaged_or_no_data_at_all(data, tmp_pat
     shard.write_bytes(shard.read_bytes()[:-2])
     assert bench("status", "--data", tmp_path) == OK
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "incomplete: 2 subjects done; give the same command again" in lines["begun"]
-    assert "incomplete: no manifest.json that can be read" in lines["broken"]
+    assert "incomplete: 2 subjects done; the same command resumes" in lines["begun"]
+    assert "incomplete: manifest.json cannot be read" in lines["broken"]
     assert "incomplete: Fake032/sub-001_C032.npy is missing or of another size" in lines["Fake032+Fake062"]
 
 
 def test_status_reads_every_byte_when_that_is_asked_for(data, tmp_path, capsys):
     assert bench("status", "--data", data, "--verify") == OK
-    assert "every file is as its manifest says" in capsys.readouterr().out
+    assert "every file has the hash in its manifest" in capsys.readouterr().out
     for name, content in files(data).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content[:-2] + b"\0\0" if name.endswith("C032.npy") else content)
@@ -124,16 +124,16 @@ def test_status_reads_every_byte_when_that_is_asked_for(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("message", "arguments"), [
-    ("no data set 'Cho2018'; near it: Cho2017", ["Cho2018"]),
+    ("no data set 'Cho2018' \\(similar: Cho2017", ["Cho2018"]),
     ("names no data set", [","]),
     ("--band 5: two numbers in Hz", ["fake", "--band", "5"]),
-    ("--band 95,5: the second is above", ["fake", "--band", "95,5"]),
-    ("--subjects 1,x: numbers are expected", ["fake", "--subjects", "1,x"]),
+    ("--band 95,5: the second must be above", ["fake", "--band", "95,5"]),
+    ("--subjects 1,x: all, or numbers of subjects", ["fake", "--subjects", "1,x"]),
     ("--stride 0: a number above 0", ["fake", "--stride", "0"]),
     ("--workers -1: a number above 0", ["fake", "--workers", "-1"]),
     ("--sfreq nan: a number above 0", ["fake", "--sfreq", "nan"]),
     ("--set is for imagenet_eeg", ["fake", "--set", "a=b"]),
-    ("keeps its downloads is expected there", ["fake", "--from", "nowhere"]),
+    ("the folder of MOABB's downloads is expected", ["fake", "--from", "nowhere"]),
 ])
 def test_a_wrong_option_is_one_line_and_nothing_prepared_is_lost(data, message, arguments):
     before = files(data)
@@ -148,10 +148,10 @@ def test_a_folder_for_downloads_that_is_gone_is_an_error_of_the_environment(tmp_
 
 def test_a_folder_of_data_that_cannot_be_written_is_an_error_of_the_environment(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    refused("a folder that can be written is needed", "prepare", "fake", "--data", tmp_path / "file", code=ENVIRONMENT)
+    refused("cannot write to this folder", "prepare", "fake", "--data", tmp_path / "file", code=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("name", list(data.PAIRS))
+@pytest.mark.parametrize("name", list(command.PAIRS))
 def test_a_data_set_that_is_prepared_from_files_says_which(name, tmp_path):
     refused(rf"{name} is prepared from its published files: --from DIR with\n  ", "prepare", name)
     refused("a folder with the files of", "prepare", name, "--from", tmp_path / "gone")

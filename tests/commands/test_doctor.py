@@ -18,6 +18,7 @@ from bench.commands import doctor
 from bench.errors import ENVIRONMENT, OK
 from bench.experiment.scale import REHEARSAL, TINY
 from bench.setup.places import PARTS
+from bench.setup.request import Request
 
 pytestmark = pytest.mark.usefixtures("alone")
 FREE = 500e9  # bytes; the room on this machine's disk is no matter of these tests
@@ -29,8 +30,8 @@ def _disk(monkeypatch):
 
 
 def lines(scale, tmp_path, store="store"):
-    found = doctor.examine(scale, None, tmp_path / "data", tmp_path / store)
-    return {line.what: line for line in found}
+    request = Request(data=tmp_path / "data", store=tmp_path / store)
+    return {line.what: line for line in doctor.examine(scale, request)}
 
 
 def test_tiny_can_run_here_and_nothing_is_written(tmp_path):
@@ -51,14 +52,14 @@ def test_tiny_can_run_here_and_nothing_is_written(tmp_path):
 def test_what_the_papers_scale_lacks_is_said_part_by_part_with_what_to_do(tmp_path):
     found = lines(PAPER, tmp_path)
     assert not found["GPU"].ok
-    assert "the driver shows none, and scale paper needs one" in found["GPU"].said
+    assert "the driver shows none, and scale paper needs one" in found["GPU"].message
     for part in ("vae", "unet", "clip", "judge", *PAPER.networks):
         assert not found[part].ok
-        assert found[part].said.endswith(f"bench fetch --what {part}")
+        assert found[part].message.endswith(f"bench fetch --what {part}")
     assert not found["data"].ok
-    assert "bench data prepare imagenet_eeg" in found["data"].said
+    assert "bench data prepare imagenet_eeg" in found["data"].message
     assert not found["corpus"].ok
-    assert "bench data prepare moabb_v046" in found["corpus"].said
+    assert "bench data prepare moabb_v046" in found["corpus"].message
     assert found["Python"].ok
     assert found["packages"].ok
 
@@ -70,7 +71,7 @@ def test_the_rehearsal_makes_what_it_needs_itself(tmp_path):
 
 
 def test_a_scale_that_cannot_run_exits_with_3(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "scale", lambda name: replace(TINY, prior="", networks=("alexnet",)))
+    monkeypatch.setattr(doctor.places, "load_scale", lambda name: replace(TINY, prior="", networks=("alexnet",)))
     parser = argparse.ArgumentParser()
     doctor.add_options(parser)
     console = Console(file=io.StringIO(), soft_wrap=True)
@@ -85,7 +86,7 @@ def test_an_old_or_missing_package_is_named_with_what_is_needed(tmp_path, monkey
         "numpy>=99.1", "rich>=13", "no-such-package>=1", 'pytest>=99; extra == "test"'])
     line = lines(TINY, tmp_path)["packages"]
     assert not line.ok
-    assert line.said == (f"numpy is {importlib.metadata.version('numpy')}, not 99.1 or newer, no-such-package is "
+    assert line.message == (f"numpy is {importlib.metadata.version('numpy')}, not 99.1 or newer, no-such-package is "
                          "missing: python -m pip install -e .")
 
 
@@ -93,20 +94,20 @@ def test_a_full_disk_is_said_with_what_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: argparse.Namespace(free=1e9))
     line = lines(TINY, tmp_path, "not/yet/there")["disk"]
     assert not line.ok
-    assert line.said == (f"1 GB free in {tmp_path}; Full alone leaves about 2 GB: free some, or name another folder "
+    assert line.message == (f"1 GB free in {tmp_path}; Full alone needs about 2 GB: free some, or name another folder "
                          "with --store DIR")
 
 
 @pytest.mark.parametrize(("older", "newer"), [("2.9", "2.11"), ("2.15.0", "2.15.1+cu130"), ("3.11", "3.12.1")])
 def test_versions_are_compared_as_numbers(older, newer):
-    assert doctor._number(older) < doctor._number(newer)
+    assert doctor._parse_version(older) < doctor._parse_version(newer)
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_its_memory_and_what_fits_are_said(tmp_path):
     found = lines(PAPER, tmp_path)
     assert found["GPU"].ok
-    assert re.search(r"\d+ GB, \d+ GB free", found["GPU"].said)
+    assert re.search(r"\d+ GB, \d+ GB free", found["GPU"].message)
     assert Path(tmp_path).exists()
 
 

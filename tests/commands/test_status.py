@@ -55,8 +55,8 @@ def status(capsys, *arguments):
 def at_work(store, name, monkeypatch):
     """A stage that makes 10 steps a second."""
     own, now = Journal(store.root, of(name)), time.time()
-    monkeypatch.setattr("bench.store.store.journal.time.time", lambda: now)
-    monkeypatch.setattr("bench.store.store.journal.EVERY", 0.0)
+    monkeypatch.setattr("bench.store.journal.time.time", lambda: now)
+    monkeypatch.setattr("bench.store.journal.EVERY", 0.0)
     own.start("a1", device="cpu")
     for second in range(5):
         own.progress(100 + 10 * second, 1000, loss=1.0 - second / 10)
@@ -119,7 +119,7 @@ def test_rows_are_complete_running_waiting_or_failed_by_their_own_stages(store, 
     assert "failed: Full (seed 0, real): no room" in capsys.readouterr().out
     log.start("a2")  # somebody tries again
     assert counted()[0]["Full"]["state"] == "waiting"
-    for stage in graph.shown(next(row for row in rows_.rows([FULL], MICRO, [0]) if row.items == "real")):
+    for stage in graph.report_stages(next(row for row in rows_.rows([FULL], MICRO, [0]) if row.items == "real")):
         store.build(stage, lambda out: None)
     assert counted()[0]["Full"]["state"] == "complete"
 
@@ -156,7 +156,7 @@ def test_a_log_is_found_by_the_beginning_of_its_key_or_by_its_kind_and_read_as_l
     with path(store.root, of("pretrain").key).open("a") as file:
         file.write('{"t": 1, "ev')
     assert main(["logs", "pretrain"]) == 0
-    assert "1 of the lines of" in capsys.readouterr().err
+    assert "broken lines skipped: 1" in capsys.readouterr().err
 
 
 def test_a_log_that_is_not_there_or_not_the_only_one_is_an_error_that_names_what_there_is(store, capsys):
@@ -201,7 +201,7 @@ def test_following_a_log_ends_with_its_stage(store, tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:
         assert "start of corpus" in process.stdout.readline()
-        assert "nobody builds it now" in process.stderr.readline()
+        assert "no process builds this stage" in process.stderr.readline()
         own.progress(5, 10, loss=0.25)
         assert "5/10  loss 0.25" in process.stdout.readline()
         own.done()
