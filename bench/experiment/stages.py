@@ -12,10 +12,8 @@ from bench.experiment.kinds import Kind, register
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set of EEG and images: a folder (docs/data.md).
-
-    sha256: of its manifest, which contains the hashes of its files; "" if the folder does not exist yet, for planning.
-    """
+    """A prepared data set of EEG and images: a folder (docs/data.md). sha256: of its manifest, which contains the
+    hashes of its files; "" if the folder does not exist yet, for planning."""
 
     name: str
     sha256: str
@@ -61,7 +59,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An EEG encoder of one size; `code`: the hash of its source file, "" for msm_vit."""
+    """An EEG encoder of one size; `code`: the hash of its source, "" for msm_vit and braindecode."""
 
     name: str
     width: int
@@ -139,10 +137,8 @@ class Pretrain(Stage):
 
 @dataclass(frozen=True)
 class Items:
-    """The trials for which a system generates images, and their EEG; every control is `replace(items, eeg=...)`.
-
-    part: "train", "val" or "test", with disjoint images. eeg: one of CONTROLS. `training` gives the training items.
-    """
+    """The trials for which a system generates images, and their EEG; a control is `replace(items, eeg=...)`. part:
+    "train", "val" or "test", with disjoint images. eeg: one of CONTROLS. `training` gives the training items."""
 
     trials: Trials
     part: str = "test"
@@ -172,11 +168,8 @@ def training(items: Items) -> Items:
 
 @dataclass(frozen=True)
 class Targets(Stage):
-    """The targets of fine-tuning, computed once: CLIP image embeddings and VAE moments of every paired image.
-
-    views: of each image for the VAE, the whole image and views - 1 fixed crops; 0: training draws random crops and no
-    moments are stored. CLIP gets the whole image.
-    """
+    """The targets of fine-tuning, computed once: CLIP embeddings of the whole paired images, and VAE moments of `views`
+    of each, the whole image and views - 1 fixed crops; 0: training draws random crops and no moments are stored."""
 
     trials: Trials
     clip: Weights
@@ -187,10 +180,8 @@ class Targets(Stage):
 
 @dataclass(frozen=True)
 class FinetuneSchedule:
-    """Fine-tuning (Sec. 3.2, 3.3): learning rates of E, of A, and of the projections tau and h.
-
-    decay: "cosine" (half-cosine after linear warm-up) or "constant".
-    """
+    """Fine-tuning (Sec. 3.2, 3.3): learning rates of E, of A, and of the projections tau and h. decay: "cosine" (half
+    of one, after linear warm-up) or "constant"."""
 
     steps: int
     batch: int
@@ -207,10 +198,8 @@ class FinetuneSchedule:
 
 @dataclass(frozen=True)
 class Finetune(Stage):
-    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; the folder stores only the trained weights.
-
-    align to time_condition: as in bench.experiment.variant.Variant.
-    """
+    """Fine-tuning with Stable Diffusion's loss and CLIP alignment; stores only the trained weights. align to
+    time_condition: as in bench.experiment.variant.Variant."""
 
     items: Items
     targets: Targets
@@ -230,11 +219,8 @@ class Finetune(Stage):
 
 @dataclass(frozen=True)
 class Readout(Stage):
-    """A classifier of the EEG: how much class information there is, without any image.
-
-    classifier: "ridge"; "probe" (ridge on the tokens of a pre-trained encoder); "eegnet"; or "time" (a trial's position
-    in the recording, no EEG).
-    """
+    """A classifier of the EEG, without images: "ridge", "probe" (ridge on the tokens of a pre-trained encoder),
+    "eegnet", or "time" (a trial's position in the recording, no EEG)."""
 
     version: ClassVar[int] = 2
 
@@ -248,10 +234,8 @@ class Readout(Stage):
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions instead of a model: the unchanged prior draws each item's caption.
-
-    classes: "true" (the ceiling), "none" (the empty caption), or a classifier of the EEG.
-    """
+    """Captions instead of a model, drawn by the unchanged prior. classes: "true" (the ceiling), "none" (the empty
+    caption), or a classifier of the EEG."""
 
     clip: Weights
     unet: Weights
@@ -271,10 +255,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generate(Stage):
-    """Images of every item: pictures.npy [N, samples, H, W, 3] uint8, in the order of the items.
-
-    If the model is aligned to CLIP, also embedding.npy [N, D']: h's output for each item's EEG.
-    """
+    """Images of every item: pictures.npy [N, samples, H, W, 3] uint8, in the order of the items. If the model is
+    aligned to CLIP, also embedding.npy [N, D']: h's output for each item's EEG."""
 
     version: ClassVar[int] = 2
 
@@ -289,11 +271,8 @@ class Generate(Stage):
 
 @dataclass(frozen=True)
 class Trivial(Stage):
-    """Images without a generator, in Generate's format.
-
-    source: "random" (a training image), "class_mean" (the mean training image of the item's class), "vae" (the stimulus
-    through the VAE).
-    """
+    """Images without a generator, in Generate's format. source: "random" (a training image), "class_mean" (the mean
+    training image of the item's class), "vae" (the stimulus through the VAE)."""
 
     source: str
     items: Items
@@ -361,8 +340,8 @@ register({
     Pretrain: Kind("bench.train.pretrain:pretrain", "pretrain", trains=True),
     Finetune: Kind("bench.train.finetune:finetune", "finetune", trains=True),
     Generate: Kind("bench.train.generate:generate", "generate"),
-    Trivial: Kind("bench.train.trivial:trivial", "generate"),
+    Trivial: Kind("bench.train.generate:trivial", "generate"),
     Score: Kind("bench.train.score:score", "score"),
-    Retrieval: Kind("bench.train.retrieval:retrieval", "retrieval"),
+    Retrieval: Kind("bench.train.score:retrieval", "retrieval"),
     Readout: Kind("bench.train.readout:readout", "readout", trains=True),
 })

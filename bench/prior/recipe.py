@@ -1,4 +1,4 @@
-"""The frozen parts as stages: the recipe of each, its defaults what the shipped weights were made by."""
+"""The frozen parts as stages; the default values are those of the shipped weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = Numerics()
 
 @dataclass(frozen=True)
 class Judge(Stage):
-    """The classifier of pictures; cross-entropy."""
+    """The image classifier; cross-entropy."""
 
     pictures: int = 20_000
     steps: int = 400
@@ -30,7 +30,7 @@ class Judge(Stage):
 
 @dataclass(frozen=True)
 class Vae(Stage):
-    """The autoencoder; L1 + mse * MSE + kl * KL per position of the latents. The decoder learns on alone."""
+    """The autoencoder; L1 + mse * MSE + kl * KL per position of the latents. Then the decoder is trained alone."""
 
     pictures: int = 20_000
     steps: int = 800
@@ -48,7 +48,7 @@ class Vae(Stage):
 
 @dataclass(frozen=True)
 class Clip(Stage):
-    """Image and text tower; cross-entropy against soft targets in which equal captions share."""
+    """Image and text tower; cross-entropy with soft targets: images of equal captions share the probability."""
 
     pictures: int = 20_000
     steps: int = 500
@@ -63,7 +63,7 @@ class Clip(Stage):
 
 @dataclass(frozen=True)
 class Unet(Stage):
-    """The denoiser; v-prediction over the VAE's latents under the text tower's tokens, averaged over its past."""
+    """The denoiser; v-prediction of the VAE's latents, conditioned on text tokens; a running mean of the weights."""
 
     vae: Vae = field(default_factory=Vae)
     clip: Clip = field(default_factory=Clip)
@@ -74,7 +74,7 @@ class Unet(Stage):
     weight_decay: float = 0.01
     short: float = 0.5
     dropout: float = 0.1  # share of captions that are empty
-    average: float = 0.998  # of the running mean of the weights
+    average: float = 0.998  # decay of the running mean of the weights
     widths: tuple[int, int] = (32, 64)
     warmup: int = 100
     seed: int = 0
@@ -83,7 +83,7 @@ class Unet(Stage):
 
 @dataclass(frozen=True)
 class Adapter(Stage):
-    """The IP-Adapter of the U-Net: its own loss, under the embeddings of the pictures beside their captions."""
+    """The U-Net's IP-Adapter; the U-Net's loss, conditioned on the images' embeddings and captions."""
 
     unet: Unet | Weights = field(default_factory=Unet)
     vae: Vae | Weights = field(default_factory=Vae)
@@ -103,7 +103,7 @@ class Adapter(Stage):
 
 @dataclass(frozen=True)
 class Captioner(Stage):
-    """What names shape, colour and background of an embedding; cross-entropy, one term for each."""
+    """Names shape, colour and background of an embedding; cross-entropy, one term for each."""
 
     clip: Clip | Weights = field(default_factory=Clip)
     pictures: int = 10_000
@@ -111,7 +111,7 @@ class Captioner(Stage):
     batch: int = 256
     lr: float = 2e-3
     weight_decay: float = 0.01
-    noise: float = 0.1  # standard deviation of what is added to each coordinate of an embedding (a unit vector)
+    noise: float = 0.1  # standard deviation of the noise on each coordinate of an embedding (a unit vector)
     width: int = 128
     warmup: int = 30
     seed: int = 0
@@ -122,36 +122,30 @@ Part = Judge | Vae | Clip | Unet | Adapter | Captioner
 
 
 def recipe(numerics: Numerics = CPU) -> dict[str, Part]:
-    """The shipped parts by name, in building order."""
+    """The shipped parts by name, in the order of building."""
     vae, clip = Vae(numerics=numerics), Clip(numerics=numerics)
     unet = Unet(vae, clip, numerics=numerics)
     return {"judge": Judge(numerics=numerics), "vae": vae, "clip": clip, "unet": unet,
             "adapter": Adapter(unet, vae, clip, numerics=numerics), "captioner": Captioner(clip, numerics=numerics)}
 
 
-def beside(shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
-    """The parts that can be trained on the others as they are shipped, which stay."""
+def separate_parts(shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
+    """The parts that can be trained alone, on the shipped weights of the others."""
     return {"adapter": Adapter(shipped("unet"), shipped("vae"), shipped("clip"), numerics=numerics),
             "captioner": Captioner(shipped("clip"), numerics=numerics)}
 
 
-def chosen(names: str | None, shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
-    """"adapter,captioner" -> those of `beside`; None -> the whole recipe. Raises BenchError for a part that is not
-    trained beside the others."""
+def choose_parts(names: str | None, shipped: Callable[[str], Weights], numerics: Numerics = CPU) -> dict[str, Part]:
+    """"adapter,captioner" -> those of `separate_parts`; None -> all. Raises BenchError for other parts."""
     if names is None:
         return recipe(numerics)
-    parts, wanted = beside(shipped, numerics), [name.strip() for name in names.split(",")]
+    parts, wanted = separate_parts(shipped, numerics), [name.strip() for name in names.split(",")]
     if unknown := [name for name in wanted if name not in parts]:
-        raise BenchError(f"--parts {names}: no part {unknown[0]!r} is trained beside the others; there are: "
-                         f"{', '.join(parts)}; without --parts all are: {', '.join(recipe())}")
+        raise BenchError(f"--parts {names}: part {unknown[0]!r} cannot be trained alone; available: "
+                         f"{', '.join(parts)}; without --parts all are trained: {', '.join(recipe())}")
     return {name: part for name, part in parts.items() if name in wanted}
 
 
-register({
-    Judge: Kind("bench.prior.train:judge"),
-    Vae: Kind("bench.prior.train:vae"),
-    Clip: Kind("bench.prior.train:clip"),
-    Unet: Kind("bench.prior.train:unet"),
-    Adapter: Kind("bench.prior.train:adapter"),
-    Captioner: Kind("bench.prior.train:captioner"),
-})
+register({Judge: Kind("bench.prior.train:judge"), Vae: Kind("bench.prior.train:vae"),
+          Clip: Kind("bench.prior.train:clip"), Unet: Kind("bench.prior.train:unet"),
+          Adapter: Kind("bench.prior.train:adapter"), Captioner: Kind("bench.prior.train:captioner")})

@@ -1,4 +1,4 @@
-"""Ships the trained frozen parts with their provenance, and measures their gates."""
+"""Ships the trained frozen parts with their provenance, and measures their quality gates."""
 
 from __future__ import annotations
 
@@ -21,30 +21,25 @@ from torch import Tensor
 
 from bench.data import pictures
 from bench.errors import ENVIRONMENT, SOME_FAILED, BenchError
-from bench.experiment.key import Stage, canonical
+from bench.experiment.key import canonical
 from bench.prior import recipe
 from bench.prior.train import in_batches
 from bench.runtime import Runtime
+from bench.train import Inputs
 from models import adapter as adapters
 from models import captioner as captioners
 from models import frozen
 
-HELD_OUT, BATCH = 2_000, 125  # pictures of the gates, and how many are drawn at once
+HELD_OUT, BATCH = 2_000, 125  # images of the gates, and how many are generated at once
 STEPS, GUIDANCE = 10, 2.0  # of the gates' samples
 LIBRARIES = ("torch", "diffusers", "open_clip_torch", "timm", "safetensors", "numpy")
-LOADERS = {
-    "judge": frozen.load_judge,
-    "vae": frozen.load_vae,
-    "clip": frozen.load_clip,
-    "unet": frozen.load_unet,
-    "adapter": adapters.load,
-    "captioner": captioners.load_captioner,
-}
+LOADERS = {"judge": frozen.load_judge, "vae": frozen.load_vae, "clip": frozen.load_clip, "unet": frozen.load_unet,
+           "adapter": adapters.load, "captioner": captioners.load_captioner}
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a frozen part must be able to do before anything may be built on it: shares of `n` held-out cases."""
+    """A required accuracy of a frozen part on `n` held-out cases."""
 
     name: str
     measured: float
@@ -57,140 +52,128 @@ class Gate:
 
 
 def check(folder: Path, runtime: Runtime) -> list[Gate]:
-    """The gates of the parts in `folder`, whose files must be those that its provenance.json names.
+    """Measures the gates of the parts in `folder`, whose hashes must be those of its provenance.json.
 
-    Raises frozen.MissingWeights, frozen.BadWeights; BenchError (exit 3) where the provenance cannot be read.
+    Raises frozen.MissingWeights or BadWeights, and BenchError (exit 3) if the provenance cannot be read.
     """
-    entries = _provenance(folder, LOADERS)["parts"]
-    torch.set_num_threads(1)  # networks so small lose time on several
+    entries = _read_provenance(folder, LOADERS)["parts"]
+    torch.set_num_threads(1)  # faster for networks of this size
     return measure(runtime, _load(folder, entries, LOADERS))
 
 
 @torch.inference_mode()
-def measure(runtime: Runtime, parts: dict[str, Any], of: Collection[str] = tuple(LOADERS)) -> list[Gate]:
-    """The gates of the parts named in `of`, on pictures and captions of the held-out stream, over all classes.
+def measure(runtime: Runtime, parts: dict[str, Any], names: Collection[str] = tuple(LOADERS)) -> list[Gate]:
+    """Measures the gates of the parts `names`, on held-out images and captions of all classes.
 
-    parts: all that are there, by the names of LOADERS; the gates of one part need those that come before it.
+    parts: the loaded parts by the names of LOADERS; the gate of a part needs those before it.
     """
     device = runtime.device
     judge, vae, clip, unet = (parts[name].to(device) for name in ("judge", "vae", "clip", "unet"))
     scenes = pictures.draw_scenes(HELD_OUT, len(pictures.CLASSES), pictures.stream("held-out"))
     images, labels = pictures.render(scenes), torch.from_numpy(scenes.label).to(device)
-    empty = clip.text_tokens(clip.tokenize([""]).to(device))
+    null = clip.text_tokens(clip.tokenize([""]).to(device))
     noise = torch.randn((HELD_OUT, *frozen.latent_shape(unet)), generator=torch.Generator().manual_seed(0)).to(device)
 
-    def gate(name: str, right: Tensor, needed: float) -> Gate:
-        return Gate(name, right.double().mean().item(), needed, HELD_OUT)
-
-    def recognised(draw: Callable[[Tensor], Tensor]) -> Tensor:
-        """Whether the judge sees the class in what is decoded from draw(rows): [N] bool."""
-        found = []
+    def is_recognised(sample: Callable[[Tensor], Tensor]) -> Tensor:
+        """Whether the judge recognises the class in the decoded latents of sample(rows): [N] bool."""
+        predicted = []
         for rows in torch.arange(HELD_OUT).split(BATCH):
-            found.append(judge.logits(vae.decode(draw(rows))).argmax(1))
+            predicted.append(judge.logits(vae.decode(sample(rows))).argmax(1))
             runtime.progress(int(rows[-1]) + 1, HELD_OUT)
-        return torch.cat(found) == labels
+        return torch.cat(predicted) == labels
 
-    def judged() -> Gate:
-        logits = in_batches(judge.logits, images, device)
-        return gate("judge recognises pictures", logits.argmax(1) == labels, 0.99)
+    def is_classified(logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """Whether the largest of logits(images) is the class: [N] bool."""
+        return in_batches(logits, images, device).argmax(1) == labels
 
-    def reconstructed() -> Gate:
-        logits = in_batches(lambda real: judge.logits(vae.decode(vae.encode(real))), images, device)
-        return gate("judge recognises VAE reconstructions", logits.argmax(1) == labels, 0.97)
-
-    def named() -> Gate:
+    def check_clip() -> Tensor:
         classes = clip.embed_text(clip.tokenize([f"a {name}" for name in pictures.CLASSES]).to(device))
-        logits = in_batches(lambda real: clip.embed_image(real) @ classes.T, images, device)
-        return gate("CLIP names the class, zero-shot", logits.argmax(1) == labels, 0.95)
+        return is_classified(lambda real: clip.embed_image(real) @ classes.T)
 
-    def told() -> Gate:
+    def check_unet() -> Tensor:
         short = np.arange(HELD_OUT) % 2 == 0
         contexts = clip.text_tokens(clip.tokenize(pictures.captions(scenes, short)).to(device))
-        right = recognised(lambda rows: frozen.sample(unet, contexts[rows], empty, noise[rows], STEPS, GUIDANCE))
-        return gate("judge recognises text-conditioned samples", right, 0.95)
+        return is_recognised(lambda rows: frozen.sample(unet, contexts[rows], null, noise[rows], STEPS, GUIDANCE))
 
-    def shown() -> Gate:
+    def check_adapter() -> Tensor:
         embeddings = in_batches(clip.embed_image, images, device)
         pipe = adapters.pipeline(vae, copy.deepcopy(unet), frozen.noise_schedule(), parts["adapter"])
-        right = recognised(lambda rows: adapters.draw(pipe, embeddings[rows], empty.expand(len(rows), -1, -1), empty,
-                                                      noise[rows], STEPS, GUIDANCE))
-        return gate("judge recognises samples from CLIP embeddings", right, 0.90)
+        return is_recognised(lambda rows: adapters.draw(pipe, embeddings[rows], null.expand(len(rows), -1, -1), null,
+                                                        noise[rows], STEPS, GUIDANCE))
 
-    def captioned() -> Gate:
-        embeddings = in_batches(clip.embed_image, images, device)
-        said = parts["captioner"].to(device).captions(embeddings)
-        right = torch.from_numpy(np.array(said) == np.array(pictures.captions(scenes, False)))
-        return gate("captioner names shape, colour, background", right, 0.90)
+    def check_captioner() -> Tensor:
+        captions = parts["captioner"].to(device).captions(in_batches(clip.embed_image, images, device))
+        return torch.from_numpy(np.array(captions) == np.array(pictures.captions(scenes, False)))
 
-    gates = {"judge": judged, "vae": reconstructed, "clip": named, "unet": told, "adapter": shown,
-             "captioner": captioned}
-    return [look() for name, look in gates.items() if name in of]
+    gates = {
+        "judge": ("judge recognises pictures", lambda: is_classified(judge.logits), 0.99),
+        "vae": ("judge recognises VAE reconstructions",
+                lambda: is_classified(lambda real: judge.logits(vae.decode(vae.encode(real)))), 0.97),
+        "clip": ("CLIP names the class, zero-shot", check_clip, 0.95),
+        "unet": ("judge recognises text-conditioned samples", check_unet, 0.95),
+        "adapter": ("judge recognises samples from CLIP embeddings", check_adapter, 0.90),
+        "captioner": ("captioner names shape, colour, background", check_captioner, 0.90)}
+    return [Gate(gate, is_right().double().mean().item(), needed, HELD_OUT)
+            for name, (gate, is_right, needed) in gates.items() if name in names]
 
 
-def ship(
-    parts: dict[str, recipe.Part], inputs: Callable[[Stage], Path], folder: Path, runtime: Runtime
-) -> list[Gate]:
-    """Exports the trained `parts` (recipe.recipe(), or some of it) as float16 into `folder`, with provenance.json.
+def ship(parts: dict[str, recipe.Part], inputs: Inputs, folder: Path, runtime: Runtime) -> list[Gate]:
+    """Exports the trained `parts` as float16 into `folder`, with provenance.json; returns their gates.
 
-    The gates are those of the exported files; parts that are not exported, and their gates, stay as they are there.
-    Raises BenchError, and replaces nothing, when a gate is not passed, or when a part that stays was trained on one
-    that would not.
+    Other parts in the folder, and their gates, are kept. Raises BenchError and replaces nothing if a gate fails, or
+    if a kept part was trained on a part that would be replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = [name for name in LOADERS if name not in parts and (folder / f"{name}.safetensors").exists()]
-    before = _provenance(folder, kept) if kept else {"gates": [], "parts": {}}
+    before = _read_provenance(folder, kept) if kept else {"gates": [], "parts": {}}
     if stale := [name for name in kept if before["parts"][name]["recipe"].keys() & parts.keys()]:
-        raise BenchError(f"not shipped: {', '.join(stale)} in {folder} would be left of parts that are replaced; train "
-                         "these, too, or remove them", SOME_FAILED)
+        raise BenchError(f"not shipped: {', '.join(stale)} in {folder} were trained on parts that are replaced; train "
+                         "these as well, or remove them", SOME_FAILED)
     loaded = _load(folder, before["parts"], kept)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        made = Path(temporary)
+        # Export, and measure the exported files
+        new = Path(temporary)
         for name, stage in parts.items():
-            file = made / f"{name}.safetensors"
+            file = new / f"{name}.safetensors"
             trained = LOADERS[name](inputs(stage) / f"{name}.safetensors")
             (adapters if name == "adapter" else frozen).save(trained, file, torch.float16)
             loaded[name] = LOADERS[name](file)
         gates = measure(runtime, loaded, parts)
         if missed := [f"{g.name}: {g.measured:.1%}, needed {g.needed:.0%}" for g in gates if not g.passed]:
             raise BenchError("not shipped, gates not passed: " + "; ".join(missed), SOME_FAILED)
+
+        # Provenance
         made_with = {"date": datetime.now(UTC).date().isoformat(),
                      "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}}
-        new = {gate.name: asdict(gate) for gate in gates}
-        entries = before["parts"] | {
-            name: {
-                "sha256": hashlib.sha256((made / f"{name}.safetensors").read_bytes()).hexdigest(),
-                "bytes": (made / f"{name}.safetensors").stat().st_size,
-                "parameters": sum(parameter.numel() for parameter in _parameters(loaded[name])),
-                "recipe": canonical(stage),
-            }
-            | (made_with if kept else {})
-            for name, stage in parts.items()
-        }
+        entries = dict(before["parts"])
+        for name, stage in parts.items():
+            data, part = (new / f"{name}.safetensors").read_bytes(), loaded[name]
+            tensors = part.values() if isinstance(part, dict) else part.parameters()
+            entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+                             "parameters": sum(tensor.numel() for tensor in tensors),
+                             "recipe": canonical(stage)} | (made_with if kept else {})
+        measured = {gate.name: asdict(gate) for gate in gates}
         provenance = {
             **({name: before[name] for name in made_with} if kept else made_with),
-            "gates": [new.pop(gate["name"], gate) for gate in before["gates"]] + list(new.values()),
+            "gates": [measured.pop(gate["name"], gate) for gate in before["gates"]] + list(measured.values()),
             "parts": {name: entries[name] for name in LOADERS if name in entries},
         }
-        (made / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+        (new / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         for file in (*(f"{name}.safetensors" for name in parts), "provenance.json"):
-            os.replace(made / file, folder / file)
+            os.replace(new / file, folder / file)
     return gates
 
 
-def _provenance(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """provenance.json. Raises BenchError (exit 3) where it cannot be read, or lacks one of these parts."""
+def _read_provenance(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Reads provenance.json. Raises BenchError (exit 3) if it cannot be read or lacks one of these parts."""
     try:
         provenance = json.loads((folder / "provenance.json").read_text())
         provenance["gates"], [(entry["sha256"], entry["recipe"]) for entry in map(provenance["parts"].get, names)]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder / 'provenance.json'} is no readable provenance ({error!r}); restore it, or: bench prior"
-        raise BenchError(message, ENVIRONMENT) from error
+        raise BenchError(f"{folder / 'provenance.json'} cannot be read ({error!r}); restore it, or run: bench prior",
+                         ENVIRONMENT) from error
     return provenance
 
 
 def _load(folder: Path, entries: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: LOADERS[name](folder / f"{name}.safetensors", entries[name]["sha256"]) for name in names}
-
-
-def _parameters(part: Any) -> Iterable[Tensor]:
-    return part.values() if isinstance(part, dict) else part.parameters()

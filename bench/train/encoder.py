@@ -1,4 +1,4 @@
-"""Builds the encoder that a value names: one of the suite's, a model of braindecode, or a user's own file."""
+"""Builds encoders: one of the suite's, a model of braindecode, or a user's file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,10 @@ HEAD = 0.095  # m, the radius of MNE's standard head
 
 
 def build(value: Encoder, channels: int, times: int, runtime: Runtime) -> nn.Module:
-    """A freshly initialised encoder, [B, C, T] -> [B, L, width]; the caller has seeded torch.
+    """Returns a newly initialised encoder, [B, C, T] -> [B, L, width]; the caller has seeded torch.
 
-    Raises BenchError when a user's source is not the one that the value's hash names, and for a model of braindecode
-    that cannot take the EEG, or weights that are not its own.
+    Raises BenchError if a user's source has changed since planning, or a model of braindecode does not accept the EEG
+    or its weights.
     """
     if isinstance(value, Braindecode):
         return _braindecode(value, channels, times)
@@ -35,35 +36,40 @@ def build(value: Encoder, channels: int, times: int, runtime: Runtime) -> nn.Mod
         module = importlib.import_module(f"models.encoders.{value.name}")
         return module.Encoder(channels, times, value.width, value.depth, value.heads,
                               mlp_ratio=value.mlp_ratio, patch=value.patch)
+    user_encoder = modules.import_file(find_source(value, runtime), f"encoder_{value.code}").Encoder
+    ratio = {"mlp_ratio": value.mlp_ratio} if "mlp_ratio" in inspect.signature(user_encoder).parameters else {}
+    return user_encoder(channels, times, value.width, value.depth, value.heads, **ratio)
+
+
+def find_source(value: Any, runtime: Runtime) -> Path:
+    """A user's file: the store's copy from planning, or without a store the original. Raises BenchError if changed."""
     path = runtime.encoders / value.code / f"{value.name}.py" if runtime.encoders else Path(value.path)
-    if encoders.code(path) != value.code:
-        raise BenchError(f"{path} is not the source that this stage was planned with; run again")
-    own = modules.from_file(path, f"encoder_{value.code}").Encoder
-    ratio = {"mlp_ratio": value.mlp_ratio} if "mlp_ratio" in inspect.signature(own).parameters else {}
-    return own(channels, times, value.width, value.depth, value.heads, **ratio)
+    if encoders.source_hash(path) != value.code:
+        raise BenchError(f"{path} has changed since this stage was planned; run again")
+    return path
 
 
 def check(value: Encoder) -> None:
-    """Raises what `build` would for a model of braindecode on the EEG that it was planned for; of others nothing."""
+    """Builds a model of braindecode for the planned EEG and raises what `build` raises; checks no other encoder."""
     if isinstance(value, Braindecode):
         with torch.random.fork_rng(devices=[]):
             _braindecode(value, value.n_chans, value.n_times)
 
 
 def _braindecode(value: Braindecode, channels: int, times: int) -> nn.Module:
-    from models import braindecode  # imports it: some seconds
+    from models import braindecode  # takes seconds to import
 
     if (channels, times) != (value.n_chans, value.n_times):
-        raise BenchError(f"braindecode's {value.name} was planned for EEG [{value.n_chans}, {value.n_times}] and is "
-                         f"given [{channels}, {times}], such as an oracle's; take encoder='linear' for that")
-    if (there := importlib.metadata.version("braindecode")) != value.version:
-        raise BenchError(f"this stage was planned with braindecode {value.version}, and {there} is installed; run "
+        raise BenchError(f"braindecode's {value.name} was planned for EEG [{value.n_chans}, {value.n_times}], not "
+                         f"[{channels}, {times}] (an oracle's?); use encoder='linear' for that")
+    if (installed := importlib.metadata.version("braindecode")) != value.version:
+        raise BenchError(f"this stage was planned with braindecode {value.version}, but {installed} is installed; run "
                          "again", ENVIRONMENT)
     path = None
     if value.weights is not None:
         path = Path(value.weights.path)
         if not path.is_file() or sha256(path) != value.weights.sha256:
-            raise BenchError(f"{path} is not the file of weights that this stage was planned with (SHA-256 "
+            raise BenchError(f"{path} is missing or has changed since this stage was planned (SHA-256 "
                              f"{value.weights.sha256[:12]}); restore it, or run again", ENVIRONMENT)
     signal = braindecode.Signal(channels, times, value.sfreq, value.channels, _positions(value))
     try:
@@ -73,7 +79,7 @@ def _braindecode(value: Braindecode, channels: int, times: int) -> nn.Module:
 
 
 def _positions(value: Braindecode) -> np.ndarray | None:
-    """Where the electrodes are, [n_chans, 3] in m; None where a name has no place in the montage."""
+    """The electrodes' positions [n_chans, 3] in m; None if the montage lacks one of the channels."""
     if value.montage == "tiny":
         return HEAD * electrode_positions(value.n_chans)
     if not value.montage:
@@ -81,7 +87,6 @@ def _positions(value: Braindecode) -> np.ndarray | None:
     import mne
 
     montage = mne.channels.make_standard_montage(value.montage).get_positions()["ch_pos"]
-    places = {name.lower(): place for name, place in montage.items()}
-    if not {name.lower() for name in value.channels} <= places.keys():
-        return None
-    return np.stack([places[name.lower()] for name in value.channels])
+    positions = {name.lower(): place for name, place in montage.items()}
+    names = [name.lower() for name in value.channels]
+    return np.stack([positions[name] for name in names]) if set(names) <= positions.keys() else None

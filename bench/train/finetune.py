@@ -1,4 +1,4 @@
-"""Fine-tuning: L_SD (Eq. 2) and alignment (Eq. 3), with E, A or both opened (Table 2, rows 12 to 14)."""
+"""Fine-tuning: L_SD (Eq. 2) and alignment (Eq. 3), with E, A or both trained (Table 2, rows 12 to 14)."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.experiment.stages import Encoder, Finetune, FinetuneSchedule, Items, Pretrain, Stage
+from bench.experiment.stages import Encoder, Finetune, FinetuneSchedule, Pretrain
 from bench.experiment.variant import OPENS
 from bench.files import sync
 from bench.images import as_images
 from bench.runtime import Runtime
-from bench.train import parallel
+from bench.train import Inputs, parallel
 from bench.train.encoder import build
-from bench.train.items import Loaded, load
-from bench.train.loop import Training, describe, frozen_dtype, hold, precision
-from bench.train.targets import cropped, room
+from bench.train.items import Loaded, load_items
+from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, write_document
+from bench.train.losses import seeded
+from bench.train.targets import crop, crop_range
 from models import frozen
 from models.condition import Head, LatentHead, Tau, TimeCondition
 from models.parameters import count_parameters
 
+LAST = "model.safetensors"
+LOGGED = 10  # steps between two progress reports
+
 
 @dataclass
 class Model:
-    """encoder [B, C, T] -> [B, L, width], tau -> [B, M, D], head -> CLIP space or class logits (None: no alignment).
+    """The networks of DreamDiffusion.
 
-    head: a LatentHead sees the encoder's tokens, a Head what tau makes of them. time: where the condition enters the
-    U-Net through the time step, too, else None. unet and null_context [1, M, D] complete the generator; `open` names
-    the tensors that fine-tuning trains.
+    encoder         EEG [B, C, T] -> tokens [B, L, width]
+    tau             tokens -> context [B, M, D]
+    head            context (Head) or tokens (LatentHead) -> CLIP space [B, D'] or class logits; None: no alignment
+    time            adds the context to the U-Net's time embedding; None: not used
+    unet            the U-Net; null_context [1, M, D]: its context without a condition
+    open            names of the parameters that fine-tuning trains
     """
 
     encoder: nn.Module
@@ -49,7 +56,7 @@ class Model:
     open: list[str]
 
     def parts(self) -> dict[str, nn.Module]:
-        """The modules under the names that saved tensors begin with."""
+        """The modules by the prefix of their tensors' names."""
         parts = {"encoder": self.encoder, "tau": self.tau, "head": self.head, "time": self.time, "unet": self.unet}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -57,7 +64,7 @@ class Model:
         return {f"{part}.{name}": p for part, module in self.parts().items() for name, p in module.named_parameters()}
 
     def trained(self) -> dict[str, Tensor]:
-        """What fine-tuning changes: the opened parameters, and the buffers (running statistics) beside them."""
+        """The tensors that fine-tuning changes: trained parameters, and buffers (running statistics) beside them."""
         opened = {name.split(".")[0] for name in self.open} - {"unet"}
         return {name: tensor for part, module in self.parts().items()
                 for name, tensor in ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
@@ -65,31 +72,25 @@ class Model:
 
     @torch.inference_mode()
     def context(self, eeg: Tensor) -> Tensor:
-        """[B, C, T] -> [B, M, D], in evaluation mode."""
+        """EEG [B, C, T] -> context [B, M, D], in evaluation mode."""
         return self.tau.eval()(self.encoder.eval()(eeg))
 
     @torch.inference_mode()
     def embedding(self, eeg: Tensor) -> Tensor:
-        """[B, C, T] -> what h makes of it, in evaluation mode: CLIP space [B, D'] or class logits. ValueError without
-        alignment."""
-        if self.head is None:
-            raise ValueError("a model without alignment has no h")
+        """EEG [B, C, T] -> the head's output, in evaluation mode; for models with alignment."""
         tokens = self.encoder.eval()(eeg)
         return self.aligned(tokens, self.tau.eval()(tokens))
 
     def aligned(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """What h makes of the encoder's tokens [B, L, width], or of the context [B, M, D] that tau makes of them."""
+        """The head's output for tokens [B, L, width] and their context [B, M, D], float32."""
         return self.head(tokens if isinstance(self.head, LatentHead) else context).float()
 
 
-def prepare(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], runtime: Runtime) -> Model:
-    """The model as it is before the first step, for EEG such as those items'.
-
-    Parameters that fine-tuning trains require gradients, all others do not; the set is asserted by name.
-    """
+def prepare(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime) -> Model:
+    """Returns the model before the first step, for EEG of the items' shape; only trained parameters have gradients."""
+    # Networks
     shape = items.eeg.shape[1:]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stage.seed)
+    with seeded(stage.seed):
         value = stage.start.encoder if isinstance(stage.start, Pretrain) else stage.start
         assert isinstance(value, Encoder)
         encoder = build(value, *shape, runtime)
@@ -99,17 +100,18 @@ def prepare(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], run
             length, width = encoder.eval()(torch.zeros(1, *shape)).shape[1:]
         torch.manual_seed(stage.seed)
         clip = frozen.load_clip(stage.clip.path, stage.clip.sha256)
-        classes = [f"a {name}" for name in items.names[:items.shown]]
         with torch.no_grad():
-            text = clip.text_tokens(clip.tokenize(classes)).mean(0)
+            text = clip.text_tokens(clip.tokenize([f"a {name}" for name in items.names[:items.shown]])).mean(0)
             null = clip.text_tokens(clip.tokenize([""]))
-        tau = Tau(length, width, text, clip.ln_final)
+        tau = Tau(length, width, text, clip.net.ln_final)
         unet = frozen.load_unet(stage.unet.path, stage.unet.sha256)
-        head = _head(stage, length, width, clip, items.shown)
+        head = _make_head(stage, length, width, clip, items.shown)
         time = TimeCondition(*text.shape, unet.time_embedding.linear_2.out_features) if stage.time_condition else None
     if time is not None:
         time.attach(unet)
     model = Model(encoder, tau, head, time, unet, null, [])
+
+    # Trained parameters
     opens = OPENS[stage.tune]
     encoder.requires_grad_("E" in opens)
     tau.requires_grad_("tau" in opens)
@@ -120,43 +122,37 @@ def prepare(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], run
                 or (name.startswith("tau.") and "tau" in opens)} | set(attention)
     model.open = sorted(name for name, p in model.named_parameters().items() if p.requires_grad)
     assert set(model.open) == expected, set(model.open) ^ expected
-    hold(unet, frozen_dtype(stage.numerics, runtime.device))
+
+    # Dtype and device
+    cast_frozen(unet, frozen_dtype(stage.numerics, runtime.device))
     for module in model.parts().values():
         module.to(runtime.device)
     model.null_context = null.to(runtime.device)
     return model
 
 
-def _head(stage: Finetune, tokens: int, width: int, clip: frozen.Clip, classes: int) -> Head | LatentHead | None:
+def _make_head(stage: Finetune, tokens: int, width: int, clip: frozen.Clip, classes: int) -> Head | LatentHead | None:
     if stage.align is None:
         return None
-    dim, space = clip.text_projection.shape
+    dim, space = clip.net.text_projection.shape
     if stage.aligned == "latent":
         return LatentHead(tokens, width, space if stage.align == "clip" else classes)
-    return Head(dim, space, clip.text_projection) if stage.align == "clip" else Head(dim, classes)
+    return Head(dim, space, clip.net.text_projection) if stage.align == "clip" else Head(dim, classes)
 
 
-LAST = "model.safetensors"
-LOGGED = 10  # steps from one line of the log to the next
+def checkpoint_file(number: int | None) -> str:
+    """The file name of checkpoint `number`, from 1; None: the last."""
+    return LAST if number is None else f"model.{number}.safetensors"
 
 
-def file(checkpoint: int | None) -> str:
-    """The file of a checkpoint, from 1 on; None: the last."""
-    return LAST if checkpoint is None else f"model.{checkpoint}.safetensors"
-
-
-def loaded(stage: Finetune, items: Items, inputs: Callable[[Stage], Path]) -> Loaded:
-    """Items as the model of that stage is to see them."""
-    return load(items, inputs(items.trials), inputs(stage.targets) / "embeddings.npy")
-
-
-def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes model.safetensors (the trained tensors alone; checkpoints before it as model.1.safetensors, ...) and
-    finetune.json (losses, counts of parameters)."""
-    items, schedule = loaded(stage, stage.items, inputs), stage.schedule
+def finetune(stage: Finetune, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes model.safetensors (the trained tensors only), earlier checkpoints as model.1.safetensors and so on, and
+    finetune.json (losses, numbers of parameters)."""
+    items = load_items(stage.items, inputs, stage.targets)
     model = prepare(stage, items, inputs, runtime)
+    work = runtime.work or out  # where checkpoints of the model survive a killed process
 
-    def keep(path: Path) -> dict[str, Tensor]:
+    def save(path: Path) -> dict[str, Tensor]:
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained().items()}
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         save_file(trained, part)
@@ -166,36 +162,29 @@ def finetune(stage: Finetune, inputs: Callable[[Stage], Path], out: Path, runtim
         sync(path.parent)
         return trained
 
-    kept = runtime.work or out  # where checkpoints of the model outlive the process
+    def save_checkpoint(number: int) -> None:
+        if work != out:
+            write_document(work, stage)
+        save(work / checkpoint_file(number))
 
-    def keep_checkpoint(number: int) -> None:
-        if kept != out:
-            describe(kept, stage)
-        keep(kept / file(number))
-
-    losses = _train(stage, model, items, inputs(stage.targets), runtime, keep_checkpoint)
+    losses = _train(stage, model, items, inputs(stage.targets), runtime, save_checkpoint)
     if parallel.rank() != 0:
         return
     for number in range(1, stage.checkpoints):
-        if kept != out:
-            shutil.copyfile(kept / file(number), out / file(number))
-    trained = keep(out / LAST)
-    parts = ("encoder", "tau", "head", "unet", *(["time"] if stage.time_condition else []))
-    summary = {
-        "encoder_parameters": count_parameters(model.encoder),
-        "trained_parameters": {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
-                               for part in parts},
-        "losses": losses,  # means over the last tenth of the steps
-        "steps": schedule.steps,
-    }
+        if work != out:
+            shutil.copyfile(work / checkpoint_file(number), out / checkpoint_file(number))
+    trained = save(out / LAST)
+    counts = {part: sum(trained[name].numel() for name in model.open if name.startswith(part))
+              for part in ("encoder", "tau", "head", "unet", *(["time"] if stage.time_condition else []))}
+    summary = {"encoder_parameters": count_parameters(model.encoder), "trained_parameters": counts, "losses": losses,
+               "steps": stage.schedule.steps}
     (out / "finetune.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def restore(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], runtime: Runtime,
-            checkpoint: int | None = None) -> Model:
-    """The model after fine-tuning: what was trained from the stage's folder, the rest from where it began."""
+def restore(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime, checkpoint: int | None = None) -> Model:
+    """Returns the model after fine-tuning: trained tensors from the stage's folder, all others as in `prepare`."""
     model = prepare(stage, items, inputs, runtime)
-    path = inputs(stage) / file(checkpoint)
+    path = inputs(stage) / checkpoint_file(checkpoint)
     stored, trained = load_file(path), model.trained()
     if set(stored) != set(trained):
         raise ValueError(f"{path} does not hold the tensors that {stage.tune} trains: "
@@ -208,8 +197,8 @@ def restore(stage: Finetune, items: Loaded, inputs: Callable[[Stage], Path], run
     return model
 
 
-class _Pictures:
-    """The latents of each item's picture: of one of the views that Targets kept, or of a crop that is encoded anew."""
+class _Latents:
+    """The VAE's posterior of each item's image: of a view stored by Targets or of a random crop."""
 
     def __init__(self, stage: Finetune, items: Loaded, targets: Path, shape: tuple[int, ...], runtime: Runtime):
         self._views, self._items, self._device = stage.targets.views, items, runtime.device
@@ -218,28 +207,28 @@ class _Pictures:
             self._vae = frozen.load_vae(stage.targets.vae.path, stage.targets.vae.sha256,
                                         frozen_dtype(stage.numerics, runtime.device)).to(runtime.device)
             self._autocast = precision(stage.numerics, runtime.device)
-            self._room = room(items.pictures)
+            self._range = crop_range(items.pictures)
             with torch.no_grad(), self._autocast():
-                found = self._vae.moments(as_images(items.pictures[:1], runtime.device))[0].shape[1:]
+                size = self._vae.moments(as_images(items.pictures[:1], runtime.device))[0].shape[1:]
         else:
             self._moments = [np.load(targets / f"{name}.npy", mmap_mode="r") for name in ("mean", "std")]
-            found = self._moments[0].shape[-3:]
-        if tuple(found) != shape:
-            raise BenchError(f"the pictures' latents are {list(found)}, and those of U-Net {stage.unet.name} "
-                             f"{list(shape)}: prepare the data set with pictures of another size")
+            size = self._moments[0].shape[-3:]
+        if tuple(size) != shape:
+            raise BenchError(f"the images' latents are {list(size)}, but those of U-Net {stage.unet.name} are "
+                             f"{list(shape)}; prepare the data set with images of another size")
         if self._views == 1:
             self._moments = [torch.from_numpy(array[items.picture]).to(runtime.device) for array in self._moments]
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor | None:
-        """Which view of each picture of a batch is seen, [B]; of crops encoded anew whether it is one, and its corner,
-        [B, 3]. Half of them are the whole picture (released code). None where there is but one view."""
+        """Draws a batch's views, half of them the whole image (released code): numbers of stored views [B], or with
+        views=0 whether to crop, and the corner [B, 3]. None if there is only one view."""
         if self._views == 1:
             return None
-        crop = torch.rand(batch, generator=generator) >= 0.5
+        cropped = torch.rand(batch, generator=generator) >= 0.5
         if self._views > 1:
-            return torch.where(crop, torch.randint(1, self._views, (batch,), generator=generator), 0)
-        corner = torch.randint(0, self._room + 1, (batch, 2), generator=generator)
-        return torch.cat([crop[:, None], corner], 1)
+            return torch.where(cropped, torch.randint(1, self._views, (batch,), generator=generator), 0)
+        corner = torch.randint(0, self._range + 1, (batch, 2), generator=generator)
+        return torch.cat([cropped[:, None], corner], 1)
 
     @torch.no_grad()
     def moments(self, index: Tensor, view: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -247,115 +236,127 @@ class _Pictures:
         if view is None:
             rows = index.to(self._device)
             mean, std = (array[rows] for array in self._moments)
-            return mean, std
-        if self._vae is None:
+        elif self._vae is None:
             rows = self._items.picture[index.numpy()], view.numpy()
             mean, std = (torch.from_numpy(array[rows]).to(self._device).float() for array in self._moments)
-            return mean, std
-        images = as_images(self._items.pictures[index.numpy()], self._device)
-        crops = cropped(images, view[:, 1:].numpy())
-        with self._autocast():
-            mean, logvar = self._vae.moments(torch.where(view[:, 0].bool().to(self._device)[:, None, None, None],
-                                                         crops, images))
-        return mean.float(), torch.exp(0.5 * logvar.float())
+        else:
+            images = as_images(self._items.pictures[index.numpy()], self._device)
+            crops = crop(images, view[:, 1:].numpy())
+            is_crop = view[:, 0].bool().to(self._device)[:, None, None, None]
+            with self._autocast():
+                mean, logvar = self._vae.moments(torch.where(is_crop, crops, images))
+            mean, std = mean.float(), torch.exp(0.5 * logvar.float())
+        return mean, std
 
 
 def _optimizer(named: dict[str, nn.Parameter], schedule: FinetuneSchedule
                ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW with a learning rate for each part; linear warm-up, and half a cosine to zero, or a constant rate."""
+    """AdamW with a learning rate for each part; linear warm-up, then half-cosine decay to zero or a constant rate."""
     rates = {"encoder": schedule.lr_encoder, "tau": schedule.lr_projection, "head": schedule.lr_projection,
              "time": schedule.lr_projection, "unet": schedule.lr_attention}
     groups = [{"params": [p for name, p in named.items() if name.startswith(part)], "lr": lr}
               for part, lr in rates.items()]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=schedule.weight_decay, fused=True)
     if schedule.decay not in ("cosine", "constant"):
-        raise BenchError(f"no decay {schedule.decay!r} of a learning rate; there are: cosine, constant")
+        raise BenchError(f"unknown learning-rate decay {schedule.decay!r}; expected cosine or constant")
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, schedule.warmup))
-        if schedule.decay == "constant":
-            return warm
-        return warm * 0.5 * float(1 + np.cos(np.pi * step / schedule.steps))
+        return warm if schedule.decay == "constant" else warm * 0.5 * float(1 + np.cos(np.pi * step / schedule.steps))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime: Runtime,
-           keep: Callable[[int], object]) -> dict[str, float]:
-    """Trains in place, and calls `keep` with the number of every checkpoint but the last. Batches, noise, time steps
-    and dropped conditions depend on the seed alone: all variants see the same ones."""
+           save_checkpoint: Callable[[int], None]) -> dict[str, float]:
+    """Trains the model in place and calls save_checkpoint(number) for every checkpoint but the last; returns the
+    losses.
+
+    Batches, noise, time steps and dropped conditions depend on the seed only and are the same for all variants. The
+    losses are means over the last tenth of the steps.
+    """
     schedule, device = stage.schedule, runtime.device
     autocast = precision(stage.numerics, device)
+
+    # Data
     eeg = torch.from_numpy(items.eeg).to(device)
     embeddings = torch.from_numpy(np.load(targets / "embeddings.npy")[items.picture]).to(device)
     labels = torch.from_numpy(items.label).to(device)
     shape = frozen.latent_shape(model.unet)
-    pictures = _Pictures(stage, items, targets, shape, runtime)
+    latents = _Latents(stage, items, targets, shape, runtime)
+
+    # Noise schedule
     scheduler = frozen.noise_schedule(stage.unet.path)
     predicts = scheduler.config.prediction_type
     if predicts not in ("v_prediction", "epsilon"):
-        raise BenchError(f"U-Net {stage.unet.name} predicts {predicts!r}; trained are: v_prediction, epsilon")
+        raise BenchError(f"U-Net {stage.unet.name} predicts {predicts!r}; expected v_prediction or epsilon")
+
+    # Optimiser; a frozen encoder's tokens are computed once
     named = {name: p for name, p in model.named_parameters().items() if p.requires_grad}
     optimizer, rate = _optimizer(named, schedule)
-    frozen_encoder = not any(name.startswith("encoder.") for name in named)
-    if frozen_encoder:
+    if frozen_encoder := not any(name.startswith("encoder.") for name in named):
         with torch.no_grad(), autocast():
-            tokens = torch.cat([model.encoder(part) for part in eeg.split(200)])
+            stored_tokens = torch.cat([model.encoder(part) for part in eeg.split(200)])
     else:
         model.encoder.train()
     model.tau.train()
     training = Training(stage, model.trained(), list(named.values()), optimizer, rate, runtime)
+
+    # State that is not in the model or the optimiser; from a checkpoint, if there is one
     generator = torch.Generator().manual_seed(stage.seed)
     history: dict[str, list[Tensor]] = {"sd": [], "align": []}
-    if (kept := training.resume()) is not None:
-        generator.set_state(kept["generator"])
-        history = {name: [value.to(device) for value in values] for name, values in kept["history"].items()}
-    numbers = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
-    own = training.rows
+    if (extra := training.resume()) is not None:
+        generator.set_state(extra["generator"])
+        history = {name: [value.to(device) for value in values] for name, values in extra["history"].items()}
+    checkpoints = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
+
+    batch = schedule.batch
     while training.step < schedule.steps:
-        index = torch.randint(len(eeg), (schedule.batch,), generator=generator)
-        posterior = torch.randn((schedule.batch, *shape), generator=generator)[own].to(device)
-        noise = torch.randn((schedule.batch, *shape), generator=generator)[own].to(device)
-        time = torch.randint(scheduler.config.num_train_timesteps, (schedule.batch,), generator=generator)
-        time = time[own].to(device)
-        dropped = (torch.rand(schedule.batch, generator=generator) < schedule.condition_dropout)[own].to(device)
-        view = pictures.draw(schedule.batch, generator)
-        index = index[own]
-        here, view = index.to(device), None if view is None else view[own]
+        # Draws of the whole batch, then this process's rows of them
+        rows = training.rows
+        index = torch.randint(len(eeg), (batch,), generator=generator)
+        posterior = torch.randn((batch, *shape), generator=generator)[rows].to(device)
+        noise = torch.randn((batch, *shape), generator=generator)[rows].to(device)
+        time = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=generator)[rows].to(device)
+        dropped = (torch.rand(batch, generator=generator) < schedule.condition_dropout)[rows].to(device)
+        view = latents.draw(batch, generator)
+        drawn = index[rows], posterior, noise, time, dropped, None if view is None else view[rows]
 
-        def loss(rows: slice, index=index, here=here, posterior=posterior, noise=noise, time=time, dropped=dropped,
-                 view=view) -> dict[str, Tensor]:
+        def loss(part: slice, drawn: tuple[Tensor | None, ...] = drawn) -> dict[str, Tensor]:
+            index, posterior, noise, time, dropped, view = (None if t is None else t[part] for t in drawn)
+            item = index.to(device)
             with autocast():
-                seen = tokens[here[rows]] if frozen_encoder else model.encoder(eeg[here[rows]])
-                context = model.tau(seen)
-                found = {"loss": context.new_zeros(())}
-                if stage.sd_loss:
-                    mean, std = pictures.moments(index[rows], None if view is None else view[rows])
-                    latents = mean + std * posterior[rows]
-                    condition = torch.where(dropped[rows, None, None], model.null_context, context)
-                    noisy = scheduler.add_noise(latents, noise[rows], time[rows])
-                    predicted = model.unet(noisy, time[rows], condition).sample
-                    aim = noise[rows] if predicts == "epsilon" else scheduler.get_velocity(latents, noise[rows],
-                                                                                           time[rows])
-                    found["sd"] = F.mse_loss(predicted.float(), aim)
-                    found["loss"] = found["loss"] + found["sd"]
-                if stage.align == "clip":
-                    found["align"] = 1 - F.cosine_similarity(model.aligned(seen, context), embeddings[here[rows]],
-                                                             dim=-1).mean()
+                tokens = stored_tokens[item] if frozen_encoder else model.encoder(eeg[item])
+                context = model.tau(tokens)
+                losses = {"loss": context.new_zeros(())}
+                if stage.sd_loss:  # Eq. 2
+                    mean, std = latents.moments(index, view)
+                    clean = mean + std * posterior
+                    condition = torch.where(dropped[:, None, None], model.null_context, context)
+                    noisy = scheduler.add_noise(clean, noise, time)
+                    predicted = model.unet(noisy, time, condition).sample
+                    target = noise if predicts == "epsilon" else scheduler.get_velocity(clean, noise, time)
+                    losses["sd"] = F.mse_loss(predicted.float(), target)
+                    losses["loss"] = losses["loss"] + losses["sd"]
+                if stage.align == "clip":  # Eq. 3
+                    losses["align"] = 1 - F.cosine_similarity(model.aligned(tokens, context), embeddings[item],
+                                                              dim=-1).mean()
                 elif stage.align == "label":
-                    found["align"] = F.cross_entropy(model.aligned(seen, context), labels[here[rows]])
+                    losses["align"] = F.cross_entropy(model.aligned(tokens, context), labels[item])
                 if stage.align:
-                    found["loss"] = found["loss"] + schedule.clip_weight * found["align"]
-            return found
+                    losses["loss"] = losses["loss"] + schedule.clip_weight * losses["align"]
+            return losses
 
-        found = training.update(loss)
+        losses = training.update(loss)
+
+        # History, checkpoints of the model, progress, checkpoint of the training
         step = training.step
-        for name in history.keys() & found.keys():
-            history[name].append(found[name])
-        if step in numbers and parallel.rank() == 0:
-            keep(numbers[step])
+        for name in history.keys() & losses.keys():
+            history[name].append(losses[name])
+        if step in checkpoints and parallel.rank() == 0:
+            save_checkpoint(checkpoints[step])
         if step % LOGGED == 0 or step == schedule.steps:
-            training.report(found, step)
+            training.report(losses, step)
             training.save_when_due(lambda: {"generator": generator.get_state(), "history": history})
     last = max(1, schedule.steps // 10)
     return {name: torch.stack(values[-last:]).mean().item() for name, values in history.items() if values}

@@ -1,9 +1,7 @@
-"""What both trainings share: precision, steps over batches that are split where memory ends, checkpoints."""
+"""Shared parts of pre-training and fine-tuning: precision, steps in micro-batches, progress and checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import pickle
 import re
@@ -24,197 +22,187 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
 from bench.experiment.stages import Finetune, Numerics, Pretrain
-from bench.files import put, sync
-from bench.runtime import Runtime, Stopped, keeps, stopping, unquestioned, use_exact_math
+from bench.files import sha256, sync, write_text
+from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stopping, use_exact_math
 from bench.store.store import DOCUMENT
 from bench.train import parallel
+from bench.train.losses import check_finite
 
-EVERY = 300.0  # s from one checkpoint to the next
-AHEAD = 2  # batches that are fetched while the device works
+EVERY = 300.0  # s between two checkpoints
+AHEAD = 2  # batches fetched while the device computes
 Fetched = TypeVar("Fetched")
 
 
 def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextManager]:
-    """What a forward pass runs under: nothing (but `use_exact_math`), or autocast to bfloat16. BenchError for other dtypes."""
+    """Returns the context of forward passes: autocast for bfloat16, none for float32 (with `use_exact_math`)."""
     use_exact_math()
     if numerics.dtype == "float32":
         return nullcontext
     if numerics.dtype == "bfloat16":
         return partial(torch.autocast, torch.device(device).type, torch.bfloat16)
-    raise BenchError(f"no precision {numerics.dtype!r}; there are: float32, bfloat16")
+    raise BenchError(f"unknown dtype {numerics.dtype!r}; expected float32 or bfloat16")
 
 
 def frozen_dtype(numerics: Numerics, device: str) -> torch.dtype:
-    """What frozen parts are held as: bfloat16 where that is asked for on a GPU, else float32."""
+    """Returns the dtype of frozen weights: bfloat16 on a GPU if that is the stage's dtype, otherwise float32."""
     half = numerics.dtype == "bfloat16" and torch.device(device).type == "cuda"
     return torch.bfloat16 if half else torch.float32
 
 
-def hold(module: nn.Module, dtype: torch.dtype) -> None:
-    """Converts the matrices and kernels that do not train. What trains stays float32, and so do biases and norms."""
+def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
+    """Casts the frozen matrices and kernels; trained parameters, biases and norms stay float32."""
     for parameter in module.parameters():
         if not parameter.requires_grad and parameter.ndim > 1:
             parameter.data = parameter.data.to(dtype)
 
 
-def prefetched(items: Iterable[Any], fetch: Callable[[Any], Fetched], ahead: int = AHEAD) -> Iterator[Fetched]:
-    """fetch(item) for each, in order; with ahead > 0 in a thread, that many before they are asked for."""
+def prefetch(items: Iterable[Any], fetch: Callable[[Any], Fetched], ahead: int = AHEAD) -> Iterator[Fetched]:
+    """Yields fetch(item) of each item in order; with ahead > 0 a thread fetches that many items in advance."""
     if not ahead:
         yield from map(fetch, items)
         return
     with ThreadPoolExecutor(1) as pool:
-        waiting = []
+        pending = []
         for item in items:
-            waiting.append(pool.submit(fetch, item))
-            if len(waiting) > ahead:
-                yield waiting.pop(0).result()
-        for future in waiting:
+            pending.append(pool.submit(fetch, item))
+            if len(pending) > ahead:
+                yield pending.pop(0).result()
+        for future in pending:
             yield future.result()
 
 
 class Training:
-    """An optimiser at work on a stage's model.
+    """The optimiser of a stage's model, with its progress and checkpoints.
 
-    tensors: all that training changes, by name, live. parameters: what it trains, whose gradients are clipped
-    together. `rows` are this process's of every batch, and `parts` says in how many parts it takes them: 1, until
-    memory ends.
+    tensors       everything that training changes, by name: the model's own tensors, not copies
+    parameters    the trained parameters, whose gradients are clipped together
+    rows          this process's rows of every batch
+    parts         the number of micro-batches of a step: 1 until the device runs out of memory
     """
 
     def __init__(self, stage: Pretrain | Finetune, tensors: dict[str, Tensor], parameters: list[nn.Parameter],
                  optimizer: torch.optim.Optimizer, rate: torch.optim.lr_scheduler.LRScheduler, runtime: Runtime):
-        self.rows = parallel.share(stage.schedule.batch, stage.numerics)
+        self.rows = parallel.rows_of_process(stage.schedule.batch, stage.numerics)
         self.share = self.rows.stop - self.rows.start
         self.step, self.parts = 0, 1
         self._stage, self._runtime, self._tensors, self._parameters = stage, runtime, tensors, parameters
-        self._optimizer, self._rate, self._key = optimizer, rate, stage.key
-        self._device = torch.device(runtime.device)
-        self._flops = 0
+        self._optimizer, self._rate, self._device = optimizer, rate, torch.device(runtime.device)
+        self._flops = 0  # per item, counted in the first step on a GPU
         self._saved, self._reported = time.monotonic(), (time.monotonic(), 0)
-        torch.manual_seed(stage.seed + parallel.rank())  # for an encoder's dropout; nothing of ours draws from it
+        torch.manual_seed(stage.seed + parallel.rank())  # for dropout in an encoder; the suite draws from generators
 
     def update(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """One step of the optimiser; the means over the batch of what `loss` gives, on the device.
+        """Takes one optimiser step; returns the means of `loss` over the batch, on the device.
 
-        loss(rows): scalars that are means over those rows of this process's share, of which "loss" is differentiated.
-        Where memory ends, the step is taken again in twice as many parts, weighted by their rows: the same mathematics.
+        loss(rows): scalar means over these rows of this process's share; "loss" is differentiated. On CUDA
+        out-of-memory, the step is retried with twice as many micro-batches, weighted by their rows.
         """
         if self._runtime.work is not None and self._device.type == "cuda" and not self._flops:
             parts = self.parts
             with FlopCounterMode(display=False) as counter:
-                found = self._gradients(loss)
-            if parts == self.parts:  # else some were counted twice
+                means = self._compute_gradients(loss)
+            if parts == self.parts:  # otherwise a retry was counted as well
                 self._flops = counter.get_total_flops() // self.share
         else:
-            found = self._gradients(loss)
-        parallel.average([p.grad for p in self._parameters if p.grad is not None] + list(found.values()))
+            means = self._compute_gradients(loss)
+        parallel.average([p.grad for p in self._parameters if p.grad is not None] + list(means.values()))
         nn.utils.clip_grad_norm_(self._parameters, self._stage.schedule.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._rate.step()
         self.step += 1
-        keeps(self._runtime.work is not None and self.step < self._stage.schedule.steps)
-        return found
+        defer_stop(self._runtime.work is not None and self.step < self._stage.schedule.steps)
+        return means
 
-    def _gradients(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _compute_gradients(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         while True:
-            before = self._random()
+            random = self._random_state()
             try:
                 return self._accumulate(loss)
             except torch.OutOfMemoryError as error:
                 if self.parts >= self.share:
                     raise BenchError(f"{self._stage.kind}: a single item of the batch does not fit into the memory of "
-                                     f"{self._runtime.device}", ENVIRONMENT) from error
+                                     f"{self._runtime.device}; use a larger GPU", ENVIRONMENT) from error
             self._optimizer.zero_grad()
-            self._set_random(before)
+            self._set_random_state(random)
             self.parts = min(2 * self.parts, self.share)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._note("memory ended: a batch is taken in more parts", parts=self.parts)
+            self._note("out of memory: step retried with smaller micro-batches", parts=self.parts)
 
     def _accumulate(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         if self.parts == 1:
-            found = loss(slice(0, self.share))
-            found["loss"].backward()
-            return {name: value.detach() for name, value in found.items()}
+            means = loss(slice(0, self.share))
+            means["loss"].backward()
+            return {name: value.detach() for name, value in means.items()}
         total: dict[str, Tensor] = {}
         edges = [self.share * part // self.parts for part in range(self.parts + 1)]
         for begin, end in pairwise(edges):
-            found = {name: value * ((end - begin) / self.share) for name, value in loss(slice(begin, end)).items()}
-            found["loss"].backward()
-            total = {name: total.get(name, 0) + value.detach() for name, value in found.items()}
+            means = {name: value * ((end - begin) / self.share) for name, value in loss(slice(begin, end)).items()}
+            means["loss"].backward()
+            total = {name: total.get(name, 0) + value.detach() for name, value in means.items()}
         return total
 
-    def report(self, found: dict[str, Tensor], step: int) -> None:
-        """Tells `runtime.progress` how far it is: the one time that the device is waited for."""
+    def report(self, means: dict[str, Tensor], step: int) -> None:
+        """Reports progress; the only call that waits for the device. Raises BenchError if a loss is not finite."""
         self._runtime.owned()
-        scalars = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-        if lost := [name for name, value in scalars.items() if not math.isfinite(value)]:
-            raise BenchError(f"{self._stage.kind} has lost its way: {', '.join(lost)} is no finite number at step "
-                             f"{self.step}; lower the learning rate, or look at the EEG")
+        scalars = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        check_finite(self._stage, scalars, self.step)
         now, (then, before) = time.monotonic(), self._reported
         self._reported = now, self.step
         items = (self.step - before) * self._stage.schedule.batch / max(now - then, 1e-9)
-        self._runtime.progress(step, self._stage.schedule.steps, **scalars, **self._rates(),
-                               items_per_s=round(items, 3), parts=self.parts, **self._utilisation(items))
-
-    def _rates(self) -> dict[str, float]:
-        """The learning rate; where groups of parameters have their own, each with its group's number."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
-        return {"lr": rates[0]} if len(set(rates)) == 1 else {f"lr_{i}": rate for i, rate in enumerate(rates)}
+        lr = {"lr": rates[0]} if len(set(rates)) == 1 else {f"lr_{group}": rate for group, rate in enumerate(rates)}
+        self._runtime.progress(step, self._stage.schedule.steps, **scalars, **lr, items_per_s=round(items, 3),
+                               parts=self.parts, **self._measure_utilisation(items))
 
-    def _utilisation(self, items: float) -> dict[str, float]:
-        """On a GPU: the peak of this process's memory, TFLOP/s of all processes by the FLOPs counted in the first step,
-        and their share of the peak where known."""
-        found: dict[str, float] = {}
+    def _measure_utilisation(self, items: float) -> dict[str, float]:
+        """On a GPU: this process's peak memory, all processes' TFLOP/s and their share of the GPU's peak, if known."""
+        values: dict[str, float] = {}
         if self._device.type == "cuda":
-            found["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(self._device)
-        if not self._flops:
-            return found
-        from bench.runtime import GPUS
+            values["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        if self._flops:
+            values["tflops"] = round(self._flops * items / 1e12, 2)
+            name = torch.cuda.get_device_name(self._device).upper()
+            for short, gpu in GPUS.items():
+                if re.search(rf"\b{short.upper()}\b", name) and "PCIE" not in name:
+                    values["mfu"] = round(values["tflops"] / gpu.tflops / parallel.size(), 4)
+        return values
 
-        found["tflops"] = round(self._flops * items / 1e12, 2)
-        name = torch.cuda.get_device_name(self._device)
-        for short, gpu in GPUS.items():
-            if re.search(rf"\b{short.upper()}\b", name.upper()) and "PCIE" not in name.upper():
-                found["mfu"] = round(found["tflops"] / gpu.tflops / parallel.size(), 4)
-        return found
-
-    def _note(self, what: str, **values: float) -> None:
+    def _note(self, message: str, **values: float) -> None:
         if parallel.rank() == 0:
-            self._runtime.note(what, step=self.step, **values)
+            self._runtime.note(message, step=self.step, **values)
 
     def save_when_due(self, extra: Callable[[], dict[str, Any]]) -> None:
-        """Keeps the state and `extra()`, tensors and plain values, if that was done too long ago; raises Stopped after
-        that where the process was asked to end."""
+        """Writes a checkpoint with `extra()`, tensors and plain values: every EVERY seconds, and before Stopped."""
         if self._runtime.work is None:
             return
-        due, last = parallel.agreed((time.monotonic() - self._saved >= EVERY, stopping()))
-        if not due and not last:
+        is_due, is_last = parallel.broadcast((time.monotonic() - self._saved >= EVERY, is_stopping()))
+        if not is_due and not is_last:
             return
+        processes = parallel.gather({"random": self._random_state(), "parts": self.parts})
         if parallel.rank() == 0:
-            describe(self._runtime.work, self._stage)
-        own = parallel.gathered({"random": self._random(), "parts": self.parts})
-        if parallel.rank() == 0:
-            write(self._runtime.work, self.step, {
-                "key": self._key, "tensors": self._tensors, "optimizer": self._optimizer.state_dict(),
-                "rate": self._rate.state_dict(), "own": own, "extra": extra()}, self._runtime.owned)
+            write_document(self._runtime.work, self._stage)
+            write_checkpoint(self._runtime.work, self.step, {
+                "key": self._stage.key, "tensors": self._tensors, "optimizer": self._optimizer.state_dict(),
+                "rate": self._rate.state_dict(), "own": processes, "extra": extra()}, self._runtime.owned)
         self._saved = time.monotonic()
-        if last:
+        if is_last:
             raise Stopped
 
     def resume(self) -> dict[str, Any] | None:
-        """Goes back to the last kept state and gives the `extra` kept with it; None where there is none that fits."""
+        """Restores the last checkpoint and returns its `extra`; None if there is no usable checkpoint."""
         if self._runtime.work is None:
             return None
         if parallel.rank() == 0:
-            for part in self._runtime.work.glob("*.part"):  # its writer is dead, or has lost the stage
+            for part in self._runtime.work.glob("*.part"):  # its writer has exited, or has lost the stage
                 part.unlink(missing_ok=True)
-        if (found := read(self._runtime.work, self._key)) is None:
+        if (checkpoint := read_checkpoint(self._runtime.work, self._stage.key)) is None:
             return None
-        step, state = found
+        step, state = checkpoint
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         if {name: tensor.shape for name, tensor in state["tensors"].items()} != shapes:
-            _refuse(self._runtime.work, "it holds other tensors than this training")
+            _warn_unused(self._runtime.work, "its tensors are not those of this training")
             return None
         self.step = step
         with torch.no_grad():
@@ -222,45 +210,43 @@ class Training:
                 tensor.copy_(state["tensors"][name])
         self._optimizer.load_state_dict(state["optimizer"])
         self._rate.load_state_dict(state["rate"])
-        own = state["own"][parallel.rank()]
-        self.parts = own["parts"]
-        self._set_random(own["random"])
+        process = state["own"][parallel.rank()]
+        self.parts = process["parts"]
+        self._set_random_state(process["random"])
         self._reported = time.monotonic(), self.step
-        self._note("goes on from a checkpoint")
+        self._note("resumed from a checkpoint")
         return state["extra"]
 
-    def _random(self) -> list[Tensor]:
-        """The states of the generators that a module draws from, such as its dropout."""
+    def _random_state(self) -> list[Tensor]:
+        """The states of torch's global generators, from which modules such as dropout draw."""
         cuda = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
         return [torch.get_rng_state(), *cuda]
 
-    def _set_random(self, states: list[Tensor]) -> None:
+    def _set_random_state(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(states[1], self._device)
 
 
-def describe(folder: Path, stage: Stage) -> None:
-    """Makes a folder of checkpoints that says what the stage is built from, which is kept as long as it is there."""
+def write_document(folder: Path, stage: Stage) -> None:
+    """Creates a folder of checkpoints with the stage's document, which names the stages that must be kept for it."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / DOCUMENT).exists():
-        put(folder / DOCUMENT, stage.document)
+        write_text(folder / DOCUMENT, stage.document)
 
 
-def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = unquestioned) -> None:
-    """Keeps a state of tensors and plain values, complete or not at all; its file's name holds its step and SHA-256.
+def write_checkpoint(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = ignore) -> None:
+    """Writes a checkpoint atomically and removes older ones; the file's name contains its step and SHA-256.
 
-    owned: raises where the folder is another's by now; then nothing in it changes.
+    owned: raises if another process has taken over the folder; then nothing in it changes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"checkpoint.{os.getpid()}.part"
     try:
         with part.open("wb") as file:
-            hashing = _Hashing(file)
-            torch.save(state, hashing)
-            file.flush()
-            os.fsync(file.fileno())
-        path = folder / f"checkpoint.{step:09d}.{hashing.digest.hexdigest()}.pt"
+            torch.save(state, file)
+        sync(part)
+        path = folder / f"checkpoint.{step:09d}.{sha256(part)}.pt"
         owned()
         os.replace(part, path)
         sync(folder)
@@ -271,38 +257,22 @@ def write(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], No
             other.unlink(missing_ok=True)
 
 
-def read(folder: Path, name: str) -> tuple[int, dict[str, Any]] | None:
-    """The step and state last kept for the stage of that key. One that is damaged or another's is refused with a
-    warning."""
+def read_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
+    """Returns step and state of a stage's last checkpoint, or None. Warns of damaged files and of other stages'."""
     for path in sorted(folder.glob("checkpoint.*.pt"), reverse=True):
         try:
             step, digest = path.name.split(".")[1:3]
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise ValueError("its bytes are not those that were written")
+            if sha256(path) != digest:
+                raise ValueError("its content does not match its SHA-256")
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["key"] != name:
-                raise ValueError(f"it belongs to stage {state['key'][:12]}, not {name[:12]}")
+            if state["key"] != key:
+                raise ValueError(f"it belongs to stage {state['key'][:12]}, not {key[:12]}")
             return int(step), state
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            _refuse(path, str(error))
+            _warn_unused(path, str(error))
     return None
 
 
-def _refuse(path: Path, why: str) -> None:
+def _warn_unused(path: Path, reason: str) -> None:
     if parallel.rank() == 0:
-        warnings.warn(f"checkpoint {path} is not used ({why}): training begins anew", stacklevel=3)
-
-
-class _Hashing:
-    """A file that is written from its beginning to its end, and the SHA-256 of what was written."""
-
-    def __init__(self, file: Any):
-        self._file, self.digest = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
+        warnings.warn(f"checkpoint {path} cannot be used ({reason}); training starts from step 0", stacklevel=3)

@@ -1,12 +1,15 @@
-"""What the trainings of small networks share: a step, their losses, and what is written of them."""
+"""Shared parts of the trainings of small networks: seeds, batches, optimiser steps, losses and summary.json."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -14,11 +17,38 @@ from bench.experiment.key import Stage
 from bench.runtime import Runtime
 from models.parameters import count_parameters
 
-EVERY = 50  # steps from one look at the losses to the next, since a GPU must be waited for
+EVERY = 50  # steps between two checks of the losses; a check waits for the GPU
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's generators; the CPU generator's state is restored afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def draw_epoch(n: int, batch: int) -> tuple[Tensor, ...]:
+    """All batches of one epoch over n rows in random order; an incomplete last batch is dropped."""
+    batch = min(batch, n)
+    return torch.randperm(n)[:n // batch * batch].split(batch)
+
+
+def count_steps(n: int, batch: int, epochs: int) -> int:
+    """The number of batches of `draw_epoch` in all epochs."""
+    return epochs * (n // min(batch, n))
+
+
+def draw_batches(n: int, batch: int, steps: int) -> Iterator[Tensor]:
+    """Yields the rows of `steps` batches, epoch after epoch."""
+    while steps > 0:
+        for rows in draw_epoch(n, batch)[:steps]:
+            yield rows
+            steps -= 1
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
-    """One step down the loss; clip_norm: of the gradient, at most."""
+    """Takes one optimiser step. clip_norm: the gradient's maximum norm."""
     optimizer.zero_grad()
     loss.backward()
     if clip_norm is not None:
@@ -26,32 +56,45 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float | N
     optimizer.step()
 
 
+def load_network(network: nn.Module, file: Path, device: str) -> nn.Module:
+    """Loads a trained network's weights; in evaluation mode on the device."""
+    network.load_state_dict(load_file(file))
+    return network.to(device).eval()
+
+
 class Losses:
-    """What a training of so many steps lost at each, by name; the progress of the stage is their sum."""
+    """Records the losses of each of `steps` training steps by name, and reports their sum as progress."""
 
     def __init__(self, stage: Stage, steps: int, runtime: Runtime):
         self._stage, self._steps, self._runtime = stage, steps, runtime
-        self._kept: dict[str, list[Tensor]] = {}
+        self._recorded: dict[str, list[Tensor]] = {}
 
     def add(self, **losses: Tensor) -> None:
-        """One step's, each a scalar; looked at now and then. Raises BenchError where one is no finite number."""
+        """Records one step's scalar losses. Every EVERY steps: raises BenchError if one is not finite."""
         for name, loss in losses.items():
-            self._kept.setdefault(name, []).append(loss.detach())
-        done = len(self._kept[name])
+            self._recorded.setdefault(name, []).append(loss.detach())
+        done = len(self._recorded[name])
         if done % EVERY and done < self._steps:
             return
-        now = {name: loss.item() for name, loss in losses.items()}
-        if lost := [name for name, value in now.items() if not math.isfinite(value)]:
-            raise BenchError(f"{self._stage.kind} has lost its way: {', '.join(lost)} is no finite number at step "
-                             f"{done}; lower the learning rate, or look at the EEG")
-        self._runtime.progress(done, self._steps, loss=sum(now.values()))
+        values = {name: loss.item() for name, loss in losses.items()}
+        check_finite(self._stage, values, done)
+        self._runtime.progress(done, self._steps, loss=sum(values.values()))
 
     def last(self) -> dict[str, float]:
-        """Means over the last tenth of the steps."""
-        return {name: torch.stack(each[-max(1, len(each) // 10):]).mean().item() for name, each in self._kept.items()}
+        """Returns the means over the last tenth of the steps."""
+        return {name: torch.stack(values[-max(1, len(values) // 10):]).mean().item()
+                for name, values in self._recorded.items()}
 
 
-def summary(out: Path, trained: dict[str, nn.Module], losses: dict[str, float], **more: int) -> None:
-    """Writes summary.json: counts of the trained networks' parameters, losses, and what else is given."""
-    found = {"trained_parameters": {name: count_parameters(net) for name, net in trained.items()}, "losses": losses, **more}
-    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+def check_finite(stage: Stage, losses: dict[str, float], step: int) -> None:
+    """Raises BenchError if one of the losses is not finite."""
+    if diverged := [name for name, value in losses.items() if not math.isfinite(value)]:
+        raise BenchError(f"{stage.kind}: training diverged: {', '.join(diverged)} is not finite at step {step}; lower "
+                         "the learning rate, or check the EEG")
+
+
+def write_summary(out: Path, trained: dict[str, nn.Module], losses: dict[str, float], **more: int) -> None:
+    """Writes summary.json: the trained networks' numbers of parameters, the losses, and `more`."""
+    summary = {"trained_parameters": {name: count_parameters(network) for name, network in trained.items()},
+               "losses": losses, **more}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

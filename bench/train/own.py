@@ -1,4 +1,4 @@
-"""Runs a user's own file: its function `fit` on the training trials, its function `pictures` for the items."""
+"""Runs a user's file: its function `fit` on the training trials, and its function `pictures` for the items."""
 
 from __future__ import annotations
 
@@ -21,54 +21,57 @@ from torch import Tensor
 from bench import modules
 from bench.errors import BenchError
 from bench.experiment import encoders
-from bench.experiment.stages import Items, Numerics, Stage, Weights
-from bench.files import mapped
-from bench.runtime import Runtime, silent
+from bench.experiment.stages import Numerics, Weights
+from bench.files import create_npy
+from bench.runtime import Runtime, ignore
 from bench.scoring.networks import weights_present
 from bench.systems.own import Own, OwnFit
+from bench.train import Inputs
+from bench.train.encoder import find_source
 from bench.train.generate import initial_noise
-from bench.train.items import Loaded, Stimuli, load
+from bench.train.items import Loaded, Stimuli, load_items
 from bench.train.loop import frozen_dtype, precision
+from bench.train.losses import seeded
 from models import frozen
 
-AT_ONCE = 64  # pictures that are copied at a time
+BATCH = 64  # images copied at once
 
 
-class InYourFile(Exception):
-    """What a user's own file raised: its file and line, and the first line of what it says."""
+class UserFileError(Exception):
+    """An exception in a user's file: the file, the line and the message, in one line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """What is known of the N items that pictures are asked for: nothing of what was shown."""
+    """The N items to generate images for; it contains nothing about the shown images."""
 
     item: np.ndarray  # [N] int64, ids, ascending
     subject: np.ndarray  # [N] int64
-    eeg: np.ndarray  # [N, C, T] float32: their own, or a control's
+    eeg: np.ndarray  # [N, C, T] float32: the items', or a control's
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Where and with what a user's functions run. torch, numpy and random are seeded with `seed` before each of them.
+    """The environment of a user's functions. torch, numpy and random are seeded with `seed` before each call.
 
     seed        of the row
-    samples     pictures of each item; in `fit` 1
+    samples     images of each item; 1 in `fit`
     device      "cpu" or "cuda"
-    progress    progress(step, total, loss=...): shown while the stage is at work
-    fitted      what `fit` returned, as tensors on the CPU; empty in `fit`, and where there is none
+    progress    progress(step, total, loss=...) reports the stage's progress
+    fitted      the values returned by `fit`, as tensors on the CPU; empty in `fit`, and without it
     """
 
     seed: int
     samples: int
     device: str = "cpu"
-    progress: Callable[..., None] = silent
+    progress: Callable[..., None] = ignore
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     numerics: Numerics = Numerics()
     parts: tuple[Weights, ...] = ()
 
     def noise(self, items: Tested | Loaded, *shape: int) -> Tensor:
-        """Normal noise [N, samples, *shape] float32, drawn for (seed, item, sample) alone: the other systems' in
-        generation, so that differences are paired."""
+        """Draws normal noise [N, samples, *shape] float32 from (seed, item, sample) only, as the other systems do, so
+        that differences are paired."""
         drawn = initial_noise(items.item, self.samples, self.seed, shape)
         return drawn.unflatten(0, (len(items.item), self.samples)).to(self.device)
 
@@ -81,84 +84,75 @@ class Run:
         return self._part(frozen.load_clip, 1)
 
     def unet(self) -> UNet2DConditionModel:
-        """The suite's U-Net, frozen; models.frozen.sample draws with it, by `schedule`."""
+        """The suite's U-Net, frozen; models.frozen.sample samples from it, with `schedule`."""
         return self._part(frozen.load_unet, 2)
 
     def schedule(self) -> Any:
-        """The noise schedule that the U-Net was trained with."""
+        """The noise schedule of the U-Net's training."""
         with weights_present():
             return frozen.noise_schedule(self.parts[2].path)
 
     def autocast(self) -> AbstractContextManager:
-        """What a forward pass through the frozen parts runs under: bfloat16 at scale paper, else nothing."""
+        """The context of forward passes through the frozen parts: bfloat16 at scale paper, none otherwise."""
         return precision(self.numerics, self.device)()
 
-    def _part(self, loaded: Callable[..., Any], which: int) -> Any:
-        weights = self.parts[which]
+    def _part(self, load_part: Callable[..., Any], number: int) -> Any:
+        weights = self.parts[number]
         with weights_present():
-            return loaded(weights.path, weights.sha256, frozen_dtype(self.numerics, self.device)).to(self.device)
+            return load_part(weights.path, weights.sha256, frozen_dtype(self.numerics, self.device)).to(self.device)
 
 
-def fit(stage: OwnFit, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes fitted.safetensors, what the file's `fit(train, run, **settings)` returns, and summary.json.
+def fit(stage: OwnFit, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes fitted.safetensors, the values returned by the file's `fit(train, run, **settings)`, and summary.json.
 
-    The numbers of floating point in it count as trained parameters. Raises BenchError where it is no dict of arrays, or
-    has values that are not finite.
+    Floating-point values count as trained parameters. Raises BenchError unless it is a dict of arrays with finite
+    values.
     """
-    with _training(stage, inputs, out) as train:
-        found = _called(stage, "fit", runtime, train, _run(stage, 1, runtime))
+    with _training_trials(stage, inputs, out) as train:
+        values = _call(stage, "fit", runtime, train, _make_run(stage, 1, runtime, {}))
     file = f"{stage.source.name}.py"
-    if not isinstance(found, Mapping):
-        raise BenchError(f"{file}: fit returned {_described(found)}; a dict of names and arrays or tensors is expected")
-    tensors = {name: _tensor(f"{file}: fit's {name!r}", value) for name, value in found.items()}
+    if not isinstance(values, Mapping):
+        raise BenchError(f"{file}: fit returned {_describe(values)}; expected a dict of names and arrays or tensors")
+    tensors = {name: _to_tensor(f"{file}: fit's {name!r}", value) for name, value in values.items()}
     save_file({str(name): tensor for name, tensor in tensors.items()}, out / "fitted.safetensors")
-    learnt = sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
-    (out / "summary.json").write_text(json.dumps({"trained_parameters": {"fit": learnt}}, indent=1) + "\n")
+    count = sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+    (out / "summary.json").write_text(json.dumps({"trained_parameters": {"fit": count}}, indent=1) + "\n")
 
 
-def generate_images(stage: Own, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], and, where the file's
+def generate_images(stage: Own, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, item.npy [N], and, if the file's
     `pictures(train, test, run, **settings)` returns a pair, embedding.npy [N, D'].
 
-    What it is given leads to no picture and no label of the items. Raises BenchError where the pictures are others than
-    were asked for.
+    The arguments contain no image and no label of the items. Raises BenchError if the result has another shape or type.
     """
     fitted = load_file(inputs(stage.fit) / "fitted.safetensors") if stage.fit else {}
-    with _training(stage, inputs, out) as train:
+    with _training_trials(stage, inputs, out) as train:
         shape = train.pictures.shape[1:]
-        run = replace(_run(stage, stage.samples, runtime), fitted=fitted)
-        test = _tested(_loaded(stage, stage.items, inputs))
-        found = _called(stage, "pictures", runtime, train, test, run)
+        items = load_items(stage.items, inputs, stage.targets)
+        test = Tested(items.item.copy(), items.subject.copy(), items.eeg)
+        del items  # the frames that the user's code can inspect hold no image of the test items
+        result = _call(stage, "pictures", runtime, train, test, _make_run(stage, stage.samples, runtime, fitted))
     file = f"{stage.source.name}.py"
-    drawn, embedding = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    np.save(out / "pictures.npy", _pictures(drawn, (len(test.item), stage.samples, *shape), file))
+    images, embedding = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    np.save(out / "pictures.npy", _check_images(images, (len(test.item), stage.samples, *shape), file))
     np.save(out / "item.npy", test.item)
     if embedding is not None:
-        vectors = _tensor(f"{file}: the embedding", embedding).float().numpy()
+        vectors = _to_tensor(f"{file}: the embedding", embedding).float().numpy()
         if vectors.ndim != 2 or len(vectors) != len(test.item):
-            raise BenchError(f"{file}: the embedding is {list(vectors.shape)}; [{len(test.item)}, D'], a vector for "
-                             "each item in CLIP's space, is expected")
+            raise BenchError(f"{file}: the embedding is {list(vectors.shape)}; expected [{len(test.item)}, D'], a "
+                             "vector in CLIP's space for each item")
         np.save(out / "embedding.npy", vectors)
 
 
-def _loaded(stage: Own | OwnFit, items: Items, inputs: Callable[[Stage], Path]) -> Loaded:
-    return load(items, inputs(items.trials),
-                inputs(stage.targets) / "embeddings.npy" if stage.targets else None)
-
-
-def _tested(items: Loaded) -> Tested:
-    return Tested(items.item.copy(), items.subject.copy(), items.eeg)
-
-
 @contextmanager
-def _training(stage: Own | OwnFit, inputs: Callable[[Stage], Path], out: Path) -> Iterator[Loaded]:
-    """The training trials with a file of their pictures alone, in which `picture` is renumbered."""
-    train = _loaded(stage, stage.train, inputs)
+def _training_trials(stage: Own | OwnFit, inputs: Inputs, out: Path) -> Iterator[Loaded]:
+    """The training trials, with a temporary file of their images only, and `picture` renumbered accordingly."""
+    train = load_items(stage.train, inputs, stage.targets)
     path = out / "training.npy"
     _, first, row = np.unique(train.picture, return_index=True, return_inverse=True)
-    copy = mapped(path, np.uint8, (len(first), *train.pictures.shape[1:]))
-    for start in range(0, len(first), AT_ONCE):
-        copy[start:start + AT_ONCE] = train.pictures[first[start:start + AT_ONCE]]
+    copy = create_npy(path, np.uint8, (len(first), *train.pictures.shape[1:]))
+    for start in range(0, len(first), BATCH):
+        copy[start:start + BATCH] = train.pictures[first[start:start + BATCH]]
     copy.flush()
     picture = row.reshape(-1).astype(np.int64)
     try:
@@ -167,30 +161,25 @@ def _training(stage: Own | OwnFit, inputs: Callable[[Stage], Path], out: Path) -
         path.unlink()
 
 
-def _run(stage: Own | OwnFit, samples: int, runtime: Runtime) -> Run:
-    return Run(stage.seed, samples, runtime.device, runtime.progress, {}, stage.numerics, stage.parts)
+def _make_run(stage: Own | OwnFit, samples: int, runtime: Runtime, fitted: Mapping[str, Tensor]) -> Run:
+    return Run(stage.seed, samples, runtime.device, runtime.progress, fitted, stage.numerics, stage.parts)
 
 
-def _called(stage: Own | OwnFit, function: str, runtime: Runtime, *given: Any) -> Any:
-    """What a function of the user's file returns, called with the stage's settings, seeded, on the stage's threads. The
-    file is the store's copy of what was planned with, or, without a store, where it lies."""
-    source = stage.source
-    path = runtime.encoders / source.code / f"{source.name}.py" if runtime.encoders else Path(source.path)
-    if encoders.code(path) != source.code:
-        raise BenchError(f"{path} is not the source that this stage was planned with; run again")
-    with _seeded(stage.seed), threadpool_limits(stage.numerics.threads), _told(path):
-        module = modules.from_file(path, f"own_{source.code}")
-        return getattr(module, function)(*given, **dict(stage.settings))
+def _call(stage: Own | OwnFit, function: str, runtime: Runtime, *arguments: Any) -> Any:
+    """Calls a function of the user's file with the stage's settings, seeded, with the stage's number of threads."""
+    path = find_source(stage.source, runtime)
+    with _seeded(stage.seed), threadpool_limits(stage.numerics.threads), _naming_line(path):
+        module = modules.import_file(path, f"own_{stage.source.code}")
+        return getattr(module, function)(*arguments, **dict(stage.settings))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Everything random that a user's file may forget to seed; as it was before at the end."""
+    """Seeds the generators of random, numpy and torch, and restores their states at the end."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
+    with seeded(seed):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
         try:
             yield
         finally:
@@ -199,49 +188,47 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Says of an exception in which line of the user's file, or of a module beside it, it was raised."""
+def _naming_line(path: Path) -> Iterator[None]:
+    """Turns an exception into UserFileError with the line in the user's file, or in a module beside it."""
     try:
         yield
     except (BenchError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
         beside = {file.resolve(): file.relative_to(path.parent).as_posix() for file in encoders.sources(path)}
-        frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in
-                  traceback.extract_tb(error.__traceback__)]
-        file, line = next(((beside[file], line) for file, line in reversed(frames) if file in beside),
-                          (path.name, None))
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InYourFile(f"{file}, line {line}: {said}" if line else f"{file}: {said}") from error
+        frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        places = [(beside[file], line) for file, line in frames if file in beside]
+        file, line = places[-1] if places else (path.name, None)
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserFileError(f"{file}, line {line}: {message}" if line else f"{file}: {message}") from error
 
 
-def _tensor(what: str, value: Any) -> Tensor:
-    """A contiguous tensor on the CPU of its own memory. Raises BenchError for what is none, or not finite."""
+def _to_tensor(name: str, value: Any) -> Tensor:
+    """A contiguous copy on the CPU. Raises BenchError for a value that is not numeric, or not finite."""
     try:
         tensor = torch.as_tensor(value).detach().cpu().clone(memory_format=torch.contiguous_format)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BenchError(f"{what} is {_described(value)}; an array or a tensor of numbers is expected") from error
+        raise BenchError(f"{name} is {_describe(value)}; expected an array or a tensor of numbers") from error
     if tensor.is_floating_point() and not tensor.isfinite().all():
-        raise BenchError(f"{what} has values that are not finite: the training has lost its way, or divided by zero")
+        raise BenchError(f"{name} has values that are not finite; check for divergence or division by zero")
     return tensor
 
 
-def _pictures(drawn: Any, expected: tuple[int, ...], file: str) -> np.ndarray:
-    """The pictures as an array. Raises BenchError where they are not uint8 of the expected shape."""
-    array = drawn.detach().cpu().numpy() if isinstance(drawn, Tensor) else drawn
-    if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != np.uint8:
-        kinds = ["items", "samples", "height", "width", "colours"]
-        wrong = ""
-        if isinstance(array, np.ndarray) and array.dtype != np.uint8:
-            wrong = "; of numbers from 0 to 1: (255 * x.clip(0, 1)).round().astype(np.uint8)"
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                wrong = f"; {int((~np.isfinite(array)).sum()):,} of its values are not finite"
-        raise BenchError(f"{file}: pictures returned {_described(array)}; uint8 {list(expected)} "
-                         f"({', '.join(kinds)}) is expected{wrong}")
-    return array
+def _check_images(images: Any, expected: tuple[int, ...], file: str) -> np.ndarray:
+    """Returns the images as an array. Raises BenchError unless they are uint8 of the expected shape."""
+    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+    if isinstance(array, np.ndarray) and array.shape == expected and array.dtype == np.uint8:
+        return array
+    hint = ""
+    if isinstance(array, np.ndarray) and array.dtype != np.uint8:
+        hint = "; for values from 0 to 1: (255 * x.clip(0, 1)).round().astype(np.uint8)"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            hint = f"; {int((~np.isfinite(array)).sum()):,} values are not finite"
+    raise BenchError(f"{file}: pictures returned {_describe(array)}; expected uint8 {list(expected)} "
+                     f"(items, samples, height, width, colours){hint}")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, (np.ndarray, Tensor)):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return f"{type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")

@@ -1,75 +1,120 @@
-"""Scores a folder of pictures: metrics.csv, and items.csv.gz with a row for each item and sample."""
+"""Scores images, or the retrieval of images from EEG: metrics.csv, and items.csv.gz with a row for each item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from bench.errors import BenchError
-from bench.experiment.stages import Score, Stage
+from bench.experiment.stages import Retrieval, Score
 from bench.runtime import Runtime
 from bench.scoring import schema
-from bench.scoring.measure import Classes, Pairs, measure
+from bench.scoring.measure import Classes, Pairs, measure, score_retrieval
 from bench.scoring.networks import Networks, weights_present
-from bench.train.items import Loaded, load
-from bench.train.retrieval import embedding
-from models import extractors
+from bench.train import Inputs
+from bench.train.items import Loaded, load_items
+from models import extractors, pins
 
 
-def score(stage: Score, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes metrics.csv (schema.METRICS) and items.csv.gz, which hold the same numbers summed up and singly.
+def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes metrics.csv (schema.METRICS), the means, and items.csv.gz, the values of each item and sample.
 
-    Accuracies are against the label (`_label`) and against the judge's opinion of the real picture (`_judge`, as the
-    paper's, Sec. 4.3). Retrieval is there where the pictures' folder holds the EEG's embedding. FID and its like are of
-    the judge and against the stage's reference; of Inception-v3, where that is among the stage's networks, and then
-    against the items' own pictures. Raises BenchError where pictures do not fit the items or weights are not there.
+    The target of an accuracy is the label (`_label`) or the judge's class of the real image (`_judge`, as in the paper,
+    Sec. 4.3). Retrieval is measured if the images' folder contains the EEG's embedding. FID and related metrics use the
+    judge's features and the stage's reference, or, if Inception-v3 is among the stage's networks, its features and the
+    items' real images. Raises BenchError if images do not fit the items or weights are missing.
     """
-    items = load(replace(stage.items, eeg="real"), inputs(stage.items.trials))  # no metric looks at the EEG
+    items = load_items(replace(stage.items, eeg="real"), inputs)  # no metric uses the EEG
     folder = inputs(stage.pictures)
-    pictures = _pictures(folder, items)
+    images = _open_images(folder, items)
     reference, hard = (np.load(inputs(stage.reference) / f"{name}.npy") for name in ("features", "hard"))
-    networks = _networks(stage, runtime.device)
-    label = items.judge_label if (items.judge_label >= 0).all() else None  # -1: a class that the judge does not know
-    pairs = Pairs(items.item, items.subject, items.picture, label, pictures.shape[1],
-                  lambda row: items.pictures[row], lambda row, sample: pictures[row, sample])
+    networks = _load_networks(stage, runtime.device)
+    label = items.judge_label if (items.judge_label >= 0).all() else None  # -1: unknown to the judge
+    pairs = Pairs(items.item, items.subject, items.picture, label, images.shape[1],
+                  lambda row: items.pictures[row], lambda row, sample: images[row, sample])
     measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
                        reference=reference if networks.sets is networks.judge else None,
-                       embedding=embedding(folder, items), device=runtime.device, progress=runtime.progress)
+                       embedding=_load_embedding(folder, items), device=runtime.device, progress=runtime.progress)
     (out / "metrics.csv").write_bytes(schema.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(measured.rows)))
 
 
-def _networks(stage: Score, device: str) -> Networks:
-    """The judge, CLIP and the literature's networks that the stage names, each from its own file."""
+def retrieval(stage: Retrieval, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes metrics.csv (schema.METRICS) and items.csv.gz.
+
+    `label` is the class, `retrieved` the image nearest to an item's EEG, -1 for a tie. The literature retrieves in the
+    space of CLIP ViT-H/14; numbers of another CLIP are not comparable. Raises BenchError for embeddings that do not
+    fit the items or the targets.
+    """
+    items = load_items(replace(stage.items, eeg="real"), inputs)  # no metric uses the EEG
+    folder = inputs(stage.embedding)
+    if not np.array_equal(np.load(folder / "item.npy"), items.item):
+        raise BenchError(f"{folder} does not contain the {len(items.item)} items in their order; run its stage again")
+    queries = _load_embedding(folder, items)
+    if queries is None:
+        raise BenchError(f"no embeddings for retrieval: {folder / 'embedding.npy'} does not exist")
+    shown = np.load(inputs(stage.targets) / "embeddings.npy", mmap_mode="r")[items.picture]
+    if shown.shape[1] != queries.shape[1]:
+        raise BenchError(f"{folder / 'embedding.npy'} has {queries.shape[1]} dimensions, the images' embeddings have "
+                         f"{shown.shape[1]}; use embeddings of the same CLIP")
+    with threadpool_limits(1):
+        results = score_retrieval(items.picture, shown, queries, stage.ways)
+    rows = pd.DataFrame({"item": items.item, "sample": 0, "subject": items.subject, "picture": items.picture,
+                         "label": items.label, **{name: values for name, (_, values) in results.items()}})
+    clip = stage.targets.clip
+    extractor = clip.name, clip.sha256, int(clip.sha256 == pins.PARTS["clip_h"].identity)
+    summary = pd.DataFrame([(name, key, values.mean(), len(items.item), *extractor)
+                            for name, (key, values) in results.items() if key],
+                           columns=list(schema.METRICS)).sort_values("metric", ignore_index=True)
+    (out / "metrics.csv").write_bytes(schema.csv_bytes(summary))
+    (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(rows)))
+    runtime.progress(1, 1)
+
+
+def _load_networks(stage: Score, device: str) -> Networks:
+    """Loads the judge, CLIP and the literature's networks of the stage."""
     judge, chosen = stage.reference.judge, {weights.name: weights for weights in stage.networks}
     if unknown := set(chosen) - {*extractors.NETWORKS, "lpips"}:
-        raise BenchError(f"no network {sorted(unknown)[0]!r} to measure with; there are: "
+        raise BenchError(f"unknown network {sorted(unknown)[0]!r} for metrics; available: "
                          f"{', '.join((*extractors.NETWORKS, 'lpips'))}")
     with weights_present():
-        own = extractors.judge(judge.path, judge.sha256, judge.name, device)
+        judge_features = extractors.judge(judge.path, judge.sha256, judge.name, device)
         clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, device)
-        made = {name: extractors.NETWORKS[name](device, weights.path) for name, weights in chosen.items()
-                if name != "lpips"}
+        others = {name: extractors.NETWORKS[name](device, weights.path) for name, weights in chosen.items()
+                  if name != "lpips"}
         lpips = extractors.perceptual("alex", device, chosen["lpips"].path) if "lpips" in chosen else None
-    return Networks(own, made.pop("inception", own), [clip, *made.values()], lpips)
+    return Networks(judge_features, others.pop("inception", judge_features), [clip, *others.values()], lpips)
 
 
-def _pictures(folder: Path, items: Loaded) -> np.ndarray:
-    """The folder's pictures [N, samples, H, W, 3], one row for each item and no other."""
+def _open_images(folder: Path, items: Loaded) -> np.ndarray:
+    """Opens the folder's images [N, samples, H, W, 3]. Raises BenchError if they are not those of the items."""
     path = folder / "pictures.npy"
     if not path.is_file():
-        raise BenchError(f"no pictures to score: {path} is not there")
-    pictures, item = np.load(path, mmap_mode="r"), np.load(folder / "item.npy")
+        raise BenchError(f"no images to score: {path} does not exist")
+    images, item = np.load(path, mmap_mode="r"), np.load(folder / "item.npy")
     if not np.array_equal(item, items.item):
         missing = np.setdiff1d(items.item, item)
-        raise BenchError(f"{path} does not hold the {len(items.item)} items in their order: {len(missing)} are missing"
-                         + (f", the first is item {missing[0]}" if len(missing) else ""))
+        raise BenchError(f"{path} does not contain the {len(items.item)} items in their order: {len(missing)} are "
+                         "missing" + (f", the first is item {missing[0]}" if len(missing) else ""))
     expected = (len(items.item), *items.pictures.shape[1:])
-    if pictures.ndim != 5 or not pictures.shape[1] or pictures.dtype != np.uint8 or (
-            pictures.shape[:1] + pictures.shape[2:] != expected):
-        raise BenchError(f"{path} is {list(pictures.shape)} {pictures.dtype}; expected uint8 [items, samples, H, W, 3] "
+    if images.ndim != 5 or not images.shape[1] or images.dtype != np.uint8 or (
+            images.shape[:1] + images.shape[2:] != expected):
+        raise BenchError(f"{path} is {list(images.shape)} {images.dtype}; expected uint8 [items, samples, H, W, 3] "
                          f"with {expected[0]} items of {expected[1]}x{expected[2]}")
-    return pictures
+    return images
+
+
+def _load_embedding(folder: Path, items: Loaded) -> np.ndarray | None:
+    """Loads the EEG's embeddings [N, D'] of a folder; None if there are none. Raises BenchError if they do not fit."""
+    path = folder / "embedding.npy"
+    if not path.is_file():
+        return None
+    embedding = np.load(path)
+    if embedding.ndim != 2 or len(embedding) != len(items.item) or not np.isfinite(embedding).all():
+        raise BenchError(f"{path} is {list(embedding.shape)} {embedding.dtype}; expected [items, D'] finite numbers "
+                         f"with {len(items.item)} items")
+    return embedding

@@ -1,128 +1,185 @@
-"""Builds the paired recordings: EEG windows, pictures, and the table that joins them."""
+"""Builds the paired recordings: EEG windows, images, and the table that joins them."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from bench.data.pictures import CLASSES, SHOWN, render
-from bench.data.recordings import as_raw, epochs, normalised
-from bench.data.tiny import PARTS, Recording, block_parts, paired_recording, paired_scenes
-from bench.data.tiny_things import Shown, TinyThings, part_in, shown, things_recording
+from bench.data.prepared import CLASS_COLUMNS, PARTS, ROWS, eeg_file, open_dataset
+from bench.data.recordings import as_raw, cut_epochs, normalise
+from bench.data.tiny import Recording, block_parts, paired_recording, paired_scenes
+from bench.data.tiny_things import ConceptImages, TinyThings, assign_part, draw_images, things_recording
+from bench.data.writing import write_table
 from bench.errors import BenchError
-from bench.experiment.stages import Prepared, Stage, Trials
-from bench.runtime import Runtime
-from bench.train.prepared_trials import write_prepared
+from bench.experiment.stages import Prepared, Trials
+from bench.files import create_npy
+from bench.runtime import Runtime, ignore
+from bench.train import Inputs
 
-REACH = 0.5  # s from a blank window to the stimulus: the filter is symmetric and rings before a response, too
-CLASS_COLUMNS = ("label", "name", "judge", "shown")  # judge: the class's number for the judge
+REACH = 0.5  # s between a blank window and the stimulus: the symmetric filter also rings before a response
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
-ITEMS = 100_000  # ids of each subject of the protocol things
+ITEMS = 100_000  # ids of each subject in protocol things
 
 
-def trials(stage: Trials, inputs: Callable[[Stage], Path], out: Path, runtime: Runtime) -> None:
-    """Writes eeg.npy [N, C, T] float32, pictures.npy [P, 32, 32, 3] uint8, trials.csv, a row for each of eeg's, and
-    classes.csv.
+def trials(stage: Trials, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes eeg.npy [N, C, T] float32, pictures.npy [P, 32, 32, 3] uint8, trials.csv with one row for each row of
+    eeg.npy, and classes.csv.
 
-    An item is a subject who saw a picture; `picture` is the row of pictures.npy, `position` the trial's place in the
-    subject's recording, `block` the run of trials that it belongs to. Items go by subject, then by picture. With
-    split="block" a picture's part is that of its block, and may differ between subjects. Of a prepared data set:
-    `prepared.write`; of the protocol things: `_things`.
+    An item is one subject's trial with one image: `picture` is the row of pictures.npy, `position` the trial's place in
+    the subject's recording, `block` the run of trials that it belongs to. Items are ordered by subject, then by image.
+    With split="block" an image's part is that of its block and may differ between subjects. Prepared data sets:
+    `write_prepared`; protocol things: `_write_things`.
     """
-    if isinstance(stage.world, Prepared):
+    world = stage.world
+    if isinstance(world, Prepared):
         write_prepared(stage, out, runtime.progress)
         return
-    if isinstance(stage.world, TinyThings):
-        _things(stage, stage.world, out, runtime)
+    if isinstance(world, TinyThings):
+        _write_things(stage, world, out, runtime)
         return
-    world = stage.world
     scenes, parts = paired_scenes(world)
     np.save(out / "pictures.npy", render(scenes))
     write_classes(out)
     eeg = np.empty((len(stage.subjects) * len(scenes), world.n_chans, world.n_times), np.float32)
-    with open(out / "trials.csv", "w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for done, subject in enumerate(stage.subjects):
-            runtime.progress(done, len(stage.subjects))
-            recording = paired_recording(world, subject)
-            raw = as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)
-            position = np.argsort(recording.pictures)
-            begin = done * len(scenes)
-            early = world.n_times + round(REACH * world.sfreq) if stage.window == "blank" else 0
-            windows = epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times)
-            eeg[begin : begin + len(scenes)] = windows[position]
-            of_block = block_parts(world, subject, recording) if stage.split == "block" else None
-            for picture, place in enumerate(position):
-                label, block = scenes.label[picture], recording.blocks[place]
-                part = PARTS[parts[picture] if of_block is None else of_block[block]]
-                table.writerow([begin + picture, subject, picture, label, part, block, place])
+    rows = []
+    for done, subject in enumerate(stage.subjects):
+        runtime.progress(done, len(stage.subjects))
+        recording = paired_recording(world, subject)
+        order, begin = np.argsort(recording.pictures), done * len(scenes)
+        eeg[begin:begin + len(scenes)] = _cut_windows(stage, recording)[order]
+        part_of_block = block_parts(world, subject, recording) if stage.split == "block" else None
+        for picture, position in enumerate(order):
+            block = recording.blocks[position]
+            part = PARTS[parts[picture] if part_of_block is None else part_of_block[block]]
+            rows.append((begin + picture, subject, picture, scenes.label[picture], part, block, position))
+    write_table(out / "trials.csv", COLUMNS, rows)
     np.save(out / "eeg.npy", eeg)
 
 
-def _things(stage: Trials, world: TinyThings, out: Path, runtime: Runtime) -> None:
-    """Writes the files of `trials`; trials.csv has one more column, `repetition`, and classes.csv has the concepts.
+def _write_things(stage: Trials, world: TinyThings, out: Path, runtime: Runtime) -> None:
+    """Writes the files of `trials`; trials.csv has the additional column `repetition`, and classes.csv the concepts.
 
-    A training item is one repetition of a picture. A validation or test item is the mean over all repetitions (-1),
-    normalised again as any window; its `position` and `block` are its first repetition's. `item` is the subject's
-    number times ITEMS and the place among all that the subject saw, so that it does not depend on the split, nor on who
-    else takes part. `judge` is the number of the concept's shape.
+    A training item is one repetition of an image. A validation or test item is the mean over all repetitions (-1),
+    normalised again as a window; its `position` and `block` are those of the first repetition. `item` is the subject's
+    number times ITEMS plus the number among all of the subject's items, and so depends on neither the split nor the
+    other subjects. `judge` is the number of the concept's shape.
     """
     if stage.split in ("subject", "subject_seen") and len(stage.subjects) < 2:
-        raise BenchError(f"split {stage.split!r} leaves the last subject out and trains on the others: two at least "
-                         f"are needed, not {len(stage.subjects)}")
-    what = shown(world)
-    np.save(out / "pictures.npy", render(what.scenes))
-    _table(out / "classes.csv", CLASS_COLUMNS, (
-        (label, name, what.scenes.label[what.label == label][0], 1) for label, name in enumerate(what.names)))
+        raise BenchError(f"split {stage.split!r} trains on all subjects but the last and needs at least two, not "
+                         f"{len(stage.subjects)}")
+    protocol = draw_images(world)
+    np.save(out / "pictures.npy", render(protocol.scenes))
+    write_table(out / "classes.csv", CLASS_COLUMNS, ((label, name, protocol.scenes.label[protocol.label == label][0], 1)
+                                                     for label, name in enumerate(protocol.names)))
     rows: list[tuple[object, ...]] = []
     windows: list[np.ndarray] = []
     for done, subject in enumerate(stage.subjects):
         runtime.progress(done, len(stage.subjects))
         recording = things_recording(world, subject)
-        eeg, seen = _seen(stage, what, recording)
-        parts = [part_in(stage.split, PARTS[what.part[picture]], subject == stage.subjects[-1])
-                 for picture, _, _ in seen]
+        eeg, entries = _average_repetitions(stage, protocol, recording)
+        parts = [assign_part(stage.split, PARTS[protocol.part[picture]], subject == stage.subjects[-1])
+                 for picture, _, _ in entries]
         windows.append(eeg[[bool(part) for part in parts]])
-        for number, ((picture, repetition, place), part) in enumerate(zip(seen, parts, strict=True)):
+        for number, ((picture, repetition, position), part) in enumerate(zip(entries, parts, strict=True)):
             if part:
-                rows.append((subject * ITEMS + number, subject, picture, what.label[picture], part,
-                             recording.blocks[place], place, repetition))
-    _table(out / "trials.csv", (*COLUMNS, "repetition"), rows)
+                rows.append((subject * ITEMS + number, subject, picture, protocol.label[picture], part,
+                             recording.blocks[position], position, repetition))
+    write_table(out / "trials.csv", (*COLUMNS, "repetition"), rows)
     np.save(out / "eeg.npy", np.concatenate(windows))
 
 
-def _seen(stage: Trials, what: Shown, recording: Recording) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """The windows [N, C, T] float32 of one subject, picture by picture, and of each its picture, repetition and place
-    in the recording."""
+def _average_repetitions(stage: Trials, protocol: ConceptImages, recording: Recording
+                         ) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """Returns one subject's windows [N, C, T] float32, image by image, and for each the image, the repetition (-1: the
+    mean) and the position in the recording."""
+    single = _cut_windows(stage, recording)
+    positions = np.split(np.argsort(recording.pictures, kind="stable"), np.cumsum(protocol.repeats)[:-1])
+    windows: list[np.ndarray] = []
+    entries: list[tuple[int, int, int]] = []
+    for picture, places in enumerate(positions):
+        if PARTS[protocol.part[picture]] == "train":
+            windows.append(single[places])
+            entries += [(picture, repetition, int(place)) for repetition, place in enumerate(places)]
+        else:
+            windows.append(normalise(single[places].mean(0, keepdims=True)))
+            entries.append((picture, -1, int(places[0])))
+    return np.concatenate(windows), entries
+
+
+def _cut_windows(stage: Trials, recording: Recording) -> np.ndarray:
+    """The window [N, C, T] float32 of each trial: from the stimulus on, or window="blank" REACH before it."""
     world = stage.world
     raw = as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)
     early = world.n_times + round(REACH * world.sfreq) if stage.window == "blank" else 0
-    single = epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times)
-    places = np.split(np.argsort(recording.pictures, kind="stable"), np.cumsum(what.repeats)[:-1])
-    windows: list[np.ndarray] = []
-    seen: list[tuple[int, int, int]] = []
-    for picture, own in enumerate(places):
-        if PARTS[what.part[picture]] == "train":
-            windows.append(single[own])
-            seen += [(picture, repetition, int(place)) for repetition, place in enumerate(own)]
-        else:
-            windows.append(normalised(single[own].mean(0, keepdims=True)))
-            seen.append((picture, -1, int(own[0])))
-    return np.concatenate(windows), seen
-
-
-def _table(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    with open(path, "w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)
+    return cut_epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times)
 
 
 def write_classes(folder: Path) -> None:
     """Writes classes.csv of the tiny world."""
-    _table(folder / "classes.csv", CLASS_COLUMNS,
-           ((label, name, label, int(label < SHOWN)) for label, name in enumerate(CLASSES)))
+    write_table(folder / "classes.csv", CLASS_COLUMNS,
+                ((label, name, label, int(label < SHOWN)) for label, name in enumerate(CLASSES)))
+
+
+def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ignore) -> None:
+    """Writes a Trials folder: the trials of the stage's subjects that have a part in its split.
+
+    eeg.npy [N, C, T] float16, ascending by `item`, normalised as the windows of a corpus; trials.csv with one row for
+    each and one column `part`; classes.csv; pictures.npy of all subjects, so that `picture` has one meaning in all
+    stages of the data set. Raises BenchError for subjects, a band, a split or a window that the data set lacks.
+    """
+    assert isinstance(stage.world, Prepared)
+    folder, manifest = open_dataset(stage.world)
+    if stage.window != "stimulus":
+        raise BenchError(f"{stage.world.name} has no window {stage.window!r}: its files contain no EEG from before the "
+                         "stimulus; available: stimulus")
+    if list(stage.band) not in manifest["bands"]:
+        bands = ", ".join(f"{low:g}-{high:g}" for low, high in manifest["bands"])
+        raise BenchError(f"{folder} has no band {stage.band[0]:g}-{stage.band[1]:g} Hz; available: {bands}")
+    table = pd.read_csv(folder / "trials.csv", keep_default_na=False)
+    if absent := sorted(set(stage.subjects) - set(table["subject"])):
+        raise BenchError(f"{folder} has no subject {', '.join(map(str, absent))}; available: "
+                         f"{', '.join(map(str, sorted(set(table['subject']))))}")
+
+    # Tables and images
+    chosen = _select_trials(table, stage, folder)
+    extra = [name for name in map(str, chosen) if name not in COLUMNS and not name.startswith("part")]
+    chosen[[*COLUMNS, *extra]].to_csv(out / "trials.csv", index=False, lineterminator="\n")
+    shutil.copyfile(folder / "classes.csv", out / "classes.csv")
+    try:
+        os.link(folder / "pictures.npy", out / "pictures.npy")
+    except OSError:  # another file system
+        shutil.copyfile(folder / "pictures.npy", out / "pictures.npy")
+
+    # EEG
+    source = np.load(folder / eeg_file(stage.band), mmap_mode="r", allow_pickle=False)
+    eeg = create_npy(out / "eeg.npy", np.float16, (len(chosen), *source.shape[1:]))
+    rows = chosen.index.to_numpy()
+    for begin in range(0, len(rows), ROWS):
+        eeg[begin:begin + ROWS] = normalise(source[rows[begin:begin + ROWS]].astype(np.float32))
+        progress(min(begin + ROWS, len(rows)), len(rows))
+    eeg.flush()
+
+
+def _select_trials(table: pd.DataFrame, stage: Trials, folder: Path) -> pd.DataFrame:
+    """The rows of the stage's subjects that have a part in its split, with column `part`, ascending by item."""
+    if "part_concept" in table:  # protocol things: the splits by subject depend on the stage's subjects
+        last = table["subject"] == stage.subjects[-1]
+        table = table.assign(**{f"part_{split}": [assign_part(split, part, is_last) for part, is_last in zip(
+            table["part_concept"], last, strict=True)] for split in ("subject", "subject_seen")})
+    column, splits = f"part_{stage.split}", [name[5:] for name in map(str, table) if name.startswith("part_")]
+    if stage.split not in splits:
+        raise BenchError(f"{folder} has no split {stage.split!r}; available: {', '.join(splits)}")
+    used = table[table[column] != ""]
+    chosen = used[used["subject"].isin(stage.subjects)].rename(columns={column: "part"}).sort_values("item")
+    for part in ("train", "test"):
+        if not (chosen["part"] == part).any():
+            subjects = ", ".join(map(str, sorted(set(used["subject"][used[column] == part]))))
+            raise BenchError(f"{folder}: subjects {', '.join(map(str, stage.subjects))} have no {part} trials in split "
+                             f"{stage.split!r}; subjects with {part} trials: {subjects}")
+    return chosen

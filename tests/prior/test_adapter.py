@@ -93,7 +93,7 @@ def test_another_file_than_the_pinned_one_or_none_is_refused(part, tmp_path):
     with pytest.raises(frozen.MissingWeights, match="bench prior"):
         LOADERS[part](tmp_path / "none.safetensors")
     (tmp_path / "short.safetensors").write_bytes(Path(weights.path).read_bytes()[:500])
-    with pytest.raises(frozen.BadWeights, match=r"short\.safetensors is no"):
+    with pytest.raises(frozen.BadWeights, match=r"short\.safetensors (is not|does not hold) the expected"):
         LOADERS[part](tmp_path / "short.safetensors")
 
 
@@ -102,7 +102,7 @@ def test_an_adapter_of_another_unet_is_refused(parts):
     for changed, said in (({"ip_adapter.15.to_k_ip.weight": torch.ones(1), **tensors}, "has unknown ip_adapter.15"),
                           ({k: t for k, t in tensors.items() if ".13." not in k}, "lacks ip_adapter.13.to_k_ip"),
                           (tensors | {"ip_adapter.1.to_k_ip.weight": torch.ones(8, 64)}, r"\[8, 64\], expected \[32")):
-        with pytest.raises(frozen.BadWeights, match=f"no IP-Adapter for this U-Net: .*{said}"):
+        with pytest.raises(frozen.BadWeights, match=f"does not fit this U-Net: .*{said}"):
             made(parts, changed)
 
 
@@ -205,7 +205,7 @@ def small(part):
     """A recipe on the shipped parts, cut down."""
     sizes = {"adapter": {"pictures": 64, "steps": 15, "batch": 32, "warmup": 2},
              "captioner": {"pictures": 200, "steps": 200, "batch": 64, "warmup": 2}}
-    return replace(recipe.beside(TINY.weights)[part], **sizes[part])
+    return replace(recipe.separate_parts(TINY.weights)[part], **sizes[part])
 
 
 def built(stage, name, out, losses=None):
@@ -251,7 +251,7 @@ def test_training_a_captioner_lowers_the_loss_and_gives_the_same_bytes_twice(tmp
 
 def test_the_shipped_files_come_from_the_recipes_on_the_shipped_parts():
     provenance = json.loads((PRIOR / "tiny" / "provenance.json").read_text())
-    recipes = recipe.beside(TINY.weights)
+    recipes = recipe.separate_parts(TINY.weights)
     for name in LOADERS:
         entry = provenance["parts"][name]
         assert entry["recipe"] == canonical(recipes[name])
@@ -289,17 +289,17 @@ def test_some_parts_are_shipped_without_a_change_of_the_others_or_not_at_all(tmp
     del old["parts"]["captioner"], new["parts"]["captioner"], old["gates"][-1], new["gates"][-1]
     assert new == old
     (folder / "provenance.json").write_text("{}")
-    with pytest.raises(BenchError, match="no readable provenance"):
+    with pytest.raises(BenchError, match="provenance.json cannot be read"):
         ship.ship({"captioner": small("captioner")}, lambda stage: PRIOR / "tiny", folder, Runtime())
 
 
 def test_bench_prior_trains_the_parts_that_are_asked_for_and_leaves_the_others(tmp_path, monkeypatch, capsys):
     """The command on a copy of the shipped parts, with a short recipe."""
-    folder, recipes = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "prior" / "tiny")), recipe.beside
+    folder, recipes = Path(shutil.copytree(PRIOR / "tiny", tmp_path / "prior" / "tiny")), recipe.separate_parts
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     monkeypatch.setattr(prior, "PRIOR", folder.parent)
     monkeypatch.setattr(ship, "HELD_OUT", 64)
-    monkeypatch.setattr(recipe, "beside", lambda *given: recipes(*given) | {"captioner": replace(
+    monkeypatch.setattr(recipe, "separate_parts", lambda *given: recipes(*given) | {"captioner": replace(
         recipes(*given)["captioner"], pictures=1000, steps=400, warmup=10)})
     command = ["prior", "--parts", "captioner", "--store", str(tmp_path / "store"), "--device", "cpu"]
     assert main(command) == 0
@@ -316,10 +316,10 @@ def test_bench_prior_trains_the_parts_that_are_asked_for_and_leaves_the_others(t
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    (["--parts", "captioner,unet"], "no part 'unet' is trained beside the others; there are: adapter, captioner; "
-                                    "without --parts all are: judge, vae, clip, unet, adapter, captioner"),
-    (["--parts", ""], "no part '' is trained beside the others; there are: adapter, captioner"),
-    (["--check", "--parts", "adapter"], "--check looks at all parts and trains none: leave --parts out"),
+    (["--parts", "captioner,unet"], "part 'unet' cannot be trained alone; available: adapter, captioner; "
+                                    "without --parts all are trained: judge, vae, clip, unet, adapter, captioner"),
+    (["--parts", ""], "part '' cannot be trained alone; available: adapter, captioner"),
+    (["--check", "--parts", "adapter"], "--check measures all parts; leave out --parts"),
 ])
 def test_parts_that_cannot_be_trained_alone_are_refused_before_anything_is_built(options, said, tmp_path, capsys):
     assert main(["prior", *options, "--store", str(tmp_path / "store")]) == 2

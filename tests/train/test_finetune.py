@@ -16,8 +16,9 @@ from bench.experiment import graph
 from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
 from bench.train import finetune as training
-from bench.train.finetune import loaded, prepare, restore
+from bench.train.finetune import prepare, restore
 from bench.train.generate import generate, in_batches, initial_noise
+from bench.train.items import load_items
 from bench.train.trials import write_classes
 
 
@@ -57,9 +58,9 @@ def test_a_row_trains_what_it_names_and_every_other_tensor_stays_bit_equal(micro
         return part in opened
 
     it = stage(**row)
-    before = tensors(prepare(it, loaded(it, it.items, micro.path), micro.path, Runtime()))
+    before = tensors(prepare(it, load_items(it.items, micro.path, it.targets), micro.path, Runtime()))
     build(it, micro)
-    after = tensors(restore(it, loaded(it, it.items, micro.path), micro.path, Runtime()))
+    after = tensors(restore(it, load_items(it.items, micro.path, it.targets), micro.path, Runtime()))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if trained(name)}
@@ -81,7 +82,7 @@ def test_clip_vae_and_judge_are_bit_equal_after_a_whole_row(micro, monkeypatch, 
 
         monkeypatch.setattr(frozen, f"load_{name}", loading)
     score = systems.plan(FULL, MICRO.items(), MICRO, 7)
-    for it in graph.stages([score], micro.sound):
+    for it in graph.stages([score], micro.is_intact):
         build(it, micro)
     monkeypatch.undo()
     for name, modules in used.items():
@@ -191,7 +192,7 @@ class Encoder(nn.Module):
         training.finetune(it, micro.path, folder, Runtime())
     first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)
     assert first == second
-    items = loaded(it, it.items, micro.path)
+    items = load_items(it.items, micro.path, it.targets)
     model = restore(it, items, lambda upstream: folders[0] if upstream == it else micro.path(upstream), Runtime())
     assert model.encoder.layers[1].num_batches_tracked == MICRO.finetune.steps
 
@@ -200,5 +201,5 @@ def test_a_folder_that_holds_other_tensors_than_the_row_trains_is_refused(micro)
     it = stage()
     build(it, micro)
     with pytest.raises(ValueError, match="does not hold the tensors that E trains"):
-        restore(replace(it, tune="E"), loaded(it, it.items, micro.path), lambda upstream: micro.path(
+        restore(replace(it, tune="E"), load_items(it.items, micro.path, it.targets), lambda upstream: micro.path(
             it if upstream == replace(it, tune="E") else upstream), Runtime())

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.experiment.scale import MICRO
 from bench.runtime import Runtime
 from bench.train.finetune import finetune
-from bench.train.loop import read
+from bench.train.loop import read_checkpoint
 from bench.train.parallel import launch
 from bench.train.pretrain import pretrain
 
@@ -58,7 +58,7 @@ def test_two_processes_pretrain_as_one_does_and_keep_the_state_of_both(micro, tm
     (tmp_path / "saving.py").write_text(SAVING)
     monkeypatch.syspath_prepend(tmp_path)
     one, two = both((pretrain, importlib.import_module("saving").pretrain), first(), micro, tmp_path)
-    _, state = read(tmp_path / "work", first(world_size=2).key)
+    _, state = read_checkpoint(tmp_path / "work", first(world_size=2).key)
     own = state["own"]
     assert len(own) == 2
     assert not torch.equal(own[0]["random"][0], own[1]["random"][0])  # dropout differs between their items
@@ -81,12 +81,12 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_both_numbers(micro
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers(micro, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(BenchError, match="2 processes need a GPU each, and 1 are there"):
+    with pytest.raises(BenchError, match="2 processes need a GPU each, but this machine has 1"):
         launch(pretrain, first(world_size=2, device_class="cuda"), micro.path, tmp_path, Runtime(device="cuda"))
 
 
 def test_a_stage_for_two_processes_does_not_run_in_one(micro, tmp_path):
-    with pytest.raises(BenchError, match="asks for 2 processes and runs in 1"):
+    with pytest.raises(BenchError, match="requires 2 processes but runs in 1"):
         pretrain(first(world_size=2), micro.path, tmp_path, Runtime())
 
 

@@ -53,7 +53,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(micro, 
         progress=lambda step, total, **scalars: said.append({"step": step, **scalars}), work=work,
         note=lambda what, **values: notes.append((what, values["step"]))))
     (what, step), = notes
-    assert what == "goes on from a checkpoint"
+    assert what == "resumed from a checkpoint"
     assert 0 < step < said[0]["step"]
     assert said[0]["step"] >= 30  # not from the beginning
     assert {"step", "loss", "items_per_s", "parts"} <= set(said[0])
@@ -81,10 +81,10 @@ def test_a_checkpoint_that_is_damaged_or_anothers_is_refused_and_training_begins
     training.save_when_due(lambda: {"curve": [1.5]})
     file, = tmp_path.glob("checkpoint.*")
     after = weight.detach().clone()
-    step, state = loop.read(tmp_path, stage.key)
+    step, state = loop.read_checkpoint(tmp_path, stage.key)
     assert (step, state["extra"]) == (1, {"curve": [1.5]})
-    with pytest.warns(UserWarning, match="belongs to stage .* training begins anew"):
-        assert loop.read(tmp_path, replace(stage, seed=1).key) is None
+    with pytest.warns(UserWarning, match="belongs to stage .* training starts from step 0"):
+        assert loop.read_checkpoint(tmp_path, replace(stage, seed=1).key) is None
     training.update(lambda rows: {"loss": weight.square().mean()})
     assert not torch.equal(weight, after)
     assert training.resume() == {"curve": [1.5]}
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_is_damaged_or_anothers_is_refused_and_training_begins
     sound = file.read_bytes()
     for damaged in (sound[:-100], sound[:500] + bytes([sound[500] ^ 1]) + sound[501:], b""):
         file.write_bytes(damaged)
-        with pytest.warns(UserWarning, match="not those that were written.* training begins anew"):
+        with pytest.warns(UserWarning, match="does not match its SHA-256.* training starts from step 0"):
             assert training.resume() is None
 
 
@@ -101,7 +101,7 @@ def test_a_checkpoint_that_was_being_written_when_the_process_died_counts_for_no
     monkeypatch.setattr(loop, "EVERY", 0)
     stage, _, training = small(tmp_path)
     (tmp_path / "checkpoint.7.part").write_bytes(b"half")
-    assert loop.read(tmp_path, stage.key) is None
+    assert loop.read_checkpoint(tmp_path, stage.key) is None
     assert training.resume() is None
     assert not list(tmp_path.glob("*.part"))
     training.save_when_due(dict)

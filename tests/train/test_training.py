@@ -22,7 +22,7 @@ from bench.data.shards import open_corpus
 from bench.errors import BenchError
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import FinetuneSchedule, Numerics, Prepared, Sampling
-from bench.runtime import Runtime, unheard
+from bench.runtime import Runtime, ignore
 from bench.setup import rows as rows_
 from bench.setup.rehearsal.weights import write_rehearsal
 from bench.train import finetune as tuning
@@ -30,7 +30,8 @@ from bench.train import loop
 from bench.train import pretrain as pretraining
 from bench.train import readout as classifiers
 from bench.train.generate import generate
-from bench.train.targets import corners, cropped, targets
+from bench.train.items import load_items
+from bench.train.targets import crop, draw_corners, targets
 from models import frozen
 from models.condition import LatentHead, TimeCondition
 from models.encoders.msm_vit import Encoder
@@ -57,7 +58,7 @@ def tuned(it, micro, out, **runtime):
     return out / "model", inputs
 
 
-def training(note=unheard, batch=10, size=4):
+def training(note=ignore, batch=10, size=4):
     """A training of one layer with a plain optimiser: what it changes at a rate of 1 is the gradient."""
     it = stage().start
     it = replace(it, schedule=replace(it.schedule, batch=batch, clip_norm=1e9))
@@ -74,7 +75,7 @@ def test_float32_is_float32_and_bfloat16_computes_in_bfloat16():
             assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
-    with pytest.raises(BenchError, match="no precision 'float16'; there are: float32, bfloat16"):
+    with pytest.raises(BenchError, match="unknown dtype 'float16'; expected float32 or bfloat16"):
         loop.precision(Numerics(dtype="float16"), "cpu")
 
 
@@ -82,7 +83,7 @@ def test_what_trains_stays_float32_when_a_part_is_held_in_bfloat16():
     part = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2))
     part[0].requires_grad_(False)
     part[1].requires_grad_(False)
-    loop.hold(part, torch.bfloat16)
+    loop.cast_frozen(part, torch.bfloat16)
     assert [p.dtype for p in part.parameters()] == [torch.bfloat16, *[torch.float32] * 5]
     assert loop.frozen_dtype(Numerics(dtype="bfloat16"), "cuda:1") == torch.bfloat16
     assert loop.frozen_dtype(Numerics(dtype="bfloat16"), "cpu") == torch.float32
@@ -136,7 +137,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_with_the_same_gradient(fits
     second.update(loss_of(split, fits))
     assert max(seen) <= fits  # it remembers
     assert sum(seen) == 10
-    assert notes[-1] == ("memory ended: a batch is taken in more parts", {"step": 0, "parts": second.parts})
+    assert notes[-1] == ("out of memory: step retried with smaller micro-batches", {"step": 0, "parts": second.parts})
 
 
 def test_a_single_item_that_does_not_fit_ends_the_training():
@@ -176,7 +177,7 @@ def test_batches_are_fetched_in_order_and_ahead():
 
     for ahead in (0, 2, 20):
         fetched.clear()
-        items = loop.prefetched(range(10), fetch, ahead)
+        items = loop.prefetch(range(10), fetch, ahead)
         assert next(items) == 0
         assert list(items) == list(range(2, 20, 2))
         assert fetched == list(range(10))
@@ -268,7 +269,7 @@ def test_neither_validation_nor_test_items_reach_the_training(micro, tmp_path):
 
 def test_the_released_heads_see_the_latent_and_the_time_step_sees_the_condition(micro, tmp_path):
     it = stage(aligned="latent", time_condition=True)
-    items = tuning.loaded(it, it.items, micro.path)
+    items = load_items(it.items, micro.path, it.targets)
     start = tuning.prepare(it, items, micro.path, Runtime())
     assert isinstance(start.head, LatentHead)
     eeg = torch.from_numpy(items.eeg[:3])
@@ -332,7 +333,7 @@ def test_a_constant_rate_stays_and_no_warm_up_begins_at_the_whole_rate():
     assert rates(decay="constant") == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, *[1e-3] * 7])
     assert rates(warmup=0)[0] == 1e-3
     assert rates(warmup=0)[-1] < 1e-4
-    with pytest.raises(BenchError, match="no decay 'linear' of a learning rate; there are: cosine, constant"):
+    with pytest.raises(BenchError, match="unknown learning-rate decay 'linear'; expected cosine or constant"):
         rates(decay="linear")
 
 
@@ -342,7 +343,7 @@ def test_the_loss_is_on_what_the_u_net_predicts(micro, tmp_path, monkeypatch, pr
     monkeypatch.setattr(frozen, "noise_schedule", lambda path: schedule)
     it, aims = stage(schedule=dict(steps=1)), []
     if predicts == "sample":
-        with pytest.raises(BenchError, match="predicts 'sample'; trained are: v_prediction, epsilon"):
+        with pytest.raises(BenchError, match="predicts 'sample'; expected v_prediction or epsilon"):
             tuned(it, micro, tmp_path)
         return
     real = tuning.F.mse_loss
@@ -369,12 +370,12 @@ def test_views_are_the_whole_picture_and_crops_that_belong_to_the_picture_alone(
     pictures = np.load(micro.path(it.trials) / "pictures.npy")
     image = torch.from_numpy(pictures[5]).permute(2, 0, 1)[None].float() / 127.5 - 1
     vae = frozen.load_vae(it.vae.path)
-    at = corners(5, 2, 6)  # 32 pixels, of which a crop has 26
+    at = draw_corners(5, 2, 6)  # 32 pixels, of which a crop has 26
     assert at.shape == (2, 2)
     with torch.no_grad():
-        again = vae.moments(cropped(image, at[:1]))[0]
+        again = vae.moments(crop(image, at[:1]))[0]
     assert np.allclose(again, three[5, 1], atol=5e-3)
-    left, top = cropped(torch.arange(32.0).expand(1, 1, 32, 32), np.array([[0, 6]]))[0, 0, 0, [0, -1]]
+    left, top = crop(torch.arange(32.0).expand(1, 1, 32, 32), np.array([[0, 6]]))[0, 0, 0, [0, -1]]
     assert (left.item(), top.item()) == (6, 31)
 
 
@@ -388,10 +389,10 @@ def test_fine_tuning_sees_kept_views_or_fresh_crops_and_half_of_the_time_the_who
         assert first == second
         made[views] = first
     assert len(set(made.values())) == 3
-    items = tuning.loaded(stage(), it.items, micro.path)
+    items = load_items(it.items, micro.path, stage().targets)
     for views in (3, 0):
         folder = tmp_path / f"{views}a/targets"
-        pictures = tuning._Pictures(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8),
+        pictures = tuning._Latents(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8),
                                     Runtime())
         view = pictures.draw(4000, torch.Generator().manual_seed(0))
         crop = view > 0 if views else view[:, 0] > 0
@@ -404,7 +405,7 @@ def test_pictures_whose_latents_are_of_another_size_than_the_u_nets_are_refused(
     shutil.copytree(micro.path(it.targets), tmp_path / "targets")
     for name in ("mean", "std"):
         np.save(tmp_path / f"targets/{name}.npy", np.load(tmp_path / f"targets/{name}.npy")[..., :4])
-    with pytest.raises(BenchError, match=r"latents are \[8, 8, 4\], and those of U-Net tiny/unet \[8, 8, 8\]"):
+    with pytest.raises(BenchError, match=r"latents are \[8, 8, 4\], but those of U-Net tiny/unet are \[8, 8, 8\]"):
         tuning.finetune(it, lambda above: tmp_path / "targets" if above == it.targets else micro.path(above), tmp_path,
                         Runtime())
 
@@ -423,15 +424,15 @@ def test_a_classifier_takes_its_sampling_rate_from_a_prepared_data_set_too(micro
 
 def test_a_corpus_of_any_size_costs_the_simple_predictors_a_bounded_part():
     rows = np.arange(100, 1100)
-    assert pretraining._evenly(rows, 1000) is rows
-    assert pretraining._evenly(rows, 4).tolist() == [100, 433, 766, 1099]
+    assert pretraining._spread(rows, 1000) is rows
+    assert pretraining._spread(rows, 4).tolist() == [100, 433, 766, 1099]
 
 
 def test_pretraining_reads_shards_as_it_reads_the_tiny_worlds_array(micro, tmp_path, monkeypatch):
     for name in ("tiny", "shards"):
         (tmp_path / name).mkdir()
         pretraining.pretrain(stage().start, micro.path, tmp_path / name, Runtime())
-        monkeypatch.setattr(pretraining, "_corpus", lambda corpus, folder: open_corpus(folder))
+        monkeypatch.setattr(pretraining, "_open_corpus", lambda corpus, folder: open_corpus(folder))
     for file in ("encoder.safetensors", "pretrain.json"):
         assert (tmp_path / "tiny" / file).read_bytes() == (tmp_path / "shards" / file).read_bytes()
 
