@@ -69,10 +69,9 @@ def among(logits: np.ndarray, target: np.ndarray, classes: np.ndarray) -> tuple[
 def hard_distractors(logits: np.ndarray, label: np.ndarray, n: int) -> np.ndarray:
     """Returns the n - 1 classes [K, n - 1] that the judge most easily confuses with each class; -1 for absent classes.
 
-    They have the highest mean logits over real images of the class, highest first. logits [M, K] and classes [M] are of
-    real images that are not scored (training images), so the result depends on no system and on no test item. For n-way
-    accuracy: `among(logits, target, np.column_stack([target, hard[target]]))`, then `top1`; null 1/n. ValueError unless
-    2 <= n <= K.
+    They have the highest mean logits over the class's real images, highest first. logits [M, K] and classes [M] are of
+    training images, so that no test item matters. For n-way accuracy (null 1/n): `top1` of
+    `among(logits, target, np.column_stack([target, hard[target]]))`. ValueError unless 2 <= n <= K.
     """
     logits, label = _check_scores(logits, label)
     classes = logits.shape[1]
@@ -163,11 +162,10 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 def frechet_distance_infinity(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
     """Returns the FID of features [N, D] and [M, D] at infinite N and M, extrapolated in 1/N (Chong and Forsyth 2020).
 
-    Lower is better; null 0, with values on both sides. Eight subset sizes, N/s and M/s for s = 1, 8/7, ..., 2, drawn by
-    `rng` without replacement; the result is the intercept at s = 0 of a line through their distances. The paper varies
-    N alone, against 50,000 real images; here both vary, which also removes the bias of few real images. Valid only if
-    N/2 and M/2 exceed D: below, the bias is not linear. ValueError for fewer than four images, and as
-    `frechet_distance`.
+    Lower is better; null 0, with values on both sides. The intercept at s = 0 of a line through the distances of eight
+    subset sizes, N/s and M/s for s = 1, 8/7, ..., 2, drawn by `rng` without replacement. The paper varies N alone,
+    against 50,000 real images; varying both also removes the bias of few real images. Valid only if N/2 and M/2 exceed
+    D: below, the bias is not linear. ValueError for fewer than four images, and as `frechet_distance`.
     """
     x, y = _check_sets(x, y)
     if min(len(x), len(y)) < 4:
@@ -230,9 +228,8 @@ def two_way_identification(real: np.ndarray, generated: np.ndarray) -> np.ndarra
     """Returns the share [N] of other real images that are less similar to a generated image than its own real image is.
 
     Features [N, D], row j of item j; 0 to 1, higher is better, null 1/2. With r_ij Pearson's correlation of real i and
-    generated j: #{i: r_ij < r_jj} / (N - 1). Real images compete for a generated one, as in MindEye; the reverse gives
-    other numbers. A tie counts as wrong. Real images must be distinct: if several items show one image, call it for
-    each set of distinct ones. ValueError for unequal shapes, fewer than two items, or one feature.
+    generated j: #{i: r_ij < r_jj} / (N - 1), so real images compete for a generated one, as in MindEye. A tie counts as
+    wrong, so real images must be distinct. ValueError for unequal shapes, fewer than two items, or one feature.
     """
     real, generated = _check_pairs(real, generated)
     if len(real) < 2 or real.shape[1] < 2:
@@ -473,76 +470,67 @@ def _accuracies() -> list[Metric]:
         "nway_hard": ("n-way top-1 accuracy against the nearest classes", "1/n", "this suite: hard_distractors"),
     }
     targets = {"label": "the label", "judge": "the judge's class of the real image"}
-    return [Metric(f"{rule}_{name}", f"{title}; target: {target}", "higher", SHARE, null, source, "share")
+    return [_share(f"{rule}_{name}", f"{title}; target: {target}", null, source)
             for rule, (title, null, source) in rules.items() for name, target in targets.items()]
 
 
-def _two_way(name: str, network: str, source: str) -> Metric:
-    return Metric(f"two_way_{name}", f"Two-way identification, {network}", "higher", SHARE, "1/2", source, "share")
+def _share(name: str, title: str, null: str, source: str) -> Metric:
+    return Metric(name, title, "higher", SHARE, null, source, "share")
 
 
-def _masked(name: str, title: str, null: str, source: str) -> Metric:
-    return Metric(name, title, "lower", (0.0, inf), null, source, "standardised EEG, squared")
-
-
-def _retrieval(name: str, rule: str, null: str, source: str = "Song et al. 2024 (ATM)") -> Metric:
-    return Metric(f"retrieval_{name}", f"Retrieval of the image by the EEG's embedding, {rule}", "higher", SHARE, null,
-                  source, "share")
+def _lower(name: str, title: str, null: str, source: str, unit: str = "", most: float = inf) -> Metric:
+    return Metric(name, title, "lower", (0.0, most), null, source, unit)
 
 
 def _definitions() -> list[Metric]:
-    minds_eye = "Scotti et al. 2023 (MindEye)"
-    positive, signed = (0.0, inf), (-1.0, 1.0)
-    real = "not 0: real images at the same N"
+    minds_eye, atm, baseline = "Scotti et al. 2023 (MindEye)", "Song et al. 2024 (ATM)", "this suite: a baseline"
+    signed, any_number, from_one = (-1.0, 1.0), (-inf, inf), (1.0, inf)
+    real, classes = "not 0: real images at the same N", "1; at most the number of classes"
+    eeg = "standardised EEG, squared"
+    two_way, retrieval = "Two-way identification", "Retrieval of the image by the EEG's embedding"
     return [
         *_accuracies(),
-        Metric("top1_real", "The judge's accuracy on the real images; target: the label", "higher", SHARE, "1/K",
-               "this suite: a ceiling", "share"),
-        Metric("fid", "FID", "lower", positive, real, "Heusel et al. 2017; the extractor's last features (2048-d)"),
-        Metric("fid_64", "FID of 64 features", "lower", positive, real,
-               "MinD-Vis's and DreamDiffusion's code (torchmetrics feature=64)"),
-        Metric("fid_infinity", "FID at infinite N", "lower", (-inf, inf), "0; no estimate unless N/2 exceeds D",
+        _share("top1_real", "The judge's accuracy on real images; target: the label", "1/K", "this suite: a ceiling"),
+        _lower("fid", "FID", real, "Heusel et al. 2017; the extractor's last features (2048-d)"),
+        _lower("fid_64", "FID of 64 features", real, "MinD-Vis's and DreamDiffusion's code (torchmetrics feature=64)"),
+        Metric("fid_infinity", "FID at infinite N", "lower", any_number, "0; no estimate unless N/2 exceeds D",
                "Chong and Forsyth 2020"),
-        Metric("fid_torchmetrics", "FID by torchmetrics, as a check", "lower", positive, real, "torchmetrics"),
-        Metric("kid", "KID, mean over subsets", "lower", (-inf, inf), "0, with values on both sides",
-               "Binkowski et al. 2018"),
-        Metric("is", "Inception score, mean over splits", "higher", (1.0, inf), "1; at most the number of classes",
-               "Salimans et al. 2016", "classes"),
-        Metric("is_torchmetrics", "Inception score by torchmetrics, as a check", "higher", (1.0, inf),
-               "1; at most the number of classes", "torchmetrics", "classes"),
-        Metric("psnr", "PSNR", "higher", positive, MEASURED, "range 255, mean over images", "dB"),
+        _lower("fid_torchmetrics", "FID by torchmetrics, as a check", real, "torchmetrics"),
+        Metric("kid", "KID, mean over subsets", "lower", any_number, "0, on both sides of it", "Binkowski et al. 2018"),
+        Metric("is", "Inception score, mean over splits", "higher", from_one, classes, "Salimans et al. 2016",
+               "classes"),
+        Metric("is_torchmetrics", "Inception score by torchmetrics, as a check", "higher", from_one, classes,
+               "torchmetrics", "classes"),
+        Metric("psnr", "PSNR", "higher", (0.0, inf), MEASURED, "range 255, mean over images", "dB"),
         Metric("ssim", "SSIM", "higher", signed, MEASURED, "Wang et al. 2004"),
         Metric("ssim_released", "SSIM as released", "higher", signed, MEASURED, "DreamDiffusion's released code"),
-        Metric("lpips", "LPIPS v0.1", "lower", positive, MEASURED, "Zhang et al. 2018, AlexNet"),
-        Metric("judge_distance", "Perceptual distance by the judge", "lower", (0.0, 4.0), MEASURED, SUBSTITUTE),
+        _lower("lpips", "LPIPS v0.1", MEASURED, "Zhang et al. 2018, AlexNet"),
+        _lower("judge_distance", "Perceptual distance by the judge", MEASURED, SUBSTITUTE, most=4.0),
         Metric("pixcorr", "PixCorr", "higher", signed, "0, or higher because images are alike: measure it",
                "Scotti et al. 2023, without the resize"),
-        _two_way("alexnet2", "AlexNet after convolution 2", minds_eye),
-        _two_way("alexnet5", "AlexNet after convolution 5", minds_eye),
-        _two_way("inception", "Inception-v3, last pool", minds_eye),
-        _two_way("clip", "CLIP ViT-L/14", minds_eye),
-        _two_way("clip_tiny", "the tiny world's CLIP", SUBSTITUTE),
-        _two_way("judge_layer2", "the judge's 2nd layer", SUBSTITUTE),
-        _two_way("judge_layer4", "the judge's 4th layer", SUBSTITUTE),
-        _two_way("judge_features", "the judge's features", SUBSTITUTE),
-        *(Metric(f"correlation_{name}", f"Correlation distance, {network}", "lower", (0.0, 2.0), MEASURED, source)
-          for name, network, source in (("efficientnet", "EfficientNet-B1", minds_eye),
-                                        ("swav", "SwAV ResNet-50", minds_eye),
-                                        ("judge", "the judge's features", SUBSTITUTE))),
+        _share("two_way_alexnet2", f"{two_way}, AlexNet after convolution 2", "1/2", minds_eye),
+        _share("two_way_alexnet5", f"{two_way}, AlexNet after convolution 5", "1/2", minds_eye),
+        _share("two_way_inception", f"{two_way}, Inception-v3, last pool", "1/2", minds_eye),
+        _share("two_way_clip", f"{two_way}, CLIP ViT-L/14", "1/2", minds_eye),
+        _share("two_way_clip_tiny", f"{two_way}, the tiny world's CLIP", "1/2", SUBSTITUTE),
+        _share("two_way_judge_layer2", f"{two_way}, the judge's 2nd layer", "1/2", SUBSTITUTE),
+        _share("two_way_judge_layer4", f"{two_way}, the judge's 4th layer", "1/2", SUBSTITUTE),
+        _share("two_way_judge_features", f"{two_way}, the judge's features", "1/2", SUBSTITUTE),
+        _lower("correlation_efficientnet", "Correlation distance, EfficientNet-B1", MEASURED, minds_eye, most=2.0),
+        _lower("correlation_swav", "Correlation distance, SwAV ResNet-50", MEASURED, minds_eye, most=2.0),
+        _lower("correlation_judge", "Correlation distance, the judge's features", MEASURED, SUBSTITUTE, most=2.0),
         Metric("clip_similarity", "Cosine of CLIP's embeddings of both images", "higher", signed, MEASURED,
                "as in Hessel et al. 2021, not cut off, not times 100"),
-        _retrieval("top1", "top 1", "1/images"),
-        _retrieval("top5", "top 5", "5/images"),
-        *(_retrieval(f"{n}way", f"{n}-way, exact", f"1/{n}", "Song et al. 2024 (ATM), in closed form")
+        *(_share(f"retrieval_top{k}", f"{retrieval}, top {k}", f"{k}/images", atm) for k in (1, 5)),
+        *(_share(f"retrieval_{n}way", f"{retrieval}, {n}-way, exact", f"1/{n}", f"{atm}, in closed form")
           for n in (2, 4, 10)),
-        Metric("readout_accuracy", "Accuracy of a classifier of the EEG", "higher", SHARE, "1/classes", "this suite",
-               "share"),
-        _masked("masked_mse", "Error at masked tokens of held-out EEG", "mean_mse", "DreamDiffusion, Sec. 3.1"),
-        _masked("mean_mse", "The same error of the mean", "itself", "this suite: a baseline"),
-        _masked("interpolation_mse", "The same error of linear interpolation", "mean_mse", "this suite: a baseline"),
-        _masked("wiener_mse", "The same error of the best linear prediction", "mean_mse", "this suite: a baseline"),
-        Metric("trained_parameters", "Parameters of all networks that a row trains", "lower", positive, "0",
-               "this suite: a cost", "parameters"),
+        _share("readout_accuracy", "Accuracy of a classifier of the EEG", "1/classes", "this suite"),
+        _lower("masked_mse", "Error at masked tokens of held-out EEG", "mean_mse", "DreamDiffusion, Sec. 3.1", eeg),
+        _lower("mean_mse", "The same error of the mean", "itself", baseline, eeg),
+        _lower("interpolation_mse", "The same error of linear interpolation", "mean_mse", baseline, eeg),
+        _lower("wiener_mse", "The same error of the best linear prediction", "mean_mse", baseline, eeg),
+        _lower("trained_parameters", "Parameters of all networks that a row trains", "0", "this suite: a cost",
+               "parameters"),
     ]
 
 

@@ -2,7 +2,7 @@
 
 Values are [S, N]: S training seeds crossed with N items. An item is what was sampled independently, a test image.
 Samples, and the trials of several subjects who saw the same image, are first averaged within the item (a third axis is
-averaged here). Results therefore generalise to new images and new trainings, for these subjects. docs/statistics.md.
+averaged here). Results generalise to new images and new trainings, for these subjects. See docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -78,24 +78,19 @@ class Anova:
         if seeds == 1:
             zeros = np.zeros_like(mean)
             return cls(mean, zeros, values[..., 0, :].var(-1, ddof=1) / items, zeros, seeds, items)
-        ms_seed = items * seed_means.var(-1, ddof=1)
-        ms_item = seeds * item_means.var(-1, ddof=1)
+        ms_seed, ms_item = items * seed_means.var(-1, ddof=1), seeds * item_means.var(-1, ddof=1)
         residual = values - seed_means[..., None] - item_means[..., None, :] + mean[..., None, None]
-        ms_residual = np.square(residual).sum((-2, -1)) / ((seeds - 1) * (items - 1))
-        count = seeds * items
-        return cls(mean, ms_seed / count, np.maximum(ms_item - ms_residual, 0) / count, ms_residual / count, seeds,
-                   items)
+        ms_residual, count = np.square(residual).sum((-2, -1)) / ((seeds - 1) * (items - 1)), seeds * items
+        seed, item = ms_seed / count, np.maximum(ms_item - ms_residual, 0) / count
+        return cls(mean, seed, item, ms_residual / count, seeds, items)
 
     def half_width(self, alpha: float | np.ndarray) -> np.ndarray:
         """Returns half the width of the interval of confidence 1 - alpha: sqrt(t_seed^2 seed + t_item^2 item).
 
-        Each part of the variance has the square of its own Student's t (Banerjee 1960): the width is that of t with
-        S - 1 degrees of freedom if only seeds vary, with N - 1 if only items do. Satterthwaite's degrees of freedom,
-        estimated from the same few seeds, are too large if the seeds happen to agree, and fail in the far tail that a
-        family needs. On 5,000 simulated tables of Table 2's 15 contrasts with the reference run's variances and no
-        effect (tests/test_calibration.py), any verdict after Holm was false in 21 % of tables of 3 seeds and 10 % of 5
-        by Satterthwaite, in about 3 % here; single contrasts at 5 %: 7 and 5.8 %, here 4.0 and 4.3 %. It is
-        conservative if seeds do not matter: 95 % intervals then hold the truth in 97 % of cases at 3 seeds, 99 % at 2.
+        Each part of the variance has its own Student's t (Banerjee 1960): the width is that of t with S - 1 degrees of
+        freedom if only seeds vary, with N - 1 if only items do. With Satterthwaite's degrees of freedom, estimated from
+        the same few seeds, 21 % of simulated tables of 3 seeds had a false verdict after Holm, here about 3 %
+        (docs/statistics.md, tests/test_calibration.py).
         """
         squared = _t(self.items - 1, alpha) ** 2 * self.item
         if self.seeds > 1:
@@ -223,11 +218,9 @@ def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 
 
     unpaired: names of contrasts whose a and b have different items; all others share their items. word: "better" (a
     exceeds b), "worse", or "not resolved" if Holm's p exceeds alpha. Intervals are Bonferroni's, of confidence
-    1 - alpha / contrasts. Holm may resolve a contrast whose interval still crosses 0; the interval is then cut at 0, so
-    that interval and word agree. On tables with the reference run's means and variances all 15 hold together in 97 % of
-    cases. needs: how many items at these seeds, or seeds at these items, would resolve a true difference of the
-    observed size with 80 % power, at Holm's level for the open contrasts. With one seed all this is valid for these
-    trained models only.
+    1 - alpha / contrasts, cut at 0 if Holm resolves a contrast whose interval crosses 0. needs: how many items at these
+    seeds, or seeds at these items, would resolve a true difference of the observed size with 80 % power, at Holm's
+    level for the open contrasts. With one seed all this is valid for these trained models only.
     """
     differences = {name: _table(_difference(a, b)) for name, (a, b) in pairs.items() if name not in unpaired}
     anovas = {name: Unpaired(Anova.of(_table(a)), Anova.of(_table(b))) if name in unpaired else
@@ -383,9 +376,8 @@ def kendall_interval(ours: np.ndarray, paper: np.ndarray, rng: np.random.Generat
                      confidence: float = 0.95) -> tuple[float, float, float]:
     """Returns tau-b of our rows' means, [R, S, N], with the paper's [R], and its interval from crossed resamples.
 
-    The interval is of percentiles; a resample draws seeds and items for all rows, and counts as 0 if all rows tie. On
-    tables like the reference run's it holds the tau of the true means in 88 % of cases at 3 seeds, 92 % at 5. The
-    paper's numbers are taken as exact. (NaN, NaN, NaN) if tau is NaN.
+    The interval is of percentiles; a resample draws seeds and items for all rows, and counts as 0 if all rows tie. It
+    is too narrow at 3 seeds (docs/statistics.md). The paper's numbers are exact. (NaN, NaN, NaN) if tau is NaN.
     """
     ours, paper = np.asarray(ours, np.float64), np.asarray(paper, np.float64)
     if ours.ndim != 3:

@@ -1,1 +1,1 @@
-"""From a request to rows: where data and weights are, which stages rows need."""
+"""From a request to rows: request, rows, the places of data and weights, downloads, and the rehearsal."""

@@ -1,4 +1,4 @@
-"""Where a scale's data and weights lie: fills in what the value of a scale leaves open."""
+"""Completes a scale: its prepared data set, its corpus and its weights, each with its path and hash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,137 +25,139 @@ from bench.setup.rehearsal import data as rehearsal
 from bench.setup.request import DATA, Request
 
 PARTS = ("vae", "unet", "clip", "judge")
-PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # by Scale.prior: side of its pictures, classes of its judge
+PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # Scale.prior -> side of its images, classes of its judge
 
 
-def scale(name: str) -> Scale:
-    """The scale of that name, with the identities of its pinned weights. Raises BenchError naming those that exist."""
-    at = scales.scale(name)
-    return at if at.prior else replace(at, parts=tuple(weights.part(one) for one in weights.known_names()))
+def load_scale(name: str) -> Scale:
+    """Returns a scale with the identities of its pinned weights. Raises BenchError for an unknown name."""
+    scale = scales.scale(name)
+    if scale.prior:
+        return scale
+    return replace(scale, parts=tuple(weights.part(part) for part in weights.known_names()))
 
 
-def placed(at: Scale, store: Path, folder: Path | None = None, data: Path | None = None, needed: bool = True) -> Scale:
-    """The scale with the paths and hashes of its data set, its corpus and its weights.
+def resolve_scale(request: Request, needed: bool = True) -> Scale:
+    """Returns the scale of a request, on its data set and corpus, with all paths. needed: as of `resolve_paths`.
 
-    folder: of weights; data: of `bench data prepare`. The rehearsal's lie in the store, and are made where they are not.
-    needed: raises BenchError (exit 3) for the first of them that is absent; else that one stays open, to plan with.
-    What only some rows need, the data set of the protocol things and the weights of ATM with guided diffusion, stays
-    open in any case (`complete`).
+    Raises BenchError for a data set or a corpus that does not fit the scale.
     """
-    world = at.world
+    scale, corpus, pairs = load_scale(request.scale), request.corpus, request.pairs
+    if pairs:
+        scale = use_dataset(scale, pairs, request.data)
+        if corpus and scale.corpus is None:
+            scale = replace(scale, corpus=Shards(corpus, "", scale.world.n_chans, scale.world.n_times))
+    if corpus and scale.corpus is None:
+        raise BenchError(f"--corpus {corpus}: scale {scale.name} has a corpus of its own")
+    if corpus and scale.corpus:
+        scale = replace(scale, corpus=replace(scale.corpus, name=corpus, sha256="", path=""))
+    scale = resolve_paths(scale, request.store, request.weights, request.data, needed)
+    if pairs and scale.corpus and (windows := _shape(scale.corpus)) != (eeg := _shape(scale.world)):
+        raise BenchError(f"corpus {scale.corpus.name} has windows {windows}, data set {pairs} has EEG {eeg}: expected "
+                         "windows of the EEG's shape for pre-training")
+    return scale
+
+
+def resolve_paths(scale: Scale, store: Path, folder: Path | None = None, data: Path | None = None,
+                  needed: bool = True) -> Scale:
+    """Returns the scale with the paths and hashes of its data set, its corpus and its weights.
+
+    folder: of weights; data: of prepared data. The rehearsal's are in the store, and are made if they are absent.
+    needed: raises BenchError (exit 3) for the first absent one; otherwise it stays without a path, which is enough for
+    a plan. What only some rows need stays without a path if it is absent (`require_data`): the data set of protocol
+    things, and the weights of ATM with guided diffusion.
+    """
+    world, root = scale.world, data or DATA
     if not isinstance(world, Prepared):
-        return at
-    if at.name == REHEARSAL.name:
-        return _rehearsal(at, store, needed)
+        return scale
+    if scale.name == REHEARSAL.name:
+        made = store / "rehearsal"
+        if needed:
+            rehearsal.make(scale, made)
+        return rehearsal.resolve_paths(scale, made) if rehearsal.is_made(made) else scale
     systems.load_all()
-    root = data or DATA
 
-    def parts() -> Scale:
-        if at.prior:
-            return at
-        some = [*PARTS, *at.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
-        known = {part.name: part for part in at.parts} | weights.check(some, folder)
-        return replace(at, parts=tuple(known.values()))
+    def find_parts() -> Scale:
+        if scale.prior:
+            return scale
+        names = [*PARTS, *scale.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
+        known = {part.name: part for part in scale.parts} | weights.check(names, folder)
+        return replace(scale, parts=tuple(known.values()))
 
-    def pairs() -> Scale:
-        return replace(at, world=datasets.find_pairs(world.name, root))
+    def find_pairs() -> Scale:
+        return replace(scale, world=datasets.find_pairs(world.name, root))
 
-    def corpus() -> Scale:
-        return replace(at, corpus=datasets.find_corpus(at.corpus.name, root)) if at.corpus else at
+    def find_corpus() -> Scale:
+        return replace(scale, corpus=datasets.find_corpus(scale.corpus.name, root)) if scale.corpus else scale
 
-    def things() -> Scale:
-        own = at.things
-        if own is None or not isinstance(own.world, Prepared):
-            return at
-        return replace(at, things=replace(own, world=datasets.find_pairs(own.world.name, root)))
+    def find_things() -> Scale:
+        things = scale.things
+        if things is None or not isinstance(things.world, Prepared):
+            return scale
+        return replace(scale, things=replace(things, world=datasets.find_pairs(things.world.name, root)))
 
-    for find in (parts, pairs, corpus, things):
+    for find in (find_parts, find_pairs, find_corpus, find_things):
         try:
-            at = find()
+            scale = find()
         except BenchError:
-            if needed and find is not things:
+            if needed and find is not find_things:
                 raise
-    return at
+    return scale
 
 
-def complete(planned: Iterable[Stage], request: Request) -> None:
-    """Raises BenchError (exit 3) for a data set or weights that these stages need and that `placed` left open."""
-    worlds, parts = lacking(planned)
+def require_data(planned: Iterable[Stage], request: Request) -> None:
+    """Raises BenchError (exit 3) for an absent data set or absent weights that these stages need."""
+    worlds, parts = find_missing(planned)
     for name in worlds:
         datasets.find_pairs(name, request.data)
-    if special := [name for name in parts if name in frozen_parts()]:
-        weights.check(special, request.weights)
+    if names := [name for name in parts if name in frozen_parts()]:
+        weights.check(names, request.weights)
 
 
-def lacking(planned: Iterable[Stage]) -> tuple[list[str], list[str]]:
-    """Names of the data sets and of the weights that these stages need and whose place is open."""
-    held = [getattr(stage, f.name) for stage in planned for f in fields(stage)]  # type: ignore[arg-type]
-    names = {kind: [*dict.fromkeys(one.name for one in held if isinstance(one, kind) and not one.path)]
+def find_missing(planned: Iterable[Stage]) -> tuple[list[str], list[str]]:
+    """Returns the names of the data sets, and of the weights, that these stages need and that have no path."""
+    values = [getattr(stage, f.name) for stage in planned for f in fields(stage)]  # type: ignore[arg-type]
+    names = {kind: [*dict.fromkeys(value.name for value in values if isinstance(value, kind) and not value.path)]
              for kind in (Prepared, Weights)}
     return names[Prepared], names[Weights]
 
 
-def placed_scale(request: Request, needed: bool = True) -> Scale:
-    """The scale of a request, on the data set of its `pairs` where that names one, with the places of data and
-    weights. needed: as of `placed`."""
-    at, corpus, pairs = scale(request.scale), request.corpus, request.pairs
-    if pairs:
-        at = paired(at, pairs, request.data)
-        if corpus and at.corpus is None:
-            at = replace(at, corpus=Shards(corpus, "", at.world.n_chans, at.world.n_times))
-    if corpus and at.corpus is None:
-        raise BenchError(f"--corpus {corpus}: scale {at.name} has a corpus of its own")
-    if corpus and at.corpus:
-        at = replace(at, corpus=replace(at.corpus, name=corpus, sha256="", path=""))
-    at = placed(at, request.store, request.weights, request.data, needed)
-    if pairs and at.corpus and (shape := (at.corpus.n_chans, at.corpus.n_times)) != (at.world.n_chans,
-                                                                                   at.world.n_times):
-        raise BenchError(f"corpus {at.corpus.name} has windows [{shape[0]}, {shape[1]}], data set {pairs} has EEG "
-                         f"[{at.world.n_chans}, {at.world.n_times}]: pre-training needs windows of the same shape")
-    return at
+def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
+    """Returns the scale on a prepared data set: all its subjects, its first band if it lacks the scale's.
 
-
-def paired(at: Scale, name: str, root: Path) -> Scale:
-    """The scale on a prepared data set in the place of its own: all its subjects, its first band where it has not the
-    scale's, a corpus only where its windows have the shape of the EEG.
-
-    Raises BenchError for the rehearsal, which makes its own, for pictures of another side than the scale's, for classes
-    that its judge does not know, and (exit 3) for a data set that is not there.
+    The corpus remains only if its windows have the shape of the EEG. Raises BenchError for the rehearsal, which makes
+    its own data, for images of another size, for classes that the judge does not know, and (exit 3) for an absent data
+    set.
     """
-    if at.prior not in PRIORS:
-        raise BenchError(f"--pairs {name}: scale {at.name} makes its own data; there are: "
-                         + ", ".join(one.name for one in SCALES.values() if one.prior in PRIORS))
-    if isinstance(at.world, Prepared) and at.world.name == name:
-        return at
-    there = sorted(path.parent.name for path in root.glob(f"*/{prepared.MANIFEST}"))
-    if name not in there:
-        raise BenchError(f"--pairs {name}: no such data set in {root}; there are: {', '.join(there) or 'none'} (--data "
-                         "DIR: elsewhere; docs/adding.md: how one is written)", ENVIRONMENT)
+    if scale.prior not in PRIORS:
+        usable = ", ".join(other.name for other in SCALES.values() if other.prior in PRIORS)
+        raise BenchError(f"--pairs {name}: scale {scale.name} makes its own data; expected scale {usable}")
+    if isinstance(scale.world, Prepared) and scale.world.name == name:
+        return scale
+    names = sorted(path.parent.name for path in root.glob(f"*/{prepared.MANIFEST}"))
+    if name not in names:
+        raise BenchError(f"--pairs {name}: no such data set in {root}; there are: {', '.join(names) or 'none'}; choose "
+                         "another folder with --data DIR, or write one (docs/adding.md)", ENVIRONMENT)
     world = datasets.find_pairs(name, root)
-    folder, manifest = prepared.opened(world)
-    side, classes = PRIORS[at.prior]
+    folder, manifest = prepared.open_dataset(world)
+    side, classes = PRIORS[scale.prior]
     height, width = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False).shape[1:3]
     if (height, width) != (side, side):
-        raise BenchError(f"--pairs {name}: its pictures are {height} x {width} and those that scale {at.name} makes "
-                         f"{side} x {side}: prepare it with such ones")
+        raise BenchError(f"--pairs {name}: its images are {height} x {width}; scale {scale.name} needs {side} x "
+                         f"{side}: prepare it with this size")
     with (folder / "classes.csv").open(newline="") as file:
         judged = {row["name"]: int(row["judge"]) for row in csv.DictReader(file) if row["shown"] == "1"}
-    for one, number in judged.items():
+    for label, number in judged.items():
         if not 0 <= number < classes:
-            raise BenchError(f"--pairs {name}: class {one!r} has the judge's number {number}; the judge of scale "
-                             f"{at.name} knows 0 to {classes - 1}, and tables are about its verdicts: leave out what "
-                             "it does not know")
+            raise BenchError(f"--pairs {name}: class {label!r} has the judge's number {number}; the judge of scale "
+                             f"{scale.name} knows 0 to {classes - 1}: leave out classes that it does not know")
     people, bands = tuple(manifest["subjects"]), [tuple(band) for band in manifest["bands"]]
     known = sorted(set(judged.values()))
     others = [number for number in range(classes) if number not in known]
-    same = at.corpus and (at.corpus.n_chans, at.corpus.n_times) == (world.n_chans, world.n_times)
-    return replace(at, world=world, people=people, subjects=people, corpus=at.corpus if same else None,
-                   band=at.band if at.band in bands else bands[0],
+    return replace(scale, world=world, people=people, subjects=people,
+                   corpus=scale.corpus if scale.corpus and _shape(scale.corpus) == _shape(world) else None,
+                   band=scale.band if scale.band in bands else bands[0],
                    fixed=(*known, *others[:max(1, len(known) // 4)]))
 
 
-def _rehearsal(at: Scale, store: Path, needed: bool) -> Scale:
-    folder = store / "rehearsal"
-    if needed:
-        rehearsal.make(at, folder)
-    return rehearsal.placed(at, folder) if rehearsal.there(folder) else at
+def _shape(windows: Any) -> list[int]:
+    return [windows.n_chans, windows.n_times]

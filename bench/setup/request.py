@@ -1,4 +1,4 @@
-"""What the user asks for, as one value: commands make it of their options, and `bench.run` of its arguments."""
+"""The request: what to run, on which data, where, and how, as one value."""
 
 from __future__ import annotations
 
@@ -8,31 +8,48 @@ from typing import Literal
 
 from bench.errors import BenchError
 
-DATA = Path(".bench-data")  # where `bench data prepare` writes
+DATA = Path(".bench-data")  # `bench data prepare` writes here
 STORE = Path(".bench")
 
 
 @dataclass(frozen=True)
 class Request:
-    """An ablation at a scale, where its data and results are, and how it is run. Raises BenchError for seeds that are
-    no whole numbers from 0 on, or are given twice.
+    """An ablation at a scale, with its data, its folders, and the way it is run.
 
-    ablation         a name of ablations/, or the path of a .py file
-    variants         names of rows; (): all
-    subjects         every row once for each of these subjects alone; "all": the data set's; (): the scale's, together
-    with_controls    beside each variant also its EEG shuffled, replaced by a surrogate, and set to zero
-    device           "auto", "cpu" or "cuda"
-    processes        data-parallel processes of a training
-    pairs, corpus    names of a prepared data set and a prepared corpus; "": the scale's
-    data             folder of prepared data
-    weights          folder of pre-trained weights, looked into before the libraries' caches
-    reference        results are the suite's own, in results/reference/
-    workers          processes that build stages; None: one for each core, on a GPU one
-    engine           "here", "slurm" or "ray"; engine_settings: FILE.toml or KEY=VALUE
-    wait             on Slurm: stay until all jobs have ended
-    fail_fast        begin nothing new after a stage has failed
-    track            a tracker of bench.execute.trackers; "": none
-    energy           "1", or a country's code, for codecarbon; "": not measured
+    Commands make one from their options, and `bench.run`, `bench.plan` and `bench.table` from their arguments. Library
+    code takes a Request, never a parser's namespace. Defaults are those of `bench run`:
+
+    >>> Request("mask_ratio", scale="micro", seeds=(0, 1, 2), device="cpu")
+
+    What to run
+        ablation         a name in ablations/, or the path of a .py file
+        scale            a name in bench.experiment.scale.SCALES
+        variants         names of rows; (): all rows that the scale can have
+        subjects         every row once for each of these subjects alone; "all": for each subject of the data set;
+                         (): once, for the scale's subjects together
+        with_controls    every variant also with its EEG shuffled, replaced by a surrogate, and set to zero
+        seeds            of training and sampling
+    On which data
+        pairs            a prepared data set, by name; "": the scale's own
+        corpus           a prepared pre-training corpus, by name; "": the scale's own
+    Folders
+        store            stored stages
+        data             prepared data sets and corpora
+        weights          pre-trained weights, searched before the libraries' caches; None: only the caches
+        results          results files; with `reference`, those of the suite's own run in <results>/reference
+    How
+        device           "auto", "cpu" or "cuda"
+        processes        processes of a data-parallel training
+        workers          processes that build stages; None: one for each core, on a GPU one
+        engine           "here", "slurm" or "ray"
+        engine_settings  KEY=VALUE, or the path of a .toml file
+        wait             Slurm: wait until all jobs have ended
+        fail_fast        start no further stage after one has failed
+        track            a tracker of bench.execute.trackers; "": none
+        energy           "1" or a country code measures energy with codecarbon; "": off
+
+    Raises BenchError (exit 2) for seeds that are not distinct integers from 0 on, and for fewer than 1 process. Names
+    are looked up later, by `bench.setup.rows.plan_request`.
     """
 
     ablation: str = ""
@@ -61,13 +78,13 @@ class Request:
     def __post_init__(self) -> None:
         shown = ",".join(map(str, self.seeds))
         if not self.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in self.seeds):
-            raise BenchError(f"--seeds {shown}: whole numbers from 0 on, separated by commas, are expected")
+            raise BenchError(f"--seeds {shown}: expected integers from 0 on, separated by commas")
         if len(set(self.seeds)) < len(self.seeds):
-            raise BenchError(f"--seeds {shown}: a seed stands there twice")
+            raise BenchError(f"--seeds {shown}: a seed is repeated; expected distinct seeds")
         if self.processes < 1:
-            raise BenchError(f"--processes {self.processes}: at least 1 is needed")
+            raise BenchError(f"--processes {self.processes}: expected at least 1")
 
     @property
     def results_folder(self) -> Path:
-        """Where the results of the ablations at this scale and on these pairs are."""
+        """The folder of the results at this scale and on these pairs."""
         return self.results / ("reference" if self.reference else "") / self.scale / self.pairs

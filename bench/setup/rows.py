@@ -1,4 +1,4 @@
-"""From a table's rows to stages: what would run, what is stored, counted by kind."""
+"""From a request to the rows of a table, and to the stages that they need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import runtime
-from bench.errors import BenchError, NotHere
+from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation as ablations
 from bench.experiment.ablation import Ablation
 from bench.experiment.graph import Row, stages
@@ -23,77 +23,8 @@ from bench.systems import captions, plan, retrieval
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside the rows of a table: Full's shuffled EEG and the class's name as text, each None where it says
-    nothing. classifiers: of the EEG, and probes of pre-trained encoders. things: all pictures are of that protocol."""
-
-    null: Spec | None
-    ceiling: Spec | None
-    classifiers: bool
-    things: bool = False
-
-
-def beside(variants: Iterable[Spec]) -> Beside:
-    """What fits the rows. Of rows that are all on protocol things: the null where Full is among them, no classifiers of
-    the class, since the tested ones are new. Beside retrieval alone: nothing, as no picture is drawn."""
-    drawn = [v for v in variants if v.system != retrieval.Spec.system]
-    things = [_on_things(v) for v in drawn]
-    if not all(things):
-        return Beside(On(FULL, FULL.name, eeg="shuffled"), captions.Spec(), True)
-    if not drawn:
-        return Beside(None, None, False)
-    on = [thing for thing in things if thing]
-    full = next((thing for thing in on if thing.of == FULL and thing.eeg == "real"), None)
-    return Beside(full and replace(full, name=FULL.name, eeg="shuffled", checkpoint=None),
-                  replace(on[0], of=(text := captions.Spec()), name=text.name, eeg="real", checkpoint=None,
-                          eeg_free=False), False, True)
-
-
-def _on_things(spec: Any) -> On | None:
-    """What puts a row on protocol things."""
-    while hasattr(spec, "of"):
-        if isinstance(spec, On) and spec.protocol == "things":
-            return spec
-        spec = spec.of
-    return None
-
-
-def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:
-    """The rows of a table and what stands `beside` them: Full's shuffled-EEG null, the ceiling, classifiers of the EEG,
-    and a linear probe of every pre-trained encoder."""
-    items, variants, seeds = scale.items(), list(variants), list(seeds)
-    table = [Row(v.name, seed, getattr(v, "eeg", "real"), plan(v, items, scale, seed))
-             for seed in seeds for v in variants]
-    others = beside(variants)
-    controls = []
-    for seed in seeds:
-        if others.null:
-            with suppress(NotHere):  # a data set without a corpus: the table says that this was not run
-                controls.append(Row(others.null.name, seed, "shuffled", plan(others.null, items, scale, seed), True))
-        if others.ceiling:
-            controls.append(Row(others.ceiling.name, seed, "captions", plan(others.ceiling, items, scale, seed), True))
-    if not others.classifiers:
-        return table + controls
-    readouts = [Row(f"{classifier} classifier", seed, "readout", captions.readout(classifier, items, scale, seed), True)
-                for classifier in ("ridge", "eegnet") for seed in seeds]
-    return table + controls + readouts + _probes(table, items)
-
-
-def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """A linear probe on these items of each pre-trained encoder that the rows use, named after the first that does."""
-    found: dict[Stage, Row] = {}
-    for row in table:
-        finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
-        if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
-            numerics = replace(finetune.numerics, world_size=1)
-            probe = Readout(training(items), items, "probe", finetune.start, 0, numerics)
-            found.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
-    return list(found.values())
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What a request means: rows at a definite scale. variants: of the ablation, those that are asked for."""
+    """The rows of a request at a resolved scale. variants: the chosen ones of the ablation."""
 
     ablation: Ablation
     variants: tuple[Spec, ...]
@@ -102,47 +33,133 @@ class Plan:
 
 
 def plan_request(request: Request, needed: bool = True) -> Plan:
-    """The rows that a request asks for. Raises BenchError for what does not exist; needed: also for data, weights and
-    devices that are absent."""
-    at = with_numerics(places.placed_scale(request, needed), request, needed)
-    chosen = ablations.asked(request.ablation, ablations.chosen_subjects(request.subjects, at), request.with_controls)
+    """Plans the rows of a request. Raises BenchError for unknown names.
+
+    needed: also for data, weights and devices that are absent (exit 3).
+    """
+    scale = with_numerics(places.resolve_scale(request, needed), request, needed)
+    subjects = ablations.resolve_subjects(request.subjects, scale)
+    ablation = ablations.load(request.ablation, subjects, request.with_controls)
     if not request.variants:
-        chosen = possible(chosen, at)
-    variants = tuple(chosen.chosen(request.variants) if request.variants else chosen.variants)
-    table = rows(variants, at, request.seeds)
+        ablation = keep_available(ablation, scale)
+    variants = tuple(ablation.select(request.variants) if request.variants else ablation.variants)
+    table = rows(variants, scale, request.seeds)
     if needed:
-        places.complete(stages(row.stage for row in table), request)
-    return Plan(chosen, variants, at, tuple(table))
+        places.require_data(stages(row.stage for row in table), request)
+    return Plan(ablation, variants, scale, tuple(table))
 
 
-def possible(chosen: Ablation, at: Scale, log: bool = True) -> Ablation:
-    """The ablation with the variants that the scale can have; log: a line on standard error for each of the others."""
-    found = []
-    for variant in chosen.variants:
+def keep_available(ablation: Ablation, scale: Scale, log: bool = True) -> Ablation:
+    """Returns the ablation with the variants that the scale can have. log: prints the others to standard error.
+
+    Raises NotAvailable if there are none.
+    """
+    available = []
+    for variant in ablation.variants:
         try:
-            plan(variant, at.items(), at, 0)
-            found.append(variant)
-        except NotHere as error:
+            plan(variant, scale.items(), scale, 0)
+            available.append(variant)
+        except NotAvailable as error:
             if log:
-                named = f"variant {variant.name!r}: "
-                print(f"bench: left out at scale {at.name}: {named}{str(error).removeprefix(named)}", file=sys.stderr)
-    if not found:
-        raise NotHere(f"ablation {chosen.name}: scale {at.name} can have none of its variants")
-    there = {variant.name for variant in found}
-    contrasts = tuple(pair for pair in chosen.contrasts if there.issuperset(pair))
-    return replace(chosen, variants=tuple(found), contrasts=contrasts)
+                prefix = f"variant {variant.name!r}: "
+                print(f"bench: left out at scale {scale.name}: {prefix}{str(error).removeprefix(prefix)}",
+                      file=sys.stderr)
+    if not available:
+        raise NotAvailable(f"ablation {ablation.name}: scale {scale.name} can have none of its variants")
+    names = {variant.name for variant in available}
+    contrasts = tuple(pair for pair in ablation.contrasts if names.issuperset(pair))
+    return replace(ablation, variants=tuple(available), contrasts=contrasts)
 
 
-def with_numerics(at: Scale, request: Request, needed: bool = True) -> Scale:
-    """The scale with the device and the number of processes of a request. Raises BenchError (exit 3) where there is no
-    GPU and one is needed."""
-    device, asked = at.numerics.device_class, request.device
-    if request.engine != "here" and asked in runtime.DEVICES:  # GPUs of this machine do not count
-        device = device if asked == "auto" else asked
-    elif device == "cpu" or needed or asked != "auto":
-        device = runtime.device(device if asked == "auto" and device == "cuda" else asked)
-    for batch in (at.pretrain.batch, at.finetune.batch):
+def with_numerics(scale: Scale, request: Request, needed: bool = True) -> Scale:
+    """Returns the scale with the device and the number of processes of a request.
+
+    Raises BenchError for a batch that the processes cannot share evenly; needed: also (exit 3) for an absent GPU.
+    """
+    device, wanted = scale.numerics.device_class, request.device
+    if request.engine != "here" and wanted in runtime.DEVICES:  # this machine's GPUs do not matter
+        device = device if wanted == "auto" else wanted
+    elif device == "cpu" or needed or wanted != "auto":
+        device = runtime.device(device if wanted == "auto" and device == "cuda" else wanted)
+    for batch in (scale.pretrain.batch, scale.finetune.batch):
         if batch % request.processes:
-            raise BenchError(f"--processes {request.processes}: a batch of {batch} cannot be shared evenly; those of "
-                             f"scale {at.name} are of {at.pretrain.batch} and {at.finetune.batch}")
-    return replace(at, numerics=replace(at.numerics, device_class=device, world_size=request.processes))
+            raise BenchError(f"--processes {request.processes}: a batch of {batch} cannot be shared evenly; scale "
+                             f"{scale.name} has batches of {scale.pretrain.batch} and {scale.finetune.batch}")
+    return replace(scale, numerics=replace(scale.numerics, device_class=device, world_size=request.processes))
+
+
+def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:
+    """Returns the rows of a table with its baselines: null, ceiling, classifiers of the EEG, and linear probes."""
+    items, variants, seeds = scale.items(), list(variants), list(seeds)
+    table = [Row(v.name, seed, getattr(v, "eeg", "real"), plan(v, items, scale, seed))
+             for seed in seeds for v in variants]
+    baselines = choose_baselines(variants)
+    others = []
+    for seed in seeds:
+        if null := baselines.null:
+            with suppress(NotAvailable):  # a data set without a corpus: the table says that the null was not run
+                others.append(Row(null.name, seed, "shuffled", plan(null, items, scale, seed), True))
+        if ceiling := baselines.ceiling:
+            others.append(Row(ceiling.name, seed, "captions", plan(ceiling, items, scale, seed), True))
+    if not baselines.classifiers:
+        return table + others
+    readouts = [Row(f"{classifier} classifier", seed, "readout", captions.readout(classifier, items, scale, seed), True)
+                for classifier in ("ridge", "eegnet") for seed in seeds]
+    return table + others + readouts + _probes(table, items)
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines of a table.
+
+    null         Full with shuffled EEG; None: not informative for these rows
+    ceiling      the class name as text; None: not informative for these rows
+    classifiers  whether there are classifiers of the EEG and probes of pre-trained encoders
+    things       whether all images are of protocol things
+    """
+
+    null: Spec | None
+    ceiling: Spec | None
+    classifiers: bool
+    things: bool = False
+
+
+def choose_baselines(variants: Iterable[Spec]) -> Baselines:
+    """Chooses the baselines of these rows.
+
+    If all rows that generate images are on protocol things, the null needs Full among them, and there are no
+    classifiers, because the tested concepts are new. Retrieval alone has no baselines, because it has no images.
+    """
+    generating = [v for v in variants if v.system != retrieval.Spec.system]
+    settings = [_things_setting(v) for v in generating]
+    if not all(settings):
+        return Baselines(On(FULL, FULL.name, eeg="shuffled"), captions.Spec(), True)
+    if not generating:
+        return Baselines(None, None, False)
+    things = [setting for setting in settings if setting]
+    full = next((setting for setting in things if setting.of == FULL and setting.eeg == "real"), None)
+    text = captions.Spec()
+    return Baselines(full and replace(full, name=FULL.name, eeg="shuffled", checkpoint=None),
+                     replace(things[0], of=text, name=text.name, eeg="real", checkpoint=None, eeg_free=False),
+                     False, True)
+
+
+def _things_setting(spec: Any) -> On | None:
+    """Returns the On that puts a row on protocol things, if there is one."""
+    while hasattr(spec, "of"):
+        if isinstance(spec, On) and spec.protocol == "things":
+            return spec
+        spec = spec.of
+    return None
+
+
+def _probes(table: Iterable[Row], items: Items) -> list[Row]:
+    """Returns a linear probe of each pre-trained encoder, with the name of the first row that uses it."""
+    probes: dict[Stage, Row] = {}
+    for row in table:
+        finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
+        if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
+            numerics = replace(finetune.numerics, world_size=1)
+            probe = Readout(training(items), items, "probe", finetune.start, 0, numerics)
+            probes.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
+    return list(probes.values())

@@ -140,10 +140,10 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(part, server, tmp_path):
 
 def test_a_cut_download_is_gone_on_with_from_where_it_stopped(part, server, tmp_path):
     server.cut = 300_000
-    with refused("was cut after 300,000 of 1,024,000 bytes; run again: it goes on from there", RESUMABLE):
+    with refused("was interrupted after 300,000 of 1,024,000 bytes; run again: the download resumes", RESUMABLE):
         run("--what", "clip", "--weights", str(tmp_path))
     assert files(tmp_path) == ["vit_large_patch14_clip_224.openai/open_clip_model.safetensors.part"]
-    with refused("weights are not there: clip"):
+    with refused("missing weights: clip"):
         weights.check(["clip"], tmp_path)
     server.cut = None
     assert run("--what", "clip", "--weights", str(tmp_path))[0] == OK
@@ -153,7 +153,7 @@ def test_a_cut_download_is_gone_on_with_from_where_it_stopped(part, server, tmp_
 
 def test_a_server_without_ranges_is_asked_for_the_whole_again(part, server, tmp_path):
     server.cut, server.ranges = 300_000, False
-    with refused("was cut", RESUMABLE):
+    with refused("was interrupted", RESUMABLE):
         run("--what", "clip", "--weights", str(tmp_path))
     server.cut = None
     assert run("--what", "clip", "--weights", str(tmp_path))[0] == OK
@@ -171,7 +171,7 @@ def test_a_complete_partial_file_is_checked_and_not_fetched_again(part, server, 
 def test_another_file_is_refused_and_nothing_of_it_is_kept(part, server, tmp_path):
     [model] = [path for path in server.files if "model" in path]
     server.files[model] = DATA[::-1]
-    with refused(r"is not the pinned file: SHA-256 .{8}\.\.\., not the published .{8}\.\.\.; nothing was kept"):
+    with refused(r"is not the pinned file: SHA-256 .{8}\.\.\., not the published .{8}\.\.\.; the download was removed"):
         run("--what", "clip", "--weights", str(tmp_path))
     assert files(tmp_path) == []
     server.files[model] = DATA + b"more"
@@ -184,7 +184,7 @@ def test_a_file_without_a_published_hash_begins_anew_after_a_cut(server, tmp_pat
     server.files["/x.pth"] = DATA
     path, file = tmp_path / "x.pth", pins.File("x.pth")
     server.cut = 1000
-    with refused("was cut after 1,000 of 1,024,000 bytes", RESUMABLE):
+    with refused("was interrupted after 1,000 of 1,024,000 bytes", RESUMABLE):
         download.download(f"{server.url}/x.pth", path, file, lambda *_: None)
     server.cut = None
     seen = []
@@ -219,5 +219,5 @@ def test_what_cannot_be_had_is_said_with_its_address(part, server, tmp_path, mon
 
 def test_a_folder_that_cannot_be_written_is_named(part, server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with refused("file/.*: a folder that can be written is needed"):
+    with refused("file/.* is not writable"):
         run("--what", "clip", "--weights", str(tmp_path / "file"))

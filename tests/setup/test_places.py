@@ -1,8 +1,7 @@
-"""A data set of one's own: how it is written, and a scale that is put on it."""
+"""A user's data set: writing it, and using it in a scale."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 
@@ -15,13 +14,14 @@ from paper import PAPER
 from bench import FULL, On, systems
 from bench.data import own, prepared, things
 from bench.data.pictures import CLASSES, draw_scenes, render
-from bench.errors import ENVIRONMENT, BenchError, NotHere
+from bench.errors import ENVIRONMENT, BenchError, NotAvailable
 from bench.execute.build import build
 from bench.experiment import ablation, datasets, graph
 from bench.experiment.scale import REHEARSAL, TINY
 from bench.experiment.stages import Items, Trials
 from bench.setup import places
 from bench.setup import rows as rows_
+from bench.setup.request import Request
 from bench.store.store import Store
 from bench.systems import captions
 from bench.train.items import load
@@ -45,9 +45,8 @@ def trials(**changes):
     return {"trials": arguments()["trials"] | changes}
 
 
-def options(data, **changes):
-    return argparse.Namespace(**{"scale": "tiny", "pairs": "mine", "corpus": None, "store": str(data / "store"),
-                                 "weights": None, "data": str(data)} | changes)
+def request(data, **changes):
+    return Request(**{"pairs": "mine", "store": data / "store", "data": data} | changes)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_what_is_written_is_what_was_given(data):
     assert table["item"].tolist() == list(range(48))
     classes = pd.read_csv(data / "mine/classes.csv")
     assert classes.to_numpy().tolist() == [[0, "circle", 0, 1], [1, "square", 1, 1], [2, "triangle", 2, 1]]
-    assert prepared.leaky(world, "item") == "no: pictures came in random order"
+    assert prepared.describe_leak(world, "item") == "no: pictures came in random order"
 
 
 def test_the_same_arrays_are_the_same_data_set_and_others_another(data, tmp_path):
@@ -88,7 +87,7 @@ def test_further_splits_columns_and_names_of_electrodes_are_kept(tmp_path):
         leaky={"item": "yes: blocks of one class", "block": "no: whole blocks"}))
     world = datasets.find_pairs("mine", tmp_path)
     assert json.loads((tmp_path / "mine/manifest.json").read_text())["ch_names"] == names
-    assert prepared.leaky(world, "block") == "no: whole blocks"
+    assert prepared.describe_leak(world, "block") == "no: whole blocks"
     store = Store(tmp_path / "store")
     stage = Trials(world, (7,), (1.0, 40.0), split="block")
     loaded = load(Items(stage), build(stage, store))
@@ -107,31 +106,31 @@ def test_trials_that_cannot_be_used_are_left_out_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"eeg": EEG[:47]}, "48 trials and the EEG of 47; as many of both are expected"),
-    ({"eeg": EEG[..., :39]}, "39 time steps; a multiple of 4, the steps of a token, is expected: leave the last 3 out"),
-    ({"eeg": EEG[:, 0]}, "the EEG of a trial is float64 [40]; numbers [channels, time steps] are expected"),
-    ({"eeg": [*EEG[:9], EEG[9, :4], *EEG[10:]]}, "the EEG of trial 9 is [4, 40], that of trial 0 [5, 40]"),
+    ({"eeg": EEG[:47]}, "48 trials and the EEG of 47; expected the same number"),
+    ({"eeg": EEG[..., :39]}, "39 time steps; expected a multiple of 4, the steps of a token: leave out the last 3"),
+    ({"eeg": EEG[:, 0]}, "the EEG of a trial is float64 [40]; expected numbers [channels, time steps]"),
+    ({"eeg": [*EEG[:9], EEG[9, :4], *EEG[10:]]}, "the EEG of trial 9 is [4, 40]; expected [5, 40], as that of trial 0"),
     ({"eeg": EEG * 1e-6}, "is it in another unit?"),
     ({"eeg": np.concatenate([EEG[:47], EEG[:1]])}, "trials 0 (train) and 47 (test) of the split 'item' hold the same"),
-    ({"pictures": render(SCENES).astype(float)}, "pictures are float64 [24, 32, 32, 3]; uint8 [pictures, side,"),
-    ({"pictures": render(SCENES)[:, :16]}, "pictures are uint8 [24, 16, 32, 3]; uint8 [pictures, side, side, 3]"),
-    ({"pictures": render(SCENES)[:20]}, "trial 20 has picture 20; 0 to 19 are expected, rows of the pictures"),
-    ({"classes": {"circle": 0, "square": 1}}, "has label 2; 0 to 1 are expected, places in the list of classes"),
-    ({"classes": {"circle": 0, "square": 1, "triangle": 2, "star": 3}}, "no trial that can be used shows the class"),
+    ({"pictures": render(SCENES).astype(float)}, "pictures are float64 [24, 32, 32, 3]; expected uint8 [images, side,"),
+    ({"pictures": render(SCENES)[:, :16]}, "pictures are uint8 [24, 16, 32, 3]; expected uint8 [images, side, side,"),
+    ({"pictures": render(SCENES)[:20]}, "trial 20 has picture 20; expected 0 to 19, a row of `pictures`"),
+    ({"classes": {"circle": 0, "square": 1}}, "has label 2; expected 0 to 1, an index in `classes`"),
+    ({"classes": {"circle": 0, "square": 1, "triangle": 2, "star": 3}}, "no usable trial shows the class"),
     ({"classes": {"circle": 0, "square": 1, "triangle": None}}, "class 'triangle' has the judge's number None"),
-    ({"leaky": ""}, "leaky of the split 'item' is ''; 'no: ' or 'yes: ' and why is expected"),
+    ({"leaky": ""}, "leaky of the split 'item' is ''; expected 'no: ' or 'yes: ' and the reason"),
     ({"leaky": {"block": "no: x"}}, "leaky of the split 'item' is ''"),
-    ({"band": (40, 1)}, "band=(40, 1), sfreq=100.0: two numbers in Hz"),
+    ({"band": (40, 1)}, "band=(40, 1), sfreq=100.0: expected two ascending numbers in Hz"),
     ({"ch_names": ["Fz", "Cz"]}, "2 different ch_names for 5 channels"),
     ({"trials": {"subject": [1]}}, "1 trials and the EEG of 48"),
     ({"trials": {"subject": [1], "label": [1, 2]}}, "the columns of the trials do not fit together"),
     ({"trials": {"subject": np.ones(48, int), "label": np.zeros(48, int)}}, "the trials have no column picture"),
     (trials(label=["circle"] * 48), "the trials' column label holds"),
-    (trials(position=[*range(47), np.nan]), "the trials' column position holds float64; whole numbers are expected"),
-    (trials(item=[5] * 48), "item 5 stands twice among the trials"),
-    (trials(part="train"), "each split has a column of its own, such as part_item"),
+    (trials(position=[*range(47), np.nan]), "the trials' column position holds float64; expected whole numbers"),
+    (trials(item=[5] * 48), "several trials have the item 5"),
+    (trials(part="train"), "expected one column for each split, such as part_item"),
     (trials(part_item=["train"] * 48), "the trials' column part_item gives no trial to test"),
-    (trials(part_item=["train", "dev"] * 24), "part_item has 'dev'; train, val, test or '' is expected"),
+    (trials(part_item=["train", "dev"] * 24), "part_item has 'dev'; expected train, val, test or ''"),
 ])
 def test_what_is_no_data_set_is_refused_in_one_line_and_nothing_is_written(changes, said, tmp_path):
     with pytest.raises(BenchError) as caught:
@@ -148,42 +147,43 @@ def test_a_name_that_is_none_is_refused(name, tmp_path):
 
 
 def test_a_scale_is_put_on_a_data_set_and_keeps_everything_else(data):
-    at = places.asked(options(data))
-    assert at == replace(TINY, world=datasets.find_pairs("mine", data), people=(3, 7), subjects=(3, 7), band=(1.0, 40.0),
-                         fixed=(0, 1, 2, 3))
+    at = places.resolve_scale(request(data))
+    assert at == replace(TINY, world=datasets.find_pairs("mine", data), people=(3, 7), subjects=(3, 7),
+                         band=(1.0, 40.0), fixed=(0, 1, 2, 3))
     assert at.items().trials == Trials(at.world, (3, 7), (1.0, 40.0))
-    with pytest.raises(NotHere, match=r"scale tiny has no corpus for pre-training .* mine, \[5, 40\]"):
+    with pytest.raises(NotAvailable, match=r"scale tiny has no corpus for pre-training .* mine, \[5, 40\]"):
         systems.plan(FULL, at.items(), at, 0)
-    assert systems.plan(replace(FULL, mask_ratio=None), at.items(), at, 0).pictures.model.items.trials == at.items().trials
+    fresh = systems.plan(replace(FULL, mask_ratio=None), at.items(), at, 0)
+    assert fresh.pictures.model.items.trials == at.items().trials
     rows = rows_.rows([captions.Spec()], at, [0])
     assert [row.items for row in rows] == ["real", "captions", "readout", "readout"]
-    with pytest.raises(NotHere, match="PLMS cannot begin"):
+    with pytest.raises(NotAvailable, match="PLMS cannot start"):
         systems.plan(On(captions.Spec(), "plms", sampling={"sampler": "plms"}), at.items(), at, 0)
-    assert places.asked(options(data, pairs=None)) == TINY
+    assert places.resolve_scale(request(data, pairs="")) == TINY
 
 
 def test_the_band_of_the_scale_is_kept_where_the_data_set_has_it(tmp_path):
     own.prepare(tmp_path / "mine", **arguments(band=(5, 95)))
-    assert places.asked(options(tmp_path)).band == TINY.band
+    assert places.resolve_scale(request(tmp_path)).band == TINY.band
 
 
 def test_a_data_set_that_is_not_there_is_named_beside_those_that_are(data):
     with pytest.raises(BenchError, match=r"--pairs other: no such data set in .*; there are: mine") as caught:
-        places.asked(options(data, pairs="other"))
+        places.resolve_scale(request(data, pairs="other"))
     assert caught.value.exit_code == ENVIRONMENT
     with pytest.raises(BenchError, match="there are: none"):
-        places.asked(options(data / "mine", pairs="../mine"))
+        places.resolve_scale(request(data / "mine", pairs="../mine"))
 
 
 def test_pictures_of_another_side_and_classes_that_the_judge_does_not_know_are_refused(tmp_path):
     own.prepare(tmp_path / "large", **arguments(pictures=render(SCENES, 64)))
-    with pytest.raises(BenchError, match="pictures are 64 x 64 and those that scale tiny makes 32 x 32"):
-        places.asked(options(tmp_path, pairs="large"))
+    with pytest.raises(BenchError, match="images are 64 x 64; scale tiny needs 32 x 32"):
+        places.resolve_scale(request(tmp_path, pairs="large"))
     for number in (16, -1):
         own.prepare(tmp_path / "cats", **arguments(classes={"circle": 0, "cat": number, "triangle": 2}))
         with pytest.raises(BenchError, match=f"class 'cat' has the judge's number {number}; the judge of scale tiny "
                                              "knows 0 to 15"):
-            places.asked(options(tmp_path, pairs="cats"))
+            places.resolve_scale(request(tmp_path, pairs="cats"))
 
 
 def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
@@ -191,26 +191,26 @@ def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
         (data / "corpora" / name).mkdir(parents=True)
         (data / "corpora" / name / "manifest.json").write_text(json.dumps({
             "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times}}))
-    at = places.asked(options(data, corpus="same"))
+    at = places.resolve_scale(request(data, corpus="same"))
     assert at.corpus == datasets.find_corpus("same", data)
     assert systems.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
     with pytest.raises(BenchError, match=r"corpus other has windows \[128, 512\], data set mine has EEG \[5, 40\]"):
-        places.asked(options(data, corpus="other"))
+        places.resolve_scale(request(data, corpus="other"))
     with pytest.raises(BenchError, match="--corpus same: scale tiny has a corpus of its own"):
-        places.asked(options(data, pairs=None, corpus="same"))
+        places.resolve_scale(request(data, pairs="", corpus="same"))
 
 
 def test_scale_paper_is_put_on_one_and_the_rehearsal_is_not(data):
-    with pytest.raises(BenchError, match="scale rehearsal makes its own data; there are: tiny, micro, paper"):
-        places.paired(REHEARSAL, "mine", data)
+    with pytest.raises(BenchError, match="scale rehearsal makes its own data; expected scale tiny, micro, paper"):
+        places.use_dataset(REHEARSAL, "mine", data)
     large = trials(picture=[0] * 48) | {"pictures": render(SCENES[:1], 512)}
     own.prepare(data / "large", **arguments(**large))
-    at = places.paired(PAPER, "large", data)
+    at = places.use_dataset(PAPER, "large", data)
     assert at.corpus is None
     assert at.fixed == (0, 1, 2, 3)
     own.prepare(data / "like", **arguments(eeg=RNG.standard_normal((48, 128, 512)), **large))
-    assert places.paired(PAPER, "like", data).corpus == PAPER.corpus
-    assert places.paired(PAPER, "imagenet_eeg", data) is PAPER
+    assert places.use_dataset(PAPER, "like", data).corpus == PAPER.corpus
+    assert places.use_dataset(PAPER, "imagenet_eeg", data) is PAPER
 
 
 def things_rows(at, name="guided_encoders"):
@@ -222,37 +222,37 @@ def test_a_prepared_things_eeg2_of_either_variant_is_what_protocol_things_is_abo
     write_things(tmp_path / "source", variant)
     things.prepare(tmp_path / "source", tmp_path / "things_eeg2", tmp_path / "source" / "images", val_concepts=2,
                    size=16)
-    at = places.placed(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
+    at = places.resolve_paths(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
     assert at.things == replace(PAPER.things, world=datasets.find_pairs("things_eeg2", tmp_path))
     assert at.world == PAPER.world
     planned = things_rows(at)
     assert {stage.world for stage in planned if isinstance(stage, Trials)} == {at.things.world}
     assert (at.things.world.n_chans, at.things.world.n_times) == (n_chans, n_times)
-    with pytest.raises(BenchError, match=r"weights are not there: .*; get them with: bench fetch --what") as caught:
-        places.complete(planned, options(tmp_path, weights=str(tmp_path)))
+    with pytest.raises(BenchError, match=r"missing weights: .*; get them with: bench fetch --what") as caught:
+        places.require_data(planned, request(tmp_path, weights=tmp_path))
     assert caught.value.exit_code == ENVIRONMENT
     assert "adapter" in str(caught.value)
 
 
 def test_things_eeg2_is_asked_for_by_the_rows_that_are_about_it_alone(tmp_path):
-    at = places.placed(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
+    at = places.resolve_paths(PAPER, tmp_path, tmp_path, tmp_path, needed=False)
     assert at.things == PAPER.things
     with pytest.raises(BenchError, match=r"no prepared data set at .*; prepare it: bench data prepare things_eeg2 "
                                          "--from DIR") as caught:
-        places.complete(things_rows(at), options(tmp_path))
+        places.require_data(things_rows(at), request(tmp_path))
     assert caught.value.exit_code == ENVIRONMENT
     assert "\n" not in str(caught.value)
     there = replace(at, world=replace(at.world, path="somewhere"))
-    places.complete(things_rows(there, "table2"), options(tmp_path))
+    places.require_data(things_rows(there, "table2"), request(tmp_path))
 
 
 def test_pretraining_on_protocol_things_needs_a_corpus_of_its_windows():
     full = On(FULL, "full", protocol="things")
-    with pytest.raises(NotHere, match=r"no corpus for pre-training whose windows .* things_eeg2, \[63, 248\]"):
+    with pytest.raises(NotAvailable, match=r"no corpus for pre-training with windows like .* things_eeg2, \[63, 248\]"):
         systems.plan(full, PAPER.items(), PAPER, 0)
     fits = replace(PAPER, corpus=replace(PAPER.corpus, name="mine", n_chans=63, n_times=248))
     assert systems.plan(full, fits.items(), fits, 0).pictures.model.start.corpus.world == fits.corpus
     fresh = systems.plan(replace(full, of=replace(FULL, mask_ratio=None)), PAPER.items(), PAPER, 0)
     assert fresh.items.trials.world == PAPER.things.world
-    with pytest.raises(NotHere, match=r"imagenet_eeg, \[128, 512\]"):
+    with pytest.raises(NotAvailable, match=r"imagenet_eeg, \[128, 512\]"):
         systems.plan(FULL, fits.items(), fits, 0)

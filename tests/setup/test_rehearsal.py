@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.experiment.scale import REHEARSAL
-from bench.setup.places import placed
+from bench.setup.places import resolve_paths
 
 RUN = """
 import socket, sys
@@ -70,7 +70,7 @@ def test_new_concepts_are_rehearsed_on_the_files_of_things_eeg2_with_every_path_
     assert rows["value"].notna().all()
     assert set(rows["leaky"]) == {"no"}
     assert "top1_label" not in rows.index  # no judge knows the concepts
-    world = placed(REHEARSAL, folder / ".bench").things.world
+    world = resolve_paths(REHEARSAL, folder / ".bench").things.world
     assert (world.name, world.n_chans, world.n_times, world.sfreq) == ("rehearsal of things_eeg2", 63, 248, 250.0)
 
 
@@ -79,15 +79,15 @@ def test_a_row_whose_pretraining_has_no_corpus_of_its_windows_is_left_out_and_na
     said = offline(folder, "plan", "--ablation", "guided_parts")
     assert said.returncode == 0
     assert said.stderr.splitlines() == [
-        f"bench: left out at scale rehearsal: variant '{name}': scale rehearsal has no corpus for pre-training whose "
-        "windows are like the EEG of rehearsal of things_eeg2, [63, 248]"
+        f"bench: left out at scale rehearsal: variant '{name}': scale rehearsal has no corpus for pre-training with "
+        "windows like the EEG of rehearsal of things_eeg2, [63, 248]"
         for name in ("Full on things", "Full on things / EEG shuffled")]
     assert "guided_parts at scale rehearsal: 14 variants" in said.stdout
 
 
 def test_every_part_of_the_rehearsal_is_a_file_in_the_format_of_its_library(done):
     folder, _ = done
-    at = placed(REHEARSAL, folder / ".bench")
+    at = resolve_paths(REHEARSAL, folder / ".bench")
     parts = {part.name.split("/")[1]: part.path for part in at.parts}
     for part, files in {"vae": ["config.json", "diffusion_pytorch_model.safetensors"],
                         "unet": ["config.json", "diffusion_pytorch_model.safetensors",

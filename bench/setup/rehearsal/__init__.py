@@ -1,1 +1,1 @@
-"""What the scale rehearsal runs on: small files in the real formats."""
+"""Data and weights of the scale rehearsal: made up, small, in the formats of the published ones."""

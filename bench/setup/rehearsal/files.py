@@ -1,4 +1,4 @@
-"""Tiny files in the formats in which data sets are published, for the scale rehearsal and for tests."""
+"""Small files in the formats of published data sets, for the scale rehearsal and for tests."""
 
 from __future__ import annotations
 
@@ -12,71 +12,60 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Array = np.ndarray
-WNIDS = ("n02951358", "n03452741", "n04069434", "n02389026", "n07753592", "n03888257")  # not sorted, as published
+WNIDS = ("n02951358", "n03452741", "n04069434", "n02389026", "n07753592", "n03888257")  # unsorted, as published
 LENGTHS = (491, 499, 500, 511)  # samples of a segment
 FOLDS = 6
 TESTED = 5  # test concepts of THINGS-EEG2
 
 
-def write_imagenet_eeg(
-    folder: Path,
-    subjects: Sequence[int] = (1, 2, 3, 4, 5, 6),
-    wnids: Sequence[str] = WNIDS[:4],
-    per_class: int = 6,
-    seed: int = 0,
-    serialisation: str = "legacy",
-    bands: Sequence[tuple[int, int]] = ((5, 95),),
-    side: int = 48,
-    missing: int = 1,
-) -> dict[str, Any]:
-    """Writes ImageNet-EEG's files into `folder` and its pictures into folder/images; returns the first band's content.
+def write_imagenet_eeg(folder: Path, subjects: Sequence[int] = (1, 2, 3, 4, 5, 6), wnids: Sequence[str] = WNIDS[:4],
+                       per_class: int = 6, seed: int = 0, serialisation: str = "legacy",
+                       bands: Sequence[tuple[int, int]] = ((5, 95),), side: int = 48,
+                       missing: int = 1) -> dict[str, Any]:
+    """Writes ImageNet-EEG's files, and its images into folder/images; returns the content of the first band's file.
 
-    EEG: float32 tensors [128, L], noise and a weak response that goes with the class. The last `missing` trials are
-    left out. serialisation: "legacy", as published, or "zip"; the same seed gives the same bytes in the zip form alone,
-    since torch writes addresses of its memory into the other.
+    EEG: float32 tensors [128, L], noise and a weak response to the class. The last `missing` trials are omitted.
+    serialisation: "legacy", as published, or "zip". Equal seeds give equal bytes only for "zip", because torch writes
+    memory addresses into the legacy form.
     """
-    rng = np.random.default_rng(seed)
+    rng, classes = np.random.default_rng(seed), len(wnids)
     images = [(f"{wnid}_{1000 * (label + 1) + 7 * number}", label, number)
               for number in range(per_class) for label, wnid in enumerate(wnids)]
     for name, label, number in images:
-        draw(folder / "images" / name.split("_")[0] / f"{name}.JPEG", label, len(wnids), side, rng,
+        draw(folder / "images" / name.split("_")[0] / f"{name}.JPEG", label, classes, side, rng,
              mode={1: "L", 2: "CMYK"}.get(number if label == 0 else 0, "RGB"))
     shown = [(subject, image) for subject in subjects for image in range(len(images))]
     shown = shown[: len(shown) - missing]
-    responses = rng.standard_normal((len(wnids), 128, 4)) @ _waves(max(LENGTHS), rng)
+    responses = rng.standard_normal((classes, 128, 4)) @ _waves(max(LENGTHS), rng)
     first: dict[str, Any] = {}
     for band in bands:
         content = {"dataset": [_trial(subject, image, images[image][1], responses, rng) for subject, image in shown],
                    "labels": list(wnids), "images": [name for name, _, _ in images]}
         save(folder / f"eeg_{band[0]}_{band[1]}_std.pth", content, serialisation)
         first = first or content
-    held = max(1, round(per_class / 6))
+    held_out = max(1, round(per_class / 6))
     folds = []
     for fold in range(FOLDS):
-        parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        split: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         for index, (_, image) in enumerate(shown):
-            turn = (images[image][2] + fold * held) % per_class
-            parts["test" if turn >= per_class - held else "val" if turn >= per_class - 2 * held else "train"].append(
-                index)
-        folds.append(parts)
+            split[_part((images[image][2] + fold * held_out) % per_class, per_class, held_out)].append(index)
+        folds.append(split)
     save(folder / "block_splits_by_image_all.pth", {"splits": folds}, serialisation)
     single: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    classes, own = len(wnids), [image for subject, image in shown if subject == 4]
-    for index, image in enumerate(own[: classes * max(3, -(-per_class // 2))]):  # the first half, as published
-        turn, half = image // classes, max(3, -(-per_class // 2))
-        kept = max(1, round(half / 6))
-        single["test" if turn >= half - kept else "val" if turn >= half - 2 * kept else "train"].append(index)
+    half = max(3, -(-per_class // 2))  # the first half of subject 4's images, as published
+    for index, image in enumerate([image for subject, image in shown if subject == 4][: classes * half]):
+        single[_part(image // classes, half, max(1, round(half / 6)))].append(index)
     save(folder / "block_splits_by_image_single.pth", {"splits": [single]}, serialisation)
     return first
 
 
 def write_things(folder: Path, variant: str = "gifford", subjects: Sequence[int] = (1, 2), concepts: int = 10,
                  seed: int = 0, side: int = 32) -> None:
-    """Writes THINGS-EEG2's files into `folder` and its pictures into folder/images.
+    """Writes THINGS-EEG2's files, and its images into folder/images.
 
-    variant: "gifford" (np.save of a dict, 17 channels, 100 Hz) or "nice" (a pickle under the name .npy, 63 channels,
-    250 Hz, 300 times of 250 samples, of which the last 250 are theirs). Two pictures of each concept x 4 repetitions to
-    train, 5 x 8 to test: noise and a weak response that goes with the concept.
+    variant: "gifford" (np.save of a dict, 17 channels, 100 Hz) or "nice" (a pickle named .npy, 63 channels, 250 Hz, 300
+    times for 250 samples, which belong to the last 250). Training: two images of each concept x 4 repetitions; test: 5
+    images x 8; noise and a weak response to the concept.
     """
     rng = np.random.default_rng(seed)
     channels, times, samples = {"gifford": (17, np.arange(-20, 80) / 100, 100),
@@ -88,23 +77,24 @@ def write_things(folder: Path, variant: str = "gifford", subjects: Sequence[int]
                                              ("test", "test", concepts, TESTED, 1)):
         titles = [f"{number + 1:05d}_thing_{chr(97 + first + number)}" for number in range(count)]
         shown = [(title, f"{title[6:]}_{copy + 1:02d}b.jpg") for title in titles for copy in range(each)]
-        own = [first + number // each for number in range(len(shown))]
-        for (title, file), concept in zip(shown, own, strict=True):
-            draw(folder / "images" / f"{prefix}_images" / title / file, concept, concepts + TESTED, side, rng)
+        labels = [first + number // each for number in range(len(shown))]
+        for (title, file), label in zip(shown, labels, strict=True):
+            draw(folder / "images" / f"{prefix}_images" / title / file, label, concepts + TESTED, side, rng)
         metadata[f"{part}_img_concepts"] = [title for title, _ in shown]
         metadata[f"{part}_img_concepts_THINGS"] = [title for title, _ in shown]
         metadata[f"{part}_img_files"] = [file for _, file in shown]
         for subject in subjects:
-            place = folder / f"sub-{subject:02d}"
-            place.mkdir(parents=True, exist_ok=True)
+            path = folder / f"sub-{subject:02d}" / f"preprocessed_eeg_{prefix}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
             eeg = rng.standard_normal((len(shown), 4 if part == "train" else 8, channels, samples))
-            content = {"preprocessed_eeg_data": eeg + 0.15 * responses[own][:, None], "ch_names": names, "times": times}
-            dump(place / f"preprocessed_eeg_{prefix}.npy", content, variant)
+            content = {"preprocessed_eeg_data": eeg + 0.15 * responses[labels][:, None], "ch_names": names,
+                       "times": times}
+            dump(path, content, variant)
     np.save(folder / "image_metadata.npy", metadata)  # type: ignore[arg-type]
 
 
 def dump(path: Path, content: dict[str, Any], variant: str) -> None:
-    """Writes a dict as one of THINGS-EEG2's variants does."""
+    """Writes a dict as a variant of THINGS-EEG2 does."""
     if variant == "gifford":
         np.save(path, content)  # type: ignore[arg-type]
     else:
@@ -112,7 +102,7 @@ def dump(path: Path, content: dict[str, Any], variant: str) -> None:
 
 
 def save(path: Path, content: Any, serialisation: str = "legacy") -> None:
-    """torch.save in the legacy form (a pickle) or in the zip form."""
+    """Writes content with torch.save, in the legacy form (a pickle) or in the zip form."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +110,8 @@ def save(path: Path, content: Any, serialisation: str = "legacy") -> None:
 
 
 def draw(path: Path, label: int, classes: int, side: int, rng: np.random.Generator, mode: str = "RGB") -> None:
-    """Saves a picture of a class as JPEG or PNG: its own colour and shape, at a place and of a size that are drawn."""
-    colour = tuple(int(255 * channel) for channel in _hue(label / classes))
+    """Saves an image of a class: its colour (a hue) and shape, at a random position and size."""
+    colour = tuple(int(255 * channel) for channel in colorsys.hsv_to_rgb(label / classes, 0.9, 0.8))
     ground = tuple(int(value) for value in rng.integers(150, 230, 3))
     image = Image.new("RGB", (side + side // 3, side), ground)
     radius = side * rng.uniform(0.2, 0.35)
@@ -138,13 +128,13 @@ def draw(path: Path, label: int, classes: int, side: int, rng: np.random.Generat
     image.convert(mode).save(path)
 
 
-def _hue(turn: float) -> tuple[float, float, float]:
-    """RGB in [0, 1] of a hue, 0 to 1."""
-    return colorsys.hsv_to_rgb(turn, 0.9, 0.8)
+def _part(place: int, count: int, held_out: int) -> str:
+    """Returns the part of the image at a place of `count`: the last `held_out` test, as many before them validate."""
+    return "test" if place >= count - held_out else "val" if place >= count - 2 * held_out else "train"
 
 
 def _waves(n: int, rng: np.random.Generator) -> Array:
-    """Four damped oscillations [4, n] at 1 kHz."""
+    """Returns four damped oscillations [4, n] at 1 kHz."""
     time = np.arange(n) / 1000
     onset, rate = rng.uniform(0.05, 0.2, (4, 1)), rng.uniform(6, 20, (4, 1))
     since = np.clip(time - onset, 0, None)

@@ -1,36 +1,32 @@
-"""Frozen parts for the scale rehearsal: random weights of small networks, in the real formats of their libraries.
+"""Writes the scale rehearsal's frozen parts: small random networks, in the formats of their libraries.
 
-What they say means nothing; that they are read by the code that reads the real ones is the point.
+Their outputs mean nothing; they are read by the same code as the real ones.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.stages import Weights
 from bench.files import sha256
 
-if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-
-SIDE = 64  # pixels of a picture's side; latents are [4, 8, 8], the condition is [77, 32]
-WIDTH = 32  # D, of a condition's token; and D', of CLIP space
+SIDE = 64  # pixels; latents are [4, 8, 8], the condition is [77, 32]
+WIDTH = 32  # D of a condition's token, and D' of CLIP space
 FOLDERS = {"vae": "stable-diffusion/vae", "unet": "stable-diffusion/unet", "clip": "clip", "judge": "judge",
            "turbo": "sdxl-turbo", "adapter": "IP-Adapter/sdxl_models", "clip_h": "clip-h", "captioner": "git"}
 MAIN = {"vae": "diffusion_pytorch_model.safetensors", "unet": "diffusion_pytorch_model.safetensors",
         "clip": "open_clip_model.safetensors", "judge": "model.safetensors",
         "turbo": "unet/diffusion_pytorch_model.fp16.safetensors", "adapter": "ip-adapter_sdxl_vit-h.safetensors",
         "clip_h": "open_clip_model.safetensors", "captioner": "model.safetensors"}
-BESIDE = {"unet": "stable-diffusion/scheduler/"}  # what a part is not complete without
+ALSO = {"unet": "stable-diffusion/scheduler/"}  # further files that belong to a part
 PROVENANCE = "provenance.json"
 
 
 def write_rehearsal(folder: Path, seed: int) -> dict[str, Weights]:
-    """Writes all parts and provenance.json into `folder`, the same bytes for the same seed; returns the parts."""
+    """Writes all parts and provenance.json into `folder`, with equal bytes for equal seeds; returns the parts."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -46,24 +42,26 @@ def write_rehearsal(folder: Path, seed: int) -> dict[str, Weights]:
     record = {"schema": 1, "seed": seed, "weights": "random: none of these networks was trained",
               "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
     (folder / PROVENANCE).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    return {name: rehearsal(folder, name) for name in FOLDERS}
+    return {name: load_part(folder, name) for name in FOLDERS}
 
 
-def rehearsal(folder: Path, name: str) -> Weights:
-    """A part that `write_rehearsal` wrote, by the hash of its weights. Raises BenchError (exit 3) for a missing or
-    changed one."""
-    place, main = folder / FOLDERS[name], f"{FOLDERS[name]}/{MAIN[name]}"
-    cure = "write the parts again"
+def load_part(folder: Path, name: str) -> Weights:
+    """Returns a written part, with the hash of its weights. Raises BenchError (exit 3) if it is absent or changed."""
+    cure = "delete the folder; the next run writes it again"
     try:
         files = json.loads((folder / PROVENANCE).read_text())["files"]
-        for file in (file for file in files if file.startswith((f"{FOLDERS[name]}/", BESIDE.get(name, f"{name}/")))):
-            if (found := sha256(folder / file)) != files[file]:
-                raise BenchError(f"{folder / file} has SHA-256 {found[:12]}, not {files[file][:12]}; {cure}",
+        for file in (file for file in files if file.startswith((f"{FOLDERS[name]}/", ALSO.get(name, f"{name}/")))):
+            if (actual := sha256(folder / file)) != files[file]:
+                raise BenchError(f"{folder / file} has SHA-256 {actual[:12]}, not {files[file][:12]}; {cure}",
                                  ENVIRONMENT)
     except (OSError, ValueError, KeyError) as error:
         raise BenchError(f"{folder}: no complete part {name!r} for the rehearsal ({error!r}); {cure}",
                          ENVIRONMENT) from error
-    return Weights(f"rehearsal/{name}", files[main], str(place))
+    return Weights(f"rehearsal/{name}", files[f"{FOLDERS[name]}/{MAIN[name]}"], str(folder / FOLDERS[name]))
+
+
+def _write_json(path: Path, value: Any, indent: int = 2) -> None:
+    path.write_text(json.dumps(value, indent=indent) + "\n")
 
 
 def _diffusers(folder: Path) -> None:
@@ -95,8 +93,7 @@ def _open_clip(folder: Path, quick_gelu: bool = True) -> None:
     folder.mkdir(parents=True)
     save_file(net.state_dict(), folder / MAIN["clip"])
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess},
-                                                             indent=1) + "\n")
+    _write_json(folder / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess}, 1)
 
 
 def _timm(folder: Path) -> None:
@@ -109,8 +106,8 @@ def _timm(folder: Path) -> None:
                 model_config={"pretrained_cfg": {"input_size": size, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}})
 
 
-def _sdxl(folder: Path) -> UNet2DConditionModel:
-    """A pipeline folder as SDXL-Turbo's, tensors and tokenizers as they were published; returns its U-Net."""
+def _sdxl(folder: Path) -> Any:
+    """Writes a pipeline folder like SDXL-Turbo's, with its names of tensors and its tokenizers; returns the U-Net."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -141,12 +138,12 @@ def _sdxl(folder: Path) -> UNet2DConditionModel:
             vocab_size=len(words), hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH,
             num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77, hidden_act=act, bos_token_id=0,
             eos_token_id=2, pad_token_id=1, dtype=torch.float16)).half()
-        place = folder / f"text_encoder{name}"
-        net.config.save_pretrained(place)
+        path = folder / f"text_encoder{name}"
+        net.config.save_pretrained(path)
         tensors = net.state_dict()
         if not any(key.startswith("text_model.") for key in tensors):
             tensors = {f"text_model.{key}": tensor for key, tensor in tensors.items()}
-        save_file(tensors, place / "model.fp16.safetensors", {"format": "pt"})
+        save_file(tensors, path / "model.fp16.safetensors", {"format": "pt"})
         _tokenizer(folder / f"tokenizer{name}", words, pad)
     index = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.24.0.dev0",
              "force_zeros_for_empty_prompt": True, "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
@@ -154,12 +151,12 @@ def _sdxl(folder: Path) -> UNet2DConditionModel:
              "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
              "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
              "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    _write_json(folder / "model_index.json", index)
     return unet
 
 
 def _byte_pairs() -> dict[str, int]:
-    """The vocabulary of CLIP's byte-pair encoding without a merge: every byte, within a word and at its end."""
+    """Returns the vocabulary of CLIP's byte-pair encoding without merges: each byte, inside a word and at its end."""
     import open_clip.tokenizer
 
     single = list(open_clip.tokenizer.bytes_to_unicode().values())
@@ -173,13 +170,13 @@ def _tokenizer(folder: Path, words: dict[str, int], pad: str) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
                "pad_token": pad}
-    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-    about = special | {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+    _write_json(folder / "special_tokens_map.json", special)
+    _write_json(folder / "tokenizer_config.json",
+                special | {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True})
 
 
-def _ip_adapter(folder: Path, unet: UNet2DConditionModel) -> None:
-    """A file as the released adapter's for SDXL and CLIP ViT-H, for this U-Net."""
+def _ip_adapter(folder: Path, unet: Any) -> None:
+    """Writes a file like the released adapter for SDXL and CLIP ViT-H, for this U-Net."""
     import torch
 
     from models import adapter
@@ -189,7 +186,7 @@ def _ip_adapter(folder: Path, unet: UNet2DConditionModel) -> None:
 
 
 def _git(folder: Path) -> None:
-    """A folder as GIT's, tensors as they were published, with a vocabulary of a few words."""
+    """Writes a folder like GIT's, with its names of tensors and a vocabulary of a few words."""
     import torch
     from safetensors.torch import save_file
     from transformers import GitConfig, GitForCausalLM
@@ -208,10 +205,10 @@ def _git(folder: Path) -> None:
     numbers = {f"{name}.position_ids": torch.arange(many)[None] for name, many in positions.items()}
     save_file(net.state_dict() | numbers, folder / MAIN["captioner"], {"format": "pt"})
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-    about = special | {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+    _write_json(folder / "special_tokens_map.json", special)
+    _write_json(folder / "tokenizer_config.json",
+                special | {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"})
     processor = {"image_processor_type": "CLIPImageProcessor", "processor_class": "GitProcessor", "resample": 3,
                  "size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE},
                  "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    _write_json(folder / "preprocessor_config.json", processor)
