@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -29,27 +30,23 @@ class _TorchaudioOfAnotherMinor:
             def execute_and_wrap(module: Any) -> None:
                 execute(module)
                 if hasattr(module, "_check_cuda_version"):
-                    module._check_cuda_version = _allow_other_minor(module._check_cuda_version)
+                    module._check_cuda_version = partial(_check_major_version, module._check_cuda_version)
 
             spec.loader.exec_module = execute_and_wrap
         return spec
 
 
-def _allow_other_minor(check: Any) -> Any:
-    """torchaudio's check of CUDA's version, which then raises only if the major versions differ."""
+def _check_major_version(check: Any) -> int | None:
+    """The result of torchaudio's check of CUDA's version, which raises here only if the major versions differ."""
+    try:
+        return check()
+    except RuntimeError:
+        import torch
 
-    def checked() -> int | None:
-        try:
-            return check()
-        except RuntimeError:
-            import torch
-
-            built_for = torch.ops._torchaudio.cuda_version()  # 13000 for 13.0
-            if built_for // 1000 != int(torch.version.cuda.split(".")[0]):
-                raise
-            return built_for
-
-    return checked
+        built_for = torch.ops._torchaudio.cuda_version()  # 13000 for 13.0
+        if built_for // 1000 != int(torch.version.cuda.split(".")[0]):
+            raise
+        return built_for
 
 
 if _TorchaudioOfAnotherMinor not in sys.meta_path:

@@ -13,16 +13,8 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import StableDiffusionImg2ImgPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import (
-    StableDiffusionXLImg2ImgPipeline,
-)
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors import SafetensorError
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
@@ -52,19 +44,19 @@ class _FromNoise:
         return self.scheduler.add_noise(start, noise, timestep)
 
 
-class TextToImage(_RowEmbeddings, StableDiffusionPipeline):
+class TextToImage(_RowEmbeddings, diffusers.StableDiffusionPipeline):
     """Stable Diffusion's pipeline with one embedding for each image."""
 
 
-class ImageToImage(_RowEmbeddings, _FromNoise, StableDiffusionImg2ImgPipeline):
+class ImageToImage(_RowEmbeddings, _FromNoise, diffusers.StableDiffusionImg2ImgPipeline):
     """Stable Diffusion's pipeline from latents, with one embedding for each image."""
 
 
-class TextToImageXL(_RowEmbeddings, StableDiffusionXLPipeline):
+class TextToImageXL(_RowEmbeddings, diffusers.StableDiffusionXLPipeline):
     """SDXL's pipeline with one embedding for each image."""
 
 
-class ImageToImageXL(_RowEmbeddings, _FromNoise, StableDiffusionXLImg2ImgPipeline):
+class ImageToImageXL(_RowEmbeddings, _FromNoise, diffusers.StableDiffusionXLImg2ImgPipeline):
     """SDXL's pipeline from latents, with one embedding for each image."""
 
 
@@ -239,7 +231,10 @@ def _insert_adapter(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: 
     """The pipeline with the adapter in its U-Net, everything frozen, without a progress bar."""
     tensors, name = (adapter, "the adapter") if isinstance(adapter, dict) else (load(adapter, sha256), adapter)
     parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    wanted = {key: tensor.shape for key, tensor in _shapes(pipe.unet, tensors).items()}
+    projection = tensors.get("image_proj.proj.weight")
+    with torch.device("meta"):
+        layout = fresh(pipe.unet, 1 if projection is None or projection.ndim != 2 else projection.shape[1])
+    wanted = {key: tensor.shape for key, tensor in layout.items()}
     problem = f"{name} does not fit this U-Net:"
     for what, keys in (("lacks", wanted.keys() - tensors.keys()), ("has unknown", tensors.keys() - wanted.keys())):
         if keys:
@@ -256,13 +251,6 @@ def _insert_adapter(pipe: Any, adapter: str | Path | dict[str, Tensor], sha256: 
     pipe.image_processor = VaeImageProcessor(vae_scale_factor=pipe.vae_scale_factor, vae_latent_channels=channels)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _shapes(unet: UNet2DConditionModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An adapter of this U-Net on the meta device, for embeddings of as many dimensions as the tensors take."""
-    projection = tensors.get("image_proj.proj.weight")
-    with torch.device("meta"):
-        return fresh(unet, 1 if projection is None or projection.ndim != 2 else projection.shape[1])
 
 
 def _attentions(unet: UNet2DConditionModel) -> list[tuple[int, nn.Module]]:

@@ -124,10 +124,9 @@ class Discriminator(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """The VAE's encoder: images [B, 3, side, side] -> mean and log variance, each [B, noise].
+    """The VAE's encoder: images [B, 3, side, side] -> mean and log variance, each [B, noise]; its decoder is Generator.
 
-    Unknown; the discriminator's convolutions were chosen. It does not get the EEG, so that the noise need not carry
-    what the EEG already states. The decoder is Generator.
+    Unknown; the discriminator's convolutions were chosen. It gets no EEG, so that the noise need not repeat it.
     """
 
     def __init__(self, noise: int = 100, width: int = 64, side: int = 64):

@@ -93,8 +93,7 @@ class Encoder(nn.Module):
                 load_weights(self.model, weights)
             self._inputs: list[Tensor] = []
             self._replace_head()
-            features, layer = self._probe(model)
-            self._axis = 1 if layer is None or features.ndim == 2 else feature_axis(features.shape, layer)
+            features, self._axis = self._probe(model)
             self.project = nn.Linear(features.shape[self._axis], width)
         self.to(device)
 
@@ -124,11 +123,8 @@ class Encoder(nn.Module):
         elif final is not None:
             self.model.final_layer = _Recorder(self._inputs)
 
-    def _probe(self, name: str) -> tuple[Tensor, nn.Module | None]:
-        """The final layer's input for noise, and the last layer with weights before it, if any.
-
-        Parameters that the input does not depend on become constants.
-        """
+    def _probe(self, name: str) -> tuple[Tensor, int]:
+        """The final layer's input for noise, and its feature axis; unused parameters become constants."""
         ran: list[nn.Module] = []
         layers = [layer for layer in self.model.modules() if layer_width(layer)]
         handles = [layer.register_forward_hook(lambda layer, *_: ran.append(layer)) for layer in layers]
@@ -150,7 +146,11 @@ class Encoder(nn.Module):
                 module.register_buffer(leaf, parameter.detach(), persistent=False)
         self.model.zero_grad(set_to_none=True)
         self.model.train()
-        return features.detach(), ran[-1] if ran else None
+        if not ran or features.ndim == 2:
+            return features.detach(), 1
+        axes = [axis for axis in range(1, features.ndim) if features.shape[axis] == layer_width(ran[-1])]
+        default = 1 if isinstance(ran[-1], FEATURES_FIRST) else features.ndim - 1
+        return features.detach(), axes[0] if len(axes) == 1 else default
 
 
 class _Recorder(nn.Module):
@@ -176,12 +176,6 @@ def layer_width(layer: nn.Module) -> int:
     return width[-1] if isinstance(width, tuple) else width
 
 
-def feature_axis(shape: torch.Size, layer: nn.Module) -> int:
-    """The feature axis of a final layer's input, if `layer` is the last with weights before it; rule in Encoder."""
-    axes = [axis for axis in range(1, len(shape)) if shape[axis] == layer_width(layer)]
-    return axes[0] if len(axes) == 1 else 1 if isinstance(layer, FEATURES_FIRST) else len(shape) - 1
-
-
 def effective_signal(signal: Signal, sfreq: float | None = None, n_times: int | None = None) -> Signal:
     """The EEG after resampling to `sfreq` and padding to `n_times`. Raises ValueError if that would cut it."""
     for name, value in (("sfreq", sfreq), ("n_times", n_times)):
@@ -199,13 +193,12 @@ def effective_signal(signal: Signal, sfreq: float | None = None, n_times: int | 
     return signal
 
 
-def _ratio(sfreq: float, to: float) -> Fraction:
-    return (Fraction(to) / Fraction(sfreq).limit_denominator(10_000)).limit_denominator(1000)
+def _ratio(sfreq: float, target: float) -> Fraction:
+    return (Fraction(target) / Fraction(sfreq).limit_denominator(10_000)).limit_denominator(1000)
 
 
 def _resampling(signal: Signal, target: Signal) -> Tensor | None:
-    """The linear map [T, T'] to another rate (scipy.signal.resample_poly: its low-pass, zeros beyond the ends), or None
-    for the same rate."""
+    """The linear map [T, T'] of scipy.signal.resample_poly (its low-pass, zeros beyond the ends); None: same rate."""
     if signal.sfreq == target.sfreq:
         return None
     ratio = _ratio(signal.sfreq, target.sfreq)

@@ -33,7 +33,7 @@ class Tau(nn.Module):
 
 
 class Head(nn.Module):
-    """h: context [B, M, D] -> CLIP space, or class logits, [B, out]: one linear map of the mean context token.
+    """h: context [B, M, D] -> CLIP space or class logits, [B, out]: one linear map of the mean context token.
 
     projection: [D, out], the initial map (CLIP's text projection); None: random.
     """
@@ -50,10 +50,7 @@ class Head(nn.Module):
 
 
 class LatentHead(nn.Module):
-    """h of the released code: EEG tokens [B, L, width] -> CLIP space, or class logits, [B, out].
-
-    Without tau: one token is mixed from L and mapped linearly.
-    """
+    """h of the released code, without tau: EEG tokens [B, L, width], mixed to one -> CLIP space or logits, [B, out]."""
 
     def __init__(self, tokens: int, width: int, out: int):
         super().__init__()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from diffusers import DDPMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 

@@ -6,11 +6,10 @@ weights are random. An image is uint8 at the network's size.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import lpips
@@ -63,13 +62,11 @@ def weights(name: str, path: str | Path = "") -> tuple[Path, str]:
     pinned = FILES[name]
     path = Path(path) if path else Path(torch.hub.get_dir()) / "checkpoints" / pinned.file
     if not path.is_file():
-        raise MissingWeights(f"no {path.name} in {path.parent}: download {pinned.url} to it, or set TORCH_HOME to "
-                             "the folder above hub/")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        raise MissingWeights(f"no {path.name} in {path.parent}: download {pinned.url} to it, or set TORCH_HOME to the "
+                             "folder above hub/")
+    digest = frozen.hash_file(path)
     if not digest.startswith(pinned.sha256):
-        raise BadWeights(f"{path} has SHA-256 {digest[:8]}..., not {pinned.sha256[:8]}...: download {pinned.url} "
-                         "again")
+        raise BadWeights(f"{path} has SHA-256 {digest[:8]}, not {pinned.sha256[:8]}: download {pinned.url} again")
     return path, digest
 
 
@@ -100,31 +97,6 @@ def clip(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extra
     return Extractor(f"open_clip/{CLIP_MODEL}" if literal else name, sha256, literal, part.size,
                      lambda images: Seen({"embedding": part.embed_image(images.float() / 127.5 - 1)}),
                      {"two_way_clip_tiny" if tiny else "two_way_clip": "embedding", "clip_similarity": "embedding"})
-
-
-def alexnet(device: str = "cpu", path: str | Path = "") -> Extractor:
-    """AlexNet (ImageNet) after the ReLUs of its second and fifth convolutions, at 256 pixels."""
-    return _torchvision("alex", "torchvision/alexnet", torchvision.models.alexnet, 256, device, path,
-                        {"two_way_alexnet2": "features.4", "two_way_alexnet5": "features.11"})
-
-
-def inception(device: str = "cpu", path: str | Path = "") -> Extractor:
-    """torchvision's Inception-v3 for two-way identification (not FID's): 2048 features at 342 pixels."""
-    make = functools.partial(torchvision.models.inception_v3, transform_input=True, init_weights=False)
-    return _torchvision("inception", "torchvision/inception_v3", make, 342, device, path,
-                        {"two_way_inception": "avgpool"})
-
-
-def efficientnet(device: str = "cpu", path: str | Path = "") -> Extractor:
-    """EfficientNet-B1 (ImageNet): 1280 features at 255 pixels."""
-    return _torchvision("efficientnet", "torchvision/efficientnet_b1", torchvision.models.efficientnet_b1, 255,
-                        device, path, {"correlation_efficientnet": "avgpool"})
-
-
-def swav(device: str = "cpu", path: str | Path = "") -> Extractor:
-    """ResNet-50 trained by SwAV: 2048 features at 224 pixels."""
-    return _torchvision("swav", "swav/resnet50", torchvision.models.resnet50, 224, device, path,
-                        {"correlation_swav": "avgpool"})
 
 
 def fid_inception(device: str = "cpu", path: str | Path = "") -> Extractor:
@@ -159,15 +131,6 @@ def open_clip_l14(device: str = "cpu") -> Extractor:
                      {"two_way_clip": "embedding", "clip_similarity": "embedding"})
 
 
-LITERATURE = {  # by metric: its network
-    "two_way_alexnet2": alexnet, "two_way_alexnet5": alexnet, "two_way_inception": inception,
-    "two_way_clip": open_clip_l14, "clip_similarity": open_clip_l14, "correlation_efficientnet": efficientnet,
-    "correlation_swav": swav}
-NETWORKS = {  # by the names of Score.networks; lpips is `perceptual`
-    "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet,
-    "swav": swav}
-
-
 def perceptual(net: str = "alex", device: str = "cpu",
                path: str | Path = "") -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """LPIPS v0.1, a function of two batches [B, 3, H, W] in [-1, 1] -> [B], and its backbone's SHA-256.
@@ -188,9 +151,9 @@ def perceptual(net: str = "alex", device: str = "cpu",
     return lambda a, b: distance(a, b).flatten(), digest
 
 
-def _torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int, device: str, path: str | Path,
-                 metrics: dict[str, str]) -> Extractor:
-    """A classifier of torchvision with the weights of FILES[file]; metrics: the node that each metric uses."""
+def _load_torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int, metrics: dict[str, str],
+                      device: str = "cpu", path: str | Path = "") -> Extractor:
+    """A network of torchvision with the weights of FILES[file]; metrics: the node that each metric uses."""
     path, digest = weights(file, path)
     with torch.random.fork_rng(devices=[]):
         net = make()
@@ -215,3 +178,25 @@ def _torchvision(file: str, name: str, make: Callable[[], nn.Module], size: int,
 def _normalise(images: Tensor, moments: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in moments)
     return (images.float() / 255 - mean) / std
+
+
+alexnet = partial(  # of ImageNet, after the ReLUs of its second and fifth convolutions
+    _load_torchvision, "alex", "torchvision/alexnet", torchvision.models.alexnet, 256,
+    {"two_way_alexnet2": "features.4", "two_way_alexnet5": "features.11"})
+inception = partial(  # 2048 features, for two-way identification; FID has another Inception-v3
+    _load_torchvision, "inception", "torchvision/inception_v3",
+    partial(torchvision.models.inception_v3, transform_input=True, init_weights=False), 342,
+    {"two_way_inception": "avgpool"})
+efficientnet = partial(  # B1 of ImageNet, 1280 features
+    _load_torchvision, "efficientnet", "torchvision/efficientnet_b1", torchvision.models.efficientnet_b1, 255,
+    {"correlation_efficientnet": "avgpool"})
+swav = partial(  # ResNet-50 trained by SwAV, 2048 features
+    _load_torchvision, "swav", "swav/resnet50", torchvision.models.resnet50, 224, {"correlation_swav": "avgpool"})
+
+LITERATURE = {  # by metric: its network
+    "two_way_alexnet2": alexnet, "two_way_alexnet5": alexnet, "two_way_inception": inception,
+    "two_way_clip": open_clip_l14, "clip_similarity": open_clip_l14, "correlation_efficientnet": efficientnet,
+    "correlation_swav": swav}
+NETWORKS = {  # by the names of Score.networks; lpips is `perceptual`
+    "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet,
+    "swav": swav}

@@ -52,10 +52,7 @@ class MaskedAutoencoder(nn.Module):
         return self.head(self.norm(tokens[:, seen.shape[1] :]))
 
     def _visible(self, eeg: Tensor, keep: Tensor) -> Tensor:
-        """The visible tokens with their positions, [B, n, width].
-
-        Gathers whatever is narrower: an msm_vit that widens patches never embeds masked ones.
-        """
+        """The visible tokens with positions [B, n, width]; msm_vit never embeds masked patches if that widens them."""
         encoder = self.encoder
         if type(encoder) is Encoder and encoder.embed.in_features < encoder.embed.out_features:
             return encoder.embed(gather_tokens(encoder.patchify(eeg), keep)) + encoder.positions[keep]

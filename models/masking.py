@@ -19,12 +19,6 @@ class Masking:
         """The same on another device."""
         return Masking(self.keep.to(device), self.remove.to(device))
 
-    @property
-    def mask(self) -> Tensor:
-        """The mask [B, L]: 0 is keep, 1 is remove."""
-        length = self.keep.shape[1] + self.remove.shape[1]
-        return torch.ones(len(self.keep), length, device=self.keep.device).scatter_(1, self.keep, 0.0)
-
 
 def random_masking(batch: int, length: int, ratio: float, generator: torch.Generator) -> Masking:
     """Masks int(length * ratio) tokens of each sample, uniformly over all such sets.

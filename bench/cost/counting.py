@@ -1,7 +1,4 @@
-"""Counts on torch's meta device: FLOPs, bytes that autograd saves, parameters.
-
-Torch is imported inside functions: a plan without a price, and a forecast, load no torch.
-"""
+"""Counts on torch's meta device: FLOPs, bytes that autograd saves, parameters. Torch is imported inside functions."""
 
 from __future__ import annotations
 
@@ -193,8 +190,7 @@ def forward_bytes(direction: str) -> int:
     with torch.no_grad(), fused_attention(), Largest() as largest:
         if direction == "judge":
             part("judge")(meta(1, 3, 224, 224))
-        elif direction == "encode":
-            part("stable_diffusion_vae").encode(meta(1, 3, 512, 512))
         else:
-            part("stable_diffusion_vae").decode(meta(1, 4, 64, 64))
+            shape = (1, 3, 512, 512) if direction == "encode" else (1, 4, 64, 64)
+            getattr(part("stable_diffusion_vae"), direction)(meta(*shape))
     return ALIVE * largest.size

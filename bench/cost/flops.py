@@ -14,6 +14,7 @@ from bench.experiment.kinds import kind_of
 from bench.experiment.stages import Encoder, Finetune, Generate, Pretrain, Reference, Score, Targets, Trivial
 from bench.experiment.variant import OPENS
 from bench.modules import import_object
+from models.parameters import EMBEDDING
 
 PLMS_STEPS = 250  # of the released code
 
@@ -94,8 +95,6 @@ def _finetune(stage: Finetune) -> int:
 
 def head_size(stage: Finetune) -> int:
     """Outputs of h: dimensions of CLIP space, or the number of classes."""
-    from models.configurations import EMBEDDING
-
     return EMBEDDING if stage.align == "clip" else size_of(stage.items.trials).classes
 
 

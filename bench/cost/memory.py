@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from bench.cost import networks, sizes
 from bench.cost.counting import Memory, forward_bytes, meta, part_parameters, saved_bytes
 from bench.cost.flops import encoder_of, head_size, system_cost
-from bench.cost.sizes import PIXELS, count_reference_images, count_trials, image_bytes, samples_of, shape_of, size_of
+from bench.cost.sizes import count_reference_images, count_trials, image_bytes, samples_of, shape_of, size_of
 from bench.experiment.key import Stage
 from bench.experiment.stages import Corpus, Finetune, Generate, Pretrain, Reference, Score, Targets, Trials, Trivial
 from bench.experiment.variant import OPENS
-from models.parameters import count_parameters
+from models.parameters import EMBEDDING, PIXELS, count_parameters
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from bench.experiment.stages import Decoder, Encoder
 
 SCORED_AT_ONCE = 50  # images in a batch of Score and Reference
@@ -68,15 +66,13 @@ def trained_parameters(stage: Finetune) -> dict[str, int]:
     """The numbers of parameters that fine-tuning trains: encoder, tau (with the map to the time step), head, U-Net."""
     encoder, (tokens, width) = networks.encoder_on_meta(encoder_of(stage), *shape_of(stage.items))
     opens = OPENS[stage.tune]
-    parts: dict[str, list[nn.Module]] = {
-        "encoder": [encoder] if "E" in opens else [], "tau": [], "head": [], "unet": []}
+    counts = {"encoder": count_parameters(encoder) if "E" in opens else 0, "tau": 0, "head": 0, "unet": 0}
     if "tau" in opens:
-        parts["tau"] = [networks.tau_on_meta(tokens, width)]
+        counts["tau"] = count_parameters(networks.tau_on_meta(tokens, width))
         if stage.time_condition:
-            parts["tau"].append(networks.time_condition_on_meta())
+            counts["tau"] += count_parameters(networks.time_condition_on_meta())
     if stage.align:
-        parts["head"] = [networks.head_on_meta(stage.aligned, tokens, width, head_size(stage))]
-    counts = {name: sum(map(count_parameters, modules)) for name, modules in parts.items()}
+        counts["head"] = count_parameters(networks.head_on_meta(stage.aligned, tokens, width, head_size(stage)))
     if stage.sd_loss and opens & {"A", "norm2"}:
         unet = networks.unet_on_meta(frozenset(opens & {"A", "norm2"}))
         counts["unet"] = sum(p.numel() for p in unet.parameters() if p.requires_grad)
@@ -129,7 +125,7 @@ def disk(stage: Stage) -> int:
         return 4 * count_parameters(encoder)
     if isinstance(stage, Targets):
         number = 4 if stage.views == 1 else 2  # bytes of mean and standard deviation
-        return size_of(stage.trials).pictures * (stage.views * 2 * 4 * (PIXELS // 8)**2 * number + 768 * 4)
+        return size_of(stage.trials).pictures * (stage.views * 2 * 4 * (PIXELS // 8)**2 * number + EMBEDDING * 4)
     if isinstance(stage, Finetune):
         return 4 * sum(trained_parameters(stage).values()) * stage.checkpoints
     if isinstance(stage, (Generate, Trivial)):

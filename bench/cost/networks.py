@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bench.cost.counting import count_flops, forward_flops, meta, on_meta, part
-from bench.cost.sizes import PIXELS
 from bench.experiment.stages import Decoder, Encoder
 from bench.runtime import Runtime
+from models.parameters import PIXELS, TOKENS, WIDTH
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,6 @@ def tau_on_meta(tokens: int, width: int) -> Any:
     from torch import nn
 
     from models.condition import Tau
-    from models.configurations import TOKENS, WIDTH
 
     return on_meta(lambda: Tau(tokens, width, meta(TOKENS, WIDTH), nn.LayerNorm(WIDTH)))
 
@@ -68,7 +67,6 @@ def tau_on_meta(tokens: int, width: int) -> Any:
 def head_on_meta(aligned: str, tokens: int, width: int, out: int) -> Any:
     """h, on the context or (aligned="latent") on the encoder's tokens [L, width]."""
     from models.condition import Head, LatentHead
-    from models.configurations import WIDTH
 
     return on_meta(LatentHead, tokens, width, out) if aligned == "latent" else on_meta(Head, WIDTH, out)
 
@@ -76,7 +74,6 @@ def head_on_meta(aligned: str, tokens: int, width: int, out: int) -> Any:
 def time_condition_on_meta() -> Any:
     """The map from the context to the U-Net's time embedding."""
     from models.condition import TimeCondition
-    from models.configurations import TOKENS, WIDTH
 
     return on_meta(TimeCondition, TOKENS, WIDTH, part("stable_diffusion_unet").time_embedding.linear_2.out_features)
 
@@ -101,8 +98,6 @@ def unet_on_meta(opens: frozenset[str], time: bool = False, checkpointed: bool =
 
 def denoise(unet: Any, context: bool, batch: int = 1, dtype: Any = None) -> Tensor:
     """The U-Net's prediction for a batch of latents; context: the condition needs its gradient."""
-    from models.configurations import TOKENS, WIDTH
-
     latents = meta(batch, unet.config["in_channels"], *[unet.config["sample_size"]] * 2, dtype=dtype)
     condition = meta(batch, TOKENS, WIDTH, dtype=dtype, requires_grad=context)
     return unet(latents, meta(batch, dtype="int64"), condition).sample
@@ -163,8 +158,6 @@ def condition_flops(tokens: int, width: int, trained: bool, through: bool) -> in
 @functools.cache
 def head_flops(aligned: str, tokens: int, width: int, out: int, through: bool) -> int:
     """FLOPs of h on one trial, with the gradients of its parameters; through: with the gradient of its input."""
-    from models.configurations import TOKENS, WIDTH
-
     shape = (tokens, width) if aligned == "latent" else (TOKENS, WIDTH)
     head = head_on_meta(aligned, tokens, width, out)
     return max(count_flops(lambda: head(meta(1, *shape, requires_grad=through)), True))
@@ -193,10 +186,8 @@ def evaluation_flops(time: bool = False) -> int:
 @functools.cache
 def vae_flops(direction: str) -> int:
     """FLOPs of the VAE on one image of 512 pixels: "encode" or "decode"."""
-    vae = part("stable_diffusion_vae")
-    if direction == "encode":
-        return forward_flops(lambda: vae.encode(meta(1, 3, PIXELS, PIXELS)))
-    return forward_flops(lambda: vae.decode(meta(1, 4, PIXELS // 8, PIXELS // 8)))
+    shape = (3, PIXELS, PIXELS) if direction == "encode" else (4, PIXELS // 8, PIXELS // 8)
+    return forward_flops(lambda: getattr(part("stable_diffusion_vae"), direction)(meta(1, *shape)))
 
 
 @functools.cache

@@ -1,7 +1,4 @@
-"""The price of a plan before anything runs: FLOPs counted on the meta device, GPU-hours, memory, disk, energy.
-
-Counting imports torch, inside functions; it needs no weights, no data and no GPU.
-"""
+"""The price of a plan: FLOPs counted on the meta device (no weights, data or GPU), GPU-hours, memory, disk, energy."""
 
 from __future__ import annotations
 
@@ -153,23 +150,22 @@ class Priced:
                 if line.memory else ["-", "-"]
             cells.append([line.kind, str(line.uses), str(line.distinct), str(line.stored), *work, *fits,
                           f"{line.disk / GIGA:.1f}" if line.disk else "-"])
-        line = self.controls
         cells.append(["rows", "", "", "", _exa(self.flops), "", f"{self.hours:.2f}", f"{self.energy(self.hours):.1f}",
                       "", "", f"{(self.disk - self.weights) / GIGA:.1f}"])
-        cells.append(["controls", str(line.uses), str(line.distinct), str(line.stored), _exa(line.flops), "",
-                      f"{line.hours:.2f}", f"{self.energy(line.hours):.1f}", "", "", f"{line.disk / GIGA:.1f}"])
-        return cells
+        line = self.controls
+        return [*cells, ["controls", str(line.uses), str(line.distinct), str(line.stored), _exa(line.flops), "",
+                         f"{line.hours:.2f}", f"{self.energy(line.hours):.1f}", "", "", f"{line.disk / GIGA:.1f}"]]
 
     def _row_cells(self, compared: bool) -> list[list[str]]:
         cells = [["row", "seed", "EFLOP alone", "EFLOP added", "GPU-hours added", "kWh added", "naive EFLOP",
                   "naive GPU-hours"]]
+        total = RowPrice("total", 0, self.unshared, self.flops, self.hours, self.naive if compared else None,
+                         self.naive_hours)
         cells += [[row.variant, str(row.seed), _exa(row.alone), _exa(row.added), f"{row.hours:.2f}",
                    f"{self.energy(row.hours):.1f}",
                    *(["-", "-"] if row.naive is None else [_exa(row.naive), f"{row.naive_hours:.2f}"])]
-                  for row in self.rows]
-        cells.append(["total", "", _exa(self.unshared), _exa(self.flops), f"{self.hours:.2f}",
-                      f"{self.energy(self.hours):.1f}",
-                      *([_exa(self.naive), f"{self.naive_hours:.2f}"] if compared else ["-", "-"])])
+                  for row in (*self.rows, total)]
+        cells[-1][1] = ""
         return cells
 
 

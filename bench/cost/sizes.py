@@ -13,8 +13,8 @@ from bench.data.tiny_things import LEFT_OUT, assign_part
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
 from bench.experiment.stages import Generate, Items, Prepared, Reference, Trials, Weights
+from models.parameters import PIXELS
 
-PIXELS = 512  # side of an image at scale paper
 PUBLISHED = {  # by data set: images; trials of each part and subject; classes
     "imagenet_eeg": (2000, {"train": 1600, "val": 200, "test": 200}, 40),  # Sec. 4.1, in shares of 80, 10, 10 %
     "things_eeg2": (16_740, {"train": 62_160, "val": 4_000, "test": 200}, 1854),  # val: 100 concepts of 10 images

@@ -24,10 +24,9 @@ def grid(channels: int, times: int, tokens: int) -> tuple[int, int]:
 class Encoder(msm_vit.Encoder):
     """EEG [B, C, T] -> tokens [B, T / patch, width] of adjacent channels, in the recording's order, and adjacent times.
 
-    Tokens are ordered by channel group, then by time. Their number and length (patch * C) are `msm_vit`'s, so the
-    number of parameters is equal; with C = 128, T = 512 and patch 4 they form 8 groups of 16 channels by 16 spans of 32
-    steps. No source has EEG tokens of this size; chosen so that only the meaning of a token differs. Positions count
-    the tokens, as in `msm_vit`.
+    Tokens are ordered by channel group, then by time. Their number and length (patch * C) are `msm_vit`'s, so is the
+    number of parameters; with C = 128, T = 512 and patch 4 they form 8 groups of 16 channels by 16 spans of 32 times.
+    No source has EEG tokens of this size; chosen so that only the meaning of a token differs. Positions count tokens.
     """
 
     in_time = False

@@ -1,10 +1,8 @@
 """The pre-trained parts: judge, VAE, CLIP and U-Net. Only this package loads them, freezes them and opens parameters.
 
-A part is a file or a folder. A file (scale tiny) is safetensors of a small configuration of a real library; the
-arguments of its constructor (the vocabulary's words, the number of classes) are in the file's metadata. A folder is in
-the library's own format: diffusers' (config.json, diffusion_pytorch_model.safetensors, the schedule beside it in
-../scheduler), open_clip's (open_clip_config.json, open_clip_model.safetensors) or timm's (config.json,
-model.safetensors). Either is loaded completely or not at all; no weights are random.
+A part is a file (scale tiny: safetensors of a small configuration of a real library, with its constructor's arguments
+in the metadata) or a folder in the library's own format: diffusers' (the schedule beside it in ../scheduler),
+open_clip's or timm's. Either is loaded completely or not at all; no weights are random.
 """
 
 # ruff: noqa: F401, I001  (the names that other files use)
@@ -12,5 +10,5 @@ from models.frozen.parts import CONTEXT, EMBEDDING, WIDTH, DIFFUSERS_WEIGHTS, OL
 from models.frozen.parts import AnyPart, BadWeights, Clip, Judge, MissingWeights, OpenClip, Part, Vae
 from models.frozen.parts import freeze, latent_shape, make_unet, open_for_tuning
 from models.frozen.load import load_clip, load_folder, load_judge, load_part, load_unet, load_vae, prefer_half, save
-from models.frozen.load import fill_part, quiet, read_config, read_tensors, weights_file
+from models.frozen.load import fill_part, hash_file, quiet, read_config, read_tensors, weights_file
 from models.frozen.sample import SCHEDULE, make_solver, noise_schedule, sample

@@ -14,8 +14,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
@@ -69,7 +68,7 @@ def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None
     path, cure = Path(path), "restore the file, or run: bench prior"
     if not path.is_file():
         raise MissingWeights(f"no weights at {path}; {cure}")
-    if sha256 is not None and (actual := _sha256(path)) != sha256:
+    if sha256 is not None and (actual := hash_file(path)) != sha256:
         raise BadWeights(f"{path} has SHA-256 {actual[:12]}, not {sha256[:12]}; {cure}")
     try:
         with safe_open(path, "pt") as file:
@@ -164,12 +163,13 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """A file's tensors. Raises FileNotFoundError, and ValueError if its hash does not begin with these digits."""
     weights_file(path)
-    if sha256 and set(sha256) <= set("0123456789abcdef") and not (actual := _sha256(path)).startswith(sha256):
+    if sha256 and set(sha256) <= set("0123456789abcdef") and not (actual := hash_file(path)).startswith(sha256):
         raise ValueError(f"{path.name} has SHA-256 {actual[:12]}, not {sha256[:12]}")
     return load_file(path)
 
 
-def _sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import open_clip
 import timm
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -42,30 +41,31 @@ class Judge(nn.Module):
         self.net = timm.create_model("test_resnet", num_classes=classes)
         self.net.maxpool = nn.Identity()
 
+    indices = None  # of the blocks after which `look` takes maps; None: after the stem and each of the four stages
+
     def logits(self, images: Tensor) -> Tensor:
-        """Class logits [B, classes] of images [B, 3, H, W] in [-1, 1]."""
-        return self.net(images)
+        """Class logits [B, classes] of images [B, 3, H, W] in [-1, 1]. Raises ValueError for a size it cannot take."""
+        return self.net(self._normalise(images))
 
     def features(self, images: Tensor) -> Tensor:
         """The input of the last layer, [B, F]."""
-        return self.net.forward_head(self.net.forward_features(images), pre_logits=True)
-
-    def layers(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B, C, h, w] after the stem and after each of the four stages."""
-        return self.net.forward_intermediates(images, intermediates_only=True)
+        return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits [B, classes], features [B, F] and the maps of `layers`, from one pass."""
-        final, maps = self.net.forward_intermediates(images)
+        """Logits [B, classes], features [B, F] and feature maps [B, C, h, w], from one pass."""
+        final, maps = self.net.forward_intermediates(self._normalise(images), indices=self.indices)
         features = self.net.forward_head(final, pre_logits=True)
         return self.net.get_classifier()(features), features, maps
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images
 
 
 class TimmJudge(Judge):
     """A classifier of timm with the size and the normalisation of its config.
 
     interpolation: the config's filter for resizing. The suite resizes the whole image; timm's own evaluation crops the
-    centre.
+    centre. `look` takes maps after each quarter of a transformer's blocks.
     """
 
     def __init__(self, net: nn.Module):
@@ -77,24 +77,6 @@ class TimmJudge(Judge):
             self.register_buffer(name, torch.tensor(config[name])[:, None, None], persistent=False)
         depth = len(getattr(net, "blocks", ()))  # of a transformer
         self.indices = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)] if depth else None
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Class logits [B, classes] of images [B, 3, size, size] in [-1, 1]. Raises ValueError for another size."""
-        return self.net(self._normalise(images))
-
-    def features(self, images: Tensor) -> Tensor:
-        """The input of the last layer, [B, F]."""
-        return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)
-
-    def layers(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B, C, h, w] after each quarter of a transformer's blocks, or after each stage."""
-        return self.look(images)[2]
-
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits [B, classes], features [B, F] and the maps of `layers`, from one pass."""
-        final, maps = self.net.forward_intermediates(self._normalise(images), indices=self.indices)
-        features = self.net.forward_head(final, pre_logits=True)
-        return self.net.get_classifier()(features), features, maps
 
     def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.size, self.size):
@@ -152,16 +134,6 @@ class Clip(nn.Module):
         self.net = open_clip.CLIP(EMBEDDING, vision, text)
         self.net.visual.trunk.maxpool = nn.Identity()
 
-    @property
-    def text_projection(self) -> Tensor:
-        """The map [D, D'] from a token after `ln_final` to CLIP space."""
-        return self.net.text_projection
-
-    @property
-    def ln_final(self) -> nn.LayerNorm:
-        """The text tower's last LayerNorm, over D."""
-        return self.net.ln_final
-
     def tokenize(self, captions: list[str]) -> Tensor:
         """Indices of words [B, M] int64. Raises ValueError for an unknown word or a caption that is too long."""
         tokens = torch.zeros(len(captions), CONTEXT, dtype=torch.long)
@@ -177,7 +149,7 @@ class Clip(nn.Module):
     def text_tokens(self, tokens: Tensor) -> Tensor:
         """The U-Net's condition: all text tokens after `ln_final`, [B, M, D]."""
         hidden = self.net.token_embedding(tokens) + self.net.positional_embedding
-        return self.ln_final(self.net.transformer(hidden, attn_mask=self.net.attn_mask))
+        return self.net.ln_final(self.net.transformer(hidden, attn_mask=self.net.attn_mask))
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Unit vectors [B, D'] of captions [B, M]."""

@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from models.frozen.load import quiet
@@ -43,12 +40,9 @@ def sample(unet: UNet2DConditionModel, context: Tensor, null_context: Tensor, no
 
     guidance: other than 1, each step is one call of the U-Net with 2B rows, first under `null_context` [1, M, D], then
     under `context`. sampler: "dpmsolver++" (DPM-Solver++ of second order) or "plms" (Liu et al. 2022 without
-    Runge-Kutta steps; one call of the U-Net more than steps). schedule: the U-Net's; None: tiny's. start: latents
-    [B, C, h, w] to begin from, with the noise that the schedule has before step `first`, as in diffusers'
-    image-to-image; earlier steps are skipped.
-
-    Raises ValueError for an unknown sampler, for PLMS on a schedule with zero terminal signal, and for PLMS with
-    `start`.
+    Runge-Kutta steps; one call more than steps). schedule: the U-Net's; None: tiny's. start: latents [B, C, h, w] to
+    begin from, with the noise that the schedule has before step `first`, as in diffusers' image-to-image; earlier steps
+    are skipped. Raises ValueError for an unknown sampler, and for PLMS with `start` or with zero terminal signal.
     """
     solver = make_solver(sampler, schedule or noise_schedule())
     solver.set_timesteps(steps, device=noise.device)

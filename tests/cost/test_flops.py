@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost import counting, networks
 from bench.experiment.stages import Encoder
-from models import configurations, frozen, pins
+from models import frozen, pins
 from models.condition import Head
+from models.parameters import EMBEDDING, WIDTH
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper-scale.md"
 BEGIN, END = "<!-- the table of tests/cost/test_flops.py: python tests/cost/test_flops.py -->", "<!-- end -->"
@@ -108,7 +109,7 @@ def test_parts_that_are_counted_one_by_one_add_up_to_a_step_of_fine_tuning():
     module, (tokens, width) = networks.encoder_on_meta(value, *SHAPE)
     tau, denoiser = networks.tau_on_meta(tokens, width), networks.unet_on_meta(A)
     with torch.device("meta"):
-        head = Head(configurations.WIDTH, configurations.EMBEDDING)
+        head = Head(WIDTH, EMBEDDING)
     module.train().requires_grad_(True)
     with FlopCounterMode(display=False) as counter, counting.plain_attention():
         context = tau(module(torch.empty(1, *SHAPE, device="meta")))
@@ -116,7 +117,7 @@ def test_parts_that_are_counted_one_by_one_add_up_to_a_step_of_fine_tuning():
         made = denoiser(latents, torch.empty(1, dtype=torch.int64, device="meta"), context).sample
         (made.sum() + head(context).sum()).backward()
     parts = (networks.encoder_flops(value, *SHAPE)[1], networks.condition_flops(tokens, width, True, True),
-             networks.head_flops("context", tokens, width, configurations.EMBEDDING, True), unet(A, True)[1])
+             networks.head_flops("context", tokens, width, EMBEDDING, True), unet(A, True)[1])
     assert counter.get_total_flops() == sum(parts)
 
 

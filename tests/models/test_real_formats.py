@@ -20,7 +20,7 @@ from bench.experiment.stages import Items, Numerics, Reference, Score, Trials, W
 from bench.scoring import compare
 from bench.scoring import measure as measuring
 from bench.setup import weights as pinned_weights
-from bench.setup.rehearsal.weights import SIDE, WIDTH, rehearsal, write_rehearsal
+from bench.setup.rehearsal.weights import SIDE, WIDTH, load_part, write_rehearsal
 from bench.train import score as scoring
 from models import adapter, captioner, configurations, extractors, frozen, pins
 
@@ -151,11 +151,11 @@ def test_the_rehearsals_bytes_follow_from_its_seed_and_a_changed_file_is_named(p
     other = write_rehearsal(tmp_path / "other", seed=1)
     assert all(other[name].sha256 != parts[name].sha256 for name in parts)
     (tmp_path / "again" / "stable-diffusion" / "scheduler" / "scheduler_config.json").write_text("{}")
-    with pytest.raises(BenchError, match=r"scheduler_config\.json has SHA-256 .*write the parts again"):
-        rehearsal(tmp_path / "again", "unet")
-    assert rehearsal(tmp_path / "again", "clip") == parts["clip"]
+    with pytest.raises(BenchError, match=r"scheduler_config\.json has SHA-256 .*the next run writes it again"):
+        load_part(tmp_path / "again", "unet")
+    assert load_part(tmp_path / "again", "clip") == parts["clip"]
     with pytest.raises(BenchError, match="no complete part 'clip'") as error:
-        rehearsal(tmp_path / "nothing", "clip")
+        load_part(tmp_path / "nothing", "clip")
     assert error.value.exit_code == ENVIRONMENT
 
 

@@ -60,10 +60,7 @@ def _encoder_cost(stage: Brain2ImageEncoder) -> tuple[int, Cost]:
 
 
 def _gan_cost(stage: Brain2ImageGan) -> Cost:
-    """A step runs the discriminator on real and generated images, and the generator through the discriminator.
-
-    The memory of both is counted as if it were used at once.
-    """
+    """A step runs the discriminator on real and generated images, and the generator through it, all held at once."""
     from torch import nn
 
     from models.brain2image import Discriminator

@@ -9,11 +9,12 @@ from bench.cost.sizes import count_trials, padded, shape_of
 from bench.experiment.key import Stage
 from bench.experiment.stages import Captions, Generate, Targets
 from bench.systems.linear import Factors, ImageToImage, Ridge
+from models.parameters import PIXELS, TOKENS, WIDTH
 
 
 def outputs(stage: Ridge) -> int:
     """The number of outputs of a regression at scale paper: a latent of 512 pixels, or the tokens of a caption."""
-    return 4 * 64 * 64 if isinstance(stage.target, Targets) else 77 * 768
+    return 4 * (PIXELS // 8)**2 if isinstance(stage.target, Targets) else TOKENS * WIDTH
 
 
 def cost(stage: Stage) -> Cost | None:
