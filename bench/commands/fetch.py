@@ -42,11 +42,9 @@ def main(options: argparse.Namespace, console: Console) -> int:
                 console=console, disable=not console.is_terminal) as bar:
             for file in pin.files:
                 task = bar.add_task(f"{part} {Path(file.path).name}", total=file.bytes)
-
-                def progress(done: int, total: int | None, bar: bars.Progress = bar, task: bars.TaskID = task) -> None:
-                    bar.update(task, completed=done, total=total)
-
-                download(pin.address(file), home / file.path, file, progress)
+                download(pin.address(file), home / file.path, file,
+                         lambda done, total, bar=bar, task=task: bar.update(  # type: ignore[misc]
+                             task, completed=done, total=total))
     weights.check(parts, folder)
     console.print(f"checked: {', '.join(parts)}", highlight=False, markup=False)
     return errors.OK

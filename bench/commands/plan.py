@@ -14,7 +14,6 @@ from bench.execute import runner
 from bench.experiment.stages import World
 from bench.runtime import GPUS
 from bench.setup.request import Request
-from bench.tables import suite
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +33,8 @@ def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> i
     """Prints what would be built and what is stored, by kind of stage; with `gpu` also the cost on `gpus` of them."""
     if gpus is not None and not gpu:
         raise BenchError(f"--gpus {gpus} needs --gpu NAME, the kind of GPU")
+    from bench.tables import suite  # not at the top: --help and completion need no pandas
+
     planned = suite.plan(request)
     scale = planned.plan.scale
     print(f"{planned.plan.ablation.name} at scale {scale.name}: {len(planned.plan.variants)} variants, seeds "

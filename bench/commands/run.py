@@ -12,7 +12,6 @@ from bench.commands import plan
 from bench.commands.options import add_request_options, request_of
 from bench.execute import runner, trackers
 from bench.execute.engines import ENGINES
-from bench.tables import suite
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +41,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     request = request_of(options)
     if options.dry_run:
         return plan.show(request)
+    from bench.tables import suite  # not at the top: --help and completion need no pandas
+
     done = suite.run(request, console)
     if done.table:
         print(done.table.render(details=options.details))

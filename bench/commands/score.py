@@ -14,7 +14,6 @@ from bench.commands.options import add_device
 from bench.errors import BenchError
 from bench.files import replace_file, writing
 from bench.runtime import device
-from bench.scoring.compare import compare
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +36,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     for path in files.values():
         if not path.absolute().parent.is_dir():
             raise BenchError(f"no folder {path.parent} to write {path.name} into")
+    from bench.scoring.compare import compare  # not at the top: --help and completion need no torch
+
     is_terminal = sys.stderr.isatty()
     comparison = compare(
         Path(options.generated), Path(options.reference), options.labels and Path(options.labels),

@@ -20,7 +20,6 @@ from bench import errors
 from bench.commands.options import add_request_options, request_of
 from bench.execute.progress import WINDOW, cells, format_seconds, rate
 from bench.experiment.graph import Row, needs, report_stages, stages
-from bench.setup.rows import plan_request
 from bench.store import journal, lease
 from bench.store.gc import open_store
 from bench.store.lease import Lease
@@ -41,7 +40,12 @@ def main(options: argparse.Namespace, console: Console) -> int:
     """Prints what is running, and with --ablation the progress of its rows; returns the exit code."""
     request = request_of(options)
     store = open_store(str(request.store))
-    observe = _observer(store, plan_request(request, needed=False).rows if request.ablation else None)
+    table = None
+    if request.ablation:
+        from bench.setup.rows import plan_request  # not at the top: the rest needs no pandas
+
+        table = plan_request(request, needed=False).rows
+    observe = _observer(store, table)
     console.soft_wrap = not console.is_terminal  # lines wrap at a terminal's edge, and never in a file
     live = options.watch and console.is_terminal and not options.json and Live(console=console, auto_refresh=False)
     with suppress(KeyboardInterrupt) if options.watch else nullcontext(), live or nullcontext():

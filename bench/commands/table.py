@@ -13,7 +13,6 @@ from bench import errors
 from bench.arguments import Parser
 from bench.commands.options import add_ablation, add_scale, request_of
 from bench.errors import BenchError
-from bench.tables import check, named
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +39,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
         return _check(options)
     if options.ablation == "table1" and (options.subjects or options.with_controls):
         raise BenchError("table1 has only the rows of Full; leave out --subjects and --with-controls")
+    from bench.tables import named  # not at the top: --help and completion need no pandas
+
     request = request_of(options)
     with threadpool_limits(1):  # so small a product takes 50 times as long on two threads
         table = named.requested(request)
@@ -55,6 +56,8 @@ def _check(options: argparse.Namespace) -> int:
     if given := [name for name, value in vars(options).items() if value != allowed.get(name, value)]:
         raise BenchError(f"bench table --check takes no --{given[0].replace('_', '-')}; the mark of each table in the "
                          "file has its options")
+    from bench.tables import check
+
     differences = check.check(Path(options.check), Path(options.results), options.write)
     for difference in differences:
         print(f"{options.check}: {difference.name} written" if options.write else f"bench: {difference}",

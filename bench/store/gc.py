@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from bench.errors import BenchError
 from bench.store.store import MANIFEST, Store, unreadable_error
 
@@ -90,6 +88,8 @@ def ancestry(document: Any) -> Iterator[str]:
 
 def keys_in_results(folders: list[Path]) -> set[str]:
     """The beginnings of keys in the results' column `stage`. Raises BenchError for a folder without results."""
+    import pandas as pd  # not at the top: nothing else here needs it
+
     keys: set[str] = set()
     for folder in folders:
         before = len(keys)

@@ -121,6 +121,8 @@ def test_dry_run_and_plan_count_the_stages_and_build_nothing(capsys, tmp_path, m
     (["--version"], ["numpy", "pandas", "scipy", "rich", "torch", "mne"]),
     (["list"], ["pandas", "scipy", "sklearn", "PIL", "torch", "mne", "moabb"]),
     (["list", "systems"], ["pandas", "scipy", "sklearn", "PIL", "torch", "mne", "moabb"]),
+    *(([name, "--help"], ["pandas", "scipy", "torch", "mne"]) for name in ("run", "plan", "status", "table", "score")),
+    (["logs"], ["pandas", "scipy", "torch", "mne"]), (["store", "ls"], ["pandas", "scipy", "torch", "mne"]),
     (["plan", "--ablation", "table2"], ["torch", "diffusers", "timm", "open_clip"]),
     (["table", "table2", "--results", "none"], ["torch", "diffusers", "timm", "open_clip"])])
 def test_a_command_imports_only_what_it_needs(arguments, absent, tmp_path):
