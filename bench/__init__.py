@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import models  # noqa: F401  (before diffusers and torchmetrics, which would import torchaudio)
 from bench.modules import MovedModules
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import socket
 
 import pytest
 
-import models  # noqa: F401  (before diffusers, which would import torchaudio)
 from bench import FULL, systems
 from bench.errors import BenchError
 from bench.experiment import graph
@@ -29,7 +28,7 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("gpu") and device("auto") == "cpu":
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
         if item.get_closest_marker("hub"):
-            from bench.scoring.networks import backbone
+            from perceptual import backbone
 
             try:
                 backbone("alex")

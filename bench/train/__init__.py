@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import models  # noqa: F401  (before diffusers and torchmetrics, which would import torchaudio)
 from bench.experiment.key import Stage
 
 Inputs = Callable[[Stage], Path]  # returns the folder of an upstream stage
