@@ -51,6 +51,8 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
         reference: bool = False) -> Table:
     """Runs an ablation, as `bench run` does, and returns its table. Stored stages are not built again.
 
+    Worker processes import the calling script: there, call this below `if __name__ == "__main__":`.
+
     Parameters
         ablation       a name of ablations/, or the path of a .py file
         scale          "tiny", "micro", "rehearsal" or "paper"

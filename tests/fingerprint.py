@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.errors import NotHere
+from bench.errors import NotAvailable
 from bench.experiment import ablation
 from bench.experiment.graph import stages
 from bench.experiment.key import digest
@@ -27,7 +27,7 @@ def fingerprint(store: Path) -> dict[str, object]:
     """Keys by scale, ablation and row; digests of the scales and of all variants."""
     found: dict[str, object] = {}
     for name in SCALES:
-        at = places.placed(places.scale(name), store, needed=name == "rehearsal")
+        at = places.resolve_paths(places.load_scale(name), store, needed=name == "rehearsal")
         found[f"scale {name}"] = digest(at)
         for asked in ablation.names():
             loaded = ablation.with_controls(ablation.load(asked))
@@ -35,7 +35,7 @@ def fingerprint(store: Path) -> dict[str, object]:
                 found.setdefault(f"variant {asked}: {variant.name}", digest(variant))
                 try:
                     table = rows([variant], at, SEEDS)
-                except NotHere as error:
+                except NotAvailable as error:
                     found[f"{name}: {asked}: {variant.name}"] = f"left out: {error}"
                     continue
                 for row in table:

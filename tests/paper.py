@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.experiment import scale as scales
-from bench.setup.places import scale
+from bench.setup.places import load_scale
 
-PAPER = scale("paper")
+PAPER = load_scale("paper")
 REHEARSAL = replace(scales.REHEARSAL, prior="", parts=PAPER.parts)

@@ -158,8 +158,9 @@ def satterthwaite(anova: Anova) -> np.ndarray:
     """p by one Student's t with Satterthwaite's degrees of freedom, the method that was not taken."""
     seeds, items = anova.seeds - 1, anova.items - 1
     squares = anova.seed**2 / seeds + (anova.item + anova.residual) ** 2 / items + anova.residual**2 / (seeds * items)
-    df = np.maximum(anova.variance() ** 2 / squares, 1)
-    return 2 * stdtr(df, -np.abs(anova.mean) / np.sqrt(anova.variance()))
+    variance = np.maximum(anova.seed + anova.item, anova.residual)
+    df = np.maximum(variance**2 / squares, 1)
+    return 2 * stdtr(df, -np.abs(anova.mean) / np.sqrt(variance))
 
 
 def tau_coverage(fit: Fit, seeds: int, tables: int = 500) -> float:

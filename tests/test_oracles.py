@@ -27,7 +27,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from bench import images, metrics
-from models import extractors
+from models import extractors, pins
 
 TOLERANCE = {  # relative, in float64, and in float32 for networks
     "top1": 0, "nway_accuracy": 1e-12, "among": 0, "hard_distractors": 0,
@@ -185,7 +185,7 @@ def test_lpips_is_torchmetrics_on_the_same_random_backbone_file(tmp_path, monkey
     """Also: pictures in [0, 1] pass in both without a word and give another number, so that ours go in in [-1, 1]."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     pinned = extractors.FILES["squeeze"]
-    monkeypatch.setitem(extractors.FILES, "squeeze", extractors.Pinned(pinned.url))
+    monkeypatch.setitem(extractors.FILES, "squeeze", pins.Pinned(pinned.url))
     path = tmp_path / "hub" / "checkpoints" / pinned.file
     path.parent.mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):

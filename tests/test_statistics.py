@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from bench import statistics
 from bench.statistics import (
@@ -29,6 +29,18 @@ from bench.statistics import (
 def p_value(values: np.ndarray) -> float:
     """Two-sided p that the mean of values [S, N] is 0, by `crossed_interval`: below 0.05 where that leaves 0 out."""
     return float(Anova.of(_table(values)).p())
+
+
+def variance(anova: Anova) -> np.ndarray:
+    """Variance of the mean, [...]."""
+    return np.maximum(anova.seed + anova.item, anova.residual)
+
+
+def df(values: np.ndarray, alpha: float = 0.05) -> float:
+    """Degrees of freedom of the Student's t that is as wide as the interval; infinite where nothing varies."""
+    anova = Anova.of(_table(values))
+    half = float(anova.half_width(alpha))
+    return float(special.stdtridf(1 - alpha / 2, half / np.sqrt(variance(anova)))) if half > 0 else np.inf
 
 
 def crossed_bootstrap(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000,
@@ -57,7 +69,7 @@ def test_one_seed_gives_a_t_interval_over_items_and_scipys_p():
     low, high = stats.t.interval(0.95, 49, values.mean(), stats.sem(values[0]))
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
     assert (found.seeds, found.items) == (1, 50)
-    assert found.df == pytest.approx(49)
+    assert df(values) == pytest.approx(49)
     assert p_value(values) == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue, rel=1e-9)
     assert crossed_interval(np.concatenate([values, values + 1])).seeds == 2
 
@@ -69,16 +81,17 @@ def test_several_seeds_give_the_two_way_analysis_of_variance_each_part_with_its_
     by_seed, by_item = stats.t.ppf(0.975, 1) ** 2 * ms_seed, stats.t.ppf(0.975, 2) ** 2 * (ms_item - ms_residual)
     assert found.mean == 3
     assert found.high - found.mean == pytest.approx(((by_seed + by_item) / 6) ** 0.5)
-    assert Anova.of(values).variance() == pytest.approx((ms_seed + ms_item - ms_residual) / 6)
+    assert variance(Anova.of(values)) == pytest.approx((ms_seed + ms_item - ms_residual) / 6)
     error = ((ms_seed + ms_item - ms_residual) / 6) ** 0.5
-    assert stats.t.ppf(0.975, found.df) * error == pytest.approx(found.high - found.mean)
+    assert stats.t.ppf(0.975, df(values)) * error == pytest.approx(found.high - found.mean)
 
 
 def test_where_only_seeds_vary_the_interval_is_that_of_the_seeds_means():
     means = np.array([0.1, 0.4, 0.7, 0.2])
-    found = crossed_interval(np.repeat(means[:, None], 30, 1))
+    values = np.repeat(means[:, None], 30, 1)
+    found = crossed_interval(values)
     assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 3, means.mean(), stats.sem(means)))
-    assert found.df == pytest.approx(3)
+    assert df(values) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(("seeds", "by_seed", "least", "most"), [
@@ -129,13 +142,14 @@ def test_pairing_takes_out_what_both_rows_share():
 def test_samples_are_averaged_within_an_item_first():
     values = np.random.default_rng(2).standard_normal((3, 40, 5))
     assert crossed_interval(values) == crossed_interval(values.mean(2))
-    assert crossed_interval(np.repeat(values, 2, 2)).df == pytest.approx(crossed_interval(values).df)
+    assert df(np.repeat(values, 2, 2)) == pytest.approx(df(values))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_values_that_are_all_equal_give_an_interval_without_width(seeds):
     found = crossed_interval(np.full((seeds, 7), 0.1))
-    assert (found.mean, found.low, found.high, found.df) == (0.1, 0.1, 0.1, np.inf)
+    assert (found.mean, found.low, found.high) == (0.1, 0.1, 0.1)
+    assert df(np.full((seeds, 7), 0.5)) == np.inf
     assert p_value(np.full((seeds, 7), 0.1)) < 1e-15
     assert p_value(np.zeros((seeds, 7))) == 1
 

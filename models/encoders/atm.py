@@ -16,7 +16,7 @@ DROPOUT = 0.25
 
 
 class Attention(nn.Module):
-    """Self-attention over tokens [B, n, width] with heads of width // heads: 4 x 62 of 250."""
+    """Self-attention over tokens [B, n, width] whose heads are width // heads wide, rounded down: 4 x 62 of 250."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -28,12 +28,12 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = (part(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
                              for part in (self.query, self.key, self.value))
-        attended = scaled_dot_product_attention(query, key, value, dropout_p=DROPOUT if self.training else 0.0)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        seen = scaled_dot_product_attention(query, key, value, dropout_p=DROPOUT if self.training else 0.0)
+        return self.out(seen.transpose(1, 2).flatten(2))
 
 
 class Layer(nn.Module):
-    """A layer of iTransformer (Liu et al., ICLR 2024) with post-normalisation: tokens [B, n, width] -> the same."""
+    """A layer of iTransformer (Liu et al., ICLR 2024), normalised after each sum: tokens [B, n, width] -> the same."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -48,17 +48,17 @@ class Layer(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """EEG [B, C, T] -> [B, C, T]; a token is the whole window of a channel.
+    """EEG [B, C, T] -> [B, C, T] (faithful: one of its rows is the subject's): a token is a channel's whole window.
 
-    subjects: the training subjects. Differences between the paper and the released code:
+    subjects: those that are trained on. What differs between the paper and the released code:
                     paper (faithful=False)                      released code (faithful=True)
-    position        sinusoidal                                  never added
-    subject token   one row for each subject; for an unknown    one row for each number below 10; number 10 has the
-                    one their mean (chosen here)                unknown subject's token, and row 0 is unused
-    output          the channels                                the subject token and all channels but the last
-    parameters                                                  six unused rows: a map of the time of day (4), and two
-                                                                mask tokens
-    The released code gives the unknown subject's token to a whole batch if one trial of it has that token.
+    position        sinusoidal                                  none is ever added
+    subject token   a row for each subject; for one that was    a row for each number below 10, so that number 10 has
+                    not trained, their mean (chosen so)         the token of the unknown, and row 0 is nobody's
+    what goes on    the channels                                the subject token and all channels but the last
+    parameters                                                  six rows more, which nothing uses: a map of the time of
+                                                                day (4) and two tokens for masks
+    The released code gives a whole batch the token of the unknown where one of its trials has it.
     """
 
     def __init__(self, channels: int, times: int, depth: int = 1, heads: int = 4,
@@ -83,11 +83,11 @@ class ChannelAttention(nn.Module):
             table = torch.cat([self.subject, self.unknown])
             return table[torch.where((subject >= 0) & (subject < SUBJECTS), subject, SUBJECTS)]
         table = torch.cat([self.subject, self.subject.mean(0, keepdim=True)])
-        match = subject[:, None] == self.known
-        return table[torch.where(match.any(1), match.int().argmax(1), len(self.known))]
+        own = subject[:, None] == self.known
+        return table[torch.where(own.any(1), own.int().argmax(1), len(self.known))]
 
     def forward(self, eeg: Tensor, subject: Tensor | None = None) -> Tensor:
-        """subject: [B], the subjects' numbers; None: unknown subjects."""
+        """subject: [B], the subjects' numbers; None: unknown."""
         if subject is None:
             subject = torch.full((len(eeg),), -1, device=eeg.device)
         channels = self.value(eeg)
@@ -100,15 +100,15 @@ class ChannelAttention(nn.Module):
 
 
 def positions(length: int, width: int) -> Tensor:
-    """Interleaved sines and cosines of the position, [length, width] (Vaswani et al. 2017)."""
+    """Sines and cosines of a place, in turn, [length, width] (Vaswani et al. 2017)."""
     angle = torch.arange(length)[:, None] * 10000 ** -(torch.arange(0, width, 2) / width)
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
 
 
 class Encoder(nn.Module):
-    """ATM without its projector, as released: [B, C, T] -> [B, L, width] with width 40, depth 1, 4 heads.
+    """ATM before its projector, as released: [B, C, T] -> [B, L, width]; its width is 40, depth 1, heads 4.
 
-    subject: [B], the subjects' numbers; None: unknown. subjects, faithful: as in ChannelAttention.
+    subject: [B], the subjects' numbers; None: unknown. subjects, faithful: as of ChannelAttention.
     """
 
     def __init__(self, channels: int, times: int, width: int, depth: int = 1, heads: int = 4,

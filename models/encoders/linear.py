@@ -1,4 +1,4 @@
-"""One linear map of the whole trial to one token: the simplest encoder, and the one of the oracles."""
+"""One linear map of the whole trial to one token: the plainest encoder, and that of the oracles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """EEG [B, C, T] -> [B, 1, width]. `depth` and `heads` are not used."""
+    """forward: [B, C, T] -> [B, 1, width]. `depth` and `heads` have no meaning here."""
 
     def __init__(self, channels: int, times: int, width: int, depth: int, heads: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Masked signal modelling by channel (Sec. 4.1 uses time): a token is the whole window of one channel."""
+"""Masked signal modelling channel by channel (Sec. 4.1 has it the other way): a token is one channel's whole window."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from models.encoders import msm_vit
 
 
 class Encoder(msm_vit.Encoder):
-    """EEG [B, C, T] -> tokens [B, C, width], one for each channel, which is masked, embedded and reconstructed alone.
+    """EEG [B, C, T] to tokens [B, C, width], each of one channel alone: masked, embedded and reconstructed by itself.
 
-    At the paper's size tokens have the length (512) and the number (128) of `msm_vit`'s, so the number of parameters is
-    equal. `patch` is not used.
+    At the paper's size a token holds as many numbers as one of `msm_vit` (512), and there are as many (128); so there
+    are as many parameters. `patch` is not used.
     """
 
     in_time = False
@@ -21,5 +21,5 @@ class Encoder(msm_vit.Encoder):
         super().__init__(times, channels, width, depth, heads, mlp_ratio, patch=1)
 
     def patchify(self, eeg: Tensor) -> Tensor:
-        """EEG [B, C, T] unchanged: a patch is a channel."""
+        """EEG [B, C, T] as it is: a patch is a channel."""
         return eeg

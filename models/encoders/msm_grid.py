@@ -1,4 +1,5 @@
-"""Masked signal modelling in space and time: a token is a group of channels over a span of time, like image patches."""
+"""Masked signal modelling in space and time: a token is a group of channels over a stretch of time, as image patches
+are."""
 
 from __future__ import annotations
 
@@ -10,23 +11,22 @@ from models.encoders import msm_vit
 
 
 def grid(channels: int, times: int, tokens: int) -> tuple[int, int]:
-    """The numbers of channel groups and time spans, whose product is `tokens`, as square as possible, spans >= groups.
-
-    Raises ValueError if no such grid has at least two groups.
-    """
+    """Groups of channels and stretches of time, whose product is `tokens`: as many of each as can be, rather more
+    stretches than groups. ValueError where no such grid has at least two groups."""
     for groups in range(math.isqrt(tokens), 1, -1):
         if not (tokens % groups or channels % groups or times % (tokens // groups)):
             return groups, tokens // groups
     raise ValueError(f"{channels} channels x {times} time steps cannot be cut into a grid of {tokens} equal tokens: "
-                     f"the number of channels must have a divisor of {tokens} from 2 to {math.isqrt(tokens)}")
+                     f"the number of channels needs a divisor of {tokens} from 2 to {math.isqrt(tokens)}")
 
 
 class Encoder(msm_vit.Encoder):
-    """EEG [B, C, T] -> tokens [B, T / patch, width] of adjacent channels, in the recording's order, and adjacent times.
+    """EEG [B, C, T] to tokens [B, T / patch, width], each of adjacent channels, in the recording's order, and adjacent
+    time steps; the tokens of a group of channels stand together.
 
-    Tokens are ordered by channel group, then by time. Their number and length (patch * C) are `msm_vit`'s, so is the
-    number of parameters; with C = 128, T = 512 and patch 4 they form 8 groups of 16 channels by 16 spans of 32 times.
-    No source has EEG tokens of this size; chosen so that only the meaning of a token differs. Positions count tokens.
+    As many tokens as `msm_vit` has, of as many numbers (patch * C), so that there are as many parameters; with C = 128,
+    T = 512 and patch 4 they form 8 groups of 16 channels by 16 stretches of 32 steps. Source: none has EEG tokens of
+    this size; chosen so, that only what a token is differs. Positions count the tokens, as in `msm_vit`.
     """
 
     in_time = False
@@ -39,6 +39,6 @@ class Encoder(msm_vit.Encoder):
     def patchify(self, eeg: Tensor) -> Tensor:
         """EEG [B, C, T] as patches [B, T / patch, patch * C], time step by time step within a patch."""
         batch, channels, times = eeg.shape
-        groups, spans = self.grid
-        cells = eeg.reshape(batch, groups, channels // groups, spans, times // spans)
-        return cells.permute(0, 1, 3, 4, 2).reshape(batch, groups * spans, -1)
+        groups, stretches = self.grid
+        cells = eeg.reshape(batch, groups, channels // groups, stretches, times // stretches)
+        return cells.permute(0, 1, 3, 4, 2).reshape(batch, groups * stretches, -1)

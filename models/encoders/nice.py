@@ -1,28 +1,29 @@
-"""NICE's convolution over time and space (Song et al., ICLR 2024): a token is a span of time of all channels."""
+"""NICE's convolution over time and space (Song et al., ICLR 2024): a token is a stretch of time of all channels."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-WINDOW = 250  # samples of the window that the published kernels are for: 1 s
-LEAST = 16  # samples of a window that kernels in proportion fit
+WINDOW = 250  # samples that the published kernels are made for: 1 s
+LEAST = 16  # samples of EEG that are enough for kernels in that proportion
 
 
 def in_proportion(times: int, *kernels: int) -> tuple[int, ...]:
-    """The lengths of kernels for a window of `times` samples, scaled from 250. Raises ValueError for a short window."""
+    """Lengths for a window of `times` samples that stand to it as `kernels` stand to one of 250. ValueError where that
+    is too short."""
     if times < LEAST:
-        raise ValueError(f"{times} samples are too short for the kernels; expected at least {LEAST}")
+        raise ValueError(f"{times} samples are too short for the kernels: at least {LEAST}")
     return tuple(max(1, round(kernel * times / WINDOW)) for kernel in kernels)
 
 
 class TemporalSpatial(nn.Module):
-    """EEG [B, C, T] -> tokens [B, L, width]: the middle part of NICE, ATM and ENIGMA (released code of each).
+    """EEG [B, C, T] -> tokens [B, L, width], the middle of NICE, ATM and ENIGMA (released code of each).
 
-    A convolution over time, a mean over time, batch normalisation and ELU; a convolution over all channels, batch
-    normalisation, ELU and dropout; a linear map to `width`. kernel, pool and stride: samples of a window of 250 (L =
-    36), scaled for other windows (chosen here). The mean precedes the convolution over time; both are linear, so the
-    result is the same for a fifth of the work.
+    A convolution over time, a mean over time, batch normalisation and ELU; one over all channels, batch normalisation,
+    ELU and dropout; a linear map to `width`. kernel, pool and stride: in samples of a window of 250, in proportion for
+    others (chosen so), with which L = 36. The mean is taken before the convolution over time, not after: both are
+    linear, so that nothing changes but the work, which is a fifth.
     """
 
     def __init__(self, channels: int, times: int, width: int, filters: int = 40, kernel: int = 25, pool: int = 51,
@@ -43,7 +44,7 @@ class TemporalSpatial(nn.Module):
 
 
 class Encoder(TemporalSpatial):
-    """NICE's encoder, [B, C, T] -> [B, L, width] with width 40. `depth` and `heads` are not used."""
+    """NICE's encoder, [B, C, T] -> [B, L, width]; its width is 40. `depth` and `heads` have no meaning here."""
 
     def __init__(self, channels: int, times: int, width: int, depth: int, heads: int):
         super().__init__(channels, times, width)

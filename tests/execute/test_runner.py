@@ -12,7 +12,8 @@ import pytest
 
 from bench.cli import main
 from bench.files import sha256
-from bench.setup import request
+from bench.setup.request import Request
+from bench.setup.rows import plan_request
 from bench.store.store import Store
 
 TWO = """
@@ -107,8 +108,7 @@ def test_another_store_and_another_number_of_workers_give_the_same_bytes_and_ano
 
 def test_a_damaged_stage_is_built_again_with_one_warning(there, capsys, tmp_path):
     store = Store(there / "store")
-    options = report_options("two.py")
-    score = next(row.stage for row in request.prepare(options)[3] if row.variant == "3")
+    score = next(row.stage for row in planned_rows("two.py") if row.variant == "3")
     path = store.path(score) / "metrics.csv"
     path.write_text(path.read_text().replace("0", "1"))
     before = csv(there / "results")
@@ -121,10 +121,8 @@ def test_a_damaged_stage_is_built_again_with_one_warning(there, capsys, tmp_path
     assert csv(there / "results") == before
 
 
-def report_options(ablation: str):
-    from bench.cli import parser
-
-    return parser().parse_args(["run", "--ablation", ablation, "--scale", "micro"])
+def planned_rows(ablation: str):
+    return plan_request(Request(ablation=ablation, scale="micro")).rows
 
 
 def test_running_one_variant_keeps_the_others_rows(there, tmp_path):
@@ -150,9 +148,9 @@ def test_a_users_encoder_runs_and_editing_a_module_that_it_imports_changes_its_o
     mine.write_text(OWN)
     (tmp_path / "layers.py").write_text("def squash(x):\n    return x.tanh()\n")
     assert run("--ablation", str(mine)) == 0
-    before = {row.variant: row.stage for row in request.prepare(report_options(str(mine)))[3] if row.items == "real"}
+    before = {row.variant: row.stage for row in planned_rows(str(mine)) if row.items == "real"}
     (tmp_path / "layers.py").write_text("def squash(x):\n    return x.relu()\n")
-    after = {row.variant: row.stage for row in request.prepare(report_options(str(mine)))[3] if row.items == "real"}
+    after = {row.variant: row.stage for row in planned_rows(str(mine)) if row.items == "real"}
     assert before["3"] == after["3"]
     assert before["mine"] != after["mine"]
     capsys.readouterr()

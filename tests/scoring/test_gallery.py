@@ -124,7 +124,7 @@ def test_a_place_without_pictures_is_refused(tmp_path):
     with refused("contains no image"):
         open_gallery(folder(tmp_path / "empty"))
     (tmp_path / "a.txt").write_text("x")
-    with refused("neither a folder"):
+    with refused("is not one; expected a folder"):
         open_gallery(tmp_path / "a.txt")
     with refused("two images of one name: a.jpg and a.png"):
         open_gallery(folder(tmp_path / "twice", "a.png", "a.jpg"))

@@ -165,7 +165,7 @@ def test_one_pass_through_the_judge_sees_what_its_own_methods_see(judge):
         images = images.float() / 127.5 - 1
         assert torch.equal(seen.vectors["logits"], part.logits(images))
         assert torch.equal(seen.vectors["features"], part.features(images))
-        layers = part.layers(images)
+        layers = part.net.forward_intermediates(images, intermediates_only=True)
     assert all(torch.equal(a, b) for a, b in zip(seen.maps, layers, strict=True))
     pooled = layers[2].reshape(5, 48, 4, 2, 4, 2).mean((3, 5)).flatten(1)
     assert torch.allclose(seen.vectors["layer2"], pooled, atol=1e-6)

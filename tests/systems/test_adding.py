@@ -1,4 +1,4 @@
-"""What docs/adding.md shows: an encoder, a system, a data set and an ablation of one's own, each in one file."""
+"""The examples of docs/adding.md: a user's encoder, system, data set and ablation, each in one file."""
 
 from __future__ import annotations
 
@@ -126,8 +126,9 @@ def test_files_that_are_dropped_into_the_folders_are_found(tmp_path):
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bench.key import Stage
-from bench.stages import Items
+from bench.experiment.key import Stage
+from bench.experiment.kinds import Kind, register
+from bench.experiment.stages import Items
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,7 @@ def plan(spec, items, scale, seed):
     return scale.score(Black(items, scale.sampling.samples), items)
 
 
-def cost(stage):
-    return None
-
-
-def seconds(stage):
-    return 1.0
+register({Black: Kind("bench.train.black:paint", "generate")})
 """)
     (tmp_path / "ablations/mine.py").write_text(
         "from ablations.table2 import row3\nfrom bench import replace\nfrom bench.systems import black\n"
@@ -372,7 +368,7 @@ def pictures(train, test, run):
 def test_a_system_may_use_the_suites_frozen_parts(micro, tmp_path):
     text = """
 import torch
-from bench.train.targets import as_images
+from bench.images import as_images
 from models import frozen
 
 def pictures(train, test, run):

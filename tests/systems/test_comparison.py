@@ -77,7 +77,7 @@ def test_the_table_says_what_each_system_costs_and_what_papers_report_in_a_block
         assert rows[name].seconds[0] > 0, name
         assert rows[name].means["trained_parameters"] > 1000
     assert rows["linear baseline"].seconds[1] > 0.1  # the others draw so few pictures in less than can be noted
-    main_block, contrasts, literature = table.printed().blocks
+    main_block, contrasts, literature = table.document.complete.blocks
     assert {"trained parameters", "training, s", "sampling, s"} <= {column.header for column in main_block}
     assert len(contrasts[0].cells) == len(SYSTEMS.contrasts)
     printed = {column.header: column.cells for column in literature}

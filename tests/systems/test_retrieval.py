@@ -27,7 +27,7 @@ from bench.systems import guided
 from bench.tables import captions as table_captions
 from bench.tables import results
 from bench.tables.build import table as build_table
-from bench.train import retrieval as train
+from bench.train import score as train
 
 CHOSEN = ablation.load("guided_retrieval")
 OWN, SHUFFLED, LOSO, LEAKED = "MLP in-subject", "MLP in-subject / EEG shuffled", "MLP LOSO", "ATM LOSO leaked"
@@ -108,10 +108,11 @@ def test_shuffled_eeg_has_the_same_embeddings_of_other_pictures(run):
 
 def test_its_table_is_about_retrieval_and_nothing_is_left_of_pictures(run):
     made = table(run)
-    printed = made.printed()
-    headers = [column.header for column in printed.blocks[0]]
-    assert "top-1 of 14, % [95%]" in headers
-    assert {"top-5 of 14, %", "2-way, %", "4-way, %", "10-way, %", "permuted pictures, % [95%]"} <= set(headers)
+    headers = [column.header for column in made.document.complete.blocks[0]]
+    assert "top-1 of 14 images, % [95% CI]" in headers
+    assert {"top-5 of 14, %", "2-way, %", "4-way, %", "10-way, %", "permuted images, % [95%]"} <= set(headers)
+    assert [column.header for column in made.document.short.blocks[0]] == [
+        "row", "top-1 of 14 images, % [95% CI]", "gain over null, points [95% CI]", "top-5 of 14, %", "2-way, %"]
     assert not {"FID", "IS", "SSIM", "PSNR, dB", "judge distance", "sampling, s", "null to ceiling, %"} & set(headers)
     assert {table_captions.NULL_NAME, table_captions.CEILING_NAME}.isdisjoint(row.name for row in made.entries)
     rows = {row.name: row for row in made.entries}
@@ -121,10 +122,10 @@ def test_its_table_is_about_retrieval_and_nothing_is_left_of_pictures(run):
     assert rows[OWN].seconds[0] > 0
     assert rows[OWN].seconds[1] is None
     said = " ".join(made.caption)
-    for needed in ("Scale micro, world tiny things, seed 1.", "14 test pictures. Numerics", "top-1 1 in 14 pictures",
-                   "permuted pictures give", "own shuffled EEG", "tiny/clip"):
+    for needed in ("Scale micro, world tiny things, seed 1.", "14 test images. Numerics", "top-1 1 in 14 images",
+                   "they exceed permuted images", "own shuffled EEG", "tiny/clip"):
         assert needed in said, needed
-    for absent in ("judge", "FID", "column \"paper", "class from the test EEG"):
+    for absent in ("judge", "FID", "column \"paper", "decoded from the test EEG"):
         assert absent not in said, absent
     frame = pd.read_csv(io.StringIO(made.render("csv")))
     assert "top1" not in frame
@@ -158,7 +159,7 @@ def test_the_published_leak_alone_is_flagged_in_the_table_and_by_the_audit(run, 
 def test_a_figure_of_rows_without_pictures_is_refused(run, tmp_path, capsys):
     assert main(["figure", "3", "--ablation", "guided_retrieval", "--scale", "micro", "--store", str(run / "store"),
                  "--out", str(tmp_path / "f.png")]) == 2
-    assert "figure 3: no row of the ablation guided_retrieval draws pictures" in capsys.readouterr().err
+    assert "figure 3: no row of the ablation guided_retrieval generates images" in capsys.readouterr().err
     assert not list((run / "results" / "micro").glob("*.png"))
 
 
@@ -207,7 +208,7 @@ def test_what_stands_beside_rows_on_things_is_on_the_same_items_and_no_classifie
             assert beside["shuffled"].stage.items == replace(own, eeg="shuffled")
     assert not [row for row in rows_.rows(CHOSEN.variants, MICRO, [0]) if row.beside]
     mixed = [FULL, On(guided.Spec("x"), "x", protocol="things")]
-    assert rows_.beside(mixed) == rows_.beside([FULL]) == rows_.Beside(
+    assert rows_.choose_baselines(mixed) == rows_.choose_baselines([FULL]) == rows_.Baselines(
         On(FULL, "Full", eeg="shuffled"), captions.Spec(), True)
 
 
@@ -252,11 +253,11 @@ def test_a_headline_that_is_no_right_or_wrong_has_intervals_and_verdicts_and_nei
     assert made.labels == ("4-way, %", "")
     assert made.entries[0].top1.mean == pytest.approx(0.8, abs=0.1)
     assert made.entries[1].null is None
-    contrast, = made.contrasts
+    contrast, = made.differences
     assert contrast.verdict.word == "better"
     assert contrast.mcnemar == {}
-    assert "PixCorr" in [column.header for column in made.printed().blocks[0]]
-    assert "The literature's, which this scale lacks the networks for: SwAV distance." in made.caption
+    assert "PixCorr" in [column.header for column in made.document.complete.blocks[0]]
+    assert "Metrics of the literature whose networks this scale does not have: SwAV distance." in made.caption
 
 
 @pytest.mark.parametrize(("line", "said"), [
