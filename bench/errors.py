@@ -6,10 +6,8 @@ OK, SOME_FAILED, USAGE, ENVIRONMENT, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 75, 13
 
 
 class BenchError(Exception):
-    """An error with a one-line message: what is wrong, what was expected, what to do.
-
-    exit_code: the exit code of the command line.
-    """
+    """An error with a one-line message: what is wrong, what was expected, what to do. exit_code: the exit code of the
+    command line."""
 
     def __init__(self, message: str, exit_code: int = USAGE):
         super().__init__(message)

@@ -59,10 +59,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def create_npy(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    """Creates a memory-mapped .npy file of zeros and allocates its space on disk.
-
-    Raises OSError when the disk is full; without the allocation, writing would end the process later (SIGBUS).
-    """
+    """Creates a memory-mapped .npy file of zeros and allocates its space on disk. Raises OSError when the disk is full;
+    without the allocation, writing would end the process later (SIGBUS)."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:

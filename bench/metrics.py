@@ -19,17 +19,16 @@ RELEASED_WINDOW = 7  # pixels: SSIM's window in the released code
 TIE = 1e-12  # similarities that differ by less are ties: rounding must not rank equal images
 BLOCK = 2**20  # float64 values of images, features or similarities that are held at once: 8 MiB
 SIZES = 8  # subset sizes of FID at infinite N
+Array = np.ndarray
 
 
-def top1(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns 1 if the target has the highest logit, else 0: [N] for logits [N, K] and classes [N].
-
-    0 to 1, higher is better; null 1/K. A tie counts as wrong. ValueError for NaN and for classes outside 0 to K - 1.
-    """
+def top1(logits: Array, target: Array) -> Array:
+    """Returns 1 if the target has the highest logit, else 0: [N] for logits [N, K] and classes [N]. 0 to 1, higher is
+    better; null 1/K. A tie counts as wrong. ValueError for NaN and for classes outside 0 to K - 1."""
     return (_count_ahead(logits, target) == 0).astype(np.float64)
 
 
-def nway_accuracy(logits: np.ndarray, target: np.ndarray, n: int, k: int = 1) -> np.ndarray:
+def nway_accuracy(logits: Array, target: Array, n: int, k: int = 1) -> Array:
     """Returns the probability [N] that the target is among the k best of itself and n - 1 random other classes.
 
     logits [N, K], classes [N]; 0 to 1, higher is better; null k/n if all ranks are equally likely, more for a generator
@@ -43,7 +42,7 @@ def nway_accuracy(logits: np.ndarray, target: np.ndarray, n: int, k: int = 1) ->
     return _hypergeometric(ahead, others, n, k)
 
 
-def among(logits: np.ndarray, target: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def among(logits: Array, target: Array, classes: Array) -> tuple[Array, Array]:
     """Restricts logits to some classes: logits [N, S], and the target's column [N], for `top1` and `nway_accuracy`.
 
     logits [N, K], target [N]. classes: [S] for all items (the shown ones; the paper's 50 "selected" ones, Sec. 4.3), or
@@ -66,7 +65,7 @@ def among(logits: np.ndarray, target: np.ndarray, classes: np.ndarray) -> tuple[
     return np.take_along_axis(logits, sets, 1), is_target.argmax(1)
 
 
-def hard_distractors(logits: np.ndarray, label: np.ndarray, n: int) -> np.ndarray:
+def hard_distractors(logits: Array, label: Array, n: int) -> Array:
     """Returns the n - 1 classes [K, n - 1] that the judge most easily confuses with each class; -1 for absent classes.
 
     They have the highest mean logits over the class's real images, highest first. logits [M, K] and classes [M] are of
@@ -85,35 +84,29 @@ def hard_distractors(logits: np.ndarray, label: np.ndarray, n: int) -> np.ndarra
     return hard
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the peak signal-to-noise ratio [N] in dB of image pairs [N, H, W, 3] uint8; equal images: inf.
-
-    0 to infinity, higher is better. 10 log10(255^2 / MSE) of each pair, not of the batch.
-    """
-    def decibels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def psnr(a: Array, b: Array) -> Array:
+    """Returns the peak signal-to-noise ratio [N] in dB of image pairs [N, H, W, 3] uint8; equal images: inf. 0 to
+    infinity, higher is better. 10 log10(255^2 / MSE) of each pair, not of the batch."""
+    def decibels(x: Array, y: Array) -> Array:
         with np.errstate(divide="ignore"):
             return 10 * np.log10(255**2 / np.square(x - y).mean((1, 2, 3)))
 
     return _map_blocks(decibels, a, b)
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the structural similarity [N] of image pairs [N, H, W, 3] uint8; -1 to 1, higher is better.
-
-    Wang et al. 2004: Gaussian window 11x11, sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the mean
-    over channels and over pixels whose window is inside the image. ValueError below 11x11 pixels.
-    """
+def ssim(a: Array, b: Array) -> Array:
+    """Returns the structural similarity [N] of image pairs [N, H, W, 3] uint8; -1 to 1, higher is better. Wang et al.
+    2004: Gaussian window 11x11, sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the mean over channels
+    and over pixels whose window is inside the image. ValueError below 11x11 pixels."""
     from scipy.ndimage import gaussian_filter  # not at the top: `bench list` imports this module
 
     return _ssim(a, b, MARGIN, lambda x: gaussian_filter(x, sigma=1.5, radius=MARGIN, axes=(1, 2)), 1.0)
 
 
-def ssim_released(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the structural similarity [N] as in DreamDiffusion's released code (scikit-image's defaults).
-
-    [N, H, W, 3] uint8; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`.
-    ValueError below 7x7 pixels.
-    """
+def ssim_released(a: Array, b: Array) -> Array:
+    """Returns the structural similarity [N] as in DreamDiffusion's released code (scikit-image's defaults). [N, H, W,
+    3] uint8; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`. ValueError
+    below 7x7 pixels."""
     from scipy.ndimage import uniform_filter
 
     pixels = RELEASED_WINDOW**2
@@ -121,25 +114,21 @@ def ssim_released(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                  pixels / (pixels - 1))
 
 
-def pixcorr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns Pearson's correlation [N] of the pixels of image pairs [N, H, W, 3] uint8.
-
-    -1 to 1, higher is better, null 0. Over pixels and channels together, at the given size; the fMRI papers resize to
-    425x425 first. A constant image has correlation 0.
-    """
-    def flat(x: np.ndarray) -> np.ndarray:
+def pixcorr(a: Array, b: Array) -> Array:
+    """Returns Pearson's correlation [N] of the pixels of image pairs [N, H, W, 3] uint8. -1 to 1, higher is better,
+    null 0. Over pixels and channels together, at the given size; the fMRI papers resize to 425x425 first. A constant
+    image has correlation 0."""
+    def flat(x: Array) -> Array:
         return _standardize(x.reshape(len(x), -1))
 
     return _map_blocks(lambda x, y: _dot(flat(x), flat(y)), a, b)
 
 
-def judge_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the perceptual distance [N] of two lists of the judge's feature maps [N, C, h, w]; lower is better.
-
-    LPIPS with all weights 1: channels are scaled to unit length at each position, squared differences are summed over
-    channels and averaged over positions, then over layers. 0 to 2 for non-negative maps, else 0 to 4.
-    """
-    def unit(x: np.ndarray) -> np.ndarray:
+def judge_distance(a: Sequence[Array], b: Sequence[Array]) -> Array:
+    """Returns the perceptual distance [N] of two lists of the judge's feature maps [N, C, h, w]; lower is better. LPIPS
+    with all weights 1: channels are scaled to unit length at each position, squared differences are summed over
+    channels and averaged over positions, then over layers. 0 to 2 for non-negative maps, else 0 to 4."""
+    def unit(x: Array) -> Array:
         x = np.asarray(x, np.float64)
         return x / (np.sqrt(np.square(x).sum(1, keepdims=True)) + 1e-10)
 
@@ -147,7 +136,7 @@ def judge_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarr
     return np.mean(layers, axis=0)
 
 
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+def frechet_distance(x: Array, y: Array) -> float:
     """Returns the FID of features [N, D] and [M, D]: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2), covariances with N - 1.
 
     0 to infinity, lower is better; null: the value of real images at the same N, about D^2/4 (1/N + 1/M) for standard
@@ -159,7 +148,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     return _frechet(_factorize(x), _factorize(y))
 
 
-def frechet_distance_infinity(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
+def frechet_distance_infinity(x: Array, y: Array, rng: np.random.Generator) -> float:
     """Returns the FID of features [N, D] and [M, D] at infinite N and M, extrapolated in 1/N (Chong and Forsyth 2020).
 
     Lower is better; null 0, with values on both sides. The intercept at s = 0 of a line through the distances of eight
@@ -177,7 +166,7 @@ def frechet_distance_infinity(x: np.ndarray, y: np.ndarray, rng: np.random.Gener
     return float(np.polyfit(parts, distances, 1)[1])
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int,
+def kernel_distance(x: Array, y: Array, subset_size: int, subsets: int,
                     rng: np.random.Generator) -> tuple[float, float]:
     """Returns the KID of features [N, D] and [M, D]: mean and SD (ddof 0) over random subsets.
 
@@ -190,10 +179,10 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int
         raise ValueError(f"{subsets} subsets of {subset_size} from {len(x)} and {len(y)} images: expected 1 or more "
                          "subsets, and a size from 2 to the smaller number")
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def kernel(a: Array, b: Array) -> Array:
         return (a @ b.T / x.shape[1] + 1) ** 3
 
-    def within(a: np.ndarray) -> float:
+    def within(a: Array) -> float:
         values = kernel(a, a)
         return (values.sum() - values.trace()) / (subset_size * (subset_size - 1))
 
@@ -204,12 +193,10 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int
     return float(np.mean(values)), float(np.std(values))
 
 
-def inception_score(logits: np.ndarray, splits: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Returns exp E KL(p(class|image) || p(class)) of logits [N, K]: mean and SD (ddof 0) over random splits.
-
-    1 to K, higher is better; null 1. Salimans et al. 2016. The i-th split is rows iN/splits to (i+1)N/splits of
-    the order that `rng` draws. Computed from logits: no probability underflows. ValueError unless 1 <= splits <= N.
-    """
+def inception_score(logits: Array, splits: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Returns exp E KL(p(class|image) || p(class)) of logits [N, K]: mean and SD (ddof 0) over random splits. 1 to K,
+    higher is better; null 1. Salimans et al. 2016. The i-th split is rows iN/splits to (i+1)N/splits of the order that
+    `rng` draws. Computed from logits: no probability underflows. ValueError unless 1 <= splits <= N."""
     logits = _as_float64(logits, "logits")
     n = len(logits)
     if not 1 <= splits <= n:
@@ -224,7 +211,7 @@ def inception_score(logits: np.ndarray, splits: int, rng: np.random.Generator) -
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def two_way_identification(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
+def two_way_identification(real: Array, generated: Array) -> Array:
     """Returns the share [N] of other real images that are less similar to a generated image than its own real image is.
 
     Features [N, D], row j of item j; 0 to 1, higher is better, null 1/2. With r_ij Pearson's correlation of real i and
@@ -237,25 +224,21 @@ def two_way_identification(real: np.ndarray, generated: np.ndarray) -> np.ndarra
     return 1 - _count_rivals(generated, _standardize(real), _standardize) / (len(real) - 1)
 
 
-def correlation_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Returns 1 - Pearson's correlation [N] of paired features [N, D]; 0 to 2, lower is better, null 1.
-
-    As scipy's `correlation`, but constant features give 1. ValueError for unequal shapes.
-    """
+def correlation_distance(real: Array, generated: Array) -> Array:
+    """Returns 1 - Pearson's correlation [N] of paired features [N, D]; 0 to 2, lower is better, null 1. As scipy's
+    `correlation`, but constant features give 1. ValueError for unequal shapes."""
     real, generated = _check_pairs(real, generated)
     return 1 - _dot(_standardize(real), _standardize(generated))
 
 
-def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the cosine [N] of paired embeddings [N, D]; -1 to 1, higher is better; 0 for a zero vector.
-
-    CLIPScore (Hessel et al. 2021) is 100 times it, cut off at 0. ValueError for unequal shapes.
-    """
+def cosine_similarity(a: Array, b: Array) -> Array:
+    """Returns the cosine [N] of paired embeddings [N, D]; -1 to 1, higher is better; 0 for a zero vector. CLIPScore
+    (Hessel et al. 2021) is 100 times it, cut off at 0. ValueError for unequal shapes."""
     a, b = _check_pairs(a, b)
     return _dot(_normalize(a.astype(np.float64)), _normalize(b.astype(np.float64)))
 
 
-def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None = None) -> np.ndarray:
+def retrieval_topk(query: Array, gallery: Array, k: int, n: int | None = None) -> Array:
     """Returns whether [N] a query's own image is among its k nearest in a gallery, by cosine; 0 to 1, higher is better.
 
     query [N, D]: embeddings of the EEG; gallery [M, D], M >= N: row j is the image of query j. Null k/M. With n: the
@@ -273,7 +256,7 @@ def retrieval_topk(query: np.ndarray, gallery: np.ndarray, k: int, n: int | None
     return _hypergeometric(ahead, len(gallery) - 1, candidates, k)
 
 
-def nearest(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+def nearest(query: Array, gallery: Array) -> Array:
     """Returns the row [N] of the gallery [M, D] with the highest cosine to each query [N, D]; -1 for a tie."""
     query, gallery = _as_float64(query, "query embeddings"), _as_float64(gallery, "gallery embeddings")
     if query.shape[1] != gallery.shape[1]:
@@ -283,11 +266,11 @@ def nearest(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     return np.where(unique, likeness.argmax(1), -1)
 
 
-def _describe(x: np.ndarray) -> str:
+def _describe(x: Array) -> str:
     return f"{list(x.shape)} {x.dtype}"
 
 
-def _check_scores(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_scores(logits: Array, target: Array) -> tuple[Array, Array]:
     """Returns logits [N, K] in float64, which may be infinite, and classes [N]. ValueError for anything else."""
     logits, target = np.asarray(logits), np.asarray(target)
     if logits.ndim != 2 or logits.dtype.kind not in "fiu":
@@ -302,13 +285,13 @@ def _check_scores(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, n
     return logits, target
 
 
-def _count_ahead(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _count_ahead(logits: Array, target: Array) -> Array:
     """Returns h [N], the number of other classes whose logit is at least the target's."""
     logits, target = _check_scores(logits, target)
     return np.count_nonzero(logits >= np.take_along_axis(logits, target[:, None].astype(np.intp), 1), 1) - 1
 
 
-def _hypergeometric(ahead: np.ndarray, others: int, n: int, k: int) -> np.ndarray:
+def _hypergeometric(ahead: Array, others: int, n: int, k: int) -> Array:
     """Returns the probability [N] that fewer than k of n - 1 drawn from `others` are among the `ahead` [N]."""
     total = comb(others, n - 1)
     counts, inverse = np.unique(ahead, return_inverse=True)
@@ -316,7 +299,7 @@ def _hypergeometric(ahead: np.ndarray, others: int, n: int, k: int) -> np.ndarra
     return np.array(chance, np.float64)[inverse]
 
 
-def _map_blocks(function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _map_blocks(function: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
     """Applies a function of float64 image pairs in blocks of BLOCK values: [N] for two [N, H, W, 3] uint8."""
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype != np.uint8 or b.dtype != np.uint8 or a.shape != b.shape or a.ndim != 4 or a.shape[3] != 3 or not a.size:
@@ -326,17 +309,16 @@ def _map_blocks(function: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.
     return np.concatenate([function(a[part].astype(np.float64), b[part].astype(np.float64)) for part in parts])
 
 
-def _ssim(a: np.ndarray, b: np.ndarray, margin: int, smooth: Callable[[np.ndarray], np.ndarray],
-          sampled: float) -> np.ndarray:
+def _ssim(a: Array, b: Array, margin: int, smooth: Callable[[Array], Array], sampled: float) -> Array:
     """Returns SSIM with a window that reaches `margin` pixels; `sampled`: sample over population covariance."""
     c1, c2, size = (0.01 * 255) ** 2, (0.03 * 255) ** 2, 2 * margin + 1
     if np.ndim(a) == 4 and min(np.shape(a)[1:3]) < size:
         raise ValueError(f"images of {a.shape[1]}x{a.shape[2]}: SSIM's window needs at least {size}x{size}")
 
-    def inner(x: np.ndarray) -> np.ndarray:
+    def inner(x: Array) -> Array:
         return smooth(x)[:, margin:-margin, margin:-margin]
 
-    def likeness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def likeness(x: Array, y: Array) -> Array:
         mean_x, mean_y = inner(x), inner(y)
         covariance = sampled * (inner(x * y) - mean_x * mean_y)
         variances = sampled * (inner(x * x) - mean_x**2 + inner(y * y) - mean_y**2)
@@ -346,7 +328,7 @@ def _ssim(a: np.ndarray, b: np.ndarray, margin: int, smooth: Callable[[np.ndarra
     return _map_blocks(likeness, a, b)
 
 
-def _check_numbers(x: np.ndarray, name: str = "features") -> np.ndarray:
+def _check_numbers(x: Array, name: str = "features") -> Array:
     """Returns [N, D], finite and not empty. ValueError for anything else."""
     x = np.asarray(x)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or not x.size:
@@ -356,12 +338,12 @@ def _check_numbers(x: np.ndarray, name: str = "features") -> np.ndarray:
     return x
 
 
-def _as_float64(x: np.ndarray, name: str = "features") -> np.ndarray:
+def _as_float64(x: Array, name: str = "features") -> Array:
     """Returns [N, D] in float64, finite and not empty. ValueError for anything else."""
     return _check_numbers(x, name).astype(np.float64, copy=False)
 
 
-def _check_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_pairs(a: Array, b: Array) -> tuple[Array, Array]:
     """Returns two [N, D] unchanged. ValueError for unequal shapes."""
     a, b = _check_numbers(a), _check_numbers(b)
     if a.shape != b.shape:
@@ -369,7 +351,7 @@ def _check_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _check_sets(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_sets(x: Array, y: Array) -> tuple[Array, Array]:
     """Returns [N, D] and [M, D] with at least two rows. ValueError for anything else."""
     x, y = _as_float64(x), _as_float64(y)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
@@ -378,7 +360,7 @@ def _check_sets(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _factorize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _factorize(x: Array) -> tuple[Array, Array]:
     """Returns the mean [D] and A [min(N, D), D] of [N, D]; A'A is the covariance."""
     n, mean = len(x), x.mean(0)
     centred = x - mean
@@ -387,24 +369,24 @@ def _factorize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, centred / np.sqrt(n - 1)
 
 
-def _frechet(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) -> float:
+def _frechet(x: tuple[Array, Array], y: tuple[Array, Array]) -> float:
     (mean_x, a), (mean_y, b) = x, y
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return max(0.0, float(np.square(mean_x - mean_y).sum() + np.square(a).sum() + np.square(b).sum() - 2 * root))
 
 
-def _log_sum_exp(x: np.ndarray, axis: int) -> np.ndarray:
+def _log_sum_exp(x: Array, axis: int) -> Array:
     top = x.max(axis, keepdims=True)
     return np.log(np.exp(x - top).sum(axis)) + top.squeeze(axis)
 
 
-def _normalize(x: np.ndarray) -> np.ndarray:
+def _normalize(x: Array) -> Array:
     """Scales rows to unit length; rows of zeros stay zeros."""
     length = np.sqrt(np.square(x).sum(1, keepdims=True))
     return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
-def _standardize(x: np.ndarray) -> np.ndarray:
+def _standardize(x: Array) -> Array:
     """Scales rows to mean 0 and unit length, in float64; constant rows become zeros."""
     standard = np.empty(x.shape)
     step = max(1, BLOCK // x.shape[1])
@@ -417,15 +399,13 @@ def _standardize(x: np.ndarray) -> np.ndarray:
     return standard
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _dot(a: Array, b: Array) -> Array:
     return np.clip(np.einsum("nd,nd->n", a, b), -1, 1)
 
 
-def _count_rivals(query: np.ndarray, gallery: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _count_rivals(query: Array, gallery: Array, scaled: Callable[[Array], Array]) -> Array:
     """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as row j is.
-
-    scaled: scales the query as the gallery already is.
-    """
+    scaled: scales the query as the gallery already is."""
     step = max(1, BLOCK // max(gallery.shape))
     ahead = []
     for start in range(0, len(query), step):
@@ -437,10 +417,8 @@ def _count_rivals(query: np.ndarray, gallery: np.ndarray, scaled: Callable[[np.n
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric's name in a CSV means.
-
-    better: "higher" or "lower"; range: lowest and highest value; null: the value without EEG; unit: "" for none.
-    """
+    """What a metric's name in a CSV means. better: "higher" or "lower"; range: lowest and highest value; null: the
+    value without EEG; unit: "" for none."""
 
     name: str
     title: str

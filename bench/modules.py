@@ -29,7 +29,7 @@ MOVED = {  # old names, in queued requests and users' files -> current names
 }
 
 
-class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the modules of MOVED under their old names, as the same module objects, and runs them with -m."""
 
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> Any:
@@ -53,10 +53,6 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         assert isinstance(spec.loader, importlib.abc.InspectLoader)
         return spec.loader.get_code(MOVED[fullname])
 
-    def get_source(self, fullname: str) -> str | None:
-        """Returns None: running a module does not need its source."""
-        return None
-
 
 def import_object(name: str) -> Any:
     """Imports the object that "package.module:name" names."""
@@ -65,11 +61,9 @@ def import_object(name: str) -> Any:
 
 
 def import_file(path: Path, name: str) -> ModuleType:
-    """Imports a .py file as module `name`. Raises whatever the file raises.
-
-    During the import, modules in the file's folder come first. They are removed from sys.modules afterwards, because
-    another file may have modules of the same names in its folder.
-    """
+    """Imports a .py file as module `name`. Raises whatever the file raises. During the import, modules in the file's
+    folder come first. They are removed from sys.modules afterwards, because another file may have modules of the same
+    names in its folder."""
     before = set(sys.modules)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

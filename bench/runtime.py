@@ -23,10 +23,8 @@ _requested, _deferred = threading.Event(), threading.Event()
 
 
 def stop(*_: object) -> None:
-    """Tells the running stage to stop; a signal handler. Further calls are ignored during cleanup.
-
-    Raises Stopped, unless the stage defers it (`defer_stop`).
-    """
+    """Tells the running stage to stop; a signal handler. Further calls are ignored during cleanup. Raises Stopped,
+    unless the stage defers it (`defer_stop`)."""
     if not _requested.is_set():
         _requested.set()
         if not _deferred.is_set():
@@ -85,10 +83,8 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def device(name: str) -> str:
-    """Resolves a device name to "cpu" or "cuda"; "auto" is "cuda" if the driver shows a GPU.
-
-    Raises BenchError for an unknown name, and (exit 3) for "cuda" without a GPU.
-    """
+    """Resolves a device name to "cpu" or "cuda"; "auto" is "cuda" if the driver shows a GPU. Raises BenchError for an
+    unknown name, and (exit 3) for "cuda" without a GPU."""
     if name not in DEVICES:
         raise BenchError(f"no device {name!r}; there are: {', '.join(DEVICES)}")
     has_gpu = _count_gpus() > 0

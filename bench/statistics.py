@@ -12,31 +12,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, chdtri, ndtr, stdtridf, stdtrit
+from scipy.special import bdtr, chdtri, ndtr, stdtrit
 
 POWER = 0.8
 MOST_ITEMS, MOST_SEEDS = 1_000_000, 1_000  # `Verdict.needs` counts no further
 LEAST = 1e-120  # a smaller p is 0
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval. df: of the Student's t of the same width; infinite if nothing varies."""
+    """A mean with its interval."""
 
     mean: float
     low: float
     high: float
     seeds: int
     items: int
-    df: float
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The result of a contrast within its family (`verdicts`). p: Holm-adjusted. word: better, worse or not resolved.
-
-    needs: the items or seeds that would resolve it; "" if it is resolved.
-    """
+    needs: the items or seeds that would resolve it; "" if it is resolved."""
 
     interval: Interval
     p: float
@@ -63,15 +61,15 @@ class Anova:
     bound of the variance. With one seed only `item` remains, the variance over items of these trained models.
     """
 
-    mean: np.ndarray
-    seed: np.ndarray
-    item: np.ndarray
-    residual: np.ndarray
+    mean: Array
+    seed: Array
+    item: Array
+    residual: Array
     seeds: int
     items: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Anova:
+    def of(cls, values: Array) -> Anova:
         """Analyses values [..., S, N], float64, finite, N >= 2."""
         *_, seeds, items = values.shape
         seed_means, item_means, mean = values.mean(-1), values.mean(-2), values.mean((-2, -1))
@@ -84,7 +82,7 @@ class Anova:
         seed, item = ms_seed / count, np.maximum(ms_item - ms_residual, 0) / count
         return cls(mean, seed, item, ms_residual / count, seeds, items)
 
-    def half_width(self, alpha: float | np.ndarray) -> np.ndarray:
+    def half_width(self, alpha: float | Array) -> Array:
         """Returns half the width of the interval of confidence 1 - alpha: sqrt(t_seed^2 seed + t_item^2 item).
 
         Each part of the variance has its own Student's t (Banerjee 1960): the width is that of t with S - 1 degrees of
@@ -98,54 +96,45 @@ class Anova:
             squared = np.maximum(squared, _t((self.seeds - 1) * (self.items - 1), alpha) ** 2 * self.residual)
         return np.sqrt(squared)
 
-    def variance(self) -> np.ndarray:
-        """Returns the variance of the mean, [...]."""
-        return np.maximum(self.seed + self.item, self.residual)
-
-    def p(self) -> np.ndarray:
-        """Returns the two-sided p that the true mean is 0, [...]: the alpha whose interval ends at 0.
-
-        1 for a mean of 0; 0 for another mean if nothing varies.
-        """
+    def p(self) -> Array:
+        """Returns the two-sided p that the true mean is 0, [...]: the alpha whose interval ends at 0. 1 for a mean of
+        0; 0 for another mean if nothing varies."""
         return _invert(self.mean, self.half_width)
 
     def interval(self, alpha: float) -> Interval:
         """Returns the interval of one table, values [S, N]."""
         mean, half = float(self.mean), float(self.half_width(alpha))
-        df = float(stdtridf(1 - alpha / 2, half / np.sqrt(self.variance()))) if half > 0 else np.inf
-        return Interval(mean, mean - half, mean + half, self.seeds, self.items, df)
+        return Interval(mean, mean - half, mean + half, self.seeds, self.items)
 
 
 @dataclass(frozen=True)
 class Unpaired:
-    """The difference of two means over different items; the numbers of seeds may differ too.
-
-    Its half width is the root of the sum of squares of both half widths: conservative if a seed affects both alike.
-    """
+    """The difference of two means over different items; the numbers of seeds may differ too. Its half width is the root
+    of the sum of squares of both half widths: conservative if a seed affects both alike."""
 
     first: Anova
     second: Anova
 
     @property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Array:
         return self.first.mean - self.second.mean
 
-    def half_width(self, alpha: float | np.ndarray) -> np.ndarray:
+    def half_width(self, alpha: float | Array) -> Array:
         """As Anova's."""
         return np.hypot(self.first.half_width(alpha), self.second.half_width(alpha))
 
-    def p(self) -> np.ndarray:
+    def p(self) -> Array:
         """As Anova's."""
         return _invert(self.mean, self.half_width)
 
     def interval(self, alpha: float) -> Interval:
-        """As Anova's; seeds and items: the smaller number. df: infinite, as no Student's t has this width."""
+        """As Anova's; seeds and items: the smaller number."""
         mean, half = float(self.mean), float(self.half_width(alpha))
         return Interval(mean, mean - half, mean + half, min(self.first.seeds, self.second.seeds),
-                        min(self.first.items, self.second.items), np.inf)
+                        min(self.first.items, self.second.items))
 
 
-def _invert(mean: np.ndarray, half_width: Callable[[float | np.ndarray], np.ndarray]) -> np.ndarray:
+def _invert(mean: Array, half_width: Callable[[float | Array], Array]) -> Array:
     """Returns the alpha whose interval ends at 0, by bisection of its logarithm."""
     size = np.abs(mean)
     low, high = np.full_like(mean, np.log(LEAST)), np.zeros_like(mean)
@@ -156,12 +145,12 @@ def _invert(mean: np.ndarray, half_width: Callable[[float | np.ndarray], np.ndar
     return np.where(size == 0, 1.0, np.where(half_width(LEAST) < size, 0.0, np.exp(low)))
 
 
-def _t(df: float | np.ndarray, alpha: float | np.ndarray) -> np.ndarray:
+def _t(df: float | Array, alpha: float | Array) -> Array:
     """Returns the t that Student's t exceeds in absolute value with probability alpha."""
     return -stdtrit(df, np.asarray(alpha) / 2)
 
 
-def _table(values: np.ndarray) -> np.ndarray:
+def _table(values: Array) -> Array:
     """Returns values as [S, N] float64. Raises ValueError for values without an interval."""
     values = np.asarray(values, np.float64)
     if values.ndim == 3:
@@ -173,35 +162,31 @@ def _table(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _difference(a: Array, b: Array) -> Array:
     if np.shape(a) != np.shape(b):
         raise ValueError(f"a paired contrast needs the same seeds, items and samples: {np.shape(a)}, {np.shape(b)}")
     return np.asarray(a, np.float64) - np.asarray(b, np.float64)
 
 
-def crossed_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
+def crossed_interval(values: Array, confidence: float = 0.95) -> Interval:
     """Returns the interval of the mean of values [S, N] or [S, N, samples]: the same N items under each of S seeds.
-
     Items are crossed with seeds, and both are samples (`Anova`). With one seed: Student's t over the items, valid for
-    these trained models only. Raises ValueError for NaN, for fewer than two items, and for other shapes.
-    """
+    these trained models only. Raises ValueError for NaN, for fewer than two items, and for other shapes."""
     values = _table(values)
     if values.min() == values.max():
         mean = float(values[0, 0])
-        return Interval(mean, mean, mean, values.shape[0], values.shape[1], float("inf"))
+        return Interval(mean, mean, mean, values.shape[0], values.shape[1])
     return Anova.of(values).interval(1 - confidence)
 
 
-def paired_contrast(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Interval:
+def paired_contrast(a: Array, b: Array, confidence: float = 0.95) -> Interval:
     """Returns the interval of the mean difference a - b of two rows on the same items under the same seeds."""
     return crossed_interval(_difference(a, b), confidence)
 
 
-def holm(p: ArrayLike) -> np.ndarray:
+def holm(p: ArrayLike) -> Array:
     """Returns p values adjusted by Holm's step-down (Holm 1979), each family along the last axis [..., contrasts].
-
-    Raises ValueError for values outside 0 to 1.
-    """
+    Raises ValueError for values outside 0 to 1."""
     p = np.asarray(p, np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p values must be between 0 and 1")
@@ -212,7 +197,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 0.05,
+def verdicts(pairs: Mapping[str, tuple[Array, Array]], alpha: float = 0.05,
              unpaired: Collection[str] = ()) -> dict[str, Verdict]:
     """Returns the verdict of each contrast (a, b) of a family, a and b [S, N]; negate both if lower is better.
 
@@ -242,7 +227,7 @@ def verdicts(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], alpha: float = 
     return result
 
 
-def _needs(values: np.ndarray, alpha: float) -> str:
+def _needs(values: Array, alpha: float) -> str:
     """Describes what would resolve a true mean of the observed size at level alpha, values [S, N]."""
     (seeds, items), anova = values.shape, Anova.of(values)
     size = abs(float(anova.mean))
@@ -254,7 +239,7 @@ def _needs(values: np.ndarray, alpha: float) -> str:
     by_seed = max(float(anova.seed) * count - residual, 0.0) / items
     answers, impossible = [], []
 
-    def search(power: np.ndarray, counts: np.ndarray, limit: np.ndarray, noun: str, given: str) -> None:
+    def search(power: Array, counts: Array, limit: Array, noun: str, given: str) -> None:
         """Adds the first count whose power suffices. limit: the power of infinitely many."""
         if (power >= POWER).any():
             first = int(counts[np.argmax(power >= POWER)])
@@ -275,12 +260,10 @@ def _needs(values: np.ndarray, alpha: float) -> str:
     return "; ".join(filter(None, [" or ".join(answers), " and ".join(impossible)]))
 
 
-def _power(size: float, by_seed: float, by_item: float, residual: float, seeds: np.ndarray, items: np.ndarray,
-           alpha: float) -> np.ndarray:
-    """Returns the power to tell a mean of this size from 0, for seeds and items that broadcast to [K].
-
-    It is averaged over the chi-squared of the seeds' mean square; the items' mean square is taken as known.
-    """
+def _power(size: float, by_seed: float, by_item: float, residual: float, seeds: Array, items: Array,
+           alpha: float) -> Array:
+    """Returns the power to tell a mean of this size from 0, for seeds and items that broadcast to [K]. It is averaged
+    over the chi-squared of the seeds' mean square; the items' mean square is taken as known."""
     item = by_item / items + (residual / items if seeds[0] == 1 else 0.0) + 0.0 * seeds
     seed = (by_seed + residual / items) / seeds * (seeds > 1)
     if not (seed + item).any():
@@ -291,7 +274,7 @@ def _power(size: float, by_seed: float, by_item: float, residual: float, seeds: 
     return ndtr((size - half) / np.sqrt(seed + item)).mean(0)
 
 
-def _spaced_counts(start: int, most: int) -> np.ndarray:
+def _spaced_counts(start: int, most: int) -> Array:
     """Returns whole numbers from start to most, at most 2 % apart."""
     if start >= most:
         return np.array([start])
@@ -304,7 +287,7 @@ def _round_up(count: float) -> int:
     return int(np.ceil(count / unit) * unit)
 
 
-def _resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+def _resampled(values: Array, rng: np.random.Generator, resamples: int) -> Array:
     """Returns the means [resamples, R] of rows [R, S, N]; a crossed resample draws seeds and items for all rows."""
     rows, seeds, items = values.shape
     means = []
@@ -318,12 +301,10 @@ def _resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> 
     return np.concatenate(means)
 
 
-def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+def mcnemar(a: Array, b: Array) -> float:
     """Returns the exact two-sided McNemar p of two rows of right (1) or wrong (0), [N] each, on the same items.
-
     Binomial over the items on which the rows differ; 1 if there are none. Meant for top-1 of sample 0 under one seed:
-    it is valid for these two trained models. Raises ValueError for values other than 0 and 1.
-    """
+    it is valid for these two trained models. Raises ValueError for values other than 0 and 1."""
     a, b = np.asarray(a), np.asarray(b)
     if a.ndim != 1 or a.shape != b.shape or not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
         raise ValueError(f"McNemar's test needs two rows of 0 and 1 on the same items: {a.shape}, {b.shape}")
@@ -331,13 +312,10 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
-def permutation_null(judged: np.ndarray, label: np.ndarray, rng: np.random.Generator,
-                     permutations: int = 1000) -> Null:
-    """Returns the accuracy of judged classes [N] or [N, samples] under permuted labels [N]: EEG and image unpaired.
-
-    The mean is exact; the 95 % range and p come from the permutations: p = (1 + those that reach the observed accuracy)
-    / (1 + permutations). Raises ValueError for other shapes and for NaN.
-    """
+def permutation_null(judged: Array, label: Array, rng: np.random.Generator, permutations: int = 1000) -> Null:
+    """Returns the accuracy of judged classes [N] or [N, samples] under permuted labels [N]: EEG and image unpaired. The
+    mean is exact; the 95 % range and p come from the permutations: p = (1 + those that reach the observed accuracy) /
+    (1 + permutations). Raises ValueError for other shapes and for NaN."""
     judged, label = np.asarray(judged), np.asarray(label)
     judged = judged[:, None] if judged.ndim == 1 else judged
     if judged.ndim != 2 or label.shape != judged.shape[:1] or not judged.size:
@@ -354,7 +332,7 @@ def permutation_null(judged: np.ndarray, label: np.ndarray, rng: np.random.Gener
     return Null(float(mean), float(low), float(high), float((1 + (hits >= observed).sum()) / (1 + permutations)))
 
 
-def kendall(ours: np.ndarray, paper: np.ndarray) -> float:
+def kendall(ours: Array, paper: Array) -> float:
     """Returns Kendall's tau-b of two columns [R]; NaN if all values of one are equal, as scipy does."""
     ours, paper = np.asarray(ours, np.float64), np.asarray(paper, np.float64)
     if ours.ndim != 1 or ours.shape != paper.shape or len(ours) < 2:
@@ -362,7 +340,7 @@ def kendall(ours: np.ndarray, paper: np.ndarray) -> float:
     return float(_kendall(ours[None], paper)[0])
 
 
-def _kendall(ours: np.ndarray, paper: np.ndarray) -> np.ndarray:
+def _kendall(ours: Array, paper: Array) -> Array:
     """Returns tau-b of each of ours [B, R] with paper [R]."""
     if not (np.isfinite(ours).all() and np.isfinite(paper).all()):
         raise ValueError("values that are not finite have no order; leave out rows that were not run")
@@ -372,13 +350,11 @@ def _kendall(ours: np.ndarray, paper: np.ndarray) -> np.ndarray:
     return np.divide(our_signs @ paper_signs, pairs, out=np.full(len(ours), np.nan), where=pairs > 0)
 
 
-def kendall_interval(ours: np.ndarray, paper: np.ndarray, rng: np.random.Generator, resamples: int = 1000,
+def kendall_interval(ours: Array, paper: Array, rng: np.random.Generator, resamples: int = 1000,
                      confidence: float = 0.95) -> tuple[float, float, float]:
-    """Returns tau-b of our rows' means, [R, S, N], with the paper's [R], and its interval from crossed resamples.
-
-    The interval is of percentiles; a resample draws seeds and items for all rows, and counts as 0 if all rows tie. It
-    is too narrow at 3 seeds (docs/statistics.md). The paper's numbers are exact. (NaN, NaN, NaN) if tau is NaN.
-    """
+    """Returns tau-b of our rows' means, [R, S, N], with the paper's [R], and its interval from crossed resamples. The
+    interval is of percentiles; a resample draws seeds and items for all rows, and counts as 0 if all rows tie. It is
+    too narrow at 3 seeds (docs/statistics.md). The paper's numbers are exact. (NaN, NaN, NaN) if tau is NaN."""
     ours, paper = np.asarray(ours, np.float64), np.asarray(paper, np.float64)
     if ours.ndim != 3:
         raise ValueError(f"expected our rows as [rows, seeds, items], not {list(ours.shape)}")

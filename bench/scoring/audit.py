@@ -29,11 +29,8 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of the audit.
-
-    severity: "leak", "fact" (worth knowing, not a leak by itself), "clear" or "not checked". count: of what `name`
-    says. reason: the text of a leak in the verdict.
-    """
+    """One check of the audit. severity: "leak", "fact" (worth knowing, not a leak by itself), "clear" or "not checked".
+    count: of what `name` says. reason: the text of a leak in the verdict."""
 
     name: str
     severity: str
@@ -103,12 +100,9 @@ def claimed(trials: Trials) -> tuple[str, ...]:
     return LEFT_OUT[trials.split] if isinstance(trials.world, TinyThings) else ()
 
 
-def read(folder: Path, corpus: Path | Array | None = None, known: str = "no",
-         left_out: Sequence[str] = ()) -> Report:
+def read(folder: Path, corpus: Path | Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """Audits a folder with trials.csv and optionally eeg.npy and pictures.npy. corpus: an array, or an .npy file.
-
-    Raises BenchError for files that cannot be read.
-    """
+    Raises BenchError for files that cannot be read."""
     return audit(read_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
                  _array(corpus, 3) if isinstance(corpus, Path) else corpus, known, left_out)
 
@@ -208,11 +202,9 @@ def _shared(trials: pd.DataFrame, value: pd.Series, name: str, noun: str, reason
 
 
 def _inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Finding:
-    """Finds test trials whose first channel starts or ends with a stretch of a corpus window's first channel.
-
-    A trial inside a corpus of adjacent windows has at least one end inside a window, at any offset. The differences
-    between successive samples are correlated, so scale and offset, which normalisation changes, do not matter.
-    """
+    """Finds test trials whose first channel starts or ends with a stretch of a corpus window's first channel. A trial
+    inside a corpus of adjacent windows has at least one end inside a window, at any offset. The differences between
+    successive samples are correlated, so scale and offset, which normalisation changes, do not matter."""
     name = "test trial inside the corpus"
     if eeg is None or corpus is None:
         return Finding(name, UNKNOWN, example=f"no {'EEG' if eeg is None else 'corpus'} was given")
@@ -320,10 +312,8 @@ def _predictions(trials: pd.DataFrame) -> list[Finding]:
 
 @dataclass(frozen=True, eq=False)
 class _Votes:
-    """The winning classes of the training trials that vote for each of n test trials.
-
-    codes: row * classes + label of each winner, sorted. weight: one over the number of winners of its row.
-    """
+    """The winning classes of the training trials that vote for each of n test trials. codes: row * classes + label of
+    each winner, sorted. weight: one over the number of winners of its row."""
 
     row: Array  # [n]; test trials may share a row
     codes: Array

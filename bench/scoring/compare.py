@@ -60,11 +60,9 @@ class Comparison:
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
             judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore) -> Comparison:
-    """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread.
-
-    judge: "tiny" (the shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder.
-    labels: a CSV with columns name and label. Raises BenchError: exit 2 for invalid input, 3 for missing weights.
-    """
+    """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread. judge: "tiny" (the
+    shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder. labels: a CSV with
+    columns name and label. Raises BenchError: exit 2 for invalid input, 3 for missing weights."""
     torch.set_num_threads(1)
     use_exact_math()
     made, real = gallery.open_gallery(generated), gallery.open_gallery(reference)
@@ -112,8 +110,7 @@ def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
         offered |= {*classifier.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if has_labels else ())}
     if wanted is None:
         return Networks(classifier, classifier, others), sorted(offered)
-    pinned = extractors.LITERATURE | (
-        {} if classifier else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
+    pinned = extractors.LITERATURE | ({} if classifier else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
     for name in wanted:
         if name not in metrics.DEFINITIONS:
             raise BenchError(f"no metric {name!r}; there are: {', '.join(sorted(metrics.DEFINITIONS))}")

@@ -28,26 +28,21 @@ class Gallery:
 
 
 def open_gallery(path: Path) -> Gallery:
-    """Opens the images of a folder and its subfolders, or of an .npy or .npz file, without decoding them.
-
-    An image's name is its path below the folder without the ending. In an array [N, H, W, 3] it is the row's number, in
-    [N, samples, H, W, 3] row_sample. Raises BenchError (exit 2) for a path without such images.
-    """
+    """Opens the images of a folder and its subfolders, or of an .npy or .npz file, without decoding them. An image's
+    name is its path below the folder without the ending. In an array [N, H, W, 3] it is the row's number, in [N,
+    samples, H, W, 3] row_sample. Raises BenchError (exit 2) for a path without such images."""
     if path.is_dir():
         return _open_folder(path)
-    if not path.is_file():
-        raise BenchError(f"{path} does not exist; expected a folder of images, or an .npy or .npz file")
-    if path.suffix not in (".npy", ".npz"):
-        raise BenchError(f"{path} is neither a folder of images nor an .npy or .npz file")
-    return _open_array(path)
+    if path.is_file() and path.suffix in (".npy", ".npz"):
+        return _open_array(path)
+    problem = "is not one" if path.is_file() else "does not exist"
+    raise BenchError(f"{path} {problem}; expected a folder of images, or an .npy or .npz file")
 
 
 def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
-    """Returns the rows of `generated` [N, samples] that belong to each of the N reference images, samples in order.
-
-    A generated image belongs to the reference image of the same name, or of its name before an underscore and the
-    sample's number. Raises BenchError for names without a partner and for unequal numbers of samples.
-    """
+    """Returns the rows of `generated` [N, samples] that belong to each of the N reference images, samples in order. A
+    generated image belongs to the reference image of the same name, or of its name before an underscore and the
+    sample's number. Raises BenchError for names without a partner and for unequal numbers of samples."""
     rows_of = {name: row for row, name in enumerate(reference.names)}
     matches: list[list[tuple[int, int]]] = [[] for _ in rows_of]
     unmatched = []
@@ -65,9 +60,8 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
                  for names, path in ((unmatched, generated.path), (empty, reference.path)) if names]
         raise BenchError(f"{'; '.join(parts)}; expected the name of the reference image, or name_0, name_1, ... for "
                          "samples")
-    counts = {len(rows) for rows in matches}
-    if len(counts) > 1:
-        least, most = min(counts), max(counts)
+    least, most = min(map(len, matches)), max(map(len, matches))
+    if least < most:
         fewer = [name for name, rows in zip(reference.names, matches, strict=True) if len(rows) < most]
         raise BenchError(f"{generated.path} has {least} to {most} samples of an image; expected equal numbers, fewer "
                          f"than {most} have: {join_names(fewer)}")
@@ -76,9 +70,7 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
 
 def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
     """Reads the labels [N] of images from a CSV with columns name and label (0 to classes - 1); other rows are ignored.
-
-    Raises BenchError for a label that is missing, repeated or out of range.
-    """
+    Raises BenchError for a label that is missing, repeated or out of range."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -152,8 +144,8 @@ def _check_layout(path: Path, array: np.ndarray) -> None:
     """Raises BenchError for a layout, type or range other than LAYOUT, and says how to convert it."""
     actual = f"{path} is {list(array.shape)} {array.dtype}"
     if array.ndim in (4, 5) and array.shape[-1] != 3 and array.shape[-3] == 3:
-        axes = "0, 2, 3, 1" if array.ndim == 4 else "0, 1, 3, 4, 2"
-        raise BenchError(f"{actual}; expected channels last: save array.transpose({axes})")
+        raise BenchError(f"{actual}; expected channels last: save array.transpose("
+                         f"{'0, 2, 3, 1' if array.ndim == 4 else '0, 1, 3, 4, 2'})")
     if array.ndim not in (4, 5) or array.shape[-1] != 3:
         raise BenchError(f"{actual}; expected {LAYOUT} (or [N, samples, H, W, 3])")
     if not array.size:

@@ -45,10 +45,8 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8.
-
-    Items that show the same image have the same `picture`. label: the judge's class number of each.
-    """
+    """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8. Items
+    that show the same image have the same `picture`. label: the judge's class number of each."""
 
     item: Array
     subject: Array
@@ -61,10 +59,8 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The classes that compete with a target: any `nway` - 1 of the judge's K, a fixed set, or the hardest ones.
-
-    hard [K, K - 1]: `metrics.hard_distractors`.
-    """
+    """The classes that compete with a target: any `nway` - 1 of the judge's K, a fixed set, or the hardest ones. hard
+    [K, K - 1]: `metrics.hard_distractors`."""
 
     nway: int
     fixed: Sequence[int] = ()
@@ -239,10 +235,8 @@ def _similarity(name: str, real: Array, generated: Array, picture: Array) -> Arr
 
 def _among_distinct(picture: Array, real: Array, other: Array, function: Callable[[Array, Array], Array]) -> Array:
     """Returns a metric [N] of `other` [N, D] among the P distinct images, since several items may show the same one.
-
     function(a, b), both [P, D], depends in each row on all of a and on that row of b. Each call takes one item of each
-    distinct image.
-    """
+    distinct image."""
     _, first, inverse = np.unique(picture, return_index=True, return_inverse=True)
     distinct = real[first]
     turn = pd.Series(inverse).groupby(inverse).cumcount().to_numpy()

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from bench.errors import ENVIRONMENT, BenchError
-from models import extractors
 from models.extractors import Extractor
 from models.frozen import BadWeights, MissingWeights
 
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The networks of a Score. judge: the classifier; sets: the network of FID, KID and IS; others: the rest.
-
-    lpips: a function of two batches in [-1, 1], and the SHA-256 of its backbone.
-    """
+    """The networks of a Score. judge: the classifier; sets: the network of FID, KID and IS; others: the rest. lpips: a
+    function of two batches in [-1, 1], and the SHA-256 of its backbone."""
 
     judge: Extractor | None = None
     sets: Extractor | None = None
@@ -39,11 +35,3 @@ def weights_present() -> Iterator[None]:
         yield
     except (MissingWeights, BadWeights) as error:
         raise BenchError(str(error), ENVIRONMENT) from error
-
-
-def backbone(net: str) -> Path:
-    """Returns the file of LPIPS's backbone. Raises BenchError (exit 3) if it is absent or has another hash."""
-    if net not in (backbones := ("alex", "vgg", "squeeze")):
-        raise BenchError(f"no LPIPS backbone {net!r}; there are: {', '.join(backbones)}")
-    with weights_present():
-        return extractors.weights(net)[0]

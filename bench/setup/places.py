@@ -37,10 +37,8 @@ def load_scale(name: str) -> Scale:
 
 
 def resolve_scale(request: Request, needed: bool = True) -> Scale:
-    """Returns the scale of a request, on its data set and corpus, with all paths. needed: as of `resolve_paths`.
-
-    Raises BenchError for a data set or a corpus that does not fit the scale.
-    """
+    """Returns the scale of a request, on its data set and corpus, with all paths. needed: as of `resolve_paths`. Raises
+    BenchError for a data set or a corpus that does not fit the scale."""
     scale, corpus, pairs = load_scale(request.scale), request.corpus, request.pairs
     if pairs:
         scale = use_dataset(scale, pairs, request.data)

@@ -33,10 +33,8 @@ class Plan:
 
 
 def plan_request(request: Request, needed: bool = True) -> Plan:
-    """Plans the rows of a request. Raises BenchError for unknown names.
-
-    needed: also for data, weights and devices that are absent (exit 3).
-    """
+    """Plans the rows of a request. Raises BenchError for unknown names. needed: also for data, weights and devices that
+    are absent (exit 3)."""
     scale = with_numerics(places.resolve_scale(request, needed), request, needed)
     subjects = ablations.resolve_subjects(request.subjects, scale)
     ablation = ablations.load(request.ablation, subjects, request.with_controls)
@@ -50,10 +48,8 @@ def plan_request(request: Request, needed: bool = True) -> Plan:
 
 
 def keep_available(ablation: Ablation, scale: Scale, log: bool = True) -> Ablation:
-    """Returns the ablation with the variants that the scale can have. log: prints the others to standard error.
-
-    Raises NotAvailable if there are none.
-    """
+    """Returns the ablation with the variants that the scale can have. log: prints the others to standard error. Raises
+    NotAvailable if there are none."""
     available = []
     for variant in ablation.variants:
         try:
@@ -72,10 +68,8 @@ def keep_available(ablation: Ablation, scale: Scale, log: bool = True) -> Ablati
 
 
 def with_numerics(scale: Scale, request: Request, needed: bool = True) -> Scale:
-    """Returns the scale with the device and the number of processes of a request.
-
-    Raises BenchError for a batch that the processes cannot share evenly; needed: also (exit 3) for an absent GPU.
-    """
+    """Returns the scale with the device and the number of processes of a request. Raises BenchError for a batch that
+    the processes cannot share evenly; needed: also (exit 3) for an absent GPU."""
     device, wanted = scale.numerics.device_class, request.device
     if request.engine != "here" and wanted in runtime.DEVICES:  # this machine's GPUs do not matter
         device = device if wanted == "auto" else wanted
@@ -125,11 +119,9 @@ class Baselines:
 
 
 def choose_baselines(variants: Iterable[Spec]) -> Baselines:
-    """Chooses the baselines of these rows.
-
-    If all rows that generate images are on protocol things, the null needs Full among them, and there are no
-    classifiers, because the tested concepts are new. Retrieval alone has no baselines, because it has no images.
-    """
+    """Chooses the baselines of these rows. If all rows that generate images are on protocol things, the null needs Full
+    among them, and there are no classifiers, because the tested concepts are new. Retrieval alone has no baselines,
+    because it has no images."""
     generating = [v for v in variants if v.system != retrieval.Spec.system]
     settings = [_things_setting(v) for v in generating]
     if not all(settings):

@@ -27,11 +27,8 @@ def part(name: str) -> Weights:
 
 
 def check(names: Sequence[str], folder: Path | None = None) -> dict[str, Weights]:
-    """Returns every part with its path.
-
-    Raises one BenchError (exit 3) that names all absent and wrong files. All parts are located, and their sizes
-    compared, before the first file is hashed (`cached_sha256`).
-    """
+    """Returns every part with its path. Raises one BenchError (exit 3) that names all absent and wrong files. All parts
+    are located, and their sizes compared, before the first file is hashed (`cached_sha256`)."""
     pinned = {name: published(name) for name in names}
     located = {name: locate(name, folder) for name in pinned}
     absent = [name for name, files in located.items() if not files]
