@@ -13,7 +13,7 @@ from bench.experiment.key import Stage
 from bench.modules import import_object
 
 ORDER = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "retrieval",
-         "readout")  # steps, upstream first: the order of listings; late steps are built first
+         "readout")  # steps, upstream first: the order of listings
 
 
 @dataclass(frozen=True)

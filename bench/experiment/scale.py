@@ -140,8 +140,8 @@ class Scale:
             if known.name.rsplit("/", 1)[-1] == part:
                 return known
         if not self.prior:
-            raise BenchError(f"scale {self.name}: unknown frozen part {part!r}; there are: "
-                             f"{', '.join(known.name for known in self.parts) or 'none'} (bench.setup.places.scale)")
+            known_names = ", ".join(known.name for known in self.parts) or "none (use bench.setup.places.load_scale)"
+            raise BenchError(f"scale {self.name}: unknown frozen part {part!r}; there are: {known_names}")
         return shipped(PRIOR / self.prior, part)
 
 

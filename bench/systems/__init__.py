@@ -17,8 +17,6 @@ from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Scored
 from bench.experiment.variant import On
 
-__all__ = ["GROUP", "load", "load_all", "names", "plan"]
-
 
 def names() -> list[str]:
     """Returns the systems of the suite, the files in bench/systems/, and those of installed packages."""

@@ -40,11 +40,9 @@ class EncoderSchedule:
 
 @dataclass(frozen=True)
 class GanSchedule:
-    """Adam with one constant rate and beta1 for both networks, which take steps in turn.
-
-    alone: steps without EEG, before the others. real: the discriminator's target for a real image with its own EEG (0.9
-    smooths the label). average: decay of the generator's moving average, which is the result.
-    """
+    """Adam with one constant rate and beta1 for both networks, which take steps in turn. alone: earlier steps without
+    EEG. real: the discriminator's target for a real image with its own EEG (0.9 smooths the label). average: decay of
+    the generator's moving average, which is the result."""
 
     alone: int
     steps: int

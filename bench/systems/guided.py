@@ -129,12 +129,10 @@ class PriorSampling:
 class Sizes:
     """Networks and schedules of a scale.
 
-    networks  (encoder, filters, width)
-    prior, prior_time  widths of the prior and of its sinusoidal time embedding
-    hidden, widths  of the low-level path: features per channel, and widths of its maps, one for each doubling up to the
-              latent's side
-    turbo     steps of SDXL-Turbo without guidance, from embeddings of CLIP ViT-H/14, with captions by GIT (`captions`);
-              0: the scale's U-Net, CLIP, captioner and sampling
+    networks: (encoder, filters, width). prior, prior_time: widths of the prior and of its sinusoidal time embedding.
+    hidden, widths: of the low-level path, features per channel, and widths of its maps, one for each doubling up to the
+    latent's side. turbo: steps of SDXL-Turbo without guidance, from embeddings of CLIP ViT-H/14, with captions by GIT
+    (`captions`); 0: the scale's U-Net, CLIP, captioner and sampling.
     """
 
     networks: tuple[tuple[str, int, int], ...]
@@ -268,8 +266,7 @@ class GuidedPictures(Stage):
         return self.sampling.samples
 
     def at_checkpoint(self, which: int, many: int) -> GuidedPictures:
-        """Returns the stage for state `which` of `many` of the encoder; the prior is trained on that state's
-        embeddings."""
+        """Returns the stage for state `which` of `many` of the encoder, with a prior trained on its embeddings."""
         encoder, checkpoint = replace(self.encoder, checkpoints=many), None if which == many else which
         prior = self.prior and replace(self.prior, encoder=encoder, checkpoint=checkpoint)
         return replace(self, encoder=encoder, checkpoint=checkpoint, prior=prior)

@@ -70,11 +70,8 @@ class GanSchedule:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Networks and schedules of a scale.
-
-    side: of the GAN's images, in pixels. mirror: every image is also trained on mirrored. eeg, discriminator,
-    classifier: filters of their convolutions. generator: channels of its maps.
-    """
+    """Networks and schedules of a scale. side: of the GAN's images, in pixels. mirror: every image is also trained on
+    mirrored. eeg, discriminator, classifier: filters of their convolutions. generator: channels of its maps."""
 
     side: int
     mirror: bool
