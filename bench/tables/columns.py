@@ -200,7 +200,7 @@ def _mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
 def _points(c: Contrast) -> str:
     if c.verdict:
         return percent(c.verdict.interval, within=False)
-    return number_text(c.mean, 1, 100, "+") if c.mean is not None else c.said
+    return number_text(c.mean, 1, 100, "+")
 
 
 def listed(values: Sequence[Any]) -> str:

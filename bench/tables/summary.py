@@ -124,8 +124,9 @@ def _warnings(scores: Scores, rows: Sequence[Row], ablation: Any) -> Iterator[st
 def _scale_note(scores: Scores, rows: Sequence[Row], paper: bool) -> str:
     scale = "; ".join(scores.values("scale"))
     worlds = [world for world in scores.values("world") if not world.startswith("tiny")]
+    seeds = sorted({seed for row in rows for seed in row.seeds})
     note = (f"Scale {scale}{f', data {listed(worlds)}' if worlds else ''}; "
-            f"seeds {listed(sorted({seed for row in rows for seed in row.seeds}))}; {items_text(scores, rows)}."
+            f"seed{'s' * (len(seeds) != 1)} {listed(seeds)}; {items_text(scores, rows)}."
             f"{disclaimer(scale)}")
     if paper and scale != "paper":
         note += " The paper's numbers, on ImageNet-EEG, cannot be compared with them."
