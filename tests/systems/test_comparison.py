@@ -67,7 +67,7 @@ def test_the_audit_flags_the_row_before_anything_is_built(tmp_path, capsys):
     assert main(["audit", "--ablation", "systems", "--scale", "micro", "--store", str(tmp_path / "none")]) == 1
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert said.pop("ThoughtViz with its leak").startswith("yes: trained on the test trials (ThoughtVizGan)")
-    assert all(verdict.startswith("no (its trials are not in the store") for verdict in said.values())
+    assert all(verdict.startswith("no (its trials are not stored") for verdict in said.values())
 
 
 def test_the_table_says_what_each_system_costs_and_what_papers_report_in_a_block_of_its_own(run):
