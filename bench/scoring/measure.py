@@ -1,13 +1,13 @@
 """Makes every number of a Score: images against reference images, for scoring stages and for `bench score` alike.
 
-`_look` reads the images one item at a time and keeps their features and pixel metrics, never their pixels. `_rows`
-turns these into a value for each item and sample, `_summary` into metrics.csv. To add a metric: its function and its
-entry in DEFINITIONS (bench/metrics.py), then
+`_Measurement.look` reads the images one item at a time and keeps their features and pixel metrics, never their pixels;
+`rows` makes a value for each item and sample, `summary` makes metrics.csv. To add a metric, add its function and its
+entry in DEFINITIONS (bench/metrics.py), and then
 
-    a pixel metric                PIXELS
-    a feature of a network        `Extractor.metrics` of its network (models/extractors.py)
-    an accuracy by the judge      `_accuracies` and `_keys`
-    a metric of the whole set     `_set_metrics`
+    a metric of image pairs       to PIXELS
+    a similarity of features      to the `metrics` of its network (models/extractors.py) and to `_similarity`
+    an accuracy of the judge      to `_accuracies`, `_keys` and BY_JUDGE or BY_LABEL
+    a metric of the whole set     to `_set_metrics` and SETS
 """
 
 from __future__ import annotations
@@ -95,76 +95,11 @@ def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence
     each item's EEG in the space of the CLIP among the networks. Samples of one item are not independent images: FID,
     KID and IS take one sample of each item, and are averaged over the sample's index.
     """
-    seen = _look(pairs, networks, wanted, device, progress)
+    measurement = _Measurement(pairs, networks, classes, wanted, device)
+    measurement.look(progress)
     with threadpool_limits(1):
-        rows = _rows(pairs, networks, seen, classes, embedding, wanted)
-        return Measured(rows, _summary(pairs, networks, seen, rows, reference, classes, wanted))
-
-
-@dataclass(eq=False)
-class _Seen:
-    """Feature vectors by (network, vector), and the pixel metrics [N, samples]."""
-
-    real: dict[tuple[str, str], Array] = field(default_factory=dict)  # [N, D]
-    generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # [N, samples, D]
-    pairs: dict[str, Array] = field(default_factory=dict)
-    layers: int = 0  # of the judge's distance
-    resized: bool = False  # whether an image was resized to its reference
-    fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
-
-
-@torch.inference_mode()
-def _look(pairs: Pairs, networks: Networks, wanted: Sequence[str] | None, device: str,
-          progress: Callable[..., None]) -> _Seen:
-    """Reads all images, and computes their features and pixel metrics."""
-    n, seen, extractors = len(pairs.item), _Seen(), networks.all()
-    pixels = {name: function for name, (function, _, _) in PIXELS.items() if is_wanted(name, wanted)}
-    if networks.lpips:
-        pixels["lpips"] = lambda a, b: networks.lpips[0](*(images.as_images(x, device) for x in (a, b))).cpu().numpy()
-    for name in pixels:
-        seen.pairs[name] = np.empty((n, pairs.samples))
-    for start in range(0, n, BATCH):
-        rows = range(start, min(start + BATCH, n))
-        fitted: list[list[list[Array]]] = [[[] for _ in range(1 + pairs.samples)] for _ in extractors]
-        for row in rows:
-            shown = [pairs.real(row), *(pairs.generated(row, sample) for sample in range(pairs.samples))]
-            for extractor, columns in zip(extractors, fitted, strict=True):
-                for column, image in zip(columns, shown, strict=True):
-                    column.append(images.resize(image, (extractor.size, extractor.size)))
-                    if column[-1] is not image:
-                        seen.fitted.add(extractor.name)
-            if pixels:
-                same_size = np.stack([images.resize(image, shown[0].shape[:2]) for image in shown[1:]])
-                seen.resized |= any(image.shape != shown[0].shape for image in shown)
-                for name, function in pixels.items():
-                    seen.pairs[name][row] = function(np.repeat(shown[0][None], len(same_size), 0), same_size)
-        for extractor, columns in zip(extractors, fitted, strict=True):
-            _extract(seen, extractor, columns, rows, n, networks.judge, device)
-        progress(rows[-1] + 1, n)
-    return seen
-
-
-def _extract(seen: _Seen, extractor: Extractor, columns: list[list[Array]], rows: range, n: int,
-             judge: Extractor | None, device: str) -> None:
-    """Runs a network on a batch of real images (column 0) and of each sample, and keeps the vectors."""
-    samples, real_maps = len(columns) - 1, []
-    for column, batch in enumerate(columns):
-        full = np.stack(batch)[np.arange(BATCH) % len(batch)]  # always BATCH images: rounding depends on the size
-        result = extractor.look(torch.tensor(full).to(device).permute(0, 3, 1, 2))
-        for name, vectors in result.vectors.items():
-            kept, key = vectors.float().cpu().numpy()[:len(rows)], (extractor.name, name)
-            if column == 0:
-                seen.real.setdefault(key, np.empty((n, kept.shape[1]), np.float32))[rows] = kept
-            else:
-                seen.generated.setdefault(key, np.empty((n, samples, kept.shape[1]), np.float32))[
-                    rows, column - 1] = kept
-        if extractor is judge and result.maps:
-            maps = [layer.float().cpu().numpy()[:len(rows)] for layer in result.maps]
-            real_maps = real_maps or maps
-            if column:
-                distance = seen.pairs.setdefault("judge_distance", np.empty((n, samples)))
-                distance[rows, column - 1] = metrics.judge_distance(real_maps, maps)
-            seen.layers = len(maps)
+        rows = measurement.rows(embedding)
+        return Measured(rows, measurement.summary(rows, reference))
 
 
 def is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
@@ -172,37 +107,187 @@ def is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
     return wanted is None or name in wanted
 
 
-def _rows(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes, embedding: Array | None,
-          wanted: Sequence[str] | None) -> pd.DataFrame:
-    """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images."""
-    once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": pairs.picture}
-    if pairs.label is not None:
-        once["label"] = pairs.label
-    if networks.judge:
-        once["judged_real"] = seen.real[networks.judge.name, "logits"].argmax(1)
-    clip = next((e for e in networks.others if "clip_similarity" in e.metrics), None)
-    if embedding is not None and clip:
-        real = seen.real[clip.name, "embedding"]
-        once |= {name: _retrieve(pairs.picture, real, embedding, k) for name, k in RETRIEVAL.items()
-                 if is_wanted(name, wanted)}
-    samples = []
-    for sample in range(pairs.samples):
-        row = {**once, "sample": sample}
-        if networks.judge:
-            logits = seen.generated[networks.judge.name, "logits"][:, sample]
-            real = seen.real[networks.judge.name, "logits"]
-            row |= {"judged": logits.argmax(1), **_accuracies(logits, real, pairs.label, classes)}
-        row |= {name: values[:, sample] for name, values in seen.pairs.items()}
-        for extractor in networks.all():
-            for name, vector in extractor.metrics.items():
-                if is_wanted(name, wanted):
-                    key = extractor.name, vector
-                    row[name] = _similarity(name, seen.real[key], seen.generated[key][:, sample], pairs.picture)
-        samples.append(pd.DataFrame(row))
-    rows = pd.concat(samples).sort_values(["item", "sample"], ignore_index=True)
-    about = ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
-    values = [name for name in rows if name not in about and is_wanted(name, wanted)]
-    return rows[[name for name in about if name in rows] + values]
+@dataclass(eq=False)
+class _Measurement:
+    """The features and pixel metrics of all images, and what is computed from them."""
+
+    pairs: Pairs
+    networks: Networks
+    classes: Classes
+    wanted: Sequence[str] | None
+    device: str
+    real: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, D]
+    generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, samples, D]
+    pixels: dict[str, Array] = field(default_factory=dict)  # metrics of image pairs [N, samples]
+    layers: int = 0  # of the judge's distance
+    resized: bool = False  # whether an image was resized to its reference
+    fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
+
+    @torch.inference_mode()
+    def look(self, progress: Callable[..., None]) -> None:
+        """Reads all images, and computes their features and pixel metrics."""
+        pairs, networks, n = self.pairs, self.networks.all(), len(self.pairs.item)
+        pixels = {name: function for name, (function, _, _) in PIXELS.items() if is_wanted(name, self.wanted)}
+        if self.networks.lpips:
+            pixels["lpips"] = self._lpips
+        for name in pixels:
+            self.pixels[name] = np.empty((n, pairs.samples))
+        for start in range(0, n, BATCH):
+            rows = range(start, min(start + BATCH, n))
+            fitted: list[list[list[Array]]] = [[[] for _ in range(1 + pairs.samples)] for _ in networks]
+            for row in rows:
+                shown = [pairs.real(row), *(pairs.generated(row, sample) for sample in range(pairs.samples))]
+                for network, columns in zip(networks, fitted, strict=True):
+                    for column, image in zip(columns, shown, strict=True):
+                        column.append(images.resize(image, (network.size, network.size)))
+                        if column[-1] is not image:
+                            self.fitted.add(network.name)
+                if pixels:
+                    same_size = np.stack([images.resize(image, shown[0].shape[:2]) for image in shown[1:]])
+                    self.resized |= any(image.shape != shown[0].shape for image in shown)
+                    for name, function in pixels.items():
+                        self.pixels[name][row] = function(np.repeat(shown[0][None], len(same_size), 0), same_size)
+            for network, columns in zip(networks, fitted, strict=True):
+                self._extract(network, columns, rows)
+            progress(rows[-1] + 1, n)
+
+    def _lpips(self, a: Array, b: Array) -> Array:
+        assert self.networks.lpips is not None
+        return self.networks.lpips[0](*(images.as_images(x, self.device) for x in (a, b))).cpu().numpy()
+
+    def _extract(self, network: Extractor, columns: list[list[Array]], rows: range) -> None:
+        """Runs a network on a batch of real images (column 0) and of each sample, and keeps the vectors."""
+        n, samples, real_maps = len(self.pairs.item), len(columns) - 1, []
+        for column, batch in enumerate(columns):
+            full = np.stack(batch)[np.arange(BATCH) % len(batch)]  # always BATCH images: rounding depends on the size
+            result = network.look(torch.tensor(full).to(self.device).permute(0, 3, 1, 2))
+            for name, vectors in result.vectors.items():
+                kept, key = vectors.float().cpu().numpy()[:len(rows)], (network.name, name)
+                if column == 0:
+                    self.real.setdefault(key, np.empty((n, kept.shape[1]), np.float32))[rows] = kept
+                else:
+                    self.generated.setdefault(key, np.empty((n, samples, kept.shape[1]), np.float32))[
+                        rows, column - 1] = kept
+            if network is self.networks.judge and result.maps:
+                maps = [layer.float().cpu().numpy()[:len(rows)] for layer in result.maps]
+                real_maps = real_maps or maps
+                if column:
+                    distance = self.pixels.setdefault("judge_distance", np.empty((n, samples)))
+                    distance[rows, column - 1] = metrics.judge_distance(real_maps, maps)
+                self.layers = len(maps)
+
+    def rows(self, embedding: Array | None) -> pd.DataFrame:
+        """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images."""
+        pairs, judge = self.pairs, self.networks.judge
+        once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": pairs.picture}
+        if pairs.label is not None:
+            once["label"] = pairs.label
+        if judge:
+            once["judged_real"] = self.real[judge.name, "logits"].argmax(1)
+        clip = next((e for e in self.networks.others if "clip_similarity" in e.metrics), None)
+        if embedding is not None and clip:
+            once |= {name: _retrieve(pairs.picture, self.real[clip.name, "embedding"], embedding, k)
+                     for name, k in RETRIEVAL.items() if is_wanted(name, self.wanted)}
+        samples = []
+        for sample in range(pairs.samples):
+            row = {**once, "sample": sample}
+            if judge:
+                logits = self.generated[judge.name, "logits"][:, sample]
+                row |= {"judged": logits.argmax(1),
+                        **_accuracies(logits, self.real[judge.name, "logits"], pairs.label, self.classes)}
+            row |= {name: values[:, sample] for name, values in self.pixels.items()}
+            for network in self.networks.all():
+                for name, vector in network.metrics.items():
+                    if is_wanted(name, self.wanted):
+                        key = network.name, vector
+                        row[name] = _similarity(name, self.real[key], self.generated[key][:, sample], pairs.picture)
+            samples.append(pd.DataFrame(row))
+        rows = pd.concat(samples).sort_values(["item", "sample"], ignore_index=True)
+        about = ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
+        values = [name for name in rows if name not in about and is_wanted(name, self.wanted)]
+        return rows[[name for name in about if name in rows] + values]
+
+    def summary(self, rows: pd.DataFrame, reference: Array | None) -> pd.DataFrame:
+        """Returns the rows of metrics.csv. `key`: the parameters without which a number cannot be read."""
+        n, sources, keys, judge = len(self.pairs.item), self._sources(), self._keys(), self.networks.judge
+        table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
+        if self.pairs.label is not None and judge and is_wanted("top1_real", self.wanted):
+            table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
+        if self.networks.sets:
+            table += self._set_metrics(self.networks.sets.name, reference)
+        lines = []
+        for name, key, value in table:
+            source = sources.get(name)
+            is_fitted = source is not None and source.name in self.fitted
+            if is_fitted:
+                key = f"{key}, {RESIZED} to {source.size}x{source.size}"
+            elif not source and self.resized:
+                key = f"{key}, {RESIZED} to the reference's size"
+            # FID in the literature resizes with another filter
+            is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
+            origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)
+            if name == "lpips":
+                origin = ("lpips/alex", self.networks.lpips[1], 1)
+            lines.append((name, key, value, n, *origin))
+        return pd.DataFrame(lines, columns=list(schema.METRICS)).sort_values(["metric", "key"], ignore_index=True)
+
+    def _sources(self) -> dict[str, Extractor]:
+        """Returns the network of each metric."""
+        judge, set_network = self.networks.judge, self.networks.sets
+        result = {name: e for e in self.networks.all() for name in e.metrics}
+        if judge:
+            result |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), judge)
+        if set_network:
+            result |= dict.fromkeys((*sets.SETS, "fid_64"), set_network)
+        return result | {name: e for e in self.networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
+
+    def _keys(self) -> dict[str, str]:
+        """Returns the key of each metric that has a value for each item."""
+        label, judge, nway = self.pairs.label, self.networks.judge, self.classes.nway
+        pictures = len(np.unique(self.pairs.picture))
+        keys = {name: key for name, (_, key, _) in PIXELS.items()} | {"lpips": "v0.1"}
+        for target in ("label", "judge") if judge else ():
+            total = self.real[judge.name, "logits"].shape[1]
+            keys |= {f"top1_{target}": f"{total} classes", f"nway_{target}": f"{nway} of {total}",
+                     f"nway_top5_{target}": f"top {min(5, nway)}, {nway} of {total}"}
+            if label is not None:
+                shown = len(np.unique(label))
+                keys |= {f"{name}_{target}": key for name, (_, key) in self.classes.sets(label).items()}
+                keys[f"nway_shown_{target}"] = f"{min(nway, shown)} of {shown} shown classes"
+        keys["judge_distance"] = _count(self.layers, "layer")
+        for network in self.networks.all():
+            for name, vector in network.metrics.items():
+                keys[name] = _count(self.real[network.name, vector].shape[1], "dimension")
+                keys[name] += f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
+        return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
+
+    def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
+        """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
+        pairs, distinct = self.pairs, np.unique(self.pairs.picture, return_index=True)[1]
+        if reference is None:
+            reference = self.real[network, "features"][distinct]
+        n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
+        size, sizes = min(sets.SUBSET_SIZE, n, m), f"N={n}, reference={m}"
+        splits = f"N={n}, {_count(sets.SPLITS, 'split')}"
+        functions: dict[str, tuple[str, str, Callable[[Array], float]]] = {
+            "fid": ("features", sizes, lambda x: metrics.frechet_distance(x, reference)),
+            "fid_torchmetrics": ("features", sizes, lambda x: sets.fid_torchmetrics(x, reference)),
+            "fid_infinity": ("features", sizes,
+                             lambda x: metrics.frechet_distance_infinity(x, reference, sets.fixed_rng())),
+            "kid": ("features", f"{sizes}, {sets.SUBSETS} subsets of {size}",
+                    lambda x: metrics.kernel_distance(x, reference, size, sets.SUBSETS, sets.fixed_rng())[0]),
+            "is": ("logits", splits, lambda x: metrics.inception_score(x, sets.SPLITS, sets.fixed_rng())[0]),
+            "is_torchmetrics": ("logits", splits, lambda x: sets.inception_score_torchmetrics(x, sets.SPLITS)),
+        }
+        if (network, "features64") in self.real:
+            few = self.real[network, "features64"][distinct]
+            functions["fid_64"] = ("features64", sizes, lambda x: metrics.frechet_distance(x, few))
+        if min(n, m) <= 2 * reference.shape[1]:  # its bias is not linear in 1/N
+            del functions["fid_infinity"]
+        for name, (vector, key, function) in functions.items():
+            if is_wanted(name, self.wanted):
+                values = [function(sample) for sample in self.generated[network, vector].swapaxes(0, 1)]
+                yield name, f"{key}, {averaged}", float(np.mean(values))
 
 
 def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classes) -> dict[str, Array]:
@@ -276,94 +361,6 @@ def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequenc
 
 def _top_key(k: int, pictures: int) -> str:
     return f"top {min(k, pictures)} of {_count(pictures, 'picture')}"
-
-
-def _summary(pairs: Pairs, networks: Networks, seen: _Seen, rows: pd.DataFrame, reference: Array | None,
-             classes: Classes, wanted: Sequence[str] | None) -> pd.DataFrame:
-    """Returns the rows of metrics.csv. `key`: the parameters without which a number cannot be read."""
-    n, sources = len(pairs.item), _sources(networks)
-    keys = _keys(pairs, networks, seen, classes)
-    table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
-    if pairs.label is not None and networks.judge and is_wanted("top1_real", wanted):
-        table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
-    if networks.sets:
-        table += _set_metrics(networks.sets.name, seen, reference, pairs, wanted)
-    lines = []
-    for name, key, value in table:
-        source = sources.get(name)
-        is_fitted = source is not None and source.name in seen.fitted
-        if is_fitted:
-            key = f"{key}, {RESIZED} to {source.size}x{source.size}"
-        elif not source and seen.resized:
-            key = f"{key}, {RESIZED} to the reference's size"
-        is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
-        origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)  # FID resizes otherwise
-        if name == "lpips":
-            origin = ("lpips/alex", networks.lpips[1], 1)
-        lines.append((name, key, value, n, *origin))
-    return pd.DataFrame(lines, columns=list(schema.METRICS)).sort_values(["metric", "key"], ignore_index=True)
-
-
-def _sources(networks: Networks) -> dict[str, Extractor]:
-    """Returns the network of each metric."""
-    result = {name: e for e in networks.all() for name in e.metrics}
-    if networks.judge:
-        result |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), networks.judge)
-    if networks.sets:
-        result |= dict.fromkeys((*sets.SETS, "fid_64"), networks.sets)
-    return result | {name: e for e in networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
-
-
-def _keys(pairs: Pairs, networks: Networks, seen: _Seen, classes: Classes) -> dict[str, str]:
-    """Returns the key of each metric that has a value for each item."""
-    pictures, nway = len(np.unique(pairs.picture)), classes.nway
-    keys = {name: key for name, (_, key, _) in PIXELS.items()} | {"lpips": "v0.1"}
-    if networks.judge:
-        total = seen.real[networks.judge.name, "logits"].shape[1]
-        for target in ("label", "judge"):
-            keys |= {f"top1_{target}": f"{total} classes", f"nway_{target}": f"{nway} of {total}",
-                     f"nway_top5_{target}": f"top {min(5, nway)}, {nway} of {total}"}
-            if pairs.label is not None:
-                shown = len(np.unique(pairs.label))
-                keys |= {f"{name}_{target}": key for name, (_, key) in classes.sets(pairs.label).items()}
-                keys[f"nway_shown_{target}"] = f"{min(nway, shown)} of {shown} shown classes"
-        keys["judge_distance"] = _count(seen.layers, "layer")
-    for extractor in networks.all():
-        for name, vector in extractor.metrics.items():
-            keys[name] = _count(seen.real[extractor.name, vector].shape[1], "dimension")
-            keys[name] += f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
-    return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
-
-
-def _set_metrics(network: str, seen: _Seen, reference: Array | None, pairs: Pairs,
-                 wanted: Sequence[str] | None) -> Iterator[tuple[str, str, float]]:
-    """Yields name, key and value of FID, KID and IS: of one sample of each item, averaged over the sample's index."""
-    distinct = np.unique(pairs.picture, return_index=True)[1]
-    if reference is None:
-        reference = seen.real[network, "features"][distinct]
-    n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
-    vectors = {name: seen.generated[network, name].swapaxes(0, 1) for name in ("features", "logits")}
-    size, sizes = min(sets.SUBSET_SIZE, n, m), f"N={n}, reference={m}"
-    splits = f"N={n}, {_count(sets.SPLITS, 'split')}"
-    functions: dict[str, tuple[str, str, Callable[[Array], float]]] = {
-        "fid": ("features", sizes, lambda x: metrics.frechet_distance(x, reference)),
-        "fid_torchmetrics": ("features", sizes, lambda x: sets.fid_torchmetrics(x, reference)),
-        "fid_infinity": ("features", sizes,
-                         lambda x: metrics.frechet_distance_infinity(x, reference, sets.fixed_rng())),
-        "kid": ("features", f"{sizes}, {sets.SUBSETS} subsets of {size}",
-                lambda x: metrics.kernel_distance(x, reference, size, sets.SUBSETS, sets.fixed_rng())[0]),
-        "is": ("logits", splits, lambda x: metrics.inception_score(x, sets.SPLITS, sets.fixed_rng())[0]),
-        "is_torchmetrics": ("logits", splits, lambda x: sets.inception_score_torchmetrics(x, sets.SPLITS)),
-    }
-    if (network, "features64") in seen.real:
-        vectors["features64"] = seen.generated[network, "features64"].swapaxes(0, 1)
-        few = seen.real[network, "features64"][distinct]
-        functions["fid_64"] = ("features64", sizes, lambda x: metrics.frechet_distance(x, few))
-    if min(n, m) <= 2 * reference.shape[1]:  # its bias is not linear in 1/N
-        del functions["fid_infinity"]
-    for name, (vector, key, function) in functions.items():
-        if is_wanted(name, wanted):
-            yield name, f"{key}, {averaged}", float(np.mean([function(sample) for sample in vectors[vector]]))
 
 
 def _count(n: int, noun: str) -> str:

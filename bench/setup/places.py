@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -74,30 +74,21 @@ def resolve_paths(scale: Scale, store: Path, folder: Path | None = None, data: P
         return rehearsal.resolve_paths(scale, made) if rehearsal.is_made(made) else scale
     systems.load_all()
 
-    def find_parts() -> Scale:
-        if scale.prior:
-            return scale
+    def find_parts() -> tuple[Weights, ...]:
         names = [*PARTS, *scale.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
-        known = {part.name: part for part in scale.parts} | weights.check(names, folder)
-        return replace(scale, parts=tuple(known.values()))
+        return tuple(({part.name: part for part in scale.parts} | weights.check(names, folder)).values())
 
-    def find_pairs() -> Scale:
-        return replace(scale, world=datasets.find_pairs(world.name, root))
-
-    def find_corpus() -> Scale:
-        return replace(scale, corpus=datasets.find_corpus(scale.corpus.name, root)) if scale.corpus else scale
-
-    def find_things() -> Scale:
-        things = scale.things
-        if things is None or not isinstance(things.world, Prepared):
-            return scale
-        return replace(scale, things=replace(things, world=datasets.find_pairs(things.world.name, root)))
-
-    for find in (find_parts, find_pairs, find_corpus, find_things):
+    finders: dict[str, Callable[[], Any]] = {} if scale.prior else {"parts": find_parts}
+    finders["world"] = lambda: datasets.find_pairs(world.name, root)
+    if corpus := scale.corpus:
+        finders["corpus"] = lambda: datasets.find_corpus(corpus.name, root)
+    if (things := scale.things) and isinstance(shown := things.world, Prepared):
+        finders["things"] = lambda: replace(things, world=datasets.find_pairs(shown.name, root))
+    for field, find in finders.items():
         try:
-            scale = find()
+            scale = replace(scale, **{field: find()})
         except BenchError:
-            if needed and find is not find_things:
+            if needed and field != "things":
                 raise
     return scale
 
