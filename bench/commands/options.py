@@ -53,24 +53,20 @@ def add_ablation(options: Options, name: str, **settings: Any) -> None:
 
 
 def add_scale(options: Options) -> None:
-    """Adds --scale."""
-    help = f"one of {', '.join(SCALES)}"
-    complete(options.add_argument("--scale", default="tiny", metavar="NAME", help=help), lambda: SCALES)
+    complete(options.add_argument("--scale", default="tiny", metavar="NAME", help=f"one of {', '.join(SCALES)}"),
+             lambda: SCALES)
 
 
 def add_seeds(options: Options) -> None:
-    """Adds --seeds."""
     options.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of training and sampling")
 
 
 def add_device(options: Options) -> None:
-    """Adds --device."""
     help = "cpu, cuda, or auto: cuda if the driver shows a GPU"
     complete(options.add_argument("--device", default="auto", metavar="NAME", help=help), lambda: DEVICES)
 
 
 def add_store(options: Options) -> None:
-    """Adds --store."""
     options.add_argument("--store", default=str(STORE), metavar="DIR", help="stored stages")
 
 
