@@ -19,6 +19,3 @@ class BenchError(Exception):
 
 class NotAvailable(BenchError):
     """A row that a scale's data set cannot have."""
-
-
-NotHere = NotAvailable  # temporary

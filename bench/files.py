@@ -86,6 +86,3 @@ def disk_full(root: Path) -> BenchError:
     """Returns the error for a full disk."""
     return BenchError(f"no space left on the disk of {root}; complete stages are kept: free space and run the command "
                       "again", RESUMABLE)
-
-
-put, mapped, pending = write_text, create_npy, pending_path  # temporary

@@ -87,6 +87,3 @@ def find_user_files(stage: Any) -> Iterator[Any]:
         value = getattr(stage, field.name)
         if getattr(value, "code", "") and hasattr(value, "path"):
             yield value
-
-
-from_file, users_files = import_file, find_user_files  # temporary

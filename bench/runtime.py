@@ -108,7 +108,3 @@ def use_exact_math() -> None:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
-silent = unheard = unquestioned = ignore  # temporary
-keeps, stopping = defer_stop, is_stopping  # temporary

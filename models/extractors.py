@@ -193,7 +193,7 @@ efficientnet = partial(  # B1 of ImageNet, 1280 features
 swav = partial(  # ResNet-50 trained by SwAV, 2048 features
     _load_torchvision, "swav", "swav/resnet50", torchvision.models.resnet50, 224, {"correlation_swav": "avgpool"})
 
-LITERATURE = {  # by metric: its network
+LITERATURE: dict[str, Callable[..., Extractor]] = {  # by metric: its network
     "two_way_alexnet2": alexnet, "two_way_alexnet5": alexnet, "two_way_inception": inception,
     "two_way_clip": open_clip_l14, "clip_similarity": open_clip_l14, "correlation_efficientnet": efficientnet,
     "correlation_swav": swav}

@@ -14,7 +14,7 @@ from bench.data import prepared, writing
 from bench.data.prepared import PARTS, Array
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import BenchError
-from bench.runtime import silent
+from bench.runtime import ignore
 
 OPTIONAL = ("item", "block", "position")  # columns that are filled in if they are absent
 
@@ -22,7 +22,7 @@ OPTIONAL = ("item", "block", "position")  # columns that are filled in if they a
 def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band: tuple[float, float], pictures: Array,
             trials: Mapping[str, Sequence[Any]] | pd.DataFrame, classes: Mapping[str, int],
             leaky: str | Mapping[str, str], ch_names: Sequence[str] = (),
-            progress: Callable[..., None] = silent) -> Path:
+            progress: Callable[..., None] = ignore) -> Path:
     """Writes the prepared data set to `out`, DATA/NAME (docs/data.md); on an error, `out` is unchanged.
 
     eeg       [N, C, T] in µV or in standard deviations, from the stimulus on; T is a multiple of 4

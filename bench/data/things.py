@@ -16,7 +16,7 @@ from bench.data.prepared import Array
 from bench.data.unpickle import load_pickled_arrays
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import BenchError
-from bench.runtime import silent
+from bench.runtime import ignore
 
 NAME = "things_eeg2"
 SOURCES = (
@@ -50,7 +50,7 @@ LEAKY = {
 
 def prepare(source: Path, out: Path, pictures: Path | str | None = None, subjects: Sequence[int] | str | None = None,
             average_test: bool | str = True, val_concepts: int | str = 100, size: int | str = 512,
-            progress: Callable[..., None] = silent) -> Path:
+            progress: Callable[..., None] = ignore) -> Path:
     """Writes the prepared data set to `out` (docs/data.md); on an error, `out` is unchanged.
 
     A training item is one repetition of an image, a test item the mean over repetitions unless average_test is off.

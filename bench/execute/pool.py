@@ -133,7 +133,7 @@ def _work(connection: Connection, root: Path, device: str) -> None:
         store = Store(root)
         while True:
             stage = connection.recv()
-            runtime.keeps(False)
+            runtime.defer_stop(False)
             connection.send(Event(stage, "started"))
             try:
                 build(stage, store, device, progress)
@@ -145,7 +145,7 @@ def _work(connection: Connection, root: Path, device: str) -> None:
             except Exception as error:  # fails the rows of this stage only
                 event = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
                               worker_exits=device == "cuda")  # its CUDA context may be unusable
-            runtime.keeps(False)
+            runtime.defer_stop(False)
             connection.send(event)
             if event.worker_exits:
                 return

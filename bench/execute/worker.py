@@ -22,7 +22,7 @@ from bench.execute.executor import Event
 from bench.execute.pool import QUIET
 from bench.experiment.graph import needs
 from bench.experiment.key import Stage, dump, load
-from bench.files import put
+from bench.files import write_text
 from bench.runtime import device
 from bench.store import journal
 from bench.store.store import Store
@@ -74,7 +74,7 @@ def write_request(store: Store, stage: Stage) -> Path:
     """Writes the request for a stage, and returns its path."""
     path = store.root / "requests" / f"{stage.key}.json"
     path.parent.mkdir(exist_ok=True)
-    put(path, dump(stage))
+    write_text(path, dump(stage))
     return path
 
 

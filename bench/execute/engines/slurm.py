@@ -27,7 +27,7 @@ from bench.execute import worker
 from bench.execute.engines import settings
 from bench.execute.executor import Event
 from bench.experiment.key import Stage
-from bench.files import put
+from bench.files import write_text
 from bench.store.store import Store
 
 KNOWN: settings.Known = {
@@ -289,8 +289,8 @@ class Slurm:
             raise BenchError(f"Slurm refuses its job: {_last_line(error)}") from error
         self._queue[job] = ("PENDING", "", self._job_name(stage))
         self._jobs.append(job)
-        put(_job_file(self._store, stage), json.dumps({"engine": "slurm", "job": job,
-                                                       "stage": json.loads(stage.document)}))
+        note = {"engine": "slurm", "job": job, "stage": json.loads(stage.document)}
+        write_text(_job_file(self._store, stage), json.dumps(note))
         return job
 
     def _queued_job(self, stage: Stage) -> str:
