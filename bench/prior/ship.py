@@ -53,9 +53,7 @@ class Gate:
 
 def check(folder: Path, runtime: Runtime) -> list[Gate]:
     """Measures the gates of the parts in `folder`, whose hashes must be those of its provenance.json.
-
-    Raises frozen.MissingWeights or BadWeights, and BenchError (exit 3) if the provenance cannot be read.
-    """
+    Raises frozen.MissingWeights or BadWeights, and BenchError (exit 3) if the provenance cannot be read."""
     entries = _read_provenance(folder, LOADERS)["parts"]
     torch.set_num_threads(1)  # faster for networks of this size
     return measure(runtime, _load(folder, entries, LOADERS))
@@ -64,9 +62,7 @@ def check(folder: Path, runtime: Runtime) -> list[Gate]:
 @torch.inference_mode()
 def measure(runtime: Runtime, parts: dict[str, Any], names: Collection[str] = tuple(LOADERS)) -> list[Gate]:
     """Measures the gates of the parts `names`, on held-out images and captions of all classes.
-
-    parts: the loaded parts by the names of LOADERS; the gate of a part needs those before it.
-    """
+    parts: the loaded parts by the names of LOADERS; the gate of a part needs those before it."""
     device = runtime.device
     judge, vae, clip, unet = (parts[name].to(device) for name in ("judge", "vae", "clip", "unet"))
     scenes = pictures.draw_scenes(HELD_OUT, len(pictures.CLASSES), pictures.stream("held-out"))
@@ -119,10 +115,8 @@ def measure(runtime: Runtime, parts: dict[str, Any], names: Collection[str] = tu
 
 def ship(parts: dict[str, recipe.Part], inputs: Inputs, folder: Path, runtime: Runtime) -> list[Gate]:
     """Exports the trained `parts` as float16 into `folder`, with provenance.json; returns their gates.
-
-    Other parts in the folder, and their gates, are kept. Raises BenchError and replaces nothing if a gate fails, or
-    if a kept part was trained on a part that would be replaced.
-    """
+    Other parts in the folder, and their gates, are kept. Raises BenchError and replaces nothing if a gate fails, or if
+    a kept part was trained on a part that would be replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [name for name in LOADERS if name not in parts and (folder / f"{name}.safetensors").exists()]
     before = _read_provenance(folder, kept) if kept else {"gates": [], "parts": {}}

@@ -43,9 +43,7 @@ def judge(stage: recipe.Judge, inputs: Inputs, out: Path, runtime: Runtime) -> N
 
 def vae(stage: recipe.Vae, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes vae.safetensors, which includes the latents' mean and standard deviation.
-
-    Encoder and decoder are trained together, then the decoder alone on the final latents.
-    """
+    Encoder and decoder are trained together, then the decoder alone on the final latents."""
     _, images = _render(stage)
     part = _make(stage, frozen.Vae).to(runtime.device)
 
@@ -61,22 +59,19 @@ def vae(stage: recipe.Vae, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     latents = in_batches(part.eval().encode, images, runtime.device)
     part.mean.copy_(latents.mean((0, 2, 3)).view_as(part.mean))
     part.std.copy_(latents.std((0, 2, 3)).view_as(part.std))
-    _train_decoder(replace(stage, steps=stage.decoder_steps, batch=stage.decoder_batch), part, images, runtime)
-    frozen.save(part, out / "vae.safetensors")
 
-
-def _train_decoder(stage: recipe.Vae, part: frozen.Vae, images: np.ndarray, runtime: Runtime) -> None:
-    """Trains the decoder in place; the encoder is frozen."""
+    # The decoder alone, on the posterior of the frozen encoder
     decoder = frozen.freeze(part).net.decoder.train().requires_grad_(True)
     mean, logvar = (in_batches(lambda real, i=i: part.moments(real)[i], images, runtime.device) for i in (0, 1))
-    std = torch.exp(logvar / 2)
+    std, decoder_stage = torch.exp(logvar / 2), replace(stage, steps=stage.decoder_steps, batch=stage.decoder_batch)
 
-    def loss(rows: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn((stage.batch, *mean.shape[1:]), generator=generator).to(mean)
+    def decoder_loss(rows: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn((decoder_stage.batch, *mean.shape[1:]), generator=generator).to(mean)
         reconstruction = part.net.decode((mean[rows] + std[rows] * noise) * part.std + part.mean).sample
         return _difference(reconstruction, _batch(images, rows, runtime.device), stage)
 
-    _minimise(loss, decoder, stage, runtime)
+    _minimise(decoder_loss, decoder, decoder_stage, runtime)
+    frozen.save(part, out / "vae.safetensors")
 
 
 def _difference(reconstruction: Tensor, real: Tensor, stage: recipe.Vae) -> Tensor:

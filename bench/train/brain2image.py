@@ -20,7 +20,7 @@ from bench.systems.brain2image import Brain2ImageEncoder, Brain2ImageGan, Brain2
 from bench.train import Inputs
 from bench.train.generate import in_batches, initial_noise, resize_images, write_images
 from bench.train.items import Loaded, load_items
-from bench.train.losses import Losses, descend, draw_batches, load_network, seeded, write_summary
+from bench.train.losses import Losses, binary_loss, descend, draw_batches, load_network, seeded, write_summary
 from bench.train.targets import PIXELS
 from models.brain2image import Discriminator, Encoder, Generator, ImageEncoder
 from models.parameters import count_parameters
@@ -50,11 +50,10 @@ def train_encoder(stage: Brain2ImageEncoder, inputs: Inputs, out: Path, runtime:
 def train_gan(stage: Brain2ImageGan, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes generator.safetensors and summary.json.
 
-    Trains first without the EEG (features replaced by zeros), then conditionally; that there are two phases is not
-    verified. The discriminator's wrong pairs are a real image and the feature of a trial of another class (known from
-    secondary sources); they have the weight of the generated images (Reed et al. 2016, Algorithm 1). Choices of this
-    suite: smoothed labels; a running mean of the generator's weights, whose batch normalisation is measured again on
-    the training features.
+    Trains first without EEG (features are zero), then conditionally; that there are two phases is not verified. Wrong
+    pairs are a real image and the feature of a trial of another class (known from secondary sources), with the weight
+    of the generated images (Reed et al. 2016, Algorithm 1). Choices of this suite: smoothed labels; a running mean of
+    the generator's weights, whose batch normalisation is measured again on the training features.
     """
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.encoder.items, inputs)
@@ -78,16 +77,16 @@ def train_gan(stage: Brain2ImageGan, inputs: Inputs, out: Path, runtime: Runtime
 
             # Discriminator: real pairs against generated and, in the second phase, wrong pairs
             hidden = discriminator.trunk(real[image[rows]])
-            real_loss = _cross_entropy(discriminator.judge(hidden, feature), schedule.real)
-            fake_loss = _cross_entropy(discriminator(fake.detach(), feature), 0.0)
+            real_loss = binary_loss(discriminator.judge(hidden, feature), schedule.real)
+            fake_loss = binary_loss(discriminator(fake.detach(), feature), 0.0)
             if conditional:
-                wrong_loss = _cross_entropy(discriminator.judge(hidden, features[draw_wrong(rows)]), 0.0)
+                wrong_loss = binary_loss(discriminator.judge(hidden, features[draw_wrong(rows)]), 0.0)
                 fake_loss = (fake_loss + wrong_loss) / 2
             descend(real_loss + fake_loss, discriminator_optimizer)
 
             # Generator, and the running mean of its weights
             discriminator.requires_grad_(False)
-            generator_loss = _cross_entropy(discriminator(fake, feature), 1.0)
+            generator_loss = binary_loss(discriminator(fake, feature), 1.0)
             descend(generator_loss, generator_optimizer)
             discriminator.requires_grad_(True)
             with torch.no_grad():
@@ -100,11 +99,8 @@ def train_gan(stage: Brain2ImageGan, inputs: Inputs, out: Path, runtime: Runtime
 
 def train_vae(stage: Brain2ImageVae, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes generator.safetensors (the decoder) and summary.json.
-
-    Maximises the evidence lower bound with Gaussian pixels of unit deviation (Kingma and Welling 2014; the loss is a
-    choice of this suite). That the decoder sees the feature is known from secondary sources. The image encoder does not
-    see it and is discarded.
-    """
+    The loss is a choice of this suite: the evidence lower bound with Gaussian pixels of unit deviation (Kingma and
+    Welling 2014). That the decoder sees the feature is known from secondary sources; the image encoder does not."""
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.encoder.items, inputs)
     features = _encode(stage.encoder, items, inputs, runtime)
@@ -131,10 +127,10 @@ def generate_images(stage: Brain2ImagePictures, inputs: Inputs, out: Path, runti
     """Writes pictures.npy and item.npy (`write_images`), the images resized to the size of the items'."""
     items = load_items(stage.items, inputs)
     features = _encode(stage.decoder.encoder, items, inputs, runtime)
-    generator = load_network(
-        Generator(stage.decoder.noise, features.shape[1], stage.decoder.width, stage.decoder.side),
-        inputs(stage.decoder) / "generator.safetensors", runtime.device)
-    noise = initial_noise(items.item, stage.samples, stage.seed, (stage.decoder.noise,))
+    decoder = stage.decoder
+    generator = load_network(Generator(decoder.noise, features.shape[1], decoder.width, decoder.side),
+                             inputs(decoder) / "generator.safetensors", runtime.device)
+    noise = initial_noise(items.item, stage.samples, stage.seed, (decoder.noise,))
 
     def sample(rows: Tensor) -> Tensor:
         images = generator(noise[rows].to(runtime.device), features[rows // stage.samples])
@@ -166,9 +162,8 @@ def _load_images(items: Loaded, side: int, device: str) -> tuple[Tensor, Tensor]
 def _wrong_pairs(label: np.ndarray, items: Items) -> Callable[[Tensor], Tensor]:
     """Returns a function that draws for rows of trials [B] as many trials of other classes."""
     order = np.argsort(label, kind="stable")
-    begin = np.searchsorted(label[order], label)  # the first place of a trial's class in that order, and the end
-    end = np.searchsorted(label[order], label, side="right")
-    others = len(label) - (end - begin)
+    end = np.searchsorted(label[order], label, side="right")  # of a trial's class in that order
+    others = len(label) - np.bincount(label)[label]
     if not others.all():
         raise BenchError(f"all {items.part} trials have one class; Brain2Image's GAN needs trials of two or more: "
                          "add classes")
@@ -179,11 +174,6 @@ def _wrong_pairs(label: np.ndarray, items: Items) -> Callable[[Tensor], Tensor]:
         return ring[(after[rows] + (torch.rand(len(rows), dtype=torch.float64) * count[rows]).long()) % len(ring)]
 
     return draw
-
-
-def _cross_entropy(logits: Tensor, truth: float) -> Tensor:
-    """Binary cross-entropy of logits [B] with one target for all."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
 
 
 @torch.no_grad()

@@ -23,10 +23,9 @@ HELD_OUT = 6  # of each device, one person in six is held out
 
 def corpus(stage: Corpus, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes windows.npy [N, C, T] float32, index.csv (one row per window) and manifest.json (one report per device).
-
     `part` is train or held_out, by recording; no person is in both. A prepared corpus is not copied: its stage has
-    index.csv, manifest.json, and shards.json, which contains the path; bench.data.shards.open_corpus reads both forms.
-    """
+    index.csv, manifest.json, and shards.json, which contains the path; bench.data.shards.open_corpus reads both
+    forms."""
     if isinstance(stage.world, Shards):
         _write_reference(stage.world, stage.band, out)
         return
@@ -53,9 +52,7 @@ def corpus(stage: Corpus, inputs: Inputs, out: Path, runtime: Runtime) -> None:
 
 def _write_reference(world: Shards, band: tuple[float, float], out: Path) -> None:
     """Writes shards.json and copies of index and manifest. A key contains the manifest's hash, not the path.
-
-    Raises BenchError (exit 3) for a corpus that is missing or has another hash, and for one of another band.
-    """
+    Raises BenchError (exit 3) for a corpus that is missing or has another hash, and for one of another band."""
     if not world.path:
         raise BenchError(f"corpus {world.name} is not prepared; run: bench data prepare {world.name}", ENVIRONMENT)
     folder = Path(world.path).resolve()

@@ -26,10 +26,8 @@ HEAD = 0.095  # m, the radius of MNE's standard head
 
 def build(value: Encoder, channels: int, times: int, runtime: Runtime) -> nn.Module:
     """Returns a newly initialised encoder, [B, C, T] -> [B, L, width]; the caller has seeded torch.
-
     Raises BenchError if a user's source has changed since planning, or a model of braindecode does not accept the EEG
-    or its weights.
-    """
+    or its weights."""
     if isinstance(value, Braindecode):
         return _braindecode(value, channels, times)
     if not value.code:

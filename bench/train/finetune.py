@@ -105,7 +105,12 @@ def prepare(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime) ->
             null = clip.text_tokens(clip.tokenize([""]))
         tau = Tau(length, width, text, clip.net.ln_final)
         unet = frozen.load_unet(stage.unet.path, stage.unet.sha256)
-        head = _make_head(stage, length, width, clip, items.shown)
+        dim, space = clip.net.text_projection.shape
+        head = None
+        if stage.align is not None and stage.aligned == "latent":
+            head = LatentHead(length, width, space if stage.align == "clip" else items.shown)
+        elif stage.align is not None:
+            head = Head(dim, space, clip.net.text_projection) if stage.align == "clip" else Head(dim, items.shown)
         time = TimeCondition(*text.shape, unet.time_embedding.linear_2.out_features) if stage.time_condition else None
     if time is not None:
         time.attach(unet)
@@ -129,15 +134,6 @@ def prepare(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime) ->
         module.to(runtime.device)
     model.null_context = null.to(runtime.device)
     return model
-
-
-def _make_head(stage: Finetune, tokens: int, width: int, clip: frozen.Clip, classes: int) -> Head | LatentHead | None:
-    if stage.align is None:
-        return None
-    dim, space = clip.net.text_projection.shape
-    if stage.aligned == "latent":
-        return LatentHead(tokens, width, space if stage.align == "clip" else classes)
-    return Head(dim, space, clip.net.text_projection) if stage.align == "clip" else Head(dim, classes)
 
 
 def checkpoint_file(number: int | None) -> str:
@@ -269,12 +265,9 @@ def _optimizer(named: dict[str, nn.Parameter], schedule: FinetuneSchedule
 
 def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime: Runtime,
            save_checkpoint: Callable[[int], None]) -> dict[str, float]:
-    """Trains the model in place and calls save_checkpoint(number) for every checkpoint but the last; returns the
-    losses.
-
+    """Trains the model in place; calls save_checkpoint(number) for all checkpoints but the last; returns the losses.
     Batches, noise, time steps and dropped conditions depend on the seed only and are the same for all variants. The
-    losses are means over the last tenth of the steps.
-    """
+    losses are means over the last tenth of the steps."""
     schedule, device = stage.schedule, runtime.device
     autocast = precision(stage.numerics, device)
 

@@ -56,9 +56,7 @@ def generate(stage: Generate, inputs: Inputs, out: Path, runtime: Runtime) -> No
 
 def trivial(stage: Trivial, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N].
-
-    "random": random training images; "class_mean": the mean training image of the class; "vae": the reconstruction.
-    """
+    "random": random training images; "class_mean": the mean training image of the class; "vae": the reconstruction."""
     test, train = (load_items(items, inputs) for items in (stage.items, training(stage.items)))
     if stage.source == "random":
         rows = [[np.random.default_rng([stage.seed, int(item), sample]).integers(len(train.item))
@@ -93,9 +91,7 @@ def trivial(stage: Trivial, inputs: Inputs, out: Path, runtime: Runtime) -> None
 def write_images(out: Path, items: Loaded, samples: int, batch: int, sample: Callable[[Tensor], Tensor],
                  runtime: Runtime, autocast: Callable[[], AbstractContextManager] = nullcontext) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N].
-
-    sample(rows): images [B, 3, H, W], 0 to 255, for rows [B] of the N * samples images; B is always `batch`.
-    """
+    sample(rows): images [B, 3, H, W], 0 to 255, for rows [B] of the N * samples images; B is always `batch`."""
     total, images = len(items.item) * samples, None
     for rows, padded in batches(torch.arange(total), batch):
         with torch.inference_mode(), autocast():

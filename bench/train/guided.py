@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss, normalize
 
+from bench.data.writing import write_table
 from bench.errors import BenchError
 from bench.images import as_images
 from bench.runtime import Runtime
@@ -21,16 +21,7 @@ from bench.train import Inputs
 from bench.train.generate import batches, decode, in_batches, initial_noise, resize_images, write_images
 from bench.train.items import Loaded, load_items
 from bench.train.loop import frozen_dtype, precision
-from bench.train.losses import (
-    Losses,
-    count_steps,
-    descend,
-    draw_batches,
-    draw_epoch,
-    load_network,
-    seeded,
-    write_summary,
-)
+from bench.train.losses import Losses, count_steps, descend, draw_batches, load_network, seeded, write_summary
 from models import adapter, frozen
 from models.captioner import PixelProjector, load_captioner, load_git
 from models.diffusion_prior import DiffusionPrior, draw, noise_schedule, prior_loss
@@ -44,7 +35,17 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
     """Writes encoder.safetensors, earlier checkpoints as encoder.1.safetensors and so on, and summary.json."""
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.items, inputs)
-    image, text = _load_targets(stage, items, inputs, runtime)
+
+    # Targets [N, D']: CLIP embeddings of images and of "a {name}" (released code: "This picture is {name}")
+    embeddings = np.load(inputs(stage.targets) / "embeddings.npy", mmap_mode="r")
+    clip = frozen.load_clip(stage.targets.clip.path, stage.targets.clip.sha256).to(device)
+    with torch.inference_mode():
+        tokens = clip.tokenize([f"a {name}" for name in items.names]).to(device)
+        classes = in_batches(clip.embed_text, tokens, BATCH).float()
+    image, text = torch.from_numpy(embeddings[items.picture]).to(device), classes.clone()[torch.from_numpy(items.label)]
+    del clip  # frees its memory
+
+    # Training
     eeg, subject = torch.from_numpy(items.eeg).to(device), _select_subjects(stage, items).to(device)
     steps = count_steps(len(eeg), schedule.batch, schedule.epochs)
     if steps < stage.checkpoints:
@@ -56,8 +57,7 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
         encoder = _make_encoder(stage, items, image.shape[1], np.unique(items.subject).tolist()).to(device).train()
         optimizer = torch.optim.AdamW(encoder.parameters(), schedule.lr, weight_decay=schedule.weight_decay)
         for step, rows in enumerate(draw_batches(len(eeg), schedule.batch, steps), 1):
-            features = encoder(eeg[rows], subject[rows])
-            loss = encoder_loss(stage.loss, encoder, features, image[rows], text[rows])
+            loss = encoder_loss(stage.loss, encoder, encoder(eeg[rows], subject[rows]), image[rows], text[rows])
             descend(loss, optimizer, schedule.clip_norm)
             losses.add(encoder=loss)
             if step in checkpoints:
@@ -66,24 +66,9 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
     write_summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count_parameters(encoder))
 
 
-def _load_targets(stage: stages.GuidedEncoder, items: Loaded, inputs: Inputs, runtime: Runtime
-                  ) -> tuple[Tensor, Tensor]:
-    """Returns CLIP embeddings of the trials' images, and of "a {name}" for their classes, each [N, D'] of unit norm.
-    (Released code: "This picture is {name}".)"""
-    embeddings = np.load(inputs(stage.targets) / "embeddings.npy", mmap_mode="r")
-    clip = frozen.load_clip(stage.targets.clip.path, stage.targets.clip.sha256).to(runtime.device)
-    with torch.inference_mode():
-        tokens = clip.tokenize([f"a {name}" for name in items.names]).to(runtime.device)
-        text = in_batches(clip.embed_text, tokens, BATCH).float()
-    return torch.from_numpy(embeddings[items.picture]).to(runtime.device), text.clone()[torch.from_numpy(items.label)]
-
-
 def _select_subjects(stage: stages.GuidedEncoder, items: Loaded) -> Tensor:
-    """Returns the subject [N] whose token or map each trial uses.
-
-    In splits by subject, ATM's released code gives the training trials the tested subject's token as well: one token
-    for all trials.
-    """
+    """Returns the subject [N] whose token or map each trial uses; in splits by subject ATM's released code uses the
+    tested subject's for all trials."""
     trials, network = stage.items.trials, stage.network
     if (network.encoder, network.quirks) == ("atm", "faithful") and trials.split.startswith("subject"):
         return torch.full((len(items.subject),), trials.subjects[-1])
@@ -120,10 +105,8 @@ def embed_items(stage: stages.GuidedEmbedding, inputs: Inputs, out: Path, runtim
 
 
 def train_prior(stage: stages.GuidedPrior, inputs: Inputs, out: Path, runtime: Runtime) -> None:
-    """Writes prior.safetensors and summary.json.
-
-    The condition is the trained encoder's embedding, without dropout, of the trials that it was trained on.
-    """
+    """Writes prior.safetensors and summary.json. The condition is the encoder's embedding, without dropout, of its
+    training trials."""
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.encoder.items, inputs)
     condition = _encode(stage.encoder, stage.checkpoint, items, inputs, runtime)
@@ -145,26 +128,24 @@ def train_prior(stage: stages.GuidedPrior, inputs: Inputs, out: Path, runtime: R
 
 
 def train_low_level(stage: stages.GuidedLowLevel, inputs: Inputs, out: Path, runtime: Runtime) -> None:
-    """Writes low_level.safetensors and summary.json.
-
-    The targets are latents as the U-Net sees them: standardised, or divided by the VAE's factor. (The released code
-    uses the VAE's output unscaled.)
-    """
+    """Writes low_level.safetensors and summary.json. The targets are latents at the U-Net's scale (released code:
+    unscaled)."""
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.items, inputs)
     latents = np.load(inputs(stage.targets) / "mean.npy", mmap_mode="r")
     eeg = torch.from_numpy(items.eeg).to(device)
-    losses = Losses(stage, count_steps(len(eeg), schedule.batch, schedule.epochs), runtime)
+    steps = count_steps(len(eeg), schedule.batch, schedule.epochs)
+    losses = Losses(stage, steps, runtime)
     with seeded(stage.seed):
         network = _make_low_level(stage, items, latents.shape[1:]).to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, weight_decay=schedule.weight_decay)
         rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs, schedule.lr_end)
-        for _ in range(schedule.epochs):
-            for rows in draw_epoch(len(eeg), schedule.batch):
-                target = torch.from_numpy(latents[items.picture[rows.numpy()]]).to(device)
-                descend(loss := l1_loss(network(eeg[rows]), target), optimizer)
-                losses.add(**{"low-level": loss})
-            rate.step()
+        for step, rows in enumerate(draw_batches(len(eeg), schedule.batch, steps), 1):
+            target = torch.from_numpy(latents[items.picture[rows.numpy()]]).to(device)
+            descend(loss := l1_loss(network(eeg[rows]), target), optimizer)
+            losses.add(**{"low-level": loss})
+            if step % (steps // schedule.epochs) == 0:
+                rate.step()
     save_file(network.state_dict(), out / "low_level.safetensors")
     write_summary(out, {"low-level": network}, losses.last())
 
@@ -188,36 +169,51 @@ def train_captions(stage: stages.GuidedCaptions, inputs: Inputs, out: Path, runt
     if embedding.shape[1] != git.width:
         raise BenchError(f"guided: CLIP's embeddings have {embedding.shape[1]} dimensions, GIT's vision tower has "
                          f"{git.width}; use the pair of networks that belong together")
-    losses = Losses(stage, count_steps(len(first), schedule.batch, schedule.epochs), runtime)
+    steps = count_steps(len(first), schedule.batch, schedule.epochs)
+    losses = Losses(stage, steps, runtime)
     with seeded(stage.seed):
         projector = PixelProjector(git.width, git.tokens).to(device).train()
         optimizer = torch.optim.AdamW(projector.parameters(), schedule.lr, weight_decay=schedule.weight_decay)
-        for _ in range(schedule.epochs):
-            for rows in draw_epoch(len(first), schedule.batch):
-                hidden = git.hidden(as_images(items.pictures[first[rows.numpy()]], device))
-                descend(loss := mse_loss(projector(embedding[rows]), hidden), optimizer)
-                losses.add(captions=loss)
+        for rows in draw_batches(len(first), schedule.batch, steps):
+            hidden = git.hidden(as_images(items.pictures[first[rows.numpy()]], device))
+            descend(loss := mse_loss(projector(embedding[rows]), hidden), optimizer)
+            losses.add(captions=loss)
     save_file(projector.state_dict(), out / "projector.safetensors")
     write_summary(out, {"captions": projector}, losses.last())
 
 
 def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, runtime: Runtime) -> None:
-    """Writes pictures.npy and item.npy (`write_images`); the encoder's embeddings of the items as embedding.npy [N,
-    D'], if its target is the CLIP that scores; and captions.csv, if captions are used.
+    """Writes pictures.npy and item.npy (`write_images`), embedding.npy [N, D'] of the encoder, if its target is the
+    CLIP that scores, and captions.csv, if captions are used.
 
-    Embeddings are normalised before they enter the adapter, which was trained on unit vectors. (The released adapter
-    was trained on others, and the released code passes the prior's samples unchanged.)
+    The adapter was trained on unit vectors and gets such. (The released one was trained on, and gets, unscaled ones.)
     """
     sampling, device = stage.sampling, runtime.device
     autocast, dtype = precision(stage.numerics, device), frozen_dtype(stage.numerics, device)
     items = load_items(stage.items, inputs)
     features = _encode(stage.encoder, stage.checkpoint, items, inputs, runtime)
-    pipe, vae = _load_pipeline(stage, dtype, device)
+
+    # Pipeline, and the VAE that decodes its latents
+    img2img, unet = stage.low_level is not None, stage.unet
+    if stage.vae is None:
+        pipe, vae = adapter.turbo(unet.path, stage.adapter.path, img2img, unet.sha256, stage.adapter.sha256, dtype)
+    else:
+        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype)
+        pipe = adapter.pipeline(vae, frozen.load_unet(unet.path, unet.sha256, dtype), frozen.noise_schedule(unet.path),
+                                stage.adapter.path, img2img, stage.adapter.sha256)
+    pipe, vae = pipe.to(device), vae.to(device)
+
+    # Conditions: embeddings and prompts of each image, initial latents [N, C, h, w] of the low-level path
     with torch.inference_mode(), autocast():
         embeddings = normalize(_sample_embeddings(stage, items, features, inputs, runtime), dim=1)
         captions = _write_captions(stage, items, embeddings, inputs, out, runtime)
         prompts = _encode_prompts(stage, pipe, captions, runtime)
-        start = _predict_latents(stage, items, inputs, runtime) if stage.low_level else None
+        start = None
+        if stage.low_level:
+            file = inputs(stage.low_level) / "low_level.safetensors"
+            network = _make_low_level(stage.low_level, items, load_file(file)["shape"].tolist())
+            network = load_network(network, file, device)
+            start = in_batches(lambda eeg: network(eeg.to(device)), torch.from_numpy(items.eeg), BATCH)
     noise = initial_noise(items.item, stage.samples, stage.seed, frozen.latent_shape(pipe.unet))
 
     def sample(rows: Tensor) -> Tensor:
@@ -254,18 +250,6 @@ def _sample_embeddings(stage: stages.GuidedPictures, items: Loaded, features: Te
     return in_batches(sample, torch.arange(len(features) * stage.samples), BATCH)
 
 
-def _load_pipeline(stage: stages.GuidedPictures, dtype: torch.dtype, device: str) -> tuple[adapter.Pipe, frozen.Vae]:
-    """Returns the pipeline and the VAE that decodes its latents."""
-    img2img, unet = stage.low_level is not None, stage.unet
-    if stage.vae is None:
-        pipe, vae = adapter.turbo(unet.path, stage.adapter.path, img2img, unet.sha256, stage.adapter.sha256, dtype)
-    else:
-        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype)
-        pipe = adapter.pipeline(vae, frozen.load_unet(unet.path, unet.sha256, dtype), frozen.noise_schedule(unet.path),
-                                stage.adapter.path, img2img, stage.adapter.sha256)
-    return pipe.to(device), vae.to(device)
-
-
 def _write_captions(stage: stages.GuidedPictures, items: Loaded, embeddings: Tensor, inputs: Inputs,
                     out: Path, runtime: Runtime) -> list[str]:
     """Returns the prompt of each image, "" without captions, and writes captions.csv with captions."""
@@ -280,11 +264,8 @@ def _write_captions(stage: stages.GuidedPictures, items: Loaded, embeddings: Ten
         captioner = load_captioner(stage.captions.path, stage.captions.sha256).to(runtime.device)
         captions = captioner.captions(embeddings)
     captions = captions[:len(embeddings)]
-    with (out / "captions.csv").open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("item", "sample", "caption"))
-        rows.writerows((items.item[row // stage.samples], row % stage.samples, caption)
-                       for row, caption in enumerate(captions))
+    write_table(out / "captions.csv", ("item", "sample", "caption"), (
+        (items.item[row // stage.samples], row % stage.samples, caption) for row, caption in enumerate(captions)))
     return captions
 
 
@@ -306,12 +287,3 @@ def _encode_prompts(stage: stages.GuidedPictures, pipe: adapter.Pipe, captions: 
         return arguments | {"pooled": pooled[0][which[rows]], "null_pooled": pooled[0][:1]} if pooled else arguments
 
     return prompts
-
-
-def _predict_latents(stage: stages.GuidedPictures, items: Loaded, inputs: Inputs, runtime: Runtime) -> Tensor:
-    """Returns the low-level path's latents [N, C, h, w] of the items' EEG."""
-    file = inputs(stage.low_level) / "low_level.safetensors"
-    network = load_network(_make_low_level(stage.low_level, items, load_file(file)["shape"].tolist()), file,
-                           runtime.device)
-    with torch.inference_mode():
-        return in_batches(lambda eeg: network(eeg.to(runtime.device)), torch.from_numpy(items.eeg), BATCH)

@@ -17,17 +17,14 @@ from bench.train import Inputs
 
 class Stimuli:
     """The images of N trials, read on demand: indexing by trial returns an array in memory.
-
-    file: [P, H, W, 3] uint8; picture: [N], each trial's row of `file`.
-    """
+    file: [P, H, W, 3] uint8; picture: [N], each trial's row of `file`."""
 
     def __init__(self, file: np.ndarray, picture: np.ndarray):
         self._file, self._picture = file, picture
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, H, W, 3)."""
-        return len(self._picture), *self._file.shape[1:]
+        return len(self._picture), *self._file.shape[1:]  # (N, H, W, 3)
 
     def __len__(self) -> int:
         return len(self._picture)
@@ -42,9 +39,7 @@ class Stimuli:
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """N trials in ascending order of `item`; the order on disk has no effect.
-
-    names: of the classes, by label; the first `shown` of them have images.
-    """
+    names: of the classes, by label; the first `shown` of them have images."""
 
     item: np.ndarray  # [N] int64
     picture: np.ndarray  # [N] int64, row of the folder's pictures.npy and of the Targets
@@ -88,8 +83,8 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
                   int(classes["shown"].sum()))
 
 
-def _load_eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path,
-              embeddings: Path | None) -> np.ndarray:
+def _load_eeg(control: str, trials: pd.DataFrame, part: pd.DataFrame, folder: Path, embeddings: Path | None
+              ) -> np.ndarray:
     """[N, C, T] float32 for the rows of `part`."""
     rows: np.ndarray = part.index.to_numpy()
     item, subject, label = (part[name].to_numpy() for name in ("item", "subject", "label"))

@@ -46,9 +46,7 @@ def decompose(stage: Factors, inputs: Inputs, out: Path, runtime: Runtime) -> No
 
 def factorise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns U [n, r], s [r], V [p, r] of centred x [n, p], in float64, without directions of zero variance.
-
-    Computed from the eigenvectors of the smaller of the two Gram matrices of x.
-    """
+    Computed from the eigenvectors of the smaller of the two Gram matrices of x."""
     wide = x.shape[0] <= x.shape[1]
     rows = x if wide else x.T
 
@@ -70,10 +68,10 @@ def factorise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def fit_ridge(stage: Ridge, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes ridge.safetensors and summary.json.
 
-    ridge.safetensors, for targets of shape [*shape], flattened to outputs: coef [r, outputs] on the coordinates of the
-    EEG along V; mean and std of the training targets and loo_mean and loo_std of their leave-one-out predictions, each
-    [outputs]; shape. summary.json: the share of outputs with each penalty; over the outputs the leave-one-out R^2 (0:
-    as good as the mean of the other trials) and the deviation of the predictions relative to that of the targets.
+    ridge.safetensors, for targets of `shape`, flattened to outputs: coef [r, outputs] of the EEG's coordinates along V;
+    mean and std of the training targets, loo_mean and loo_std of their leave-one-out predictions, each [outputs].
+    summary.json: the share of outputs with each penalty, the leave-one-out R^2 of the outputs (0: as good as the mean
+    of the other trials), and the deviation of the predictions relative to that of the targets.
     """
     factors = load_file(inputs(stage.factors) / "factors.safetensors")
     u, s = factors["U"].astype(np.float64), factors["s"].astype(np.float64)
@@ -132,11 +130,9 @@ def _open_targets(stage: Ridge, inputs: Inputs, runtime: Runtime
 
 def regress(u: np.ndarray, s: np.ndarray, y: np.ndarray, alphas: tuple[float, ...]) -> dict[str, np.ndarray]:
     """Fits ridge regressions with intercept from x = u diag(s) v' [n, p] to y [n, t], each output with its own penalty.
-
     Returns coef [r, t] (prediction: mean + (x v) coef) and, each [t]: mean, std, loo_mean, loo_std, error (mean
     squared error of leave-one-out) and alpha; alpha is 0 for outputs that do not vary. Leave-one-out is exact (Rifkin
-    and Lippert 2007): e_i / (1 - h_ii), where h maps y to its fit, the intercept's 1 / n included.
-    """
+    and Lippert 2007): e_i / (1 - h_ii), where h maps y to its fit, the intercept's 1 / n included."""
     n = len(y)
     mean, std = y.mean(0), y.std(0)
     varying = std > CONSTANT * np.abs(y).max()
@@ -157,11 +153,9 @@ def regress(u: np.ndarray, s: np.ndarray, y: np.ndarray, alphas: tuple[float, ..
 
 class Predictor:
     """A fitted regression: EEG [B, C, T] -> [B, *shape] float32.
-
     restandardise: scales predictions from the mean and deviation of the leave-one-out predictions to those of the
-    training targets; an output whose predictions are constant stays at its mean. (Perceptogram uses mean and deviation
-    of the test predictions, which makes an image depend on the other test items.)
-    """
+    training targets; constant outputs stay at their mean. (Perceptogram uses those of the test predictions, which
+    makes an image depend on the other test items.)"""
 
     def __init__(self, factors: Path, ridge: Path, restandardise: bool, device: str):
         eeg, fit = (load_file(path) for path in (factors / "factors.safetensors", ridge / "ridge.safetensors"))
@@ -181,10 +175,8 @@ class Predictor:
 
 def generate_images(stage: ImageToImage, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy and item.npy (`write_images`).
-
     The predicted latent is decoded and encoded again, at the U-Net's size: the posterior's mean (the released code
-    draws from the posterior).
-    """
+    draws from the posterior)."""
     sampling, device = stage.sampling, runtime.device
     autocast, dtype = precision(stage.numerics, device), frozen_dtype(stage.numerics, device)
     items = load_items(stage.items, inputs, stage.factors.embeddings)

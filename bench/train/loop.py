@@ -45,8 +45,7 @@ def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextMa
 
 def frozen_dtype(numerics: Numerics, device: str) -> torch.dtype:
     """Returns the dtype of frozen weights: bfloat16 on a GPU if that is the stage's dtype, otherwise float32."""
-    half = numerics.dtype == "bfloat16" and torch.device(device).type == "cuda"
-    return torch.bfloat16 if half else torch.float32
+    return torch.bfloat16 if numerics.dtype == "bfloat16" and torch.device(device).type == "cuda" else torch.float32
 
 
 def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
@@ -93,10 +92,8 @@ class Training:
 
     def update(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Takes one optimiser step; returns the means of `loss` over the batch, on the device.
-
         loss(rows): scalar means over these rows of this process's share; "loss" is differentiated. On CUDA
-        out-of-memory, the step is retried with twice as many micro-batches, weighted by their rows.
-        """
+        out-of-memory, the step is retried with twice as many micro-batches, weighted by their rows."""
         if self._runtime.work is not None and self._device.type == "cuda" and not self._flops:
             parts = self.parts
             with FlopCounterMode(display=False) as counter:
@@ -153,21 +150,16 @@ class Training:
         items = (self.step - before) * self._stage.schedule.batch / max(now - then, 1e-9)
         rates = [group["lr"] for group in self._optimizer.param_groups]
         lr = {"lr": rates[0]} if len(set(rates)) == 1 else {f"lr_{group}": rate for group, rate in enumerate(rates)}
-        self._runtime.progress(step, self._stage.schedule.steps, **scalars, **lr, items_per_s=round(items, 3),
-                               parts=self.parts, **self._measure_utilisation(items))
-
-    def _measure_utilisation(self, items: float) -> dict[str, float]:
-        """On a GPU: this process's peak memory, all processes' TFLOP/s and their share of the GPU's peak, if known."""
-        values: dict[str, float] = {}
-        if self._device.type == "cuda":
-            values["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(self._device)
-        if self._flops:
-            values["tflops"] = round(self._flops * items / 1e12, 2)
+        cuda = self._device.type == "cuda"
+        gpu_use = {"peak_cuda_bytes": torch.cuda.max_memory_allocated(self._device)} if cuda else {}
+        if self._flops:  # of all processes, and their share of the GPU's peak, if known
+            gpu_use["tflops"] = round(self._flops * items / 1e12, 2)
             name = torch.cuda.get_device_name(self._device).upper()
             for short, gpu in GPUS.items():
                 if re.search(rf"\b{short.upper()}\b", name) and "PCIE" not in name:
-                    values["mfu"] = round(values["tflops"] / gpu.tflops / parallel.size(), 4)
-        return values
+                    gpu_use["mfu"] = round(gpu_use["tflops"] / gpu.tflops / parallel.size(), 4)
+        self._runtime.progress(step, self._stage.schedule.steps, **scalars, **lr, items_per_s=round(items, 3),
+                               parts=self.parts, **gpu_use)
 
     def _note(self, message: str, **values: float) -> None:
         if parallel.rank() == 0:
@@ -237,9 +229,7 @@ def write_document(folder: Path, stage: Stage) -> None:
 
 def write_checkpoint(folder: Path, step: int, state: dict[str, Any], owned: Callable[[], None] = ignore) -> None:
     """Writes a checkpoint atomically and removes older ones; the file's name contains its step and SHA-256.
-
-    owned: raises if another process has taken over the folder; then nothing in it changes.
-    """
+    owned: raises if another process has taken over the folder; then nothing in it changes."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"checkpoint.{os.getpid()}.part"
     try:

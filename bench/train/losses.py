@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.errors import BenchError
 from bench.experiment.key import Stage
@@ -28,21 +29,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def draw_epoch(n: int, batch: int) -> tuple[Tensor, ...]:
-    """All batches of one epoch over n rows in random order; an incomplete last batch is dropped."""
-    batch = min(batch, n)
-    return torch.randperm(n)[:n // batch * batch].split(batch)
-
-
 def count_steps(n: int, batch: int, epochs: int) -> int:
-    """The number of batches of `draw_epoch` in all epochs."""
+    """The number of batches of n rows in some epochs of `draw_batches`."""
     return epochs * (n // min(batch, n))
 
 
 def draw_batches(n: int, batch: int, steps: int) -> Iterator[Tensor]:
-    """Yields the rows of `steps` batches, epoch after epoch."""
+    """Yields the rows of `steps` batches; every epoch is a new permutation, and drops an incomplete last batch."""
+    batch = min(batch, n)
     while steps > 0:
-        for rows in draw_epoch(n, batch)[:steps]:
+        for rows in torch.randperm(n)[:n // batch * batch].split(batch)[:steps]:
             yield rows
             steps -= 1
 
@@ -60,6 +56,11 @@ def load_network(network: nn.Module, file: Path, device: str) -> nn.Module:
     """Loads a trained network's weights; in evaluation mode on the device."""
     network.load_state_dict(load_file(file))
     return network.to(device).eval()
+
+
+def binary_loss(logits: Tensor, truth: float) -> Tensor:
+    """Binary cross-entropy of logits [B] with one target for all."""
+    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
 
 
 class Losses:

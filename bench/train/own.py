@@ -104,12 +104,10 @@ class Run:
 
 def fit(stage: OwnFit, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes fitted.safetensors, the values returned by the file's `fit(train, run, **settings)`, and summary.json.
-
-    Floating-point values count as trained parameters. Raises BenchError unless it is a dict of arrays with finite
-    values.
-    """
+    Floating-point values count as trained parameters. Raises BenchError unless it is a dict of finite arrays."""
     with _training_trials(stage, inputs, out) as train:
-        values = _call(stage, "fit", runtime, train, _make_run(stage, 1, runtime, {}))
+        run = Run(stage.seed, 1, runtime.device, runtime.progress, {}, stage.numerics, stage.parts)
+        values = _call(stage, "fit", runtime, train, run)
     file = f"{stage.source.name}.py"
     if not isinstance(values, Mapping):
         raise BenchError(f"{file}: fit returned {_describe(values)}; expected a dict of names and arrays or tensors")
@@ -131,7 +129,8 @@ def generate_images(stage: Own, inputs: Inputs, out: Path, runtime: Runtime) -> 
         items = load_items(stage.items, inputs, stage.targets)
         test = Tested(items.item.copy(), items.subject.copy(), items.eeg)
         del items  # the frames that the user's code can inspect hold no image of the test items
-        result = _call(stage, "pictures", runtime, train, test, _make_run(stage, stage.samples, runtime, fitted))
+        run = Run(stage.seed, stage.samples, runtime.device, runtime.progress, fitted, stage.numerics, stage.parts)
+        result = _call(stage, "pictures", runtime, train, test, run)
     file = f"{stage.source.name}.py"
     images, embedding = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     np.save(out / "pictures.npy", _check_images(images, (len(test.item), stage.samples, *shape), file))
@@ -159,10 +158,6 @@ def _training_trials(stage: Own | OwnFit, inputs: Inputs, out: Path) -> Iterator
         yield replace(train, picture=picture, pictures=Stimuli(np.load(path, mmap_mode="r"), picture))
     finally:
         path.unlink()
-
-
-def _make_run(stage: Own | OwnFit, samples: int, runtime: Runtime, fitted: Mapping[str, Tensor]) -> Run:
-    return Run(stage.seed, samples, runtime.device, runtime.progress, fitted, stage.numerics, stage.parts)
 
 
 def _call(stage: Own | OwnFit, function: str, runtime: Runtime, *arguments: Any) -> Any:

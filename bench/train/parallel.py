@@ -84,11 +84,9 @@ def gather(value: object) -> list[object]:
 
 def launch(function: Function, stage: Stage, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Runs function(stage, inputs, out, runtime): in this process, or in N if the Numerics of a training require N.
-
     On CUDA each process has its own GPU. `runtime` receives the first process's progress. Raises BenchError if the
     batch is not a multiple of N or there are fewer GPUs than N, and the error of a failed process after stopping the
-    others.
-    """
+    others."""
     if not isinstance(stage, (Pretrain, Finetune)) or stage.numerics.world_size == 1:
         function(stage, inputs, out, runtime)
         return

@@ -25,7 +25,7 @@ from models.mae import MaskedAutoencoder
 from models.masking import Masking, random_masking
 from models.parameters import count_parameters
 
-EVALUATION_MASKS = 16  # the same for all predictors; held-out windows use them in turn
+EVALUATION_MASKS = 16  # the same for all predictors
 REPORTS = 10  # evaluations of the held-out loss during training
 QUICK = 256  # held-out windows of such an evaluation
 VALUES = 1 << 28  # maximum size of the data for the simple predictors, and of the held-out data
@@ -34,10 +34,8 @@ LOGGED = 20  # steps between two progress reports
 
 def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes encoder.safetensors and pretrain.json: masked MSE on held-out recordings, during training and at the end.
-
     The seed determines initial weights, order of windows and masks; the held-out masks are the same for every seed. Of
-    a large corpus, evenly spread held-out windows are used (`VALUES`).
-    """
+    a large corpus, evenly spread held-out windows are used (`VALUES`)."""
     schedule, device, autocast = stage.schedule, runtime.device, precision(stage.numerics, runtime.device)
 
     # Data
@@ -54,7 +52,11 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
         decoder = stage.decoder
         model = MaskedAutoencoder(encoder, channels, times, width, tokens, decoder.width, decoder.depth, decoder.heads,
                                   decoder.mlp_ratio).to(device)
-    held_out_masks = _evaluation_masks(len(held_out), tokens, stage.mask_ratio)
+
+    # Fixed masks for evaluation; held-out window i has mask i % EVALUATION_MASKS
+    masks = random_masking(EVALUATION_MASKS, tokens, stage.mask_ratio, torch.Generator().manual_seed(0))
+    turn = torch.arange(len(held_out)) % EVALUATION_MASKS
+    held_out_masks = Masking(masks.keep[turn], masks.remove[turn])
 
     # Optimiser
     optimizer, rate = _optimizer(model, schedule)
@@ -168,13 +170,6 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> tuple[torch.optim.Optimi
         return 0.5 + 0.5 * math.cos(math.pi * (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _evaluation_masks(windows: int, tokens: int, ratio: float) -> Masking:
-    """Fixed masks; window i has mask i % EVALUATION_MASKS."""
-    masks = random_masking(EVALUATION_MASKS, tokens, ratio, torch.Generator().manual_seed(0))
-    rows = torch.arange(windows) % EVALUATION_MASKS
-    return Masking(masks.keep[rows], masks.remove[rows])
 
 
 @torch.inference_mode()

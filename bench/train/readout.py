@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from bench.errors import BenchError
-from bench.experiment.stages import Pretrain, Readout
+from bench.experiment.stages import Readout
 from bench.runtime import Runtime
 from bench.scoring import schema
 from bench.train import Inputs
@@ -46,8 +46,14 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
     elif stage.classifier == "eegnet":
         predicted = _classify_by_eegnet(stage, train.eeg, train.label, test.eeg, classes, runtime)
     elif stage.classifier in ("ridge", "probe"):
-        x, x_test = ((_encode(stage.encoder, items.eeg, inputs, runtime) if stage.classifier == "probe" else items.eeg)
-                     .reshape(len(items.item), -1) for items in (train, test))
+        x, x_test = train.eeg, test.eeg
+        if stage.classifier == "probe":
+            encoder = load_network(build(stage.encoder.encoder, *x.shape[1:], runtime),
+                                   inputs(stage.encoder) / "encoder.safetensors", runtime.device)
+            with torch.inference_mode():
+                x, x_test = (torch.cat([encoder(part.to(runtime.device)).cpu()
+                                        for part in torch.from_numpy(eeg).split(200)]).numpy() for eeg in (x, x_test))
+        x, x_test = (array.reshape(len(array), -1) for array in (x, x_test))
         with threadpool_limits(1):
             ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
             predicted = ridge.fit(x.astype(np.float64), train.label).predict(x_test.astype(np.float64))
@@ -60,14 +66,6 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
     rows = pd.DataFrame([("readout_accuracy", key, accuracy, len(predicted), "", "", 1)],
                         columns=list(schema.METRICS))
     (out / "metrics.csv").write_bytes(schema.csv_bytes(rows))
-
-
-@torch.inference_mode()
-def _encode(stage: Pretrain, eeg: np.ndarray, inputs: Inputs, runtime: Runtime) -> np.ndarray:
-    """Tokens [N, L, width] of the pre-trained encoder."""
-    encoder = load_network(build(stage.encoder, *eeg.shape[1:], runtime), inputs(stage) / "encoder.safetensors",
-                           runtime.device)
-    return torch.cat([encoder(part.to(runtime.device)).cpu() for part in torch.from_numpy(eeg).split(200)]).numpy()
 
 
 def _classify_by_time(stage: Readout, inputs: Inputs) -> np.ndarray:

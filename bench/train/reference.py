@@ -24,11 +24,9 @@ BATCH = 100
 @torch.inference_mode()
 def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes features.npy [M, F] float32 and hard.npy [K, K - 1].
-
     features.npy: the judge's features of M images of the shown classes, which are neither paired with EEG nor were
     used to train a frozen part; of a prepared data set `training_pictures`, resized to the judge's side. hard.npy: for
-    each class the other classes, the most easily confused by the judge first; -1 for a class that is not shown.
-    """
+    each class the other classes, the most easily confused by the judge first; -1 for a class that is not shown."""
     if isinstance(stage.world, Prepared):
         images, chosen, labels = training_pictures(stage.world, stage.pictures)
     else:
@@ -55,11 +53,9 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
 
 def training_pictures(world: Prepared, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A data set's images [P, H, W, 3], the rows [M] of the reference, and their classes by the judge's numbers.
-
     The reference's images are in part train of the split by item and in part test of no split, for any subject; rows
     are unique, ascending, and at most `most`, evenly spread. Class -1 is unknown to the judge. Raises BenchError if
-    there are none.
-    """
+    there are none."""
     folder, _ = open_dataset(world)
     trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     judge = pd.read_csv(folder / "classes.csv").set_index("label")["judge"]

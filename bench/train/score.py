@@ -45,11 +45,9 @@ def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
 
 def retrieval(stage: Retrieval, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes metrics.csv (schema.METRICS) and items.csv.gz.
-
     `label` is the class, `retrieved` the image nearest to an item's EEG, -1 for a tie. The literature retrieves in the
     space of CLIP ViT-H/14; numbers of another CLIP are not comparable. Raises BenchError for embeddings that do not
-    fit the items or the targets.
-    """
+    fit the items or the targets."""
     items = load_items(replace(stage.items, eeg="real"), inputs)  # no metric uses the EEG
     folder = inputs(stage.embedding)
     if not np.array_equal(np.load(folder / "item.npy"), items.item):

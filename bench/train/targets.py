@@ -47,10 +47,8 @@ def draw_corners(image: int, crops: int, largest: int) -> np.ndarray:
 @torch.inference_mode()
 def targets(stage: Targets, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes embeddings.npy [P, D'] (unit norm, Eq. 3), and mean.npy and std.npy of the VAE's posterior.
-
     views=1: [P, C, h, w] float32 of the whole images. views > 1: [P, views, C, h, w] float16, the whole image first,
-    then fixed crops. views=0: no posterior.
-    """
+    then fixed crops. views=0: no posterior."""
     images = np.load(inputs(stage.trials) / "pictures.npy", mmap_mode="r")
     total, crops = len(images), max(0, stage.views - 1)
     largest = crop_range(images) if crops else 0

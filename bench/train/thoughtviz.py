@@ -18,7 +18,7 @@ from bench.systems.thoughtviz import ThoughtVizClassifier, ThoughtVizEeg, Though
 from bench.train import Inputs
 from bench.train.generate import in_batches, resize_images, write_images
 from bench.train.items import Loaded, load_items
-from bench.train.losses import Losses, descend, load_network, seeded, write_summary
+from bench.train.losses import Losses, binary_loss, descend, load_network, seeded, write_summary
 from models.parameters import count_parameters
 from models.thoughtviz import NOISE, Discriminator, EegClassifier, Generator, ImageClassifier
 
@@ -96,14 +96,12 @@ def train_gan(stage: ThoughtVizGan, inputs: Inputs, out: Path, runtime: Runtime)
 
             # Discriminator
             real_logits, fake_logits = discriminator(real[rows]), discriminator(fake.detach())
-            discriminator_loss = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits)) \
-                + F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
+            discriminator_loss = binary_loss(real_logits, 1.0) + binary_loss(fake_logits, 0.0)
             descend(discriminator_loss, discriminator_optimizer)
 
             # Generator
             discriminator.requires_grad_(False)
-            logits = discriminator(fake)
-            generator_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+            generator_loss = binary_loss(discriminator(fake), 1.0)
             class_loss = F.cross_entropy(classifier(fake), label.to(device))
             penalty = schedule.std_penalty * generator.mixture.std.square().sum()
             descend(generator_loss + class_loss + penalty, generator_optimizer)

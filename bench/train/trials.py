@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +32,14 @@ def trials(stage: Trials, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     eeg.npy, and classes.csv.
 
     An item is one subject's trial with one image: `picture` is the row of pictures.npy, `position` the trial's place in
-    the subject's recording, `block` the run of trials that it belongs to. Items are ordered by subject, then by image.
-    With split="block" an image's part is that of its block and may differ between subjects. Prepared data sets:
-    `write_prepared`; protocol things: `_write_things`.
+    the subject's recording, `block` its run of trials. Items are ordered by subject, then by image. With split="block"
+    an image's part is that of its block and may differ between subjects.
     """
     world = stage.world
     if isinstance(world, Prepared):
-        write_prepared(stage, out, runtime.progress)
-        return
+        return write_prepared(stage, out, runtime.progress)
     if isinstance(world, TinyThings):
-        _write_things(stage, world, out, runtime)
-        return
+        return _write_things(stage, world, out, runtime)
     scenes, parts = paired_scenes(world)
     np.save(out / "pictures.npy", render(scenes))
     write_classes(out)
@@ -66,9 +63,9 @@ def _write_things(stage: Trials, world: TinyThings, out: Path, runtime: Runtime)
     """Writes the files of `trials`; trials.csv has the additional column `repetition`, and classes.csv the concepts.
 
     A training item is one repetition of an image. A validation or test item is the mean over all repetitions (-1),
-    normalised again as a window; its `position` and `block` are those of the first repetition. `item` is the subject's
-    number times ITEMS plus the number among all of the subject's items, and so depends on neither the split nor the
-    other subjects. `judge` is the number of the concept's shape.
+    normalised again; its `position` and `block` are those of the first repetition. `item` is the subject's number times
+    ITEMS plus the number among all of the subject's items, which depends on neither the split nor the other subjects.
+    `judge` is the number of the concept's shape.
     """
     if stage.split in ("subject", "subject_seen") and len(stage.subjects) < 2:
         raise BenchError(f"split {stage.split!r} trains on all subjects but the last and needs at least two, not "
@@ -82,34 +79,27 @@ def _write_things(stage: Trials, world: TinyThings, out: Path, runtime: Runtime)
     for done, subject in enumerate(stage.subjects):
         runtime.progress(done, len(stage.subjects))
         recording = things_recording(world, subject)
-        eeg, entries = _average_repetitions(stage, protocol, recording)
-        parts = [assign_part(stage.split, PARTS[protocol.part[picture]], subject == stage.subjects[-1])
-                 for picture, _, _ in entries]
-        windows.append(eeg[[bool(part) for part in parts]])
-        for number, ((picture, repetition, position), part) in enumerate(zip(entries, parts, strict=True)):
+        items = _average_repetitions(stage, protocol, recording)
+        for number, (window, picture, repetition, position) in enumerate(items):
+            part = assign_part(stage.split, PARTS[protocol.part[picture]], subject == stage.subjects[-1])
             if part:
+                windows.append(window)
                 rows.append((subject * ITEMS + number, subject, picture, protocol.label[picture], part,
                              recording.blocks[position], position, repetition))
     write_table(out / "trials.csv", (*COLUMNS, "repetition"), rows)
-    np.save(out / "eeg.npy", np.concatenate(windows))
+    np.save(out / "eeg.npy", np.stack(windows))
 
 
 def _average_repetitions(stage: Trials, protocol: ConceptImages, recording: Recording
-                         ) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """Returns one subject's windows [N, C, T] float32, image by image, and for each the image, the repetition (-1: the
-    mean) and the position in the recording."""
+                         ) -> Iterator[tuple[np.ndarray, int, int, int]]:
+    """Yields one subject's items, image by image: window [C, T], image, repetition (-1: the mean) and position."""
     single = _cut_windows(stage, recording)
     positions = np.split(np.argsort(recording.pictures, kind="stable"), np.cumsum(protocol.repeats)[:-1])
-    windows: list[np.ndarray] = []
-    entries: list[tuple[int, int, int]] = []
     for picture, places in enumerate(positions):
         if PARTS[protocol.part[picture]] == "train":
-            windows.append(single[places])
-            entries += [(picture, repetition, int(place)) for repetition, place in enumerate(places)]
+            yield from ((single[place], picture, repetition, int(place)) for repetition, place in enumerate(places))
         else:
-            windows.append(normalise(single[places].mean(0, keepdims=True)))
-            entries.append((picture, -1, int(places[0])))
-    return np.concatenate(windows), entries
+            yield normalise(single[places].mean(0, keepdims=True))[0], picture, -1, int(places[0])
 
 
 def _cut_windows(stage: Trials, recording: Recording) -> np.ndarray:
@@ -128,11 +118,9 @@ def write_classes(folder: Path) -> None:
 
 def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ignore) -> None:
     """Writes a Trials folder: the trials of the stage's subjects that have a part in its split.
-
     eeg.npy [N, C, T] float16, ascending by `item`, normalised as the windows of a corpus; trials.csv with one row for
     each and one column `part`; classes.csv; pictures.npy of all subjects, so that `picture` has one meaning in all
-    stages of the data set. Raises BenchError for subjects, a band, a split or a window that the data set lacks.
-    """
+    stages of the data set. Raises BenchError for subjects, a band, a split or a window that the data set lacks."""
     assert isinstance(stage.world, Prepared)
     folder, manifest = open_dataset(stage.world)
     if stage.window != "stimulus":
