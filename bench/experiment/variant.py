@@ -67,10 +67,11 @@ class Variant:
 
     mask_ratio      share of tokens masked in pre-training (Sec. 3.1); None: no pre-training
     align           "clip": L_clip (Eq. 3); "label": class labels instead of CLIP (Sec. 4.4); None: no alignment
-    aligned         input of h: "context", the output of tau (Eq. 3); "latent", the tokens (released code)
+    aligned         input of h: "context", the output of tau (Eq. 3); "latent", the encoder's tokens (released code)
     sd_loss         L_SD (Eq. 2); False: fine-tuning with the alignment loss only (Fig. 5)
-    tune            what fine-tuning trains: a key of OPENS. E: the encoder; A: q, k, v and out of the U-Net's
-                    cross-attention; tau trains in all but "A-tau"; h trains wherever there is alignment
+    tune            what fine-tuning trains, by the table OPENS in this file: "E+A", "E", "A", "tau", "A-tau" or
+                    "E+A+norm2". E: the encoder; A: q, k, v and out of the U-Net's cross-attention; norm2: the LayerNorm
+                    before it. tau trains in all but "A-tau"; h trains wherever there is alignment
     size            the encoder's size by its label in the paper; tables show the real parameter count beside it
     encoder         a file of models/encoders/, the path of a user's .py file with a class Encoder, or braindecode:NAME
     time_condition  the condition also enters the U-Net through the time step (released code, not in the paper)
