@@ -19,7 +19,7 @@ from bench.tables.captions import CEILING_NAME, NULL_NAME, caption_lines
 from bench.tables.columns import ALPHA, NOT_RUN, NOTHING, baseline_of, document, metric_header, settings_of
 from bench.tables.literature import PUBLISHED, paper_column, published_rows
 from bench.tables.model import Contrast, Row, Table
-from bench.tables.scores import NULL, Scores, Whose, whose_row
+from bench.tables.scores import NULL, RowKey, Scores, row_key
 from bench.tables.summary import finding, short_notes
 
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
@@ -39,19 +39,19 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     costs, references = getattr(ablation, "costs", False), choose_baselines(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
 
-    def row(title: str, label: str, whose: Whose, settings: tuple[str, str, str, str], known: str,
+    def row(title: str, label: str, key: RowKey, settings: tuple[str, str, str, str], known: str,
             free: bool = False) -> Row:
-        gain = None if whose == NULL else scores.gain(whose)
-        floor = NULL if NULL in scores.images else scores.shuffled(whose)
-        way = scores.contrast(scores.ceiling, floor) if gain else None
-        null = scores.null(whose) if free else None
-        return Row(title, label, settings, scores.params(whose), scores.seeds(whose), scores.interval(whose),
-                   scores.means(whose), gain, gain.mean / way.mean if gain and way and way.mean else None, null,
-                   null.p if null else None, scores.failed(whose), paper.get(known),
-                   seconds.get(whose) if whose else None)
+        gain = None if key == NULL else scores.gain(key)
+        floor = NULL if NULL in scores.images else scores.shuffled(key)
+        span = scores.contrast(scores.ceiling, floor) if gain else None
+        null = scores.null(key) if free else None
+        return Row(title, label, settings, scores.params(key), scores.seeds(key), scores.interval(key),
+                   scores.means(key), gain, gain.mean / span.mean if gain and span and span.mean else None, null,
+                   null.p if null else None, scores.failed(key), paper.get(known),
+                   seconds.get(key) if key else None)
 
     nothing = (NOTHING,) * 4
-    rows = [row(v.name, row_label(v), whose_row(v), settings_of(v), v.name, getattr(v, "eeg_free", False))
+    rows = [row(v.name, row_label(v), row_key(v), settings_of(v), v.name, getattr(v, "eeg_free", False))
             for v in ablation.variants]
     rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
@@ -76,7 +76,7 @@ def _headline(recorded: results.Results, candidates: Sequence[str]) -> str:
     return next((metric for metric in candidates if metric in metrics), candidates[0])
 
 
-def _seconds(folder: Path, name: str) -> dict[Whose, tuple[float, float | None]]:
+def _seconds(folder: Path, name: str) -> dict[RowKey, tuple[float, float | None]]:
     """Returns each row's seconds of training and of sampling: means over seeds of the last recorded runs."""
     runs = results.runs(folder, name)
     runs = runs[runs["training_s"] != ""].replace({"sampling_s": {"": np.nan}})
@@ -110,17 +110,18 @@ def _judged(rows: Sequence[Row], contrasts: Sequence[Contrast], baseline: str) -
 def _contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> list[Contrast]:
     """Returns the ablation's contrasts, with Holm's verdicts over those that can have one."""
     specs = {v.name: v for v in ablation.variants}
+    keys = {v.name: row_key(v) for v in ablation.variants}
     one_pretraining = "one" in scores.values("pretrain_seeds")
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     reasons: dict[str, str] = {}
     unpaired = set()
     for a, b in ablation.contrasts:
-        name, whose = f"{a} - {b}", (whose_row(specs[a]), whose_row(specs[b]))
-        pair = scores.paired(*whose)
-        if pair is None and (pair := scores.apart(*whose)) is not None:
+        name = f"{a} - {b}"
+        pair = scores.paired(keys[a], keys[b])
+        if pair is None and (pair := scores.unpaired(keys[a], keys[b])) is not None:
             unpaired.add(name)
         if pair is None:
-            missing = [row for row in whose if scores.top1(row) is None]
+            missing = [key for key in (keys[a], keys[b]) if scores.top1(key) is None]
             reasons[name] = "no verdict: other seeds" if not missing else (
                 "failed" if any(map(scores.failed, missing)) else NOT_RUN)
         elif one_pretraining and _changes_pretraining(specs[a], specs[b]):
@@ -130,14 +131,14 @@ def _contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> lis
     judged: Mapping[str, Verdict] = verdicts(pairs, ALPHA, unpaired) if pairs else {}
     contrasts = []
     for a, b in ablation.contrasts:
-        name, whose = f"{a} - {b}", (whose_row(specs[a]), whose_row(specs[b]))
-        first, second = scores.interval(whose[0]), scores.interval(whose[1])
+        name = f"{a} - {b}"
+        first, second = scores.interval(keys[a]), scores.interval(keys[b])
         verdict, word = judged.get(name), reasons.get(name, "")
         mean = verdict.interval.mean if verdict else first.mean - second.mean if first and second else None
         if verdict:
             word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
             word += ", not paired: other test images" if name in unpaired else ""
         contrasts.append(Contrast((a, b), describe_contrast(specs[a], specs[b]), mean, verdict, word,
-                                  scores.mcnemar(*whose) if verdict and name not in unpaired else {},
+                                  scores.mcnemar(keys[a], keys[b]) if verdict and name not in unpaired else {},
                                   paper[a] - paper[b] if a in paper and b in paper else None))
     return contrasts

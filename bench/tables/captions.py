@@ -28,7 +28,7 @@ from bench.tables.columns import (
     settings_of,
 )
 from bench.tables.model import Contrast, Row
-from bench.tables.scores import MASKED, NULL, PERMUTATIONS, Scores, whose_row
+from bench.tables.scores import MASKED, NULL, PERMUTATIONS, Scores, row_key
 
 NULL_NAME, CEILING_NAME = "Full, shuffled EEG (null)", "class name as text (ceiling)"
 ROWS_FOR_TAU = 4
@@ -56,13 +56,13 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     if values("scale") == "rehearsal":
         yield REHEARSAL
     extra = choose_baselines(ablation.variants)
-    own = any(hasattr(innermost(v), "mask_ratio") for v in ablation.variants)
-    comparable = (extra.null or own) and scores.headline == HEADLINE
+    has_encoder = any(hasattr(innermost(v), "mask_ratio") for v in ablation.variants)
+    comparable = (extra.null or has_encoder) and scores.headline == HEADLINE
     if values("scale") != "paper" and comparable:
         yield ((f"Except for the column \"{PAPER}\", all numbers were measured at scale {values('scale')}; the two "
                 "cannot be compared." if paper else
                 f"Measured at scale {values('scale')}: no number can be compared with the paper's.")
-               + " The encoder's label is the paper's; the number of its parameters is the real one." * own)
+               + " The encoder's label is the paper's; the number of its parameters is the real one." * has_encoder)
     if scores.headline.startswith("retrieval_"):
         yield _retrieval_line(scores)
     elif scores.headline != HEADLINE:
@@ -160,7 +160,7 @@ def incomparable_lines(scores: Scores) -> Iterable[str]:
 
 def changed_lines(scores: Scores, ablation: Any) -> Iterable[str]:
     """Yields a line with the rows whose recorded settings are not those of the ablation."""
-    if changed := [v.name for v in ablation.variants if scores.specs(whose_row(v)) - {digest(v)}]:
+    if changed := [v.name for v in ablation.variants if scores.specs(row_key(v)) - {digest(v)}]:
         yield f"Recorded with other settings than the ablation has now; run again: {listed(changed)}."
 
 
@@ -228,7 +228,7 @@ def selection_lines(scores: Scores, ablation: Any) -> Iterable[str]:
     """Yields what selecting a checkpoint, or the best sample of an item, adds to top-1, if the rows are checkpoints."""
     tops: dict[str, dict[int, pd.DataFrame]] = {"test": {}, "val": {}}
     for v in ablation.variants:
-        top = scores.top1(whose_row(v)) if getattr(v, "checkpoint", None) else None
+        top = scores.top1(row_key(v)) if getattr(v, "checkpoint", None) else None
         if top is not None:
             tops[v.part][v.checkpoint[0]] = top
     test, val = (pd.DataFrame({which: top.mean(axis=1) for which, top in sorted(tops[part].items())})
@@ -238,7 +238,7 @@ def selection_lines(scores: Scores, ablation: Any) -> Iterable[str]:
     last = max(tops["test"])
     selected = pd.Series({seed: test.loc[seed, val.loc[seed].idxmax()] for seed in test.index})
     headline = next(v for v in ablation.variants if v.part == "test" and v.checkpoint[0] == last)
-    any_sample = scores.of[whose_row(headline)].groupby(["seed", "item"])[scores.headline].max().mean()
+    any_sample = scores.of[row_key(headline)].groupby(["seed", "item"])[scores.headline].max().mean()
     best, final = test.max(axis=1).mean(), test[last].mean()
     yield (f"Selection, top-1 in %, mean over {counted(len(test), 'seed')}: the last of "
            f"{counted(len(test.columns), 'checkpoint')} {100 * final:.1f} (the headline); the best on validation "
@@ -249,7 +249,7 @@ def selection_lines(scores: Scores, ablation: Any) -> Iterable[str]:
 
 def _order(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> Iterable[str]:
     """Yields Kendall's tau-b with the order of the paper's rows."""
-    tops = {v.name: scores.top1(whose_row(v)) for v in ablation.variants if v.name in paper}
+    tops = {v.name: scores.top1(row_key(v)) for v in ablation.variants if v.name in paper}
     ours = {name: top for name, top in tops.items() if top is not None}
     if len(ours) < ROWS_FOR_TAU:
         return
@@ -285,7 +285,7 @@ def _masked(scores: Scores, ablation: Any) -> str:
     """Returns "Full, 12: 0.61 (mean 1.00, interpolation 1.40, Wiener 0.70); ...": means over seeds, equal rows once."""
     names: dict[tuple[float | None, ...], list[str]] = {}
     for variant in ablation.variants:
-        means = scores.means(whose_row(variant))
+        means = scores.means(row_key(variant))
         if MASKED[0] in means:
             names.setdefault(tuple(means.get(metric) for metric in MASKED), []).append(variant.name)
     return "; ".join(f"{listed(rows)}: {model:.3f} (" + ", ".join(

@@ -100,7 +100,7 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
 
 def _short_contrasts(t: Table) -> tuple[Column, ...]:
     def verdict(c: Contrast) -> str:
-        return c.said.replace(", given these models", "").replace(": other test images", "")
+        return c.outcome.replace(", given these models", "").replace(": other test images", "")
 
     words = ("contrast: first - second", "verdict on first")
     return _columns(t.differences, (words[0], lambda c: c.label),
@@ -124,7 +124,7 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *(costs if t.costs else []), ("seeds", lambda r: str(len(r.seeds))),
         (f"{top1} [95% CI]", lambda r: percent(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
         ("gain over null, points [95% CI]", lambda r: percent(r.gain, False) if r.gain else NOTHING),
-        ("null to ceiling, %", lambda r: number_text(r.way, 0, 100)),
+        ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100)),
         (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}"),
@@ -144,7 +144,7 @@ def _contrast_columns(t: Table) -> tuple[Column, ...]:
     return _columns(
         t.differences, (words[0], lambda c: c.label),
         (f"{t.labels[0].removesuffix(', %')}, points [95% CI, simultaneous]", _points),
-        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], lambda c: c.said),
+        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], lambda c: c.outcome),
         (words[2], lambda c: (c.verdict.needs if c.verdict else "") or NOTHING),
         ("seeds", lambda c: str(c.verdict.interval.seeds if c.verdict else 0)),
         *([(PAPER.replace("%", "points"), lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
@@ -176,13 +176,13 @@ def csv_frame(t: Table) -> pd.DataFrame:
                       "verdict": row.verdict or None}
                      | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
                      | scaled(top1, row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
-                     | {"null_to_ceiling": None if row.way is None else 100 * row.way, "p": row.exceeds}
+                     | {"null_to_ceiling": row.share_of_ceiling and 100 * row.share_of_ceiling, "p": row.exceeds}
                      | {f"mean_{metric}": value for metric, value in row.means.items()})
     for c in t.differences:
         judged = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
             "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "needs": c.verdict.needs}
         names = {"name": c.name, "label": c.label, "first": c.pair[0], "second": c.pair[1]}
-        lines.append({"kind": "contrast", **names, "verdict": c.said, "paper_50way_imagenet_eeg": c.paper,
+        lines.append({"kind": "contrast", **names, "verdict": c.outcome, "paper_50way_imagenet_eeg": c.paper,
                       top1: None if c.mean is None else 100 * c.mean} | judged)
         lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]

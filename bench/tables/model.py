@@ -20,7 +20,7 @@ class Row:
     settings   pre-training, CLIP, tuned, encoder
     top1       the headline metric, top-1 accuracy unless the ablation names another; None: not run, or `failed`
     means      of each metric, over seeds
-    gain       top1 minus that of the shuffled EEG, paired; way: the gain as a share of the ceiling's gain
+    gain       top1 minus that of the shuffled EEG, paired; share_of_ceiling: as a share of the ceiling's gain
     null       under permuted labels, for a row that cannot know the stimulus; exceeds: Holm's p that it exceeds that
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
@@ -35,7 +35,7 @@ class Row:
     top1: Interval | None
     means: Mapping[str, float]
     gain: Interval | None
-    way: float | None
+    share_of_ceiling: float | None
     null: Null | None
     exceeds: float | None
     failed: bool
@@ -49,7 +49,7 @@ class Contrast:
     """The difference of two rows in the headline metric, a share of 1.
 
     pair     the names of both rows; label: also what each changes
-    said     the verdict in words, or why there is none (`verdict` is None)
+    outcome  the verdict in words, or why there is none (`verdict` is None)
     mcnemar  by seed: exact p of sample 0, given these models
     paper    the paper's difference in points
     """
@@ -58,7 +58,7 @@ class Contrast:
     label: str
     mean: float | None
     verdict: Verdict | None
-    said: str
+    outcome: str
     mcnemar: Mapping[int, float]
     paper: float | None
 

@@ -119,8 +119,8 @@ def _leak(row: Row, store: Store) -> str:
     start = _start(row)
     corpus = start.corpus if isinstance(start, Pretrain) and isinstance(start.corpus.world, Shards) else None
     verdict = leak_of(_tested_items(row).trials, store, corpus)
-    if isinstance(row.stage, Scored) and (own := audit.trained_on(row.stage)):
-        return f"{verdict}; {own}" if verdict.startswith("yes") else f"yes: {own}"
+    if isinstance(row.stage, Scored) and (trained := audit.trained_on(row.stage)):
+        return f"{verdict}; {trained}" if verdict.startswith("yes") else f"yes: {trained}"
     return verdict
 
 

@@ -20,10 +20,10 @@ NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 PERMUTATIONS = 1000
 
-Whose = Any  # (variant, items); None: was not run
+RowKey = Any  # (variant, items); None: was not run
 
 
-def whose_row(spec: Any) -> Whose:
+def row_key(spec: Any) -> RowKey:
     """Returns the (variant, items) under which a variant is recorded."""
     return spec.name, getattr(spec, "eeg", "real")
 
@@ -59,12 +59,12 @@ class Scores:
         self._means: dict[Any, dict[str, float]] = {}
         if len(self.items):
             self.of = dict(iter(self.items.groupby(["variant", "items"])))
-            for whose, frame in self.of.items():
+            for row, frame in self.of.items():
                 if headline not in frame or frame[headline].isna().all():
                     continue
-                self.images[whose] = self._by_image(frame, headline)
+                self.images[row] = self._by_image(frame, headline)
                 seen = np.unique(frame["picture"].to_numpy(), return_index=True)[1]
-                self.labels[whose] = frame["label"].fillna(-1).to_numpy()[seen] if "label" in frame else seen * 0
+                self.labels[row] = frame["label"].fillna(-1).to_numpy()[seen] if "label" in frame else seen * 0
         ceilings = self.scored.loc[self.scored["items"] == "captions", "variant"]
         self.ceiling = (ceilings.iloc[0], "captions") if len(ceilings) else None
         self.keys = {metric: each["key"].value_counts(sort=True).index[0]
@@ -74,135 +74,131 @@ class Scores:
     def _by_image(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         return frame.groupby(["seed", "picture"])[metric].mean().unstack("picture")
 
-    def top1(self, whose: Whose) -> pd.DataFrame | None:
+    def top1(self, row: RowKey) -> pd.DataFrame | None:
         """Returns the headline metric of each image under each seed, [seeds, images]; None: was not run.
 
         Raises BenchError if the seeds were scored on different images.
         """
-        if whose not in self.images:
+        if row not in self.images:
             return None
-        values = self.images[whose]
+        values = self.images[row]
         if values.isna().to_numpy().any():
-            raise self._inconsistent(whose, "its seeds were scored on different images")
+            raise self._inconsistent(row, "its seeds were scored on different images")
         return values
 
-    def _inconsistent(self, whose: Whose, why: str) -> BenchError:
+    def _inconsistent(self, row: RowKey, why: str) -> BenchError:
         name = self.rows["ablation"].iloc[0]
-        return BenchError(f"{name}: row {whose[0]} ({whose[1]}): {why}; run all its seeds together with the options of "
-                          f"the earlier run: bench run --ablation {name} --variants {whose[0]!r}")
+        return BenchError(f"{name}: row {row[0]} ({row[1]}): {why}; run all its seeds together with the options of "
+                          f"the earlier run: bench run --ablation {name} --variants {row[0]!r}")
 
-    def seeds(self, whose: Whose) -> tuple[int, ...]:
-        values = self.top1(whose)
+    def seeds(self, row: RowKey) -> tuple[int, ...]:
+        values = self.top1(row)
         return () if values is None else tuple(int(seed) for seed in values.index)
 
-    def interval(self, whose: Whose) -> Interval | None:
-        values = self.top1(whose)
+    def interval(self, row: RowKey) -> Interval | None:
+        values = self.top1(row)
         return None if values is None else crossed_interval(values.to_numpy())
 
-    def paired(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
+    def paired(self, a: RowKey, b: RowKey) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns both rows [S, N] over their common seeds; None without such seeds or with different test images."""
-        one, other = self.top1(a), self.top1(b)
-        if one is None or other is None or not one.columns.equals(other.columns):
-            return None
-        seeds = one.index.intersection(other.index)
-        if not len(seeds) or not np.array_equal(self.labels[a], self.labels[b]):
-            return None
-        return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
+        pair = self.unpaired(a, b)
+        same = pair and self.images[a].columns.equals(self.images[b].columns) and np.array_equal(
+            self.labels[a], self.labels[b])
+        return pair if same else None
 
-    def apart(self, a: Whose, b: Whose) -> tuple[np.ndarray, np.ndarray] | None:
+    def unpaired(self, a: RowKey, b: RowKey) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns both rows [S, N] over their common seeds, each on its own test images; None without such seeds."""
-        one, other = self.top1(a), self.top1(b)
-        if one is None or other is None or not len(seeds := one.index.intersection(other.index)):
+        first, second = self.top1(a), self.top1(b)
+        if first is None or second is None or not len(seeds := first.index.intersection(second.index)):
             return None
-        return one.loc[seeds].to_numpy(), other.loc[seeds].to_numpy()
+        return first.loc[seeds].to_numpy(), second.loc[seeds].to_numpy()
 
-    def contrast(self, a: Whose, b: Whose) -> Interval | None:
+    def contrast(self, a: RowKey, b: RowKey) -> Interval | None:
         """Returns the 95 % interval of the paired difference; None if the rows cannot be paired."""
         pair = self.paired(a, b)
         return None if pair is None else paired_contrast(*pair)
 
-    def gain(self, whose: Whose) -> Interval | None:
+    def gain(self, row: RowKey) -> Interval | None:
         """Returns the gain over the row's own shuffled EEG if that was run, else over Full's."""
-        return self.contrast(whose, self.shuffled(whose))
+        return self.contrast(row, self.shuffled(row))
 
-    def shuffled(self, whose: Whose) -> Whose:
+    def shuffled(self, row: RowKey) -> RowKey:
         """Returns the row's own shuffled EEG (named by `ablation.with_controls`) if that was run, else Full's."""
-        own = (f"{whose[0]} / EEG shuffled", "shuffled") if whose else NULL
-        return own if own in self.images else NULL
+        control = (f"{row[0]} / EEG shuffled", "shuffled") if row else NULL
+        return control if control in self.images else NULL
 
-    def mcnemar(self, a: Whose, b: Whose) -> dict[int, float]:
+    def mcnemar(self, a: RowKey, b: RowKey) -> dict[int, float]:
         """Returns p by seed, on sample 0 of each item; empty for a headline metric that is not 0 or 1."""
-        for whose in (a, b):
-            if whose not in self.first:
-                frame = self.of[whose]
-                self.first[whose] = frame[frame["sample"] == 0].pivot(index="seed", columns="item",
-                                                                      values=self.headline)
+        for row in (a, b):
+            if row not in self.first:
+                frame = self.of[row]
+                self.first[row] = frame[frame["sample"] == 0].pivot(index="seed", columns="item", values=self.headline)
         seeds = self.first[a].index.intersection(self.first[b].index)
-        one, other = (self.first[whose].loc[seeds] for whose in (a, b))
-        if not one.columns.equals(other.columns) or not (one.isin((0, 1)) & other.isin((0, 1))).all(axis=None):
+        first, second = (self.first[row].loc[seeds] for row in (a, b))
+        if not first.columns.equals(second.columns) or not (first.isin((0, 1)) & second.isin((0, 1))).all(axis=None):
             return {}
-        return {int(seed): mcnemar(one.loc[seed].to_numpy(), other.loc[seed].to_numpy()) for seed in seeds}
+        return {int(seed): mcnemar(first.loc[seed].to_numpy(), second.loc[seed].to_numpy()) for seed in seeds}
 
-    def null(self, whose: Whose) -> Null | None:
+    def null(self, row: RowKey) -> Null | None:
         """Returns the accuracy under permuted labels (in retrieval: images); None for another headline metric.
 
         All seeds and samples share a permutation; the draws are always the same.
         """
         answer, truth = NULLS.get(self.headline, ("", ""))
-        if self.top1(whose) is None or answer not in self.of[whose]:
+        if self.top1(row) is None or answer not in self.of[row]:
             return None
-        frame = self.of[whose].sort_values(["item", "seed", "sample"])
+        frame = self.of[row].sort_values(["item", "seed", "sample"])
         item = frame["item"].to_numpy()
         first = np.unique(item, return_index=True)[1]
         if len(frame) % len(first) or (np.diff(np.append(first, len(frame))) != len(frame) // len(first)).any():
-            raise self._inconsistent(whose, "its items have different numbers of samples")
+            raise self._inconsistent(row, "its items have different numbers of samples")
         judged = frame[answer].to_numpy().reshape(len(first), -1)
         return permutation_null(judged, frame[truth].to_numpy()[first], np.random.default_rng(0), PERMUTATIONS)
 
-    def means(self, whose: Whose) -> dict[str, float]:
+    def means(self, row: RowKey) -> dict[str, float]:
         """Returns each metric's mean over seeds; of a metric with several keys, that of the most frequent key."""
-        if whose not in self._means:
-            means = self._means[whose] = {}
-            if whose in self.numbers:
-                values = self.numbers[whose].groupby(["metric", "key"])["value"].mean().reset_index()
+        if row not in self._means:
+            means = self._means[row] = {}
+            if row in self.numbers:
+                values = self.numbers[row].groupby(["metric", "key"])["value"].mean().reset_index()
                 for metric, key, value in values.itertuples(index=False, name=None):
                     if metric not in means or key == self.keys[metric]:
                         means[metric] = float(value)
-        return self._means[whose]
+        return self._means[row]
 
-    def measured(self, whose: Whose) -> dict[str, Measured]:
+    def measured(self, row: RowKey) -> dict[str, Measured]:
         """Returns each metric with its uncertainty."""
         measured = {}
-        for metric, mean in self.means(whose).items():
-            rows = self.numbers[whose][self.numbers[whose]["metric"] == metric]
+        for metric, mean in self.means(row).items():
+            rows = self.numbers[row][self.numbers[row]["metric"] == metric]
             rows = rows[rows["key"] == self.keys[metric]] if self.keys[metric] in set(rows["key"]) else rows
             interval = None
-            if whose in self.of and metric in self.of[whose] and np.isfinite(self.of[whose][metric]).all():
-                interval = crossed_interval(self._by_image(self.of[whose], metric).to_numpy())
+            if row in self.of and metric in self.of[row] and np.isfinite(self.of[row][metric]).all():
+                interval = crossed_interval(self._by_image(self.of[row], metric).to_numpy())
             sd = float(rows["value"].std(ddof=1)) if len(rows) > 1 else None
             by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
             measured[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
         return measured
 
-    def leak(self, whose: Whose) -> str:
+    def leak(self, row: RowKey) -> str:
         """Returns why the audit calls a row leaky, "" if it does not."""
-        verdicts = set(self.numbers[whose]["leaky"]) if whose in self.numbers else set()
+        verdicts = set(self.numbers[row]["leaky"]) if row in self.numbers else set()
         return "; ".join(sorted(verdict.removeprefix("yes: ") for verdict in verdicts if verdict.startswith("yes")))
 
-    def failed(self, whose: Whose) -> bool:
-        """Tells whether the row failed under any seed; None stands for the ceiling."""
-        if whose is None:
+    def failed(self, row: RowKey) -> bool:
+        """Tells whether the row failed under any seed; None means the ceiling."""
+        if row is None:
             return bool((self.failures["items"] == "captions").any())
-        return bool(((self.failures["variant"] == whose[0]) & (self.failures["items"] == whose[1])).any())
+        return bool(((self.failures["variant"] == row[0]) & (self.failures["items"] == row[1])).any())
 
-    def params(self, whose: Whose) -> int | None:
+    def params(self, row: RowKey) -> int | None:
         """Returns the parameters of the row's EEG encoder."""
-        known = list(self.numbers[whose]["params"].dropna()) if whose in self.numbers else []
+        known = list(self.numbers[row]["params"].dropna()) if row in self.numbers else []
         return int(known[0]) if known else None
 
-    def specs(self, whose: Whose) -> set[str]:
+    def specs(self, row: RowKey) -> set[str]:
         """Returns the digests of the settings that a row was recorded with."""
-        rows = self.numbers.get(whose)
+        rows = self.numbers.get(row)
         return set() if rows is None else set(rows["spec"]) - {""}
 
     def values(self, column: str, metric: str = "") -> list[str]:

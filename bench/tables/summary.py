@@ -23,7 +23,7 @@ from bench.tables.captions import (
 )
 from bench.tables.columns import ALPHA, counted, listed
 from bench.tables.model import Contrast, Row
-from bench.tables.scores import RETRIEVED, Scores, whose_row
+from bench.tables.scores import RETRIEVED, Scores, row_key
 
 MOST_NOTES = 5
 SHOWN = 4  # names in a note, at most
@@ -42,10 +42,10 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
     if not ran:
         return f"{parts[0] or 'No row has a result yet'}."
     decoding = [row for row in ran if _decodes_eeg(specs[row.name])]
-    clean = [row for row in decoding if not scores.leak(whose_row(specs[row.name]))]
+    clean = [row for row in decoding if not scores.leak(row_key(specs[row.name]))]
     best = max(clean or decoding or ran, key=lambda row: row.top1.mean if row.top1 else 0.0)
     name, _, change = best.label.partition("  ")
-    null = scores.interval(scores.shuffled(whose_row(specs[best.name])))
+    null = scores.interval(scores.shuffled(row_key(specs[best.name])))
     ceiling = scores.interval(scores.ceiling)
     about = [f"{title} {100 * value.mean:.1f} %" for title, value in (("null", null), ("ceiling", ceiling)) if value]
     if null is None and NULL_NAME in {row.name for row in rows}:
@@ -98,7 +98,7 @@ def _warnings(scores: Scores, rows: Sequence[Row], ablation: Any) -> Iterator[st
                f"Failed: {len(failures)} runs of {names}; the first: {failures[0]}.")
     leaks: dict[str, list[str]] = {}
     for variant in ablation.variants:
-        if reason := scores.leak(whose_row(variant)):
+        if reason := scores.leak(row_key(variant)):
             leaks.setdefault(reason, []).append(variant.name)
     if leaks:
         yield "Leak in " + "; ".join(f"{few(names)}: {reason}" for reason, names in leaks.items()) + "."

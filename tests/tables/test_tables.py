@@ -316,7 +316,7 @@ def test_one_shared_pretraining_gives_no_verdict_where_it_matters_and_one_where_
     two = changed(variants=[*ABLATION.variants, Variant("E", tune="E")], contrasts=[("Full", "5"), ("Full", "E")])
     pretrained, opened = made(tmp_path, two).differences
     assert pretrained.verdict is None
-    assert pretrained.said == "no verdict: one pre-training"
+    assert pretrained.outcome == "no verdict: one pre-training"
     assert opened.verdict.word == "better"
     assert cell(made(tmp_path, two).document.complete, "top-1", "Full - 5", 1) == "+20.0"
     assert any("This table gives no verdict about pre-training" in note for note in made(tmp_path, two).notes)
@@ -327,7 +327,7 @@ def test_a_contrast_of_rows_with_other_test_pictures_is_said_not_to_be_paired(tm
     put(tmp_path, "6", 0.5, pictures=30)
     first, second = made(tmp_path).differences
     assert first.verdict is not None
-    assert second.said.endswith("not paired: other test images")
+    assert second.outcome.endswith("not paired: other test images")
     assert not second.mcnemar
     put(tmp_path, "6", 0.5, seed=7)
     put_all(tmp_path)
@@ -338,7 +338,7 @@ def test_the_gain_over_shuffled_is_paired_and_a_share_of_the_ceilings(tmp_path):
     put_all(tmp_path)
     full, five, _, null, ceiling = made(tmp_path).entries
     assert (full.gain.mean, five.gain.mean, ceiling.gain.mean) == pytest.approx((0.5, 0.3, 0.85))
-    assert (full.way, ceiling.way) == pytest.approx((0.5 / 0.85, 1))
+    assert (full.share_of_ceiling, ceiling.share_of_ceiling) == pytest.approx((0.5 / 0.85, 1))
     assert null.gain is None
     put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
     again = {row.name: row for row in made(tmp_path).entries}
