@@ -1,4 +1,4 @@
-"""The encoder of masked signal modelling (Sec. 3.1, 4.1): a ViT whose tokens are adjacent steps of all channels."""
+"""The encoder of masked signal modelling (Sec. 3.1, 4.1): a ViT whose tokens are adjacent times of all channels."""
 
 from __future__ import annotations
 
@@ -15,33 +15,25 @@ def positions(length: int, width: int) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform linear layers without bias, as the masked autoencoders of the paper begin."""
+    """Initialises linear layers with Xavier-uniform weights and zero biases, as in the paper's masked autoencoders."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
 
 
 class Encoder(nn.Module):
-    """EEG [B, C, T] to tokens [B, T / patch, width].
+    """EEG [B, C, T] -> tokens [B, T / patch, width].
 
-    The original's class token is seen in pre-training only and by no loss; it is left out.
+    The original's class token is used only in pre-training and by no loss; it is left out.
     """
 
-    in_time = True  # tokens are stretches of time, so that predictors in time can be compared with
+    in_time = True  # tokens are spans of time, so predictors in time can be compared
 
-    def __init__(
-        self,
-        channels: int,
-        times: int,
-        width: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float = 1.0,
-        patch: int = 4,
-    ):
+    def __init__(self, channels: int, times: int, width: int, depth: int, heads: int, mlp_ratio: float = 1.0,
+                 patch: int = 4):
         super().__init__()
         if times % patch:
-            raise ValueError(f"{times} time steps are no whole number of patches of {patch}")
+            raise ValueError(f"{times} time steps cannot be divided into patches of {patch}")
         self.patch = patch
         self.embed = nn.Linear(patch * channels, width)
         self.register_buffer("positions", positions(times // patch, width), persistent=False)
@@ -55,12 +47,14 @@ class Encoder(nn.Module):
         return eeg.transpose(1, 2).reshape(batch, times // self.patch, self.patch * channels)
 
     def tokenize(self, eeg: Tensor) -> Tensor:
-        """EEG [B, C, T] to embedded patches with their positions [B, L, width]."""
+        """EEG [B, C, T] as embedded patches with their positions, [B, L, width]."""
         return self.embed(self.patchify(eeg)) + self.positions
 
     def encode(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Tokens [B, n, width] to features [B, n, width]. `keep` [B, n] says which n of the L they are, if not all;
-        they carry their positions, so that it is not needed here."""
+        """Features [B, n, width] of tokens [B, n, width]; keep: [B, n], their indices among L.
+
+        `keep` is not needed here, as tokens carry their positions.
+        """
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
