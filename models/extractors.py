@@ -198,4 +198,5 @@ LITERATURE: dict[str, Callable[..., Extractor]] = {  # by metric: its network
     "two_way_clip": open_clip_l14, "clip_similarity": open_clip_l14, "correlation_efficientnet": efficientnet,
     "correlation_swav": swav}
 NETWORKS = {  # by the names of Score.networks; lpips is `perceptual`
-    "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet, "swav": swav}
+    "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet,
+    "swav": swav}
