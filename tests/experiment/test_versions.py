@@ -23,35 +23,36 @@ RECORD = Path(__file__).parents[1] / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
          "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
-PRIOR = ["bench/train/prior.py", "bench/data/pictures.py", "models/frozen.py"]
-DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/items.py"]
+FROZEN = ["models/frozen/load.py", "models/frozen/parts.py", "models/frozen/sample.py"]
+PRIOR = ["bench/prior/train.py", "bench/data/pictures.py", *FROZEN]
+DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py"]
 TRAINED = [*DRAWS, "bench/train/losses.py"]
 BRAIN2IMAGE = ["bench/train/brain2image.py", "models/brain2image.py", *TRAINED]
 THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *TRAINED]
-LINEAR = ["bench/train/linear.py", "models/frozen.py", *DRAWS]
+LINEAR = ["bench/train/linear.py", *FROZEN, *DRAWS]
 GUIDED = ["bench/train/guided.py", "models/guided.py", "models/diffusion_prior.py", "models/encoders/atm.py",
-          "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", "models/frozen.py", *TRAINED]
-OWN = ["bench/train/own.py", "models/frozen.py", *DRAWS]
+          "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", *FROZEN, *TRAINED]
+OWN = ["bench/train/own.py", *FROZEN, *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                       "bench/data/shards.py", "models/mae.py", "models/masking.py", *MODEL],
-    stages.Targets: ["bench/train/targets.py", "bench/train/loop.py", "models/frozen.py"],
+    stages.Targets: ["bench/train/targets.py", "bench/train/loop.py", *FROZEN],
     stages.Finetune: ["bench/train/finetune.py", "bench/train/targets.py", "bench/train/loop.py",
-                      "bench/train/parallel.py", "bench/items.py", "models/condition.py", "models/frozen.py", *MODEL],
-    stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/train/loop.py", "bench/items.py",
-                      "models/condition.py", "models/frozen.py", *MODEL],
+                      "bench/train/parallel.py", "bench/train/items.py", "models/condition.py", *FROZEN, *MODEL],
+    stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/train/loop.py", "bench/train/items.py",
+                      "models/condition.py", *FROZEN, *MODEL],
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
-                       "bench/data/prepared.py", "models/frozen.py"],
-    stages.Score: ["bench/train/score.py", "bench/train/measure.py", "bench/train/targets.py", "bench/metrics.py",
-                   "bench/train/retrieval.py", "bench/train/loop.py", "bench/gallery.py", "bench/items.py",
-                   "models/extractors.py", "models/pins.py", "models/frozen.py"],
-    stages.Retrieval: ["bench/train/retrieval.py", "bench/train/measure.py", "bench/metrics.py", "bench/items.py",
+                       "bench/data/prepared.py", *FROZEN],
+    stages.Score: ["bench/train/score.py", "bench/scoring/measure.py", "bench/scoring/sets.py", "bench/train/targets.py", "bench/metrics.py",
+                   "bench/train/loop.py", "bench/images.py", "bench/train/items.py",
+                   "models/extractors.py", "models/pins.py", *FROZEN],
+    stages.Retrieval: ["bench/train/score.py", "bench/scoring/measure.py", "bench/scoring/sets.py", "bench/metrics.py", "bench/train/items.py",
                        "models/pins.py"],
-    stages.Readout: ["bench/train/readout.py", "bench/items.py", "models/classifiers.py", *MODEL],
-    stages.Trivial: ["bench/train/trivial.py", "bench/train/targets.py", "bench/train/loop.py", "bench/items.py",
-                     "models/frozen.py"],
+    stages.Readout: ["bench/train/readout.py", "bench/train/items.py", "models/classifiers.py", *MODEL],
+    stages.Trivial: ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py",
+                     *FROZEN],
     brain2image.Brain2ImageEncoder: BRAIN2IMAGE, brain2image.Brain2ImageGan: BRAIN2IMAGE,
     brain2image.Brain2ImageVae: BRAIN2IMAGE, brain2image.Brain2ImagePictures: BRAIN2IMAGE,
     thoughtviz.ThoughtVizEeg: THOUGHTVIZ, thoughtviz.ThoughtVizClassifier: THOUGHTVIZ,
