@@ -24,8 +24,6 @@ from bench.store import journal
 from bench.store.lease import describe_holder
 from bench.store.store import Store
 
-PRIORITY = ("score", "retrieval", "readout", "generate", "finetune", "targets", "trials", "corpus", "reference",
-            "pretrain")  # steps of kinds of stages (bench.experiment.kinds.ORDER)
 MAX_ATTEMPTS = {True: 3, False: 20}  # how often a stage's process may die after it began to build, and before
 
 
@@ -251,8 +249,7 @@ def _describe_failure(stage: Stage, error: BenchError, store: Store) -> str:
 
 def _priority(stage: Stage) -> tuple[int, float]:
     """Late steps first, so that rows are complete early; within a step, the longest stage first."""
-    step = kind_of(stage).step
-    return PRIORITY.index(step) if step in PRIORITY else len(PRIORITY), -forecast.seconds(stage)
+    return -kind_of(stage).place, -forecast.seconds(stage)
 
 
 def _labels(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:

@@ -13,7 +13,7 @@ from bench.experiment.key import Stage
 from bench.modules import import_object
 
 ORDER = ("trials", "corpus", "reference", "targets", "pretrain", "finetune", "generate", "score", "retrieval",
-         "readout")  # steps, upstream first: the order of listings
+         "readout")  # steps, upstream first: the order of listings; runs build from its end
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_late_stages_come_first_and_among_pre_trainings_the_longest():
 
     score = systems.plan(FULL, MICRO.items(), MICRO, 0)
     order = [stage.kind for stage in sorted(graph.stages([score]), key=_priority)]
-    assert order == ["score", "generate", "finetune", "targets", "trials", "corpus", "reference", "pretrain"]
+    assert order == ["score", "generate", "finetune", "pretrain", "targets", "reference", "corpus", "trials"]
     first = next(stage for stage in graph.stages([score]) if isinstance(stage, Pretrain))
     longer = replace(first, mask_ratio=0.25)
     assert sorted([first, longer], key=_priority) == [longer, first]

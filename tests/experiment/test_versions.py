@@ -23,6 +23,7 @@ RECORD = Path(__file__).parents[1] / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
          "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
+MEASURE = ["bench/scoring/measure.py", "bench/scoring/sets.py"]
 FROZEN = ["models/frozen/load.py", "models/frozen/parts.py", "models/frozen/sample.py"]
 PRIOR = ["bench/prior/train.py", "bench/data/pictures.py", *FROZEN]
 DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py"]
@@ -41,14 +42,15 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Targets: ["bench/train/targets.py", "bench/train/loop.py", *FROZEN],
     stages.Finetune: ["bench/train/finetune.py", "bench/train/targets.py", "bench/train/loop.py",
                       "bench/train/parallel.py", "bench/train/items.py", "models/condition.py", *FROZEN, *MODEL],
-    stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/train/loop.py", "bench/train/items.py",
+    stages.Generate: ["bench/train/generate.py", "bench/train/finetune.py", "bench/train/loop.py",
+                      "bench/train/items.py",
                       "models/condition.py", *FROZEN, *MODEL],
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
                        "bench/data/prepared.py", *FROZEN],
-    stages.Score: ["bench/train/score.py", "bench/scoring/measure.py", "bench/scoring/sets.py", "bench/train/targets.py", "bench/metrics.py",
+    stages.Score: ["bench/train/score.py", *MEASURE, "bench/train/targets.py", "bench/metrics.py",
                    "bench/train/loop.py", "bench/images.py", "bench/train/items.py",
                    "models/extractors.py", "models/pins.py", *FROZEN],
-    stages.Retrieval: ["bench/train/score.py", "bench/scoring/measure.py", "bench/scoring/sets.py", "bench/metrics.py", "bench/train/items.py",
+    stages.Retrieval: ["bench/train/score.py", *MEASURE, "bench/metrics.py", "bench/train/items.py",
                        "models/pins.py"],
     stages.Readout: ["bench/train/readout.py", "bench/train/items.py", "models/classifiers.py", *MODEL],
     stages.Trivial: ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py",
