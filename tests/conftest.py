@@ -18,6 +18,7 @@ GROUPED = (  # files whose tests share a slow fixture: with pytest-xdist one wor
     "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Groups slow files for pytest-xdist; skips tests that need what is not here, and says what that is."""
     for item in items:

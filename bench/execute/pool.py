@@ -131,7 +131,7 @@ def _work(connection: Connection, root: Path, device: str) -> None:
         from bench.store.store import Store
 
         store = Store(root)
-        while True:
+        while not runtime.is_stopping():  # the imports may have swallowed Stopped
             stage = connection.recv()
             runtime.defer_stop(False)
             connection.send(Event(stage, "started"))
