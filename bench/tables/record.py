@@ -67,7 +67,7 @@ def _paper_size(variant: Spec, scale: Scale) -> str:
     return f"{label} (dimensions inferred)" if label and scale.size(label).inferred else label
 
 
-def gather(row: Row, store: Store, scale: Scale, ablation: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
+def gather_row(row: Row, store: Store, scale: Scale, ablation: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns a row's numbers and those of its items, with the columns that describe the row."""
     columns = describe_row(row, scale, ablation) | {"leaky": _leak(row, store), "versions": _versions(row.stage, store)}
     lines: list[dict[str, Any]] = []

@@ -32,7 +32,7 @@ from bench.store.store import Store
 from bench.tables import model, results, sheet
 from bench.tables.build import table as build_table
 from bench.tables.named import table_command
-from bench.tables.record import describe_row, describe_run, gather
+from bench.tables.record import describe_row, describe_run, gather_row
 from bench.train import items
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run(request: Request, console: Console) -> Done:
                   + (f", {forecast.describe_duration(todo, workers)}" if timed else ""), highlight=False)
 
     def record(done: Sequence[Row]) -> None:
-        gathered = [gather(row, store, scale, ablation) for row in done]
+        gathered = [gather_row(row, store, scale, ablation) for row in done]
         if gathered:
             results.record(folder, ablation.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
