@@ -82,7 +82,7 @@ def test_list_has_one_line_for_each_ablation_within_100_columns(capsys):
     assert max(map(len, lines)) <= 100
     head, names = lines[0], ablation.names()
     assert head.split() == ["ablation", "variants", "question"]
-    for name, line in zip(names, lines[1:], strict=False):
+    for name, line in zip(names, lines[1:1 + len(names)], strict=True):
         loaded = ablation.load(name)
         first, count, title = line.split(maxsplit=2)
         assert (first, int(count)) == (name, len(loaded.variants))
