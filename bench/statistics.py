@@ -97,8 +97,11 @@ class Anova:
         return np.sqrt(squared)
 
     def p(self) -> Array:
-        """Returns the two-sided p that the true mean is 0, [...]: the alpha whose interval ends at 0. 1 for a mean of
-        0; 0 for another mean if nothing varies."""
+        """Returns the two-sided p-value [...] of the hypothesis that the true mean is 0.
+
+        It is the alpha at which one end of the interval is 0: 1 if the mean is 0; 0 if nothing varies around
+        another mean.
+        """
         return _invert(self.mean, self.half_width)
 
     def interval(self, alpha: float) -> Interval:

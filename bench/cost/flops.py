@@ -21,7 +21,7 @@ PLMS_STEPS = 250  # of the released code
 
 @functools.cache
 def system_cost(stage: Stage) -> Cost | None:
-    """The cost of a system's own stage, by the function that its kind names; None for every other stage."""
+    """Returns the cost of a system's own stage, from the cost function of its kind; None for other stages."""
     function = kind_of(stage).cost
     return import_object(function)(stage) if function else None
 

@@ -79,7 +79,7 @@ def changed_ablation():
 
 
 def cell(printed, header, first, block=0):
-    """The cell under the header that begins so, in the line whose first cell is the label of `first`."""
+    """Returns the cell in the column whose header starts with a text, in the row with the label of `first`."""
     columns = printed.blocks[block]
     column, = [column for column in columns if column.header.startswith(header)]
     names = [re.sub(r"  .*| \([^-]*\)(?= - |$)", "", label) for label in columns[0].cells]
