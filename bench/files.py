@@ -1,4 +1,4 @@
-"""Files: hashes, atomic replacement, preallocated arrays, and errors of full and read-only disks."""
+"""Files: hashes, what a foreign file is, atomic replacement, preallocated arrays, errors of full and read-only disks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,98 @@ import numpy as np
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
 
+HEAD = 4096  # bytes that are read of a file to say what it is
+IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")  # opened by their content
+KINDS = (  # first bytes, what they are, endings of files that begin so
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself (run: git lfs pull)", ()),
+    (b"/annex/objects/", "a git-annex pointer, not the file itself (run: datalad get, or git annex get)", ()),
+    (b"\0\x05\x16\x07", "a macOS resource file (remove the files that begin with ._)", ()),
+    (b"PK\x03\x04", "a zip archive (unpack it)", (".zip", ".npz", ".pth", ".pt", ".ckpt", ".bin")),
+    (b"\x1f\x8b", "a gzip archive (unpack it)", (".gz", ".tgz")),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it)", (".7z",)),
+    (b"Rar!\x1a", "a RAR archive (unpack it)", (".rar",)),
+    (b"BZh", "a bzip2 archive (unpack it)", (".bz2",)),
+    (b"\xfd7zXZ", "an xz archive (unpack it)", (".xz",)),
+    (b"%PDF-", "a PDF document", (".pdf",)),
+    (b"\x89PNG\r\n", "a PNG image", IMAGES),
+    (b"\xff\xd8\xff", "a JPEG image", IMAGES),
+    (b"\x93NUMPY", "a numpy array", (".npy", ".npz")),
+    (b"\x89HDF\r\n", "an HDF5 file", (".h5", ".hdf5", ".mat", ".set", ".fdt")),
+    (b"PAR1", "a parquet file", (".parquet",)),
+)
+SHORT = 200  # bytes of a file that may be nothing but a server's message, such as "Entry not found"
+TEXTS = (".csv", ".tsv", ".txt", ".json", ".vhdr", ".vmrk", ".xml", ".md")  # endings of text files
+HTML = ("<!doctype html", "<html", "<head", "<body", "<script", "<title")
+
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_content(path: Path) -> str | None:
+    """Says what a file is that is not what its name promises, by its first bytes: "an HTML page (...)"; None if they do
+    not show it. For the message of a reader that failed (`explain`); a valid file of its ending is never described."""
+    try:
+        if path.is_dir():
+            return "a folder"
+        if path.is_symlink() and not path.exists():
+            annex = ".git/annex" in os.readlink(path)
+            return "a link to a file that is not here" + (" (run: datalad get, or git annex get)" if annex else "")
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    if not head:
+        return "empty"
+    if not any(head):
+        return "zeros from its first byte on (an incomplete download or copy)"
+    ending = path.suffix.lower()
+    for magic, kind, endings in KINDS:
+        if head.startswith(magic):
+            return None if ending in endings else kind
+    return _describe_text(head, ending)
+
+
+def _describe_text(head: bytes, ending: str) -> str | None:
+    """Describes a page or an error message of a server that was saved in place of a file; None for anything else."""
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
+    start = text[:1000].lower()
+    if start.startswith(HTML) or start.startswith(("<!--", "<?xml")) and any(tag in start for tag in HTML):
+        if "google drive" in text.lower() or "drive.google.com" in text.lower():
+            return "a confirmation or quota page of Google Drive (open the link in a browser, and confirm the download)"
+        return "an HTML page (a login, consent or error page; download the file again)"
+    if start.startswith("<?xml") and "<error" in start:
+        return f"an error message of a server: {_quote(text)}"
+    if ending in TEXTS:
+        return None
+    if start.startswith(("{", "[{")) and '"' in start[:20]:
+        return f"JSON text (an error message of a server?): {_quote(text)}"
+    if len(head) <= SHORT and text.isascii() and " ".join(text.split()).isprintable():
+        return f"only text: {_quote(text)}"
+    return None
+
+
+def _quote(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 80 else f"{line[:77]}...")
+
+
+def explain(path: Path, error: Exception) -> str:
+    """Returns why a file cannot be read, in one line: what it is instead (`describe_content`), else the error's message,
+    or its type if it has none. For messages such as f"{path} cannot be read as an image: {explain(path, error)}"."""
+    if kind := describe_content(path):
+        return f"it is {kind}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_content(path: Path, expected: str) -> None:
+    """Raises BenchError for a file that shows to be something else than text, before it is read as `expected`, such as
+    "a CSV of labels": a table's reader takes a Git LFS pointer or an HTML page for a table with odd columns."""
+    if path.exists() and (kind := describe_content(path)):
+        raise BenchError(f"{path} is {kind}; expected {expected}")
 
 
 def sync(path: Path) -> None:
