@@ -1,4 +1,4 @@
-"""Files: hashes, what a foreign file is, atomic replacement, preallocated arrays, errors of full and read-only disks."""
+"""Files: hashes, what a foreign file is, atomic replacement, preallocated arrays, full and read-only disks."""
 
 from __future__ import annotations
 
@@ -58,11 +58,15 @@ def describe_content(path: Path) -> str | None:
             head = file.read(HEAD)
     except OSError:
         return None
+    return describe_head(head, path.suffix.lower())
+
+
+def describe_head(head: bytes, ending: str) -> str | None:
+    """`describe_content` of the first bytes, at most HEAD, of a file with this ending, such as ".npy"."""
     if not head:
         return "empty"
     if not any(head):
         return "zeros from its first byte on (an incomplete download or copy)"
-    ending = path.suffix.lower()
     for magic, kind, endings in KINDS:
         if head.startswith(magic):
             return None if ending in endings else kind
@@ -74,7 +78,7 @@ def _describe_text(head: bytes, ending: str) -> str | None:
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
     start = text[:1000].lower()
-    if start.startswith(HTML) or start.startswith(("<!--", "<?xml")) and any(tag in start for tag in HTML):
+    if start.startswith(HTML) or (start.startswith(("<!--", "<?xml")) and any(tag in start for tag in HTML)):
         if "google drive" in text.lower() or "drive.google.com" in text.lower():
             return "a confirmation or quota page of Google Drive (open the link in a browser, and confirm the download)"
         return "an HTML page (a login, consent or error page; download the file again)"
@@ -95,8 +99,8 @@ def _quote(text: str) -> str:
 
 
 def explain(path: Path, error: Exception) -> str:
-    """Returns why a file cannot be read, in one line: what it is instead (`describe_content`), else the error's message,
-    or its type if it has none. For messages such as f"{path} cannot be read as an image: {explain(path, error)}"."""
+    """Returns why a file cannot be read, in one line: what it is instead (`describe_content`), else the error's
+    message, or its type if it has none. For messages such as f"{path} cannot be read as an image: {explain(path, error)}"."""
     if kind := describe_content(path):
         return f"it is {kind}"
     return " ".join(str(error).split()) or type(error).__name__

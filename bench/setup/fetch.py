@@ -1,4 +1,4 @@
-"""`bench fetch`: resumable downloads of pre-trained weights; only files that match their pins are kept."""
+"""`bench fetch`: resumable downloads; only files that match their published size and hash are kept."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
-from bench.files import sha256
+from bench.files import HEAD, describe_head, sha256
 from bench.setup import weights
 from models.pins import File
 
 PART = ".part"  # suffix of an incomplete file
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # s without a byte
-MANUAL = "download it by hand (docs/paper-scale.md)"
+MANUAL = "download it by hand (docs/paper-scale.md, docs/data.md)"
 
 
-def download(url: str, path: Path, file: File, progress: Callable[[int, int | None], None]) -> None:
+class Interrupted(BenchError):
+    """A download that the server or the network cut or did not begin; it is worth another attempt (exit 75 or 3)."""
+
+
+def download(url: str, path: Path, file: File, progress: Callable[[int, int | None], None],
+             authorization: str = "") -> None:
     """Downloads a file and checks it against its pin; an existing file is only checked.
 
-    An interrupted download resumes from PATH.part if a hash is published, which then checks the whole file. Raises
-    BenchError: exit 3 for a wrong file, an unreachable address or a folder that is not writable; 75 for a full disk or
-    an interrupted download.
+    An interrupted download resumes from PATH.part if a hash is published, which then checks the whole file.
+    authorization: a header for this address only; a redirect to another one does not get it. Raises BenchError: exit 3
+    for a wrong file, an unreachable address or a folder that is not writable; 75 for a full disk or an interrupted
+    download (Interrupted).
     """
     if path.is_file():
         if wrong := weights.wrong_size(file, path) or weights.wrong_hash(file, path):
@@ -38,22 +44,22 @@ def download(url: str, path: Path, file: File, progress: Callable[[int, int | No
         path.parent.mkdir(parents=True, exist_ok=True)
         if not file.sha256:
             part.unlink(missing_ok=True)
-        _receive(url, part, file, progress)
+        _receive(url, part, file, progress, authorization)
         _admit(url, part, path, file)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BenchError(f"no space left for {path}; free space and run again: the download resumes",
                              RESUMABLE) from error
         raise BenchError(f"{path.parent} is not writable ({error.strerror or error}); choose another folder, or give "
                          "write access", ENVIRONMENT) from error
 
 
-def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | None], None]) -> None:
+def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | None], None], authorization: str) -> None:
     """Downloads the rest of the partial file."""
     size = part.stat().st_size if part.is_file() else 0
     if file.bytes is not None and size >= file.bytes:
         return
-    answer = _open(url, size)
+    answer = _open(url, size, authorization)
     if answer is None:
         return
     with answer:
@@ -62,7 +68,9 @@ def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | No
         length = answer.headers.get("Content-Length")
         total = size + int(length) if length else None
         if file.bytes is not None and total not in (None, file.bytes):
-            raise BenchError(f"{url} offers {total} bytes, not the published {file.bytes}", ENVIRONMENT)
+            kind = describe_head(answer.read(HEAD), Path(file.path).suffix.lower()) if size == 0 else None
+            raise BenchError(f"{_bare(url)} offers {total} bytes, not the published {file.bytes}" +
+                             (f": it is {kind}" if kind else ""), ENVIRONMENT)
         if total is not None and shutil.disk_usage(part.parent).free < total - size:
             raise OSError(errno.ENOSPC, "no space left", str(part))
         with part.open("ab" if size else "wb") as out:
@@ -78,37 +86,49 @@ def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | No
             raise _interrupted(url, size, total)
 
 
-def _open(url: str, begin: int) -> HTTPResponse | None:
+def _open(url: str, begin: int, authorization: str) -> HTTPResponse | None:
     """Opens the file from byte `begin` on, if the server supports ranges; None if nothing follows it."""
     headers = {"User-Agent": "eeg2image-bench", "Accept-Encoding": "identity"}
     if begin:
         headers["Range"] = f"bytes={begin}-"
+    request = Request(url, headers=headers)
+    if authorization:
+        request.add_unredirected_header("Authorization", authorization)
     try:
-        answer = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        answer = urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and begin:
             return None
-        raise BenchError(f"{url} answers {error.code} {error.reason}; {MANUAL}", ENVIRONMENT) from error
+        kind = Interrupted if error.code == 429 or error.code >= 500 else BenchError
+        raise kind(f"{_bare(url)} answers {error.code} {error.reason}; {MANUAL}", ENVIRONMENT) from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise BenchError(f"{url} cannot be reached ({getattr(error, 'reason', error)}); run again, or {MANUAL}",
-                         ENVIRONMENT) from error
+        raise Interrupted(f"{_bare(url)} cannot be reached ({getattr(error, 'reason', error)}); run again, or {MANUAL}",
+                          ENVIRONMENT) from error
     if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
-        raise BenchError(f"{url} answers with another range than requested; {MANUAL}", ENVIRONMENT)
+        raise BenchError(f"{_bare(url)} answers with another range than requested; {MANUAL}", ENVIRONMENT)
     return answer
+
+
+def _bare(url: str) -> str:
+    """Returns an address without its query, which may hold a signature."""
+    return url.partition("?")[0]
 
 
 def _admit(url: str, part: Path, path: Path, file: File) -> None:
     """Moves a complete file into place, or removes it if it has another size or hash."""
-    actual = sha256(part)
     wrong = weights.wrong_size(file, part)
-    if not wrong and not actual.startswith(file.sha256):
+    if not wrong and file.sha256 and not (actual := sha256(part)).startswith(file.sha256):
         wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..."
-    if wrong:
+    with part.open("rb") as content:
+        kind = describe_head(content.read(HEAD), path.suffix.lower())
+    if wrong or (kind and not file.sha256):  # without a hash, its first bytes are what shows a foreign file
+        wrong = "; ".join(filter(None, (wrong, f"it is {kind}" if kind else "")))
         part.unlink()
-        raise BenchError(f"{url} is not the pinned file: {wrong}; the download was removed", ENVIRONMENT)
+        raise BenchError(f"{_bare(url)} is not the pinned file: {wrong}; the download was removed", ENVIRONMENT)
     part.replace(path)
 
 
-def _interrupted(url: str, size: int, total: int | None) -> BenchError:
-    return BenchError(f"{url} was interrupted after {size:,} of {f'{total:,}' if total else 'an unknown number of'} "
-                      "bytes; run again: the download resumes", RESUMABLE)
+def _interrupted(url: str, size: int, total: int | None) -> Interrupted:
+    every = f"{total:,}" if total else "an unknown number of"
+    return Interrupted(f"{_bare(url)} was interrupted after {size:,} of {every} bytes; run again: the download resumes",
+                       RESUMABLE)
