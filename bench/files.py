@@ -35,7 +35,7 @@ KINDS = (  # first bytes, what they are, endings of files that begin so
     (b"PAR1", "a parquet file", (".parquet",)),
 )
 SHORT = 200  # bytes of a file that may be nothing but a server's message, such as "Entry not found"
-TEXTS = (".csv", ".tsv", ".txt", ".json", ".vhdr", ".vmrk", ".xml", ".md")  # endings of text files
+TEXTS = (".csv", ".tsv", ".txt", ".json", ".vhdr", ".vmrk", ".xml", ".md", ".py")  # endings of text files
 HTML = ("<!doctype html", "<html", "<head", "<body", "<script", "<title")
 
 
@@ -58,7 +58,7 @@ def describe_content(path: Path) -> str | None:
             head = file.read(HEAD)
     except OSError:
         return None
-    return describe_head(head, path.suffix.lower())
+    return describe_head(head, Path(path.name.removesuffix(".part")).suffix.lower())
 
 
 def describe_head(head: bytes, ending: str) -> str | None:
@@ -100,7 +100,7 @@ def _quote(text: str) -> str:
 
 def explain(path: Path, error: Exception) -> str:
     """Returns why a file cannot be read, in one line: what it is instead (`describe_content`), else the error's
-    message, or its type if it has none. For messages such as f"{path} cannot be read as an image: {explain(path, error)}"."""
+    message, or its type if it has none. A reader's message: f"{path} cannot be read as an image: {explain(...)}"."""
     if kind := describe_content(path):
         return f"it is {kind}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bench.errors import BenchError
+from bench.files import explain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def open_image(path: Path, header_only: bool = False) -> Iterator[Image.Image]:
                 image.load()
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise BenchError(f"{path} cannot be read as an image: {one_line(error)}") from error
+        raise BenchError(f"{path} cannot be read as an image: {explain(path, error)}") from error
 
 
 def one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from bench.data import prepared, writing
 from bench.data.prepared import Array
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import explain
 from bench.runtime import ignore
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _open_parquet(file: Path) -> Any:
         return ParquetFile(file)
     except (ArrowException, OSError) as error:
         raise BenchError(f"{file} ({file.stat().st_size:,} bytes) cannot be read as parquet: truncated, or another "
-                         f"format ({' '.join(str(error).split())[:120]}); download it again") from error
+                         f"format ({explain(file, error)[:200]}); download it again") from error
 
 
 def _read_tables(files: Sequence[Path]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.files import check_content
 
 if TYPE_CHECKING:
     from moabb.datasets.base import BaseDataset
@@ -92,6 +93,7 @@ def parse_corpus(name: str) -> tuple[str, tuple[str, ...]]:
     if name in CORPORA_BY_NAME:
         return name, CORPORA_BY_NAME[name]
     if name.endswith(".txt"):
+        check_content(Path(name), "a text file with one data set on a line")
         try:
             lines = Path(name).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import describe_content
 from bench.files import sha256 as file_hash
 
 Array = np.ndarray
@@ -65,7 +66,7 @@ def read_manifest(folder: Path, kind: str = "pairs", sha256: str | None = None) 
         raise BenchError(f"no prepared {thing} at {folder} ({error.strerror}); prepare it (bench data prepare), or "
                          "name its folder with --data DIR", ENVIRONMENT) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{file}: not the manifest of a {thing} ({error!r}); remove {folder} and prepare it again",
+        raise BenchError(f"{file}: not the manifest of a {thing} ({describe_content(file) or repr(error)}); remove {folder} and prepare it again",
                          ENVIRONMENT) from error
     if stated != (kind, 1):
         raise BenchError(f"{file}: kind {stated[0]!r}, schema {stated[1]!r}; expected {kind!r}, 1; remove {folder} and "
@@ -83,8 +84,10 @@ def check_sizes(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
-            raise BenchError(f"{file}: {'missing' if size is None else f'{size:,} bytes'}, expected {entry['bytes']:,} "
-                             f"bytes; restore it, or remove {folder} and prepare it again", ENVIRONMENT)
+            kind = describe_content(file)
+            actual = "missing" if size is None else f"{size:,} bytes ({kind})" if kind else f"{size:,} bytes"
+            raise BenchError(f"{file}: {actual}, expected {entry['bytes']:,} bytes; restore it, or remove {folder} and "
+                             "prepare it again", ENVIRONMENT)
 
 
 def verify(folder: Path) -> list[str]:

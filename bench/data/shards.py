@@ -16,6 +16,7 @@ import pandas as pd
 from bench.data import prepared
 from bench.data.prepared import Array
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import explain
 from bench.files import sha256 as file_hash
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Windows:
             try:
                 shard = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise BenchError(f"{path}: not a shard that numpy can read ({' '.join(str(error).split())}); prepare "
+                raise BenchError(f"{path}: not a shard that numpy can read ({explain(path, error)}); prepare "
                                  "its corpus again", ENVIRONMENT) from error
             if shard.ndim != 3 or len(shard) != n or shard.shape[1] > self.n_chans or shard.shape[2] != self.n_times:
                 raise BenchError(f"{path} is {list(shard.shape)}; expected [{n}, at most {self.n_chans}, "

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import describe_content
 
 MAGIC = b"\x93NUMPY"
 
@@ -57,6 +58,8 @@ def _reading(path: Path, expected: str, allowed: str) -> Iterator[None]:
         raise BenchError(f"{file} does not fit into memory, where it is read as a whole; use a machine with more",
                          ENVIRONMENT) from error
     except Exception as error:  # a broken or foreign pickle raises nearly any exception
+        if kind := describe_content(path):
+            raise BenchError(f"{file} is {kind}; expected {expected}") from error
         message = " ".join(str(error).split())
         match = re.search(r"GLOBAL ([\w.]+)", message)
         if name := message if isinstance(error, _Forbidden) else match and match[1]:

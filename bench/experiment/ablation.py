@@ -12,6 +12,7 @@ from bench import modules
 from bench.errors import BenchError
 from bench.experiment.scale import Scale
 from bench.experiment.variant import FULL, On, Spec, sees_eeg
+from bench.files import describe_content
 from bench.metrics import DEFINITIONS, SINGLE
 
 HEADLINE = "top1_label"
@@ -77,7 +78,8 @@ def load(name: str, subjects: Sequence[int] = (), controls: bool = False) -> Abl
         line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__))
                      if f.filename == str(path.resolve())), getattr(error, "lineno", None))
         where = f"{path}, line {line}" if line else str(path)
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = describe_content(path)
+        cause = f"it is {kind}" if kind else " ".join(f"{type(error).__name__}: {error}".split())
         raise BenchError(f"{where}: does not import: {cause}") from error
     ablation = _validate(module, path)
     if subjects:

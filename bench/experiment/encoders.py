@@ -22,7 +22,7 @@ from bench.errors import ENVIRONMENT, BenchError, NotAvailable
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Encoder, Prepared, Weights, World
 from bench.experiment.variant import Variant, refuse
-from bench.files import sha256
+from bench.files import explain, sha256
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "encoders"
 DREAMDIFFUSION = "msm_vit"  # its meaning is versioned with the stages; other encoders are identified by their source
@@ -213,8 +213,8 @@ def _hash_weights(path: Path, variant: Variant) -> str:
 def _find_encoder_class(path: Path, variant: Variant) -> ast.ClassDef:
     try:
         tree = ast.parse(path.read_text(), str(path))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise refuse(variant, f"encoder {path} cannot be read as Python: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
+        raise refuse(variant, f"encoder {path} cannot be read as Python: {explain(path, error)}") from error
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == "Encoder":
             return node

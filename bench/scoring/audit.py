@@ -14,6 +14,7 @@ import pandas as pd
 from bench.data.prepared import PARTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
+from bench.files import check_content, explain
 from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
 
@@ -117,6 +118,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Reads a table of trials. Raises BenchError if it is absent or is not a CSV."""
     if not path.is_file():
         raise BenchError(f"no {path}; expected a table of trials with the columns {', '.join(COLUMNS)}")
+    check_content(path, "a CSV table of trials")
     try:
         return pd.read_csv(path)
     except (ValueError, OSError) as error:
@@ -129,7 +131,7 @@ def _array(path: Path, dimensions: int) -> Array | None:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise BenchError(f"{path} is not an array that numpy can read ({' '.join(str(error).split())})") from error
+        raise BenchError(f"{path} is not an array that numpy can read ({explain(path, error)})") from error
     if array.ndim != dimensions:
         raise BenchError(f"{path} is {list(array.shape)}; expected {dimensions} dimensions")
     return array

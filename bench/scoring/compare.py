@@ -16,7 +16,7 @@ import torch
 from bench import metrics
 from bench.errors import BenchError
 from bench.experiment.scale import TINY
-from bench.files import sha256
+from bench.files import check_content, sha256
 from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, schema
 from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Pairs, is_wanted, measure
@@ -104,6 +104,7 @@ def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
         if not weights.is_file():
             raise BenchError(f"no judge {judge!r}; expected tiny, none, the file of a judge, or a folder of timm's "
                              f"(config.json, {TIMM_WEIGHTS})")
+        check_content(weights, "the weights of a judge")
         classifier = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if classifier:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.files import check_content, explain
 from bench.images import ENDINGS, decode, one_line, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
@@ -71,6 +72,7 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
 def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
     """Reads the labels [N] of images from a CSV with columns name and label (0 to classes - 1); other rows are ignored.
     Raises BenchError for a label that is missing, repeated or out of range."""
+    check_content(path, "a CSV of labels")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -125,7 +127,7 @@ def _open_array(path: Path) -> Gallery:
                                      f"one, {LAYOUT}")
                 array = file[file.files[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BenchError(f"{path} cannot be read as an array of images: {one_line(error)}") from error
+        raise BenchError(f"{path} cannot be read as an array of images: {explain(path, error)}") from error
     _check_layout(path, array)
     names = [str(row) for row in range(len(array))]
     if array.ndim == 5:

@@ -12,7 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
-from bench.files import HEAD, describe_head, sha256
+from bench.files import HEAD, describe_content, describe_head, sha256
 from bench.setup import weights
 from models.pins import File
 
@@ -117,12 +117,12 @@ def _bare(url: str) -> str:
 def _admit(url: str, part: Path, path: Path, file: File) -> None:
     """Moves a complete file into place, or removes it if it has another size or hash."""
     wrong = weights.wrong_size(file, part)
-    if not wrong and file.sha256 and not (actual := sha256(part)).startswith(file.sha256):
-        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..."
-    with part.open("rb") as content:
-        kind = describe_head(content.read(HEAD), path.suffix.lower())
-    if wrong or (kind and not file.sha256):  # without a hash, its first bytes are what shows a foreign file
-        wrong = "; ".join(filter(None, (wrong, f"it is {kind}" if kind else "")))
+    kind = f"it is {kind}" if (kind := describe_content(part)) else ""
+    if not wrong and not file.sha256:  # its first bytes are all that shows a foreign file
+        wrong = kind
+    elif not wrong and not (actual := sha256(part)).startswith(file.sha256):
+        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..." + (f"; {kind}" if kind else "")
+    if wrong:
         part.unlink()
         raise BenchError(f"{_bare(url)} is not the pinned file: {wrong}; the download was removed", ENVIRONMENT)
     part.replace(path)

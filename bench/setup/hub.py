@@ -67,7 +67,7 @@ SOURCES = {
         "EEG: none stated; ImageNet: non-commercial research",
         (*((name, "follow the links of https://github.com/perceivelab/eeg_visual_classification (Google Drive)")
            for name in ("eeg_5_95_std.pth", "block_splits_by_image_all.pth", "block_splits_by_image_single.pth")),
-         ("images", "put ImageNet's training images there, <wnid>/<wnid>_<n>.JPEG: https://image-net.org (registration)"))),
+         ("images", "put ImageNet's training images there, <wnid>/<wnid>_<n>.JPEG: https://image-net.org"))),
 }
 
 

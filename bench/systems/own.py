@@ -15,6 +15,7 @@ from bench.experiment.kinds import Kind, register
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Numerics, Score, Targets, Weights, training
 from bench.experiment.variant import refuse
+from bench.files import explain
 
 Settings = tuple[tuple[str, Any], ...]
 GIVEN = {"fit": ("train", "run"), "pictures": ("train", "test", "run")}  # the arguments before the settings
@@ -126,7 +127,7 @@ def _functions(path: Path, spec: Spec) -> Mapping[str, ast.FunctionDef]:
     try:
         tree = ast.parse(path.read_text(), str(path))
     except (OSError, SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
-        raise refuse(spec, f"{path} cannot be read as Python: {error}") from error
+        raise refuse(spec, f"{path} cannot be read as Python: {explain(path, error)}") from error
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in GIVEN}
     if "pictures" not in functions:
         raise refuse(spec, f"{path} has no function pictures(train, test, run); write one that returns uint8 "

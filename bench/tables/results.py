@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import pending_path, sync, write_synced, writing
+from bench.files import check_content, pending_path, sync, write_synced, writing
 from bench.scoring import schema
 from bench.scoring.schema import ABOUT, COLUMNS, FAILED, GROUP, ITEM_HEAD, ITEM_KEY, KEY, SCHEMA, as_text, csv_bytes
 
@@ -139,6 +139,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     Raises BenchError for a missing file, for another kind of file, and for text instead of a number.
     """
+    check_content(path, "a results CSV")
     try:
         table = _parse(path.read_bytes())
     except FileNotFoundError as error:
