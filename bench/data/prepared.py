@@ -66,8 +66,8 @@ def read_manifest(folder: Path, kind: str = "pairs", sha256: str | None = None) 
         raise BenchError(f"no prepared {thing} at {folder} ({error.strerror}); prepare it (bench data prepare), or "
                          "name its folder with --data DIR", ENVIRONMENT) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{file}: not the manifest of a {thing} ({describe_content(file) or repr(error)}); remove {folder} and prepare it again",
-                         ENVIRONMENT) from error
+        raise BenchError(f"{file}: not the manifest of a {thing} ({describe_content(file) or repr(error)}); remove "
+                         f"{folder} and prepare it again", ENVIRONMENT) from error
     if stated != (kind, 1):
         raise BenchError(f"{file}: kind {stated[0]!r}, schema {stated[1]!r}; expected {kind!r}, 1; remove {folder} and "
                          "prepare it again", ENVIRONMENT)

@@ -14,9 +14,9 @@ import pandas as pd
 from bench.data.prepared import PARTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
-from bench.files import check_content, explain
 from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
+from bench.files import check_content, explain
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 LEAK, FACT, CLEAR, UNKNOWN = "leak", "fact", "clear", "not checked"

@@ -117,11 +117,11 @@ def _bare(url: str) -> str:
 def _admit(url: str, part: Path, path: Path, file: File) -> None:
     """Moves a complete file into place, or removes it if it has another size or hash."""
     wrong = weights.wrong_size(file, part)
-    kind = f"it is {kind}" if (kind := describe_content(part)) else ""
-    if not wrong and not file.sha256:  # its first bytes are all that shows a foreign file
-        wrong = kind
-    elif not wrong and not (actual := sha256(part)).startswith(file.sha256):
-        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..." + (f"; {kind}" if kind else "")
+    kind = describe_content(part)
+    if not wrong and file.sha256 and not (actual := sha256(part)).startswith(file.sha256):
+        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..." + (f" (it is {kind})" if kind else "")
+    elif not wrong and not file.sha256 and kind:  # its first bytes are all that shows a foreign file
+        wrong = f"it is {kind}"
     if wrong:
         part.unlink()
         raise BenchError(f"{_bare(url)} is not the pinned file: {wrong}; the download was removed", ENVIRONMENT)

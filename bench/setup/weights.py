@@ -99,7 +99,9 @@ def cached_sha256(path: Path) -> str:
 def wrong_size(file: File, path: Path) -> str:
     """Describes a size other than the published one; "" if it is right or none is published."""
     size = path.stat().st_size
-    return "" if file.bytes in (None, size) else f"{path} has {size} bytes, not the published {file.bytes}" + _kind(path)
+    if file.bytes in (None, size):
+        return ""
+    return f"{path} has {size} bytes, not the published {file.bytes}{_kind(path)}"
 
 
 def wrong_hash(file: File, path: Path) -> str:
