@@ -118,8 +118,9 @@ def _admit(url: str, part: Path, path: Path, file: File) -> None:
     """Moves a complete file into place, or removes it if it has another size or hash."""
     wrong = weights.wrong_size(file, part)
     kind = describe_content(part)
+    note = f" (it is {kind})" if kind else ""
     if not wrong and file.sha256 and not (actual := sha256(part)).startswith(file.sha256):
-        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}..." + (f" (it is {kind})" if kind else "")
+        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}...{note}"
     elif not wrong and not file.sha256 and kind:  # its first bytes are all that shows a foreign file
         wrong = f"it is {kind}"
     if wrong:
