@@ -88,7 +88,7 @@ def _describe_text(head: bytes, ending: str) -> str | None:
         return None
     if start.startswith(("{", "[{")) and '"' in start[:20]:
         return f"JSON text (an error message of a server?): {_quote(text)}"
-    if len(head) <= SHORT and text.isascii() and " ".join(text.split()).isprintable():
+    if len(head) <= SHORT and " " in text and text.isascii() and " ".join(text.split()).isprintable():
         return f"only text: {_quote(text)}"
     return None
 
@@ -107,9 +107,9 @@ def explain(path: Path, error: Exception) -> str:
 
 
 def check_content(path: Path, expected: str) -> None:
-    """Raises BenchError for a file that shows to be something else than text, before it is read as `expected`, such as
-    "a CSV of labels": a table's reader takes a Git LFS pointer or an HTML page for a table with odd columns."""
-    if path.exists() and (kind := describe_content(path)):
+    """Raises BenchError for a file that is something else than `expected`, such as "a CSV of labels". For text, whose
+    reader takes a Git LFS pointer or an HTML page for a table with odd columns; an empty file is left to the reader."""
+    if path.is_file() and path.stat().st_size and (kind := describe_content(path)):
         raise BenchError(f"{path} is {kind}; expected {expected}")
 
 

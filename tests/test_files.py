@@ -179,7 +179,8 @@ READERS = {read_image: "a.png", read_array: "a.npy", read_labels: "labels.csv", 
 def test_every_reader_says_that_it_was_given_a_pointer_or_a_page(tmp_path, reader, content, kind):
     for folder in ("made", "real"):
         (tmp_path / folder).mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
+        for name in "ab":
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{name}.png")
     path = tmp_path / READERS[reader]
     path.write_bytes(content)
     with pytest.raises(BenchError) as error:

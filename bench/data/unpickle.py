@@ -58,8 +58,6 @@ def _reading(path: Path, expected: str, allowed: str) -> Iterator[None]:
         raise BenchError(f"{file} does not fit into memory, where it is read as a whole; use a machine with more",
                          ENVIRONMENT) from error
     except Exception as error:  # a broken or foreign pickle raises nearly any exception
-        if kind := describe_content(path):
-            raise BenchError(f"{file} is {kind}; expected {expected}") from error
         message = " ".join(str(error).split())
         match = re.search(r"GLOBAL ([\w.]+)", message)
         if name := message if isinstance(error, _Forbidden) else match and match[1]:
@@ -67,8 +65,9 @@ def _reading(path: Path, expected: str, allowed: str) -> Iterator[None]:
                              "download the file again from its publisher") from error
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in message:
             message = "not such a pickle"  # torch's own advice is to read it without protection
-        cause = f"{type(error).__name__}: {message}" if message else type(error).__name__
-        raise BenchError(f"{file} cannot be read as {expected}: truncated, or another format ({cause[:160]}); download "
+        kind = describe_content(path)
+        cause = f"it is {kind}" if kind else f"{type(error).__name__}: {message}" if message else type(error).__name__
+        raise BenchError(f"{file} cannot be read as {expected}: truncated, or another format ({cause[:200]}); download "
                          "it again and compare its size with the publisher's") from error
 
 

@@ -130,7 +130,8 @@ def test_a_truncated_file_is_named_with_its_size(tmp_path, vae):
 def test_a_file_with_another_hash_is_refused(tmp_path, vae):
     folder = write(tmp_path / "stable-diffusion-v1-5")
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights of a cat")
-    with refused(r"has SHA-256 .{8}\.\.\., not the published .{8}\.\.\.: remove these files.*bench fetch"):
+    with refused(r"has SHA-256 .{8}\.\.\., not the published .{8}\.\.\. \(it is only text: "
+                 r"'weights of a cat'\): remove these files.*bench fetch"):
         weights.check(["vae"], tmp_path)
 
 
