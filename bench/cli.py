@@ -31,7 +31,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
     },
     "data": {
         "data": "prepare data sets and corpora, and show what is prepared",
-        "fetch": "download the pinned weights of scale paper",
+        "fetch": "download a data set's published files, or the weights of scale paper",
     },
     "machine": {
         "doctor": "check whether a scale can run on this machine",

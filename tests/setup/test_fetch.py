@@ -221,3 +221,22 @@ def test_a_folder_that_cannot_be_written_is_named(part, server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with refused("file/.* is not writable"):
         run("--what", "clip", "--weights", str(tmp_path / "file"))
+
+
+def test_a_page_or_a_pointer_in_place_of_weights_is_named(part, server, tmp_path):
+    page = b"<!DOCTYPE html><html><body>Please accept our cookies.</body></html>"
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + HASH.encode() + b"\nsize 1024000\n"
+    config, model = sorted(server.files)
+    server.files[config] = page
+    with refused(r"open_clip_config.json is not the pinned file: it is an HTML page \(a login, consent or error page"):
+        run("--what", "clip", "--weights", str(tmp_path / "a"))
+    server.files |= {config: CONFIG, model: page}
+    with refused(f"offers {len(page)} bytes, not the published 1024000: it is an HTML page"):
+        run("--what", "clip", "--weights", str(tmp_path / "b"))
+    assert not [name for name in files(tmp_path) if name.endswith(".part")]
+    folder = tmp_path / "cloned" / "vit_large_patch14_clip_224.openai"
+    folder.mkdir(parents=True)
+    (folder / "open_clip_model.safetensors").write_bytes(pointer)
+    (folder / "open_clip_config.json").write_bytes(CONFIG)
+    with refused(r"has 1.. bytes, not the published 1024000 \(it is a Git LFS pointer, .*git lfs pull"):
+        weights.check(["clip"], tmp_path / "cloned")
