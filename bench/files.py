@@ -54,6 +54,8 @@ def describe_content(path: Path) -> str | None:
         if path.is_symlink() and not path.exists():
             annex = ".git/annex" in os.readlink(path)
             return "a link to a file that is not here" + (" (run: datalad get, or git annex get)" if annex else "")
+        if not path.is_file():  # a pipe would block
+            return None
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError:

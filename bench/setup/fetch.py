@@ -76,7 +76,7 @@ def _receive(url: str, part: Path, file: File, progress: Callable[[int, int | No
         with part.open("ab" if size else "wb") as out:
             progress(size, total)
             try:
-                while block := answer.read(CHUNK):
+                while block := answer.read1(CHUNK):  # what has arrived, so that little is lost on Ctrl-C
                     out.write(block)
                     size += len(block)
                     progress(size, total)

@@ -241,7 +241,8 @@ def _asking(source: Source, revision: str) -> Iterator[None]:
                      Interrupted if passing else BenchError) from error
     except errors.HTTPError as error:
         raise refuse(f"cannot be reached through {_hub()} ({' '.join(str(error).split()) or type(error).__name__}); "
-                     "check the network and run again", Interrupted) from error
+                     "check the network and run again, or download the files by hand (docs/data.md)",
+                     Interrupted) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise refuse(f"was asked through {_hub()}, whose answer is not that of a hub (a proxy's or a login page?); "
                      "open it in a browser") from error
