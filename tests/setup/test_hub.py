@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from formats import write_alljoined, write_things
 from rich.console import Console
 
+from bench import cli
 from bench.commands import fetch
 from bench.errors import ENVIRONMENT, INTERRUPTED, OK, RESUMABLE, USAGE, BenchError
 from bench.setup import hub
@@ -209,6 +213,32 @@ def test_two_subjects_are_fetched_by_name_to_where_they_are_prepared_from(server
     assert (receipt["repository"], receipt["revision"]) == (THINGS.repository, THINGS.revision)
     assert receipt["files"][chosen[0]] == {"bytes": len(DATA) + len(chosen[0]),
                                            "sha256": hashlib.sha256(DATA + chosen[0].encode()).hexdigest()}
+
+
+@pytest.mark.parametrize("name", ["things_eeg2", "alljoined"])
+def test_the_next_command_that_is_printed_prepares_what_was_fetched(server, tmp_path, name):
+    published, folder, source = tmp_path / "published", tmp_path / "a folder", hub.SOURCES[name]
+    if name == "things_eeg2":
+        write_things(published, "nice", subjects=(1, 2, 8))
+        arguments, options = ["--subjects", "1,8"], ["--set", "val_concepts=2"]
+    else:
+        write_alljoined(published)
+        arguments, options = [], []
+    below = published if name == "things_eeg2" else published / "data"
+    server.repositories[source.repository] = {source.revision or OTHER: {
+        f"{source.folder}{path.relative_to(below).as_posix()}": path.read_bytes()
+        for path in sorted(below.rglob("*")) if path.is_file()}}
+    _, text = run(name, *arguments, "--to", str(folder))
+    for line in text.split("by hand:\n")[1].splitlines()[:-1]:  # a user puts there what is named
+        place = line.split(":")[0].strip()
+        shutil.copytree(published / "images", folder / "images", dirs_exist_ok=True) if "images" in place else \
+            shutil.copy(published / Path(place).name, place)
+        assert Path(place).exists()
+    command = text.splitlines()[-1].removeprefix("then: bench ")
+    assert cli.main([*shlex.split(command), "--set", "size=16", "--data", str(tmp_path / "data"), *options]) == OK
+    manifest = json.loads((tmp_path / "data" / name / "manifest.json").read_text())
+    assert manifest["subjects"] == ([1, 8] if name == "things_eeg2" else [1, 2])
+    assert "by hand" not in run(name, *arguments, "--to", str(folder), "--dry-run")[1]
 
 
 def test_a_second_call_downloads_only_what_is_new_and_checks_the_rest(server, tmp_path):
