@@ -219,7 +219,7 @@ def test_two_subjects_are_fetched_by_name_to_where_they_are_prepared_from(server
 def test_the_next_command_that_is_printed_prepares_what_was_fetched(server, tmp_path, name):
     published, folder, source = tmp_path / "published", tmp_path / "a folder", hub.SOURCES[name]
     if name == "things_eeg2":
-        write_things(published, "nice", subjects=(1, 2, 8))
+        write_things(published, "gifford", subjects=(1, 2, 8))  # the smaller of the two variants
         arguments, options = ["--subjects", "1,8"], ["--set", "val_concepts=2"]
     else:
         write_alljoined(published)
