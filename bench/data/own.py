@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ OPTIONAL = ("item", "block", "position")  # columns that are filled in if they a
 def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band: tuple[float, float], pictures: Array,
             trials: Mapping[str, Sequence[Any]] | pd.DataFrame, classes: Mapping[str, int],
             leaky: str | Mapping[str, str], ch_names: Sequence[str] = (),
-            progress: Callable[..., None] = ignore) -> Path:
+            progress: Callable[..., None] = ignore, about: Mapping[str, Any] = MappingProxyType({})) -> Path:
     """Writes the prepared data set to `out`, DATA/NAME (docs/data.md); on an error, `out` is unchanged.
 
     eeg       [N, C, T] in µV or in standard deviations, from the stimulus on; T is a multiple of 4
@@ -38,6 +39,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
     leaky     "no: ..." or "yes: ..." with the reason, for all splits or for each: whether anything but the stimulus
               tells the class of a test trial, as far as the recording shows. It is printed in every table
     ch_names  names of the electrodes, in the order of C; () if unknown
+    about     further entries of the manifest, such as where the data come from
     Trials that cannot be used are left out and counted in the manifest. Raises BenchError for other arrays or columns.
     """
     out, names = Path(out), list(classes)
@@ -80,7 +82,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             "name": out.name, "n_chans": n_chans, "n_times": n_times, "sfreq": float(sfreq), "bands": [[low, high]],
             "subjects": sorted(set(kept["subject"].tolist())), "ch_names": list(ch_names),
             "options": {"size": pictures.shape[1]}, "classes": len(names), "leaky": statements,
-            **writing.count_trials(writer.rejected, writer.repaired, columns)})
+            **writing.count_trials(writer.rejected, writer.repaired, columns), **about})
     return out
 
 

@@ -121,7 +121,7 @@ def check_present(files: Sequence[Path], folder: Path) -> None:
 
 def describe_images(files: Sequence[Path]) -> dict[str, Any]:
     """Returns one entry of a manifest's sources for many images: SHA-256 of names and hashes, bytes, number."""
-    entries = sorted((file.name, digest(file)) for file in files)
+    entries = sorted(((file.name, digest(file)) for file in files), key=lambda entry: (entry[0], entry[1]["sha256"]))
     text = "".join(f"{entry['sha256']}  {name}\n" for name, entry in entries)
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "bytes": sum(entry["bytes"] for _, entry in entries),
             "pictures": len(entries)}

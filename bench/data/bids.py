@@ -1,0 +1,191 @@
+"""Reads BIDS folders of EEG: the recordings, their events, what is marked in them, and the images that events name."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mne
+import numpy as np
+import pandas as pd
+
+from bench.data.prepared import Array
+from bench.errors import ENVIRONMENT, BenchError
+from bench.images import one_line
+
+ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
+MISSING = ("n/a", "N/A", "")  # how events.tsv says that there is no value
+MARKED = re.compile(r"bad|edge|boundary|new segment", re.IGNORECASE)  # begins the name of a stretch without signal
+COLUMNS = ("onset", "duration")  # that every events.tsv has
+NEEDED = "BIDS folders are read with the package mne-bids: pip install eeg2image-bench[bids]"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A recording of a BIDS folder; only its header and its tables have been read.
+
+    participant, session: as in BIDS, such as sub-01 and ses-1 (""). ch_names: its EEG channels; others: number of its
+    other channels, by type. bads: EEG channels with status bad. marks: onset and duration in s, description.
+    events: the rows of its events.tsv, all as text; None: it has none
+    """
+
+    path: Any
+    file: Path
+    participant: str
+    session: str
+    sfreq: float
+    n_times: int
+    ch_names: tuple[str, ...]
+    others: Counter[str]
+    bads: frozenset[str]
+    marks: tuple[tuple[float, float, str], ...]
+    events_file: Path | None
+    events: pd.DataFrame | None
+    date: Any
+
+    @property
+    def name(self) -> str:
+        """The name of its file, without the ending."""
+        return self.file.stem
+
+    def mask(self) -> Array:
+        """Returns a mask of the marked samples [n_times]: of a join, which has no length, the one before and after."""
+        marked = np.zeros(self.n_times, bool)
+        for onset, duration, _ in self.marks:
+            begin, stop = round(onset * self.sfreq), round((onset + duration) * self.sfreq)
+            if begin > 0 or stop > 1:  # else it says where the recording begins
+                marked[max(begin - 1, 0) : max(stop, begin + 1)] = True
+        return marked
+
+
+def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = (), tasks: Sequence[str] = ()
+              ) -> list[Any]:
+    """Returns the mne_bids.BIDSPath of each EEG recording below sub-*, sorted; of these labels only, where some are
+    given, such as 01. Raises BenchError: exit 3 without mne-bids, else for no recording, or none with a label."""
+    try:
+        import mne_bids
+    except ModuleNotFoundError as error:
+        raise BenchError(NEEDED, ENVIRONMENT) from error
+    if not root.is_dir():
+        raise BenchError(f"{root}: a BIDS folder is expected, with sub-XX/eeg/*_eeg{ENDINGS[0]} or another format of "
+                         "BIDS")
+    paths = mne_bids.find_matching_paths(root, suffixes="eeg", extensions=list(ENDINGS), datatypes="eeg",
+                                         ignore_nosub=True)
+    if not paths:
+        raise BenchError(f"{root}: no EEG recording of a BIDS folder; expected sub-XX/[ses-YY/]eeg/*_eeg with "
+                         f"{', '.join(ENDINGS)}")
+    for option, field, labels in (("subjects", "subject", subjects), ("sessions", "session", sessions),
+                                  ("tasks", "task", tasks)):
+        known = sorted({str(getattr(path, field) or "") for path in paths})
+        if unknown := [label for label in labels if label not in known]:
+            raise BenchError(f"--{option} {','.join(labels)}: {root} has no {field} {unknown[0]}; it has "
+                             f"{', '.join(known)}")
+        paths = [path for path in paths if not labels or getattr(path, field) in labels]
+    if not paths:
+        raise BenchError(f"{root}: no recording has all of these subjects, sessions and tasks")
+    return sorted(paths, key=lambda path: str(path.fpath))
+
+
+def read_raw(path: Any) -> mne.io.BaseRaw:
+    """Opens a recording with types and status of its channels as channels.tsv has them; its annotations are those of
+    events.tsv. Raises BenchError for a recording that mne-bids cannot read."""
+    import mne_bids
+
+    try:
+        return mne_bids.read_raw_bids(path, verbose="error")
+    except Exception as error:  # whatever the reader of a format raises
+        raise BenchError(f"{path.fpath} cannot be read with mne-bids: {one_line(error)[:300]}") from error
+
+
+def read_run(path: Any, column: str) -> Run:
+    """Reads what is known of a recording without its EEG. column: of events.tsv, names the image of an event.
+
+    A stretch is marked by an annotation of the file, or by an event without an image, that begins with BAD, EDGE,
+    boundary or New Segment; one at the first sample is the beginning of the recording, and marks nothing. Raises
+    BenchError for files that cannot be read.
+    """
+    file = path.copy().update(suffix="events", extension=".tsv").fpath
+    file = file if file.is_file() else path.find_matching_sidecar("events", ".tsv", on_error="ignore")
+    events = read_events(Path(file)) if file else None
+    raw = read_raw(path)
+    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    eeg = tuple(name for name, kind in types.items() if kind == "eeg")
+    return Run(path, Path(path.fpath), f"sub-{path.subject}", f"ses-{path.session}" if path.session else "",
+               float(raw.info["sfreq"]), raw.n_times, eeg, Counter(kind for kind in types.values() if kind != "eeg"),
+               frozenset(raw.info["bads"]) & set(eeg), tuple(_find_marks(path, raw, events, column)),
+               Path(file) if file else None, events, raw.info["meas_date"])
+
+
+def _find_marks(path: Any, raw: mne.io.BaseRaw, events: pd.DataFrame | None, column: str
+                ) -> list[tuple[float, float, str]]:
+    """mne-bids drops the file's own annotations, and takes an event of the image badger.png for a bad stretch."""
+    try:
+        inside = mne.io.read_raw(path.fpath, verbose="error").annotations
+    except Exception as error:
+        raise BenchError(f"{path.fpath} cannot be read with mne: {one_line(error)[:300]}") from error
+    marks = [(float(mark["onset"]) - raw.first_time, read_number(mark["duration"]) or 0.0, str(mark["description"]))
+             for mark in inside]
+    for row in [] if events is None else events.to_dict("records"):
+        if row.get(column, "") in MISSING and (onset := read_number(row["onset"])) is not None:
+            text = next((row[name] for name in ("trial_type", "value") if row.get(name, "") not in MISSING), "")
+            marks.append((onset, read_number(row["duration"]) or 0.0, text))
+    return [mark for mark in marks if MARKED.match(mark[2])]
+
+
+def read_events(file: Path) -> pd.DataFrame:
+    """Reads an events.tsv; every value stays text. Raises BenchError for a table that is not one."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BenchError(f"{file} is not a readable table of events ({one_line(error)}); expected UTF-8 text with "
+                         "tabs") from error
+    head, rows = (lines[0] if lines else []), lines[1:]
+    if missing := [name for name in COLUMNS if name not in head]:
+        raise BenchError(f"{file} has no column {missing[0]}; expected tabs between the columns onset, duration and "
+                         f"further ones; its first line is {', '.join(head)[:120]!r}")
+    if len(set(head)) < len(head):
+        raise BenchError(f"{file} has two columns of one name: {', '.join(head)}")
+    for number, row in enumerate(rows, 2):
+        if row and len(row) != len(head):
+            raise BenchError(f"{file}, line {number}: {len(row)} values; expected {len(head)}, one for each column")
+    return pd.DataFrame([row for row in rows if row], columns=head, dtype=object)
+
+
+def read_number(text: str | float) -> float | None:
+    """Returns a finite number, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+class Images:
+    """The image files below a folder, by the names that events give them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        if not folder.is_dir():
+            raise BenchError(f"--images {folder}: the folder of the images that the events name is expected")
+
+    def locate(self, name: str) -> Path:
+        """Returns the file of an image, which may be absent. Composed and decomposed letters are the same. Raises
+        BenchError for a name that leads out of the folder."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise BenchError(f"an event names the image {name!r}; expected a file below {self.folder}")
+        file = self.folder / path
+        return file if file.is_file() else self._composed.get(unicodedata.normalize("NFC", str(path)), file)
+
+    @cached_property
+    def _composed(self) -> dict[str, Path]:
+        return {unicodedata.normalize("NFC", file.relative_to(self.folder).as_posix()): file
+                for file in self.folder.rglob("*") if file.is_file()}
