@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,9 +81,16 @@ def main(options: argparse.Namespace, console: Console) -> int:
     print(f"\n{out}: {len(table):,} trials written; rejected: {bids_pairs.describe_counts(rejected)}")
     eeg = np.load(out / prepared.eeg_file(found.band), mmap_mode="r")
     pictures = np.load(out / "pictures.npy", mmap_mode="r")
+    stated = dict(leaky)
     for split in splits:
-        print(f"\naudit of split {split} (stated: {leaky[split]})")
-        print(_audit(table, split, eeg, pictures).render())
+        report = _audit(table, split, eeg, pictures)
+        print(f"\naudit of split {split} (stated: {stated[split]})\n{report.render()}")
+        if report.leaky and not options.leaky:
+            leaky[split] = report.verdict
+        elif report.leaky and stated[split].startswith("no"):
+            print(f"warning: --leaky says {stated[split]!r}, and the audit finds a leak", file=sys.stderr)
+    if leaky != stated:  # the EEG and the images tell more than the table of trials
+        writing.write_manifest(out, prepared.read_manifest(out)[0] | {"leaky": leaky})
     return errors.OK
 
 
@@ -119,7 +127,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _derive_leak(found: Found, split: str) -> str:
-    """Returns "no: ..." or "yes: ..." as the audit of the table of trials finds. Raises BenchError if it cannot tell."""
+    """Returns "no: ..." or "yes: ...", as the audit of the table of trials finds. Raises BenchError if it cannot."""
     shares = "no image is in two parts" if split == "item" else f"no image and no {split} is in two parts"
     if len(found.classes) == 1:
         return f"no: {shares}, and all images are of one class"

@@ -92,7 +92,7 @@ def find(root: Path, settings: Settings) -> Found:
                          f"{', '.join(columns) or 'no events.tsv at all'}")
     if len(used) < len(runs):
         lacking = [run.name for run in runs if run not in used]
-        notes.append(f"recordings left out, without events that have a column {column} ({len(lacking)}): {_some(lacking)}")
+        notes.append(f"recordings left out, no column {column} in their events ({len(lacking)}): {_some(lacking)}")
     sfreq = _common_rate(root, used, settings)
     ch_names = _common_channels(root, used, notes)
     low, high = settings.band
@@ -279,8 +279,8 @@ def _find_classes(rows: pd.DataFrame, files: Sequence[Path], settings: Settings,
                          f"{_some(sorted(set(names)))}")
     classes = {name: given.get(name, judged.get(name, -1)) for name in sorted(set(names))}
     if absent := [name for name, number in classes.items() if number < 0]:
-        notes.append(f"classes without the judge's number, which a run needs (--judge NAME=NUMBER,...; {len(absent)} of "
-                     f"{len(classes)}): {_some(absent)}")
+        notes.append(f"classes without the judge's number, which a run needs (--judge NAME=NUMBER,...; {len(absent)} "
+                     f"of {len(classes)}): {_some(absent)}")
     order = {name: number for number, name in enumerate(classes)}
     return classes, np.array([order[name] for name in names])
 

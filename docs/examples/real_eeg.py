@@ -48,7 +48,7 @@ ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, alpha_per_target=True)).
 predicted = ridge.predict(x_test) > 0
 assert (predicted[:, 0] == verdicts["predicted"]).all()  # the same classifier as the suite's read-out
 accuracy, *null = (predicted == test.label[:, None]).mean(0)
-p = (1 + np.sum(null >= accuracy)) / (1 + len(null))
+p = (1 + np.sum(np.array(null) >= accuracy)) / (1 + len(null))
 print(f"{train.eeg.shape[1]} channels; {len(train.label)} training trials, {len(test.label)} test trials")
 print(f"accuracy {accuracy:.3f}; with permuted training labels: mean {np.mean(null):.3f}, 95th percentile "
       f"{np.quantile(null, 0.95):.3f}; p = {p:.3f}")

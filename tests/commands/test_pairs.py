@@ -38,15 +38,15 @@ def write_images(folder):
         Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(folder / name)
 
 
-def write_run(root, person, session, seed, change=lambda rows: rows, bads=(), **entities):
-    """Writes 30 s of noise [13, 6000] in V, 24 images every 0.7 s, and four events that cannot be used; returns the EEG
-    and the events."""
+def write_run(root, person, session, seed, change=lambda rows: rows, bads=(), sfreq=SFREQ, ch_names=CHANNELS):
+    """Writes 30 s of noise [13, 6000] in V, 24 images every 0.7 s, and events that cannot be used; returns the EEG and
+    the events."""
     rng = np.random.default_rng(seed)
-    data = 2e-5 * rng.standard_normal((13, int(SECONDS * SFREQ)))
-    raw = mne.io.RawArray(data, mne.create_info([*CHANNELS, "EOG"], SFREQ, ["eeg"] * 12 + ["eog"]), verbose="error")
+    data = 2e-5 * rng.standard_normal((13, int(SECONDS * sfreq)))
+    raw = mne.io.RawArray(data, mne.create_info([*ch_names, "EOG"], sfreq, ["eeg"] * 12 + ["eog"]), verbose="error")
     raw.info["bads"] = list(bads)
     raw.set_annotations(mne.Annotations([1.0], [0.0], ["start"]))
-    path = mne_bids.BIDSPath(subject=person, session=session, task="look", root=root, datatype="eeg", **entities)
+    path = mne_bids.BIDSPath(subject=person, session=session, task="look", root=root, datatype="eeg")
     mne_bids.write_raw_bids(raw, path, format="BrainVision", allow_preload=True, overwrite=True, verbose="error")
     path = path.copy().update(suffix="eeg", extension=".vhdr")
     names = rng.permutation(image_names()).tolist()
@@ -56,7 +56,7 @@ def write_run(root, person, session, seed, change=lambda rows: rows, bads=(), **
     rows = pd.DataFrame(change(rows), columns=["onset", "duration", "trial_type", "stim_file"])
     rows.to_csv(path.copy().update(suffix="events", extension=".tsv").fpath, sep="\t", index=False, na_rep="n/a")
     marks = path.fpath.with_suffix(".vmrk")
-    marks.write_text(marks.read_text() + f"Mk9=Bad Interval,BAD_amplifier,{int(22.2 * SFREQ)},20,0\n")
+    marks.write_text(marks.read_text() + f"Mk9=Bad Interval,BAD_amplifier,{int(22.2 * sfreq)},20,0\n")
     return data, rows
 
 
@@ -264,6 +264,40 @@ def test_too_few_trials_to_tell_a_leak_need_the_users_word(one, capsys):
     assert bench(one, "--leaky", "no: the order was drawn") == OK
     assert json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"] == {
         "item": "no: the order was drawn"}
+
+
+def test_equal_images_of_different_files_in_two_parts_are_stated_as_a_leak(one, capsys):
+    image = Image.open(one / "images" / "car" / "0.png")
+    for number in range(EACH):
+        image.save(one / "images" / "car" / f"{number}.png", compress_level=number)
+    for person in ("02", "03"):
+        write_run(one / "bids", person, "1", int(person))
+    assert bench(one) == OK
+    leaky = json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"]["item"]
+    assert leaky == "yes: 1 identical picture under different ids in two parts"
+    assert f"leaky: {leaky}\n" in capsys.readouterr().out
+    assert prepared.verify(one / "data" / "mine") == []
+
+
+def test_missing_samples_are_rejected_with_the_epochs_within_the_filters_reach(one, capsys):
+    eeg = np.memmap(one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.eeg", np.float32, "r+").reshape(-1, 13)
+    eeg[round(10.4 * SFREQ), 3] = np.nan
+    eeg.flush()
+    assert bench(one, "--leaky", "no: the order was drawn") == OK
+    trials = pd.read_csv(one / "data" / "mine" / "trials.csv", keep_default_na=False)
+    begins = 2 + 0.7 * np.arange(24)
+    near = (begins < 10.4 + 0.82) & (begins + 0.5 > 10.4 - 0.82)
+    assert trials["position"].tolist() == np.flatnonzero(~near).tolist()
+    assert f"{24 - near.sum()} trials written; rejected: {near.sum()} not finite\n" in capsys.readouterr().out
+
+
+def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_channels(one, capsys):
+    write_run(one / "bids", "02", "1", 6, sfreq=250.0, ch_names=[*CHANNELS[:11], "X"])
+    refused(capsys, one, "recordings at 200, 250 Hz; name a common rate with --sfreq, such as --sfreq 200")
+    assert bench(one, "--sfreq", 200, "--dry-run") == OK
+    said = capsys.readouterr().out
+    assert "EEG         11 channels, 200 Hz, 5-95 Hz; epochs of 100 samples, 0 to 0.5 s\n" in said
+    assert "channels left out, not in every recording (2): E12, X\n" in said
 
 
 def test_the_names_of_images_match_however_their_letters_are_composed(one, capsys):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.data.bids_splits import SPLITS, assign_parts, draw_images, order_parts
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=30)
+@settings(deadline=None, derandomize=True, database=None, max_examples=20)
 @given(label=st.lists(st.integers(0, 5), min_size=3, max_size=60), seed=st.integers(0, 9), data=st.data())
 def test_no_part_shares_an_image_or_a_unit_with_another(label, seed, data):
     n = data.draw(st.integers(len(label), 3 * len(label)))
