@@ -47,7 +47,7 @@ def add_parser(actions: Any) -> None:
     for option in ("subjects", "sessions", "tasks"):
         events.add_argument(f"--{option}", default="", metavar="A,B", help="only these labels (default: all)")
     epochs = parser.add_argument_group("epochs")
-    epochs.add_argument("--tmin", type=float, default=0.0, metavar="S", help="begin, in s from the onset")
+    epochs.add_argument("--tmin", type=float, default=0.0, metavar="S", help="begin, in s from the onset (default: 0)")
     epochs.add_argument("--tmax", type=float, default=0.5, metavar="S", help="end, in s from the onset")
     epochs.add_argument("--band", default="5,95", metavar="LOW,HIGH", help="pass band in Hz")
     epochs.add_argument("--sfreq", type=float, metavar="HZ", help="resample to this rate (default: no resampling)")
@@ -118,12 +118,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         if not name or not number.isdecimal():
             raise BenchError(f"--judge {pair}: NAME=NUMBER is expected, such as dog=207")
         judge[name] = int(number)
+    subjects, sessions, tasks = (tuple(label.removeprefix(prefix) for label in names(text)) for prefix, text in (
+        ("sub-", options.subjects), ("ses-", options.sessions), ("task-", options.tasks)))
     return Settings(Path(options.images), options.event_column, options.class_column, options.block_column,
                     options.tmin, options.tmax, (low, high), options.sfreq, splits, options.seed,
-                    writing.parse_side(options.size), *(tuple(label.removeprefix(prefix) for label in names(text))
-                                                        for prefix, text in (("sub-", options.subjects),
-                                                                             ("ses-", options.sessions),
-                                                                             ("task-", options.tasks))), judge)
+                    writing.parse_side(options.size), subjects, sessions, tasks, judge)
 
 
 def _derive_leak(found: Found, split: str) -> str:

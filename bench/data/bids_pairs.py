@@ -87,7 +87,7 @@ def find(root: Path, settings: Settings) -> Found:
             bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)]
     used = [run for run in _in_order(runs) if run.events is not None and column in run.events]
     if not used:
-        columns = sorted({name for run in runs if run.events is not None for name in run.events})
+        columns = sorted({str(name) for run in runs if run.events is not None for name in run.events})
         raise BenchError(f"{root}: no events.tsv has the column {column}; name it with --event-column; there are: "
                          f"{', '.join(columns) or 'no events.tsv at all'}")
     if len(used) < len(runs):
@@ -191,7 +191,7 @@ def _plan_trials(root: Path, runs: Sequence[Run], settings: Settings, sfreq: flo
         assert run.events is not None
         for column in filter(None, (settings.class_column, settings.block_column)):
             if column not in run.events:
-                raise BenchError(f"{run.events_file} has no column {column}; it has {', '.join(run.events)}")
+                raise BenchError(f"{run.events_file} has no column {column}; it has {', '.join(map(str, run.events))}")
         marked, unusable = _mask_marks(run, settings, sfreq), ""
         if len(run.bads & set(ch_names)) > MOST_FLAT * len(ch_names):
             unusable = f"more than {MOST_FLAT:.0%} of the recording's channels are bad"
@@ -213,9 +213,9 @@ def _plan_trials(root: Path, runs: Sequence[Run], settings: Settings, sfreq: flo
                 reason = reason or "epoch not inside the recording"
             elif marked[first : first + n_times].any():
                 reason = reason or "BAD or boundary within the filter's reach"
-            for name, column in (("class", settings.class_column), ("block", settings.block_column)):
-                if column and event[column] in MISSING:
-                    reason = reason or f"no {name} ({column} is n/a)"
+            for name, told in (("class", settings.class_column), ("block", settings.block_column)):
+                if told and event[told] in MISSING:
+                    reason = reason or f"no {name} ({told} is n/a)"
             if reason:
                 left_out[reason] += 1
                 continue
@@ -242,7 +242,7 @@ def _number_people(participants: Sequence[str]) -> dict[str, int]:
 
 def _mask_marks(run: Run, settings: Settings, sfreq: float) -> Array:
     """Returns a mask of the samples [n] at `sfreq` within the filter's reach of a mark, as `recordings.band_pass`."""
-    silent = np.empty((0, run.n_times))
+    silent = np.zeros((1, run.n_times))
     return recordings.band_pass(silent, run.mask(), run.sfreq, settings.band, sfreq)[1]
 
 
@@ -328,7 +328,7 @@ def prepare(root: Path, found: Found, out: Path, leaky: Mapping[str, str],
                            trials=found.trials, classes=found.classes, leaky=leaky, ch_names=found.ch_names,
                            progress=progress, about={
                                "left_out": dict(found.left_out), "sources": _describe_sources(root, found),
-                               "notes": found.notes, "options": describe_settings(settings)})
+                               "notes": found.notes, "settings": describe_settings(settings)})
 
 
 def _describe_sources(root: Path, found: Found) -> dict[str, Any]:
@@ -339,7 +339,7 @@ def _describe_sources(root: Path, found: Found) -> dict[str, Any]:
 
 
 def describe_settings(settings: Settings) -> dict[str, Any]:
-    """Returns the manifest's options."""
+    """Returns the manifest's settings."""
     return {name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(settings).items() if name not in ("images", "judge")}
 

@@ -79,10 +79,11 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
                             ((label, name, classes[name], 1) for label, name in enumerate(names)))
         np.save(work / "pictures.npy", pictures)
         writing.write_manifest(work, {
-            "name": out.name, "n_chans": n_chans, "n_times": n_times, "sfreq": float(sfreq), "bands": [[low, high]],
+            **about, "name": out.name, "n_chans": n_chans, "n_times": n_times, "sfreq": float(sfreq),
+            "bands": [[low, high]],
             "subjects": sorted(set(kept["subject"].tolist())), "ch_names": list(ch_names),
             "options": {"size": pictures.shape[1]}, "classes": len(names), "leaky": statements,
-            **writing.count_trials(writer.rejected, writer.repaired, columns), **about})
+            **writing.count_trials(writer.rejected, writer.repaired, columns)})
     return out
 
 

@@ -143,7 +143,8 @@ def test_what_is_left_out_is_said_and_in_the_manifest(done):
     assert "channels left out, not EEG (1): 1 eog\n" in said
     assert "channels bad in some recordings, replaced there by the next good one (1): E2\n" in said
     assert manifest["repaired"] == {"flat channel": 24}
-    assert manifest["options"]["size"] == 32
+    assert manifest["options"] == {"size": 32}
+    assert (manifest["settings"]["event_column"], manifest["settings"]["seed"]) == ("stim_file", 0)
     assert "sub-01/ses-1/eeg/sub-01_ses-1_task-look_events.tsv" in manifest["sources"]
 
 
