@@ -34,7 +34,7 @@ downloads missing files. The same command resumes an interrupted one."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="prepare|pairs|status")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="prepare|status|pairs")
     prepare = actions.add_parser("prepare", help="prepare a data set or a corpus", description=DESCRIPTION)
     common = prepare.add_argument_group("data sets and corpora")
     common.add_argument("name", metavar="NAME", help=f"{', '.join(PAIRS)}; a corpus: {catalogue.TRAIN_ONLY}, "
@@ -53,18 +53,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     corpus.add_argument("--stride", type=int, metavar="N", help="samples from window to window (default: no overlap)")
     corpus.add_argument("--per-subject", type=int, metavar="N", help="most windows of a subject (default: all)")
     corpus.add_argument("--allow-missing", action="store_true", help="finish without recordings that are unavailable")
-    pairs.add_parser(actions)
     status = actions.add_parser("status", help="show what is prepared and whether it is complete")
     status.add_argument("--data", default=str(DATA), metavar="DIR", help="folder of prepared data")
     status.add_argument("--verify", action="store_true", help="read every file and compare its hash")
+    pairs.add_parser(actions)
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
     """Prepares or shows data; returns the exit code (1: `status --verify` found damage)."""
-    if options.action == "status":
-        return _status(options)
     if options.action == "pairs":
         return pairs.main(options, console)
+    if options.action == "status":
+        return _status(options)
     folder = _prepare_pairs(options, console) if options.name in PAIRS else _prepare_corpus(options, console)
     if folder:
         print(_describe(folder))
