@@ -18,7 +18,8 @@ from bench.data import bids, own, prepared, recordings, writing
 from bench.data.bids import MISSING, Images, Run
 from bench.data.bids_splits import assign_parts
 from bench.data.prepared import PARTS, Array
-from bench.data.writing import MOST_FLAT, TOKEN
+from bench.data.recordings import MOST_FLAT
+from bench.data.writing import TOKEN
 from bench.errors import BenchError
 from bench.files import writing as reporting_access
 from bench.runtime import ignore
