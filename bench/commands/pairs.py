@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     expected."""
     settings, root = _settings(options), Path(options.bids)
     out = Path(options.data) / (options.name or root.resolve().name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name):  # as own.prepare, which comes late
+        raise BenchError(f"{out.name!r} cannot name a data set; expected --name with letters, digits, - and _")
     if (out / MANIFEST).is_file() and not options.dry_run:
         raise BenchError(f"{out} is already prepared; remove it, or choose another --name")
     found = bids_pairs.find(root, settings)
@@ -83,7 +86,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     pictures = np.load(out / "pictures.npy", mmap_mode="r")
     stated = dict(leaky)
     for split in splits:
-        report = _audit(table, split, eeg, pictures)
+        report = _audit(table, split, eeg, pictures, options.leaky or "no")
         print(f"\naudit of split {split} (stated: {stated[split]})\n{report.render()}")
         if report.leaky and not options.leaky:
             leaky[split] = report.verdict
@@ -139,13 +142,13 @@ def _derive_leak(found: Found, split: str) -> str:
     return f"no: {shares}, and the order of the events does not tell the class"
 
 
-def _audit(table: pd.DataFrame, split: str, eeg: Any = None, pictures: Any = None) -> Report:
+def _audit(table: pd.DataFrame, split: str, eeg: Any = None, pictures: Any = None, known: str = "no") -> Report:
     rows = np.flatnonzero(table[f"part_{split}"] != "")
     chosen = table.iloc[rows].rename(columns={f"part_{split}": "part"}).reset_index(drop=True)
     left_out = (split,) if split in ("subject", "block") else ()
     if len(rows) < len(table) and eeg is not None:
         eeg = eeg[rows]
-    return audit(chosen, eeg, pictures, left_out=left_out)
+    return audit(chosen, eeg, pictures, known=known, left_out=left_out)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from bench.errors import ENVIRONMENT, BenchError
 from bench.images import one_line
 
 ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
+BESIDE = (".json", ".tsv", ".eeg", ".vmrk", ".fdt")  # what belongs to a recording
 MISSING = ("n/a", "N/A", "")  # how events.tsv says that there is no value
 MARKED = re.compile(r"bad|edge|boundary|new segment", re.IGNORECASE)  # begins the name of a stretch without signal
 COLUMNS = ("onset", "duration")  # that every events.tsv has
@@ -66,21 +67,34 @@ class Run:
 
 
 def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = (), tasks: Sequence[str] = ()
-              ) -> list[Any]:
-    """Returns the mne_bids.BIDSPath of each EEG recording below sub-*, sorted; of these labels only, where some are
-    given, such as 01. Raises BenchError: exit 3 without mne-bids, else for no recording, or none with a label."""
+              ) -> tuple[list[Any], dict[str, list[str]]]:
+    """Returns the mne_bids.BIDSPath of each EEG recording in sub-*/[ses-*/]eeg, sorted, and what was skipped by reason.
+
+    Linked folders are read too. Of these labels only, where some are given, such as 01. Raises BenchError: exit 3
+    without mne-bids, else for no recording, or none with a label.
+    """
     try:
         import mne_bids
     except ModuleNotFoundError as error:
         raise BenchError(NEEDED, ENVIRONMENT) from error
     if not root.is_dir():
-        raise BenchError(f"{root}: a BIDS folder is expected, with sub-XX/eeg/*_eeg{ENDINGS[0]} or another format of "
-                         "BIDS")
-    paths = mne_bids.find_matching_paths(root, suffixes="eeg", extensions=list(ENDINGS), datatypes="eeg",
-                                         ignore_nosub=True)
+        raise BenchError(f"{root}: a BIDS folder is expected, with sub-XX/[ses-YY/]eeg")
+    files = sorted(file for pattern in ("sub-*/eeg/*_eeg.*", "sub-*/ses-*/eeg/*_eeg.*") for file in root.glob(pattern)
+                   if not file.name.startswith("."))
+    others = [file.name for file in files if file.suffix not in (*ENDINGS, *BESIDE)]
+    paths = []
+    for file in [file for file in files if file.suffix in ENDINGS]:
+        try:
+            paths.append(mne_bids.get_bids_path_from_fname(file, check=False, verbose="error").update(root=root))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise BenchError(f"{file}: not a name of BIDS ({one_line(error)[:200]}); expected "
+                             "sub-XX_[ses-YY_]task-ZZ_eeg") from error
     if not paths:
         raise BenchError(f"{root}: no EEG recording of a BIDS folder; expected sub-XX/[ses-YY/]eeg/*_eeg with "
                          f"{', '.join(ENDINGS)}")
+    without = sorted({folder.name for folder in root.glob("sub-*") if folder.is_dir()}
+                     - {f"sub-{path.subject}" for path in paths})
+    skipped = {"files of a format that BIDS does not allow for EEG": others, "people without a recording": without}
     for option, field, labels in (("subjects", "subject", subjects), ("sessions", "session", sessions),
                                   ("tasks", "task", tasks)):
         known = sorted({str(getattr(path, field) or "") for path in paths})
@@ -90,7 +104,7 @@ def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] 
         paths = [path for path in paths if not labels or getattr(path, field) in labels]
     if not paths:
         raise BenchError(f"{root}: no recording has all of these subjects, sessions and tasks")
-    return sorted(paths, key=lambda path: str(path.fpath))
+    return paths, {reason: names for reason, names in skipped.items() if names}
 
 
 def read_raw(path: Any) -> mne.io.BaseRaw:

@@ -84,8 +84,9 @@ def find(root: Path, settings: Settings) -> Found:
     """
     images = Images(settings.images)
     column, notes = settings.event_column, list[str]()
-    runs = [bids.read_run(path, column) for path in
-            bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)]
+    paths, skipped = bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)
+    notes += [f"left out, {reason} ({len(names)}): {_some(names)}" for reason, names in skipped.items()]
+    runs = [bids.read_run(path, column) for path in paths]
     used = [run for run in _in_order(runs) if run.events is not None and column in run.events]
     if not used:
         columns = sorted({str(name) for run in runs if run.events is not None for name in run.events})

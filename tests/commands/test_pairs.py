@@ -208,6 +208,7 @@ def test_epochs_of_other_times_rates_and_people(source, capsys):
     ("--subjects 07: ", ["--subjects", "07"]),
     ("--split run: no split 'run'; expected item, session, subject, block", ["--split", "run"]),
     ("--split block: no block is known; name a column", ["--split", "block"]),
+    ("'a b' cannot name a data set", ["--name", "a b"]),
     ("--split subject: expected at least two people", ["--split", "subject", "--subjects", "01"]),
     ("--band 95,5: the second must be above", ["--band", "95,5"]),
     ("the end must be after the begin", ["--tmin", "1"]),
@@ -299,6 +300,18 @@ def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_c
     said = capsys.readouterr().out
     assert "EEG         11 channels, 200 Hz, 5-95 Hz; epochs of 100 samples, 0 to 0.5 s\n" in said
     assert "channels left out, not in every recording (2): E12, X\n" in said
+
+
+def test_linked_people_are_read_and_what_is_no_recording_is_said(one, capsys):
+    write_run(one / "elsewhere", "02", "1", 7)
+    (one / "bids" / "sub-02").symlink_to(one / "elsewhere" / "sub-02")
+    (one / "bids" / "sub-03").mkdir()
+    (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-rest_eeg.cnt").write_bytes(b"EEG")
+    assert bench(one, "--dry-run") == OK
+    said = capsys.readouterr().out
+    assert "people      2, sessions 2, recordings 2," in said
+    assert "left out, people without a recording (1): sub-03\n" in said
+    assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt\n" in said
 
 
 def test_the_names_of_images_match_however_their_letters_are_composed(one, capsys):
