@@ -23,7 +23,8 @@ from bench.images import one_line
 ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
 BESIDE = (".json", ".tsv", ".eeg", ".vmrk", ".fdt")  # what belongs to a recording
 MISSING = ("n/a", "N/A", "")  # how events.tsv says that there is no value
-MARKED = re.compile(r"bad|edge|boundary|new segment", re.IGNORECASE)  # begins the name of a stretch without signal
+MARKED = re.compile(r"bad|edge|boundary|new segment|-99$", re.IGNORECASE)  # begins the name of what is no signal
+JOIN = re.compile(r"(bad[ _]?)?boundary|edge|new segment|-99$", re.IGNORECASE)  # where two recordings meet
 COLUMNS = ("onset", "duration")  # that every events.tsv has
 NEEDED = "BIDS folders are read with the package mne-bids: pip install eeg2image-bench[bids]"
 
@@ -57,10 +58,12 @@ class Run:
         return self.file.stem
 
     def mask(self) -> Array:
-        """Returns a mask of the marked samples [n_times]: of a join, which has no length, the one before and after."""
+        """Returns a mask of the marked samples [n_times]: of a join the one before and after, whatever its duration,
+        which EEGLAB states for what was cut out."""
         marked = np.zeros(self.n_times, bool)
-        for onset, duration, _ in self.marks:
-            begin, stop = round(onset * self.sfreq), round((onset + duration) * self.sfreq)
+        for onset, duration, text in self.marks:
+            begin = round(onset * self.sfreq)
+            stop = begin if JOIN.match(text) else round((onset + duration) * self.sfreq)
             if begin > 0 or stop > 1:  # else it says where the recording begins
                 marked[max(begin - 1, 0) : max(stop, begin + 1)] = True
         return marked

@@ -126,7 +126,7 @@ def find(root: Path, settings: Settings) -> Found:
     trials = pd.DataFrame({
         "item": rows["item"], "subject": rows["subject"], "picture": rows["picture"], "label": label,
         "block": rows["block"], "position": rows["position"], "participant": rows["participant"],
-        **({"session": rows["session"]} if rows["session"].any() else {}), "recording": rows["recording"],
+        **({"session": rows["session"].replace("", "none")} if rows["session"].any() else {}), "recording": rows["recording"],
         "start": rows["start"], "stop": rows["start"] + n_times, "image": rows["image"]})
     for split in dict.fromkeys(("item", *settings.splits)):
         trials[f"part_{split}"] = assign_parts(split, trials, content, settings.seed)
@@ -159,7 +159,10 @@ def _common_channels(root: Path, runs: Sequence[Run], notes: list[str]) -> list[
     every = list(dict.fromkeys(name for run in runs for name in run.ch_names))
     lacking = {name: sum(name not in run.ch_names for run in runs) for name in every}
     always_bad = [name for name in every if not lacking[name] and all(name in run.bads for run in runs)]
-    if others := sum((run.others for run in runs[:1]), Counter[str]()):
+    others = Counter[str]()
+    for run in runs:
+        others |= run.others  # the most of each type
+    if others:
         notes.append(f"channels left out, not EEG ({sum(others.values())}): {describe_counts(others)}")
     if partly := [name for name in every if lacking[name]]:
         notes.append(f"channels left out, not in every recording ({len(partly)}): {_some(partly)}")

@@ -293,6 +293,15 @@ def test_missing_samples_are_rejected_with_the_epochs_within_the_filters_reach(o
     assert f"{24 - near.sum()} trials written; rejected: {near.sum()} not finite\n" in capsys.readouterr().out
 
 
+def test_a_join_is_one_place_however_long_the_stretch_that_was_cut_out_there(one, capsys):
+    write_run(one / "bids", "01", "1", 5, lambda rows: [
+        *rows[:-2], (25.3, 3.0, "boundary", "n/a"), (27.0, 0.1, "cup", rows[0][3])])
+    assert bench(one, "--leaky", "no: the order was drawn", "--dry-run") == OK
+    said = capsys.readouterr().out
+    assert "events      29; 25 are trials\n" in said
+    assert "left out    2: BAD or boundary within the filter's reach\n" in said
+
+
 def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_channels(one, capsys):
     write_run(one / "bids", "02", "1", 6, sfreq=250.0, ch_names=[*CHANNELS[:11], "X"])
     refused(capsys, one, "recordings at 200, 250 Hz; name a common rate with --sfreq, such as --sfreq 200")
