@@ -126,8 +126,9 @@ def find(root: Path, settings: Settings) -> Found:
     trials = pd.DataFrame({
         "item": rows["item"], "subject": rows["subject"], "picture": rows["picture"], "label": label,
         "block": rows["block"], "position": rows["position"], "participant": rows["participant"],
-        **({"session": rows["session"].replace("", "none")} if rows["session"].any() else {}), "recording": rows["recording"],
-        "start": rows["start"], "stop": rows["start"] + n_times, "image": rows["image"]})
+        **({"session": rows["session"].replace("", "none")} if rows["session"].any() else {}),
+        "recording": rows["recording"], "start": rows["start"], "stop": rows["start"] + n_times,
+        "image": rows["image"]})
     for split in dict.fromkeys(("item", *settings.splits)):
         trials[f"part_{split}"] = assign_parts(split, trials, content, settings.seed)
     return Found(settings, used, trials, rows["run"].to_numpy(), rows["first"].to_numpy(),
