@@ -35,7 +35,7 @@ class Run:
 
     participant, session: as in BIDS, such as sub-01 and ses-1 (""). ch_names: its EEG channels; others: number of its
     other channels, by type. bads: EEG channels with status bad. marks: onset and duration in s, description.
-    events: the rows of its events.tsv, all as text; None: it has none
+    events: the rows of its events.tsv, all as text; None: it has none. is_described: it has a channels.tsv
     """
 
     path: Any
@@ -51,6 +51,7 @@ class Run:
     events_file: Path | None
     events: pd.DataFrame | None
     date: Any
+    is_described: bool
 
     @property
     def name(self) -> str:
@@ -137,7 +138,8 @@ def read_run(path: Any, column: str) -> Run:
     return Run(path, Path(path.fpath), f"sub-{path.subject}", f"ses-{path.session}" if path.session else "",
                float(raw.info["sfreq"]), raw.n_times, eeg, Counter(kind for kind in types.values() if kind != "eeg"),
                frozenset(raw.info["bads"]) & set(eeg), tuple(_find_marks(path, raw, events, column)),
-               Path(file) if file else None, events, raw.info["meas_date"])
+               Path(file) if file else None, events, raw.info["meas_date"],
+               path.find_matching_sidecar("channels", ".tsv", on_error="ignore") is not None)
 
 
 def _find_marks(path: Any, raw: mne.io.BaseRaw, events: pd.DataFrame | None, column: str

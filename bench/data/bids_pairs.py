@@ -163,6 +163,9 @@ def _common_channels(root: Path, runs: Sequence[Run], notes: list[str]) -> list[
     others = Counter[str]()
     for run in runs:
         others |= run.others  # the most of each type
+    if undescribed := [run.name for run in runs if not run.is_described]:
+        notes.append(f"recordings without a channels.tsv, where types of channels are those of the file "
+                     f"({len(undescribed)}): {_some(undescribed)}")
     if others:
         notes.append(f"channels left out, not EEG ({sum(others.values())}): {describe_counts(others)}")
     if partly := [name for name in every if lacking[name]]:

@@ -315,11 +315,13 @@ def test_linked_people_are_read_and_what_is_no_recording_is_said(one, capsys):
     write_run(one / "elsewhere", "02", "1", 7)
     (one / "bids" / "sub-02").symlink_to(one / "elsewhere" / "sub-02")
     (one / "bids" / "sub-03").mkdir()
+    (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_channels.tsv").unlink()
     (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-rest_eeg.cnt").write_bytes(b"EEG")
     assert bench(one, "--dry-run") == OK
     said = capsys.readouterr().out
     assert "people      2, sessions 2, recordings 2," in said
     assert "left out, people without a recording (1): sub-03\n" in said
+    assert "without a channels.tsv, where types of channels are those of the file (1): sub-01_ses-1" in said
     assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt\n" in said
 
 
