@@ -71,7 +71,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
                 if writer is None:
                     length = windows.shape[2]
                     n_times = length // TOKEN * TOKEN
-                    writer = TrialWriter(work / prepared.eeg_file(BAND), int(wanted.sum()), N_CHANS, n_times)
+                    writer = TrialWriter(work / prepared.eeg_file(BAND), int(wanted.sum()), N_CHANS, n_times,
+                                         sfreq=RATE)
                 if windows.shape[2] != length:
                     raise BenchError(f"{file}: trials of {windows.shape[2]} samples; expected {length} as {files[0]}")
                 for window in windows:
@@ -97,7 +98,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "subjects": people, "options": {"size": side},
             "sources": {file.relative_to(source).as_posix(): prepared.digest(file) for file in files} | {
                 "pictures": writing.describe_images(images)},
-            **writing.count_trials(writer.rejected, writer.repaired, parts),
+            **writing.count_trials(writer.rejected, writer.repaired, parts, writer.bad_channels),
             "leaky": {"item": "no: no picture is in two parts; blocks are shared, in an order without classes",
                       "block": "no: no picture and no block is in two parts"},
         })

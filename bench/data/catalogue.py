@@ -57,6 +57,7 @@ BAND = (5.0, 95.0)  # Hz (Sec. 4.1)
 SESSION_MINUTES = 40  # assumed length of a session, which MOABB's tables do not state
 MAX_SESSIONS = 4  # in an estimate: MOABB counts short blocks as sessions, too
 RATE = 1e7  # channel samples that one core prepares in a second, about
+RULES = 2  # raised when other windows are rejected or repaired: 2 added joins, constant stretches, scale, trigger names
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Cutting:
     """How recordings become windows: with the recording, all that the bytes of a shard depend on.
 
     sfreq: common rate in Hz; None: each recording keeps its own. per_subject: number of windows to keep of each subject
-    of a data set, evenly over its recordings; None: all.
+    of a data set, evenly over its recordings; None: all. rules: version of what is rejected and repaired, so that
+    windows of an older one are neither taken for these nor mixed with them.
     """
 
     band: tuple[float, float] = BAND
@@ -72,6 +74,7 @@ class Cutting:
     sfreq: float | None = None
     stride: int = N_TIMES
     per_subject: int | None = None
+    rules: int = RULES
 
 
 @dataclass(frozen=True)

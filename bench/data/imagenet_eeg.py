@@ -60,7 +60,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
     with writing.new_folder(Path(out)) as work:
         listing: _Listing | None = None
         reasons: list[str] = []
-        repaired, cast, writers = Counter[str](), {}, {}
+        repaired, bad_channels, cast, writers = Counter[str](), Counter[str](), {}, {}
         for number, (band, file) in enumerate(files.items()):
             content = load_torch(file)
             current = _Listing(file, content)
@@ -71,12 +71,13 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
                 parts = _assign_parts(listing, splits, source)
             else:
                 listing.check_same(current)
-            writer = TrialWriter(work / prepared.eeg_file(band), len(current.subject), N_CHANS, N_TIMES)
+            writer = TrialWriter(work / prepared.eeg_file(band), len(current.subject), N_CHANS, N_TIMES, sfreq=SFREQ)
             cast[file.name] = _convert(file, content.pop("dataset"), writer, number, len(files), progress)
             del content
             writer.close(str(file))
             reasons = [before or now for before, now in zip(reasons, writer.rejected, strict=True)]
-            repaired.update({f"{reason}, {band[0]:g}-{band[1]:g} Hz": n for reason, n in writer.repaired.items()})
+            for total, counts in ((repaired, writer.repaired), (bad_channels, writer.bad_channels)):
+                total.update({f"{reason}, {band[0]:g}-{band[1]:g} Hz": n for reason, n in counts.items()})
             writers[file] = writer
         assert listing is not None
         keep = np.array([not reason for reason in reasons])
@@ -95,7 +96,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
             "sources": {file.name: prepared.digest(file) for file in (
                 *files.values(), *map(source.joinpath, SPLITS.values()))} | {
                     "pictures": writing.describe_images(images)},
-            **writing.count_trials(reasons, repaired, columns), "cast": cast, "classes": len(set(label)),
+            **writing.count_trials(reasons, repaired, columns, bad_channels), "cast": cast,
+            "classes": len(set(label)),
             "leaky": {name: LEAKY[name] + _count_shared(listing, part) for name, part in parts.items()},
         })
     return Path(out)

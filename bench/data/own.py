@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data import prepared, writing
+from bench.data.channels import check_names
 from bench.data.prepared import PARTS, Array
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import BenchError
@@ -49,6 +50,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
                              "-1 if the judge does not know the class")
     table, splits = _complete_table(trials, len(eeg), names)
     n_chans, n_times = _check_window(eeg[0], ch_names)
+    check_names(ch_names, out.name)
     _check_images(pictures, table)
     low, high = map(float, band)
     if not 0 <= low < high or not sfreq > 0:
@@ -60,7 +62,8 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name) or out.name == "corpora":
         raise BenchError(f"{out.name!r} cannot name a data set; expected letters, digits, - and _")
     with writing.new_folder(out) as work:
-        writer = TrialWriter(work / prepared.eeg_file((low, high)), len(table), n_chans, n_times)
+        writer = TrialWriter(work / prepared.eeg_file((low, high)), len(table), n_chans, n_times, sfreq=float(sfreq),
+                             ch_names=ch_names)
         for row in range(len(table)):
             window = np.asarray(eeg[row])
             if window.shape != (n_chans, n_times):
@@ -83,7 +86,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             "bands": [[low, high]],
             "subjects": sorted(set(kept["subject"].tolist())), "ch_names": list(ch_names),
             "options": {"size": pictures.shape[1]}, "classes": len(names), "leaky": statements,
-            **writing.count_trials(writer.rejected, writer.repaired, columns)})
+            **writing.count_trials(writer.rejected, writer.repaired, columns, writer.bad_channels)})
     return out
 
 

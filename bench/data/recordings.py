@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,18 @@ from fractions import Fraction
 
 import mne
 import numpy as np
+from scipy.signal import resample_poly
 
+from bench.data.channels import (
+    MOST_FLAT,
+    find_codes,
+    find_constant,
+    find_outlying,
+    has_trigger_name,
+    measure_scale,
+    replacements,
+)
 from bench.data.prepared import Array
-from bench.data.writing import CODES, MOST_FLAT, replacements
 from bench.errors import BenchError
 
 CLIP = 20.0  # standard deviations at which normalised EEG is clipped
@@ -22,6 +32,9 @@ GROUP = 8  # channels filtered at a time
 CHANNELS = (30, 128)  # accepted for pre-training; replication to 128 never drops any
 AMPLITUDE = (0.1, 1e4)  # µV, expected median of |filtered EEG|, for any amplifier
 BATCH = 32  # windows normalised at a time
+LARGEST_FACTOR = 10_000  # of a resampling: for two rates as published, an error below 40 µs in an hour
+# Where two recordings meet: MNE's concatenate_raws, EEGLAB (also "boundary", -99), BrainVision (also LostSamples)
+JOIN = re.compile(r"(bad|edge)[ _]?boundary|boundary|-99|new segment(/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass
@@ -41,7 +54,8 @@ class Segments:
     """The windows of one recording: [N, C, n_times] float16, and the seconds at which each begins [N].
 
     sfreq: before resampling. rejected: number of windows (or 1 for the whole recording), by reason. repaired: number
-    of replaced channels of windows ("flat") and of removed channels ("trigger").
+    of replaced channels of windows ("flat", "scale") and of removed channels ("trigger"). bad_channels: by name and
+    reason, such as "T7 (scale)", the number of windows in which a channel was bad, also of those rejected for it.
     """
 
     windows: Array
@@ -50,6 +64,7 @@ class Segments:
     band: tuple[float, float | None]
     rejected: Counter[str]
     repaired: Counter[str]
+    bad_channels: Counter[str]
 
 
 def as_raw(data: Array, sfreq: float, ch_names: Sequence[str],
@@ -70,13 +85,32 @@ def effective_band(band: tuple[float, float], sfreq: float) -> tuple[float, floa
 
 
 def _find_gaps(raw: mne.io.BaseRaw, data: Array) -> Array:
-    """Returns a mask of the samples [n] without signal: not finite, or in an annotation that begins with BAD."""
+    """Returns a mask of the samples [n] without signal: not finite, or in an annotation that begins with BAD.
+
+    Annotations that mark a join are not among them; one without a duration marks one sample.
+    """
     gaps = ~np.isfinite(data).all(0)
     for mark in raw.annotations:
-        if mark["description"].upper().startswith("BAD"):
+        if mark["description"].upper().startswith("BAD") and not JOIN.fullmatch(mark["description"].strip()):
             begin = round((mark["onset"] - raw.first_time) * raw.info["sfreq"])
-            gaps[max(begin, 0) : begin + round(mark["duration"] * raw.info["sfreq"])] = True
+            length = round(np.nan_to_num(mark["duration"]) * raw.info["sfreq"])
+            gaps[max(begin, 0) : max(begin + max(length, 1), 0)] = True
     return gaps
+
+
+def find_joins(raw: mne.io.BaseRaw) -> Array:
+    """Returns a mask of the samples [n] before which two recordings were joined, by the annotations (JOIN).
+
+    An annotation marks one sample, whatever its duration, which EEGLAB states for what was cut out. One at the first
+    sample or after the last is no join: a BrainVision file begins with a New Segment.
+    """
+    joins = np.zeros(raw.n_times, bool)
+    for mark in raw.annotations:
+        if JOIN.fullmatch(mark["description"].strip()):
+            sample = math.ceil(round((mark["onset"] - raw.first_time) * raw.info["sfreq"], 3))
+            if 0 < sample < raw.n_times:
+                joins[sample] = True
+    return joins
 
 
 def read_channels(raw: mne.io.BaseRaw, picks: Array, dtype: type = np.float64) -> tuple[Array, Array]:
@@ -89,38 +123,64 @@ def read_channels(raw: mne.io.BaseRaw, picks: Array, dtype: type = np.float64) -
 
 
 def _filter_raw(raw: mne.io.BaseRaw, band: tuple[float, float], sfreq: float) -> tuple[Array, Array, Array]:
-    """Reads all EEG channels and returns what `band_pass` returns."""
+    """Reads all EEG channels and returns what `band_pass` returns; a join counts as a gap."""
     data, gaps = read_channels(raw, mne.pick_types(raw.info, eeg=True, exclude=()))
-    return band_pass(data, gaps, raw.info["sfreq"], band, sfreq)
+    data, ringing, steady = band_pass(data, gaps, raw.info["sfreq"], band, sfreq)
+    return data, ringing | widen(find_joins(raw), raw.info["sfreq"], band, sfreq, data.shape[1]), steady
 
 
 def band_pass(data: Array, gaps: Array, native: float, band: tuple[float, float],
               sfreq: float) -> tuple[Array, Array, Array]:
-    """Filters data [C, n] in V, zero-phase, to EEG [C, n] float32 in µV at `sfreq`; and masks of gaps [n], flat [C, n].
+    """Filters data [C, n] in V, zero-phase, to EEG [C, m] float32 in µV at `sfreq`; and masks of gaps [m], flat [C, m].
 
     Samples without signal are set to zero before the filter, which rings for half its length (0.8 s) on either side;
     the mask of gaps is widened by as much. Only a few channels at a time are float64, but each in its whole length, so
-    that the filter is exact.
+    that the filter is exact. m is the length that resampling gives, of which every mask is made.
     """
     low, high = effective_band(band, native)
-    taps = _filter_length(native, band)
-    ringing = np.convolve(gaps, np.ones(taps), "same") > 0.5 if gaps.any() else gaps
-    length = data.shape[1] if native == sfreq else math.ceil(data.shape[1] * Fraction(sfreq) / Fraction(native))
-    samples = np.minimum(np.arange(length) * native / sfreq, data.shape[1] - 1).astype(np.int64)
-    signal, steady = np.empty((len(data), length), np.float32), np.empty((len(data), length), bool)
+    signal: Array = np.empty((len(data), 0), np.float32)
+    steady: Array = np.empty((len(data), 0), bool)
     for begin in range(0, len(data), GROUP):
         rows = slice(begin, begin + GROUP)
         group = np.where(gaps, 0.0, data[rows].astype(np.float64, copy=False))
-        steady[rows] = (np.abs(np.diff(group, axis=1, prepend=group[:, :1])) < FLAT)[:, samples]
+        still = np.abs(np.diff(group, axis=1, prepend=group[:, :1])) < FLAT
         group = mne.filter.filter_data(group, native, low, high, verbose="error")
         if native != sfreq:
-            group = mne.filter.resample(group, up=sfreq, down=native, method="polyphase", verbose="error")
-        signal[rows] = group * MICROVOLT
-    return signal, ringing[samples], steady
+            group = resample_poly(group, *find_factors(native, sfreq), axis=1, padtype="reflect")
+        if begin == 0:
+            samples = _source_samples(group.shape[1], data.shape[1], native, sfreq)
+            signal, steady = (np.empty((len(data), len(samples)), kind) for kind in (np.float32, bool))
+        signal[rows], steady[rows] = group * MICROVOLT, still[:, samples]
+    return signal, widen(gaps, native, band, sfreq, signal.shape[1]), steady
+
+
+def find_factors(native: float, sfreq: float) -> tuple[int, int]:
+    """Returns the factors (up, down) of a resampling, which depend on the two rates in Hz alone.
+
+    The resampling filter has 20 x the larger one + 1 coefficients. If the factors came from the length of a recording
+    before and after, as in MNE, a prime length would need a filter 20 times as long as the recording.
+    """
+    ratio = (Fraction(sfreq) / Fraction(native)).limit_denominator(LARGEST_FACTOR)
+    return ratio.numerator, ratio.denominator
+
+
+def _source_samples(length: int, n: int, native: float, sfreq: float) -> Array:
+    """Returns, for each sample after resampling [length], the sample of the recording [n] at or before it."""
+    return np.minimum(np.arange(length) * native / sfreq, n - 1).astype(np.int64)
+
+
+def widen(mask: Array, native: float, band: tuple[float, float], sfreq: float, length: int) -> Array:
+    """Returns a mask of samples [n], widened by the filter's reach, half its length, for resampled EEG [C, length]."""
+    reach = (_filter_length(native, band) - 1) // 2
+    if not mask.any():
+        return np.zeros(length, bool)
+    total, places = np.concatenate([[0], np.cumsum(mask)]), np.arange(len(mask))
+    marked = total[np.minimum(places + reach + 1, len(mask))] > total[np.maximum(places - reach, 0)]
+    return np.asarray(marked[_source_samples(length, len(mask), native, sfreq)])
 
 
 def _filter_length(sfreq: float, band: tuple[float, float]) -> int:
-    """Returns the length of the filter in samples."""
+    """Returns the length of the filter in samples, an odd number."""
     return len(mne.filter.create_filter(None, sfreq, *effective_band(band, sfreq), verbose="error"))
 
 
@@ -143,8 +203,8 @@ def cut_windows(raw: mne.io.BaseRaw, band: tuple[float, float], sfreq: float, n_
                 report: Report | None = None) -> tuple[Array, Report]:
     """Returns all windows [N, C, n_times] of a recording, filtered and normalised, side by side; ignores events.
 
-    A window is rejected as "gap" (missing samples or a BAD annotation within the filter's reach) or "flat" (a channel
-    is flat). A recording shorter than the filter counts once as "short".
+    A window is rejected as "gap" (missing samples, a BAD annotation or a join within the filter's reach) or "flat" (a
+    channel is flat). A recording shorter than the filter counts once as "short".
     """
     native, channels = raw.info["sfreq"], len(mne.pick_types(raw.info, eeg=True))
     report = report or Report(native, channels, effective_band(band, native))
@@ -168,61 +228,106 @@ def cut_segments(raw: mne.io.BaseRaw, band: tuple[float, float], n_times: int, s
                  stride: int | None = None) -> Segments:
     """Returns the windows of a recording for pre-training, every `stride` samples (default: n_times); ignores events.
 
-    sfreq: rate after resampling; None: the recording's own. Channels whose values are trigger codes are removed. A
-    recording is rejected as "few_channels", "many_channels" (CHANNELS), "short" (than a window or the filter), or
-    "amplitude" (median outside AMPLITUDE: wrong unit); a window as "gap" (missing samples or a BAD annotation within
-    the filter's reach) or "flat" (more than MOST_FLAT of its channels are flat or marked bad). Fewer flat channels are
-    each replaced by the next one that is not.
+    sfreq: rate after resampling; None: the recording's own. Channels that hold trigger codes, or are named as such,
+    are removed. A recording is rejected as "few_channels", "many_channels" (CHANNELS), "short" (than a window or the
+    filter), or "amplitude" (median outside AMPLITUDE: wrong unit). A window is rejected, for the first reason that
+    holds, as "gap" (missing samples or a BAD annotation), "join" (of two recordings), "constant" (equal samples on all
+    channels for longer than 50 ms), each within the filter's reach, "flat" (more than MOST_FLAT of its channels are
+    flat or marked bad) or "scale" (more are flat, marked bad or of another scale than the others: in this window, or
+    in most windows of the recording). Fewer bad channels are each replaced by the next one that is not.
     """
     native, stride = float(raw.info["sfreq"]), stride or n_times
     rate = sfreq or native
-    rejected, repaired = Counter[str](), Counter[str]()
+    rejected, repaired, bad_channels = Counter[str](), Counter[str](), Counter[str]()
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
     edges = effective_band(band, min(native, rate))
 
     def reject(reason: str) -> Segments:
         rejected[reason] += 1
-        return Segments(np.empty((0, len(picks), n_times), np.float16), np.empty(0), native, edges, rejected, repaired)
+        return Segments(np.empty((0, len(picks), n_times), np.float16), np.empty(0), native, edges, rejected, repaired,
+                        bad_channels)
 
+    # Channels and samples without EEG
     if raw.n_times < max(math.ceil(n_times * native / rate), _filter_length(native, band)):
         return reject("short")
     if len(picks) < CHANNELS[0]:
         return reject("few_channels")
     data, gaps = read_channels(raw, picks, np.float32)
-    triggers = np.array([_is_trigger(channel[~gaps]) for channel in data])
+    triggers = find_codes(data, native, gaps) | [has_trigger_name(raw.ch_names[pick]) for pick in picks]
     if triggers.any():
         repaired["trigger"] += int(triggers.sum())
+        bad_channels.update(f"{raw.ch_names[pick]} (trigger)" for pick in picks[triggers])
         data, picks = data[~triggers], picks[~triggers]
         gaps = _find_gaps(raw, data)
     if not CHANNELS[0] <= len(picks) <= CHANNELS[1]:
         return reject("few_channels" if len(picks) < CHANNELS[0] else "many_channels")
-    samples = _thin_out(gaps)
+    constant = find_constant(data, native)
+    samples = _thin_out(gaps | constant)
     alive = (data[:, samples] != data[:, samples[:1]]).any(1)
-    data, gaps, steady = band_pass(data, gaps, native, band, rate)
-    samples = _thin_out(gaps)
+
+    # Filter
+    data, lost, steady = band_pass(data, gaps, native, band, rate)
+    if data.shape[1] < n_times:
+        return reject("short")
+    excluded = {"gap": lost} | {reason: widen(mask, native, band, rate, data.shape[1]) for reason, mask in (
+        ("join", find_joins(raw)), ("constant", constant))}
+    samples = _thin_out(np.any(list(excluded.values()), 0))
     if alive.any() and len(samples):
         typical = np.median(np.abs(data[alive][:, samples]))
         if not AMPLITUDE[0] <= typical <= AMPLITUDE[1]:
             return reject("amplitude")
-    steady[[raw.ch_names[pick] in raw.info["bads"] for pick in picks]] = True
 
+    # Windows
     starts = np.arange(0, data.shape[1] - n_times + 1, stride)
-    gap = _count_within(gaps, starts, n_times) > 0
-    flat = np.stack([_count_within(channel, starts, n_times) == n_times for channel in steady], 1)
-    mostly_flat = (flat.mean(1) > MOST_FLAT) & ~gap
-    for reason, rows in (("gap", gap), ("flat", mostly_flat)):
-        rejected.update({reason: int(rows.sum())} if rows.any() else {})
-    starts, flat = starts[~(gap | mostly_flat)], flat[~(gap | mostly_flat)]
-    if flat.any():
-        repaired["flat"] += int(flat.sum())
+    for reason, mask in excluded.items():
+        hit = _count_within(mask, starts, n_times) > 0
+        rejected.update({reason: int(hit.sum())} if hit.any() else {})
+        starts = starts[~hit]
+    flat, marked, outlying = _find_bad(data, steady, starts, n_times,
+                                       np.array([raw.ch_names[pick] in raw.info["bads"] for pick in picks]))
+    for reason, where in (("flat", flat), ("marked bad", marked), ("scale", outlying)):
+        bad_channels.update({f"{raw.ch_names[pick]} ({reason})": int(n) for pick, n in zip(picks, where.sum(0),
+                                                                                      strict=True) if n})
+    flat |= marked
+    mostly_flat = flat.mean(1) > MOST_FLAT
+    mostly_bad = ((flat | outlying).mean(1) > MOST_FLAT) & ~mostly_flat
+    kept = ~(mostly_flat | mostly_bad)
+    for counter, reason, n in ((rejected, "flat", mostly_flat.sum()), (rejected, "scale", mostly_bad.sum()),
+                               (repaired, "flat", flat[kept].sum()), (repaired, "scale", outlying[kept].sum())):
+        counter.update({reason: int(n)} if n else {})
+    starts, bad = starts[kept], (flat | outlying)[kept]
     windows = np.empty((len(starts), len(picks), n_times), np.float16)
     for begin in range(0, len(starts), BATCH):
         batch = data[:, starts[begin : begin + BATCH, None] + np.arange(n_times)].swapaxes(0, 1)
-        for window, dead in zip(batch, flat[begin : begin + BATCH], strict=True):
+        for window, dead in zip(batch, bad[begin : begin + BATCH], strict=True):
             if dead.any():
                 window[dead] = window[replacements(dead)[dead]]
         windows[begin : begin + BATCH] = normalise(batch)
-    return Segments(windows, starts / rate, native, edges, rejected, repaired)
+    return Segments(windows, starts / rate, native, edges, rejected, repaired, bad_channels)
+
+
+def _find_bad(data: Array, steady: Array, starts: Array, n_times: int, marked: Array) -> tuple[Array, Array, Array]:
+    """Returns which channels of which windows [N, C] are flat, marked bad [C], or else of another scale.
+
+    The last ones are outlying in that window, or by the median of their scale over the windows of the recording.
+    """
+    shape = len(starts), len(data)
+    flat = np.zeros(shape, bool)
+    for row, channel in enumerate(steady):
+        flat[:, row] = _count_within(channel, starts, n_times) == n_times
+    scale = np.empty(shape, np.float32)
+    for row, start in enumerate(starts):
+        scale[row] = measure_scale(data[:, start : start + n_times : 1 + n_times // 256])
+    marked = np.broadcast_to(marked, shape) & ~flat
+    scale[flat | marked] = np.nan
+    judged = np.isfinite(scale)
+    outlying = np.zeros(shape, bool)
+    rows = np.flatnonzero(judged.any(1))
+    outlying[rows] = find_outlying(scale[rows])
+    known = np.flatnonzero(judged.any(0))
+    if len(known):
+        outlying[:, known] |= find_outlying(np.nanmedian(scale[:, known], 0))
+    return flat, marked, outlying & judged
 
 
 def _thin_out(gaps: Array) -> Array:
@@ -237,23 +342,14 @@ def _count_within(mask: Array, starts: Array, n_times: int) -> Array:
     return total[starts + n_times] - total[starts]
 
 
-def _is_trigger(channel: Array) -> bool:
-    """Whether a channel [n] in V holds codes: 2 to CODES distinct values, all of them whole numbers, in V or in µV."""
-    for values, tolerance in ((channel, 0.0), (channel * MICROVOLT, 1e-3)):
-        if all(np.abs(part - np.rint(part)).max(initial=0) <= tolerance for part in (values[:1000], values)) and (
-                1 < len(np.unique(np.rint(values))) <= CODES):
-            return True
-    return False
-
-
 def cut_epochs(raw: mne.io.BaseRaw, onsets: Array, band: tuple[float, float], sfreq: float, n_times: int) -> Array:
     """Returns windows [N, C, n_times] that begin at `onsets` (native samples), filtered and normalised.
 
-    Raises BenchError if a trial contains missing samples or ends after the recording.
+    Raises BenchError if a trial contains missing samples or a join, or is not wholly inside the recording.
     """
     data, gaps, _ = _filter_raw(raw, band, sfreq)
     first = np.round(np.asarray(onsets) * sfreq / raw.info["sfreq"]).astype(np.int64)
     index = first[:, None] + np.arange(n_times)
-    if index.max() >= data.shape[1] or gaps[index].any():
+    if first.min() < 0 or index.max() >= data.shape[1] or gaps[index].any():
         raise BenchError("a paired recording has trials without signal: leave these trials out")
     return normalise(data[:, index].swapaxes(0, 1))

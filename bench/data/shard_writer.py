@@ -50,7 +50,7 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
     from bench.data.recordings import cut_segments
 
     writer = ShardWriter(work, name, subject)
-    rejected, repaired = Counter[str](), Counter[str]()
+    rejected, repaired, bad_channels = Counter[str](), Counter[str](), Counter[str]()
     for session in list(sessions):
         for run in list(sessions[session]):
             raw = sessions[session].pop(run)
@@ -61,10 +61,11 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
             del raw
             rejected.update(cut.rejected)
             repaired.update(cut.repaired)
+            bad_channels.update(cut.bad_channels)
             if len(cut.windows):
                 writer.add(cut.windows, [(str(session), str(run), float(onset)) for onset in cut.onsets],
                            cut.sfreq, list(cut.band), cut.rejected, cut.repaired)
-    writer.close(rejected, repaired, cutting.per_subject)
+    writer.close(rejected, repaired, cutting.per_subject, bad_channels)
 
 
 def _load_recordings(name: str, subject: int) -> dict[str, dict[str, Any]]:
@@ -113,7 +114,8 @@ class ShardWriter:
         group["rejected"].update(rejected or {})
         group["repaired"].update(repaired or {})
 
-    def close(self, rejected: Counter[str], repaired: Counter[str], per_subject: int | None = None) -> dict[str, Any]:
+    def close(self, rejected: Counter[str], repaired: Counter[str], per_subject: int | None = None,
+              bad_channels: Counter[str] | None = None) -> dict[str, Any]:
         """Writes the final shards, with at most `per_subject` windows in all, and then the receipt; returns it."""
         shards = []
         rates = Counter(channels for channels, _ in self.groups)
@@ -136,7 +138,7 @@ class ShardWriter:
                            "repaired": dict(sorted(group["repaired"].items())),
                            "places": [group["places"][row] for row in kept]})
         receipt = {"dataset": self.name, "subject": self.subject, "shards": shards,
-                   "rejected": dict(rejected), "repaired": dict(repaired)}
+                   "rejected": dict(rejected), "repaired": dict(repaired), "bad_channels": dict(bad_channels or {})}
         target = _receipt_file(self.work, self.name, self.subject)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".part").write_text(json.dumps(receipt))
@@ -237,10 +239,11 @@ def finish_corpus(name: str, root: Path, work: Path, receipts: list[dict[str, An
 
 
 def _summarise(name: str, receipts: list[dict[str, Any]], shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns a data set's entry in the manifest: subjects, windows, and what was rejected and repaired."""
+    """Returns a data set's entry in the manifest: subjects, windows, what was rejected and repaired, bad channels."""
     chosen = [receipt for receipt in receipts if receipt["dataset"] == name]
     return {"dataset": name, "subjects": len(chosen), "windows": sum(s["n"] for s in shards if s["dataset"] == name),
-            "rejected": _total(chosen, "rejected"), "repaired": _total(chosen, "repaired")}
+            "rejected": _total(chosen, "rejected"), "repaired": _total(chosen, "repaired"),
+            "bad_channels": _total(chosen, "bad_channels")}
 
 
 def _total(receipts: list[dict[str, Any]], key: str) -> dict[str, int]:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from bench.data import prepared, writing
+from bench.data.channels import check_names, judge
 from bench.data.prepared import Array
 from bench.data.unpickle import load_pickled_arrays
-from bench.data.writing import TOKEN, TrialWriter
+from bench.data.writing import TOKEN, Repairs, TrialWriter
 from bench.errors import BenchError
 from bench.runtime import ignore
 
@@ -78,9 +79,9 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     with writing.new_folder(Path(out)) as work:
         for number, subject in enumerate(people):
             test = _read(folders[subject] / FILES["test"], images.count["test"])
-            left_out = 0
+            repairs = Repairs(len(test.ch_names), test.ch_names)
             if average:
-                test.eeg, left_out = _average(test.eeg)
+                test.eeg = _average(test, repairs)
             train = _read(folders[subject] / FILES["train"], images.count["train"])
             shape = train.eeg.shape, test.eeg.shape[1:]
             if writer is None:
@@ -88,14 +89,16 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
                 each = math.prod(train.eeg.shape[:2]) + math.prod(test.eeg.shape[:2])
                 if each > ITEMS:
                     raise BenchError(f"{source}: {each:,} trials of a subject; expected at most {ITEMS:,}")
-                writer = TrialWriter(work / prepared.eeg_file(BAND), each * len(people), *train.eeg.shape[2:])
+                writer = TrialWriter(work / prepared.eeg_file(BAND), each * len(people), *train.eeg.shape[2:],
+                                     sfreq=first.sfreq, ch_names=first.ch_names)
             for recorded in (train, test):
                 recorded.check_same(first)
             if shape != expected:
                 raise BenchError(f"{folders[subject]}: {shape[0][1]} repetitions of a training image and {shape[1][0]} "
                                  f"of a test image; expected {expected[0][1]} and {expected[1][0]}, as in "
                                  f"{first.file.parent}")
-            writer.repaired["repetition left out of a mean"] += left_out
+            writer.repaired.update(repairs.repaired)
+            writer.bad_channels.update(repairs.bad_channels)
             for part, recorded in (("train", train), ("test", test)):
                 for image, repetitions in enumerate(recorded.eeg):
                     for repetition, window in enumerate(repetitions):
@@ -122,7 +125,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "options": {"size": side, "average_test": average, "val_concepts": images.held_out},
             "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
                         for file in files} | {"pictures": writing.describe_images(images.files)},
-            **writing.count_trials(writer.rejected, writer.repaired, {"item": parts, "concept": parts}),
+            **writing.count_trials(writer.rejected, writer.repaired, {"item": parts, "concept": parts},
+                                   writer.bad_channels),
             "leaky": LEAKY,
         })
     return Path(out)
@@ -209,8 +213,7 @@ def _read(file: Path, images: int) -> _Recorded:
         raise BenchError(f"{file} has the EEG of {len(eeg):,} images; {METADATA} lists {images:,}")
     if eeg.shape[2] != len(names) or len(set(names)) < len(names):
         raise BenchError(f"{file} has {eeg.shape[2]} channels and {len(set(names))} different names of channels")
-    if triggers := [name for name in names if name.lower() in ("stim", "status", "trigger")]:
-        raise BenchError(f"{file}: channel {triggers[0]} holds triggers, which tell the image: leave it out")
+    check_names(names, str(file))
     if times.ndim != 1 or len(times) < eeg.shape[3] or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise BenchError(f"{file}: {times.size} times for {eeg.shape[3]} samples; expected at least as many, ascending")
     times = times[len(times) - eeg.shape[3]:]  # 63 channels: the first 50 of 300 samples were cut, not their times
@@ -226,11 +229,20 @@ def _read(file: Path, images: int) -> _Recorded:
     return _Recorded(file, eeg[..., begin : begin + n_times], names, round(declared, 6))
 
 
-def _average(eeg: Array) -> tuple[Array, int]:
-    """Returns means [images, 1, C, T] over finite repetitions (NaN if there are none), and how many were left out."""
-    means, left_out = np.empty((eeg.shape[0], 1, *eeg.shape[2:])), 0
+def _average(recorded: _Recorded, repairs: Repairs) -> Array:
+    """Returns means [images, 1, C, T] over the repetitions that can be used (NaN if there are none).
+
+    Bad channels of a repetition are replaced as those of a trial; both are counted in `repairs`.
+    """
+    eeg = recorded.eeg
+    means = np.full((eeg.shape[0], 1, *eeg.shape[2:]), np.nan)
     for mean, repetitions in zip(means, eeg, strict=True):
-        good = np.isfinite(repetitions).all((1, 2))
-        left_out += int((~good).sum())
-        mean[0] = repetitions[good].mean(0, dtype=np.float64) if good.any() else np.nan
-    return means, left_out
+        good = []
+        for repetition in repetitions[np.isfinite(repetitions).all((1, 2))]:
+            reason, flat, outlying = judge(repetition, recorded.sfreq)
+            if not reason:
+                good.append(repairs.mend(repetition, flat, outlying))
+        repairs.repaired["repetition left out of a mean"] += len(repetitions) - len(good)
+        if good:
+            mean[0] = np.mean(good, 0, dtype=np.float64)
+    return means

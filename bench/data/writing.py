@@ -17,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.channels import count_levels, find_codes, judge, replacements
 from bench.data.prepared import MANIFEST, PARTS, ROWS, Array, digest
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import create_npy, disk_full, sync
 from bench.runtime import ignore
 
 TOKEN = 4  # time steps of a token (Sec. 4.1); the length of a window is a multiple of it
-MOST_FLAT = 0.1  # share of flat channels above which a window is rejected
-STEADY = 1e-6  # a channel is flat if its standard deviation is at most this times the channels' median
-CODES = 16  # a channel with at most this many distinct whole numbers holds triggers
+EXAMPLES = 64  # trials, evenly over a data set, in which codes are looked for
 AMPLITUDE = (1e-3, 1e4)  # expected median of |x| for EEG in µV or in standard deviations
 MIXED = 1000.0  # largest accepted factor between a trial's amplitude and the median of all
 LARGEST = float(np.finfo(np.float16).max)
@@ -82,9 +81,12 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     sync(folder / MANIFEST)
 
 
-def count_trials(rejected: Sequence[str], repaired: Counter[str], parts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Returns the manifest's counts: rejected trials and repairs by reason, and the size of each part of each split."""
+def count_trials(rejected: Sequence[str], repaired: Counter[str], parts: Mapping[str, list[str]],
+                 bad_channels: Counter[str]) -> dict[str, Any]:
+    """Returns the manifest's counts: rejected trials and repairs by reason, the trials in which each replaced channel
+    was bad by name and reason, and the size of each part of each split."""
     return {"rejected": dict(Counter(filter(None, rejected))), "repaired": dict(+repaired),
+            "bad_channels": dict(+bad_channels),
             "coverage": {split: {part: column.count(part) for part in PARTS} for split, column in parts.items()}}
 
 
@@ -149,25 +151,47 @@ def parse_side(value: int | str) -> int:
     return number
 
 
-class TrialWriter:
-    """Writes the trials of a data set row by row as float16, and records rejected and repaired trials.
+class Repairs:
+    """Replaces the bad channels of trials, and counts them.
 
-    rejected [N]: the reason for each row, "" if it is kept. repaired: number of replaced channels, by reason.
+    ch_names [C]: () if unknown; channels are then named by their number, from 0 on. repaired: number of replaced
+    channels of trials, by reason. bad_channels: by name and reason, such as "T7 (scale)", the number of trials.
     """
 
-    def __init__(self, path: Path, n: int, n_chans: int, n_times: int):
-        self.path = path
+    def __init__(self, n_chans: int, ch_names: Sequence[str] = ()):
+        self.ch_names = [*map(str, ch_names)] or [str(number) for number in range(n_chans)]
+        self.repaired: Counter[str] = Counter()
+        self.bad_channels: Counter[str] = Counter()
+
+    def mend(self, window: Array, flat: Array, outlying: Array) -> Array:
+        """Returns a trial [C, T] in which channels that are flat or outlying [C] are replaced by the next good one."""
+        for reason, title, where in (("flat", "flat channel", flat), ("scale", "channel of another scale", outlying)):
+            self.repaired[title] += int(where.sum())
+            self.bad_channels.update(f"{self.ch_names[channel]} ({reason})" for channel in np.flatnonzero(where))
+        bad = flat | outlying
+        return window[replacements(bad)] if bad.any() else window
+
+
+class TrialWriter(Repairs):
+    """Writes the trials of a data set row by row as float16, and records rejected and repaired trials.
+
+    sfreq: Hz. rejected [N]: the reason for each row, "" if it is kept.
+    """
+
+    def __init__(self, path: Path, n: int, n_chans: int, n_times: int, *, sfreq: float, ch_names: Sequence[str] = ()):
+        super().__init__(n_chans, ch_names)
+        self.path, self.sfreq = path, sfreq
         self.eeg = create_npy(path, np.float16, (n, n_chans, n_times))
         self.rejected = [""] * n
-        self.repaired: Counter[str] = Counter()
         self.amplitudes: list[float] = []
         self.digests: list[bytes] = [b""] * n
-        self._first: list[Array] = []
+        self._examples: list[Array] = []
 
     def put(self, row: int, window: Array, recorded: Array | None = None) -> None:
-        """Writes a trial [C, T]. Flat channels are replaced by the next one that is not; too many reject the trial.
+        """Writes a trial [C, T]. Channels that are flat or of another scale are replaced by the next one that is not.
 
-        recorded: the trial before resampling, which would hide a trigger channel.
+        Too many of them reject the trial, and so does a stretch without signal ("constant"). recorded: the trial before
+        resampling, which would hide a trigger channel.
         """
         window = np.asarray(window, np.float64)
         if not np.isfinite(window).all():
@@ -176,16 +200,12 @@ class TrialWriter:
         if np.abs(window).max() > LARGEST:
             self.rejected[row] = "beyond float16"
             return
-        deviation = window.std(1)
-        flat = deviation <= STEADY * np.median(deviation)
-        if flat.mean() > MOST_FLAT:
-            self.rejected[row] = "flat"
+        if row >= len(self._examples) * len(self.rejected) / EXAMPLES:
+            self._examples.append(window if recorded is None else np.asarray(recorded, np.float64))
+        self.rejected[row], flat, outlying = judge(window, self.sfreq)
+        if self.rejected[row]:
             return
-        if len(self._first) < CODES:
-            self._first.append(window if recorded is None else np.asarray(recorded, np.float64))
-        if flat.any():
-            window = window[replacements(flat)]
-            self.repaired["flat channel"] += int(flat.sum())
+        window = self.mend(window, flat, outlying)
         self.amplitudes.append(float(np.median(np.abs(window[::3, ::3]))))
         self.eeg[row] = window
         self.digests[row] = hashlib.blake2b(self.eeg[row].tobytes(), digest_size=16).digest()
@@ -196,6 +216,10 @@ class TrialWriter:
         Raises BenchError if no trial is left, the unit is wrong or mixed, or a channel holds triggers.
         """
         self.eeg.flush()
+        examples = np.concatenate(self._examples, axis=1) if self._examples else np.empty((0, 0))
+        for channel in np.flatnonzero(find_codes(examples, self.sfreq)):
+            raise BenchError(f"{source}: channel {self.ch_names[channel]} holds {count_levels(examples[channel])} "
+                             "distinct values, as a trigger channel does, which tells the class: leave it out")
         if not self.amplitudes:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(self.rejected).items()))
             raise BenchError(f"{source}: all {len(self.rejected):,} trials are rejected ({reasons})")
@@ -207,9 +231,6 @@ class TrialWriter:
         if strange := int(((shares < 1 / MIXED) | (shares > MIXED)).sum()):
             raise BenchError(f"{source}: in {strange:,} of {len(shares):,} trials the median of |EEG| differs from "
                              f"that of all trials by a factor above {MIXED:g}: are they in another unit?")
-        if coded := find_triggers(np.concatenate(self._first, axis=1)):
-            raise BenchError(f"{source}: channel {coded[0]} holds at most {CODES} distinct whole numbers, as a trigger "
-                             "channel does, which tells the class: leave it out")
         return np.array([not reason for reason in self.rejected])
 
     def keep_rows(self, keep: Array, items: Sequence[int], parts: Mapping[str, Sequence[str]], source: str) -> None:
@@ -235,16 +256,3 @@ class TrialWriter:
             after[begin : begin + ROWS] = self.eeg[rows[begin : begin + ROWS]]
         after.flush()
         os.replace(kept, self.path)
-
-
-def find_triggers(signal: Array) -> list[int]:
-    """Returns the channels of [C, n] that hold 2 to CODES distinct whole numbers and nothing else."""
-    codes = np.rint(signal)
-    whole = np.flatnonzero((np.abs(signal - codes) < 1e-3).all(1))
-    return [int(channel) for channel in whole if 1 < len(np.unique(codes[channel])) <= CODES]
-
-
-def replacements(flat: Array) -> Array:
-    """Returns for each channel [C] itself, or the next one that is not flat; after the last follows the first."""
-    moving = np.flatnonzero(~flat)
-    return moving[np.searchsorted(moving, np.arange(len(flat))) % len(moving)]

@@ -222,7 +222,7 @@ def test_the_fake_corpus_leaves_three_channels_out_and_counts_them(tmp_path, att
     manifest = shards.read_manifest(Path(made.path), made.sha256)
     by_name = {found["dataset"]: found for found in manifest["datasets_found"]}
     assert by_name["Fake003"] == {"dataset": "Fake003", "subjects": 2, "windows": 0, "repaired": {},
-                                  "rejected": {"few_channels": 2}}
+                                  "rejected": {"few_channels": 2}, "bad_channels": {}}
     assert [tuple(shard[key] for key in ("channels", "sfreq_native", "effective_band"))
             for shard in manifest["shards"][::2]] == [
         (32, 160, [5, None]), (62, 250, [5, 95]), (128, 512, [5, 95])]

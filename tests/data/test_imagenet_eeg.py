@@ -344,7 +344,7 @@ def change_first(**fields):
      "the median segment has 250 samples; expected about 500, half a second at 1000 Hz"),
     (lambda dataset: [trial.update(eeg=torch.cat([trial["eeg"][:-1], torch.arange(trial["eeg"].shape[1])[None] % 5]))
                       for trial in dataset],
-     "channel 127 holds at most 16 distinct whole numbers, as a trigger channel does"),
+     "channel 127 holds 5 distinct values, as a trigger channel does"),
     (lambda dataset: [trial.update(eeg=trial["eeg"] * float("nan")) for trial in dataset],
      "all 23 trials are rejected (not finite: 23)"),
 ])
