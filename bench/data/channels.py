@@ -22,7 +22,7 @@ PAIRS = 32  # equal neighbours in such a stretch, over all channels: a few coars
 # robust as in PREP (Bigdely-Shamlo et al., Front. Neuroinform. 2015), so that one artefact makes no channel bad.
 LARGE, SMALL = 10.0, 0.05
 FEW = 5  # distinct values which no usable EEG has
-SOME = 16  # distinct values which EEG of a low amplitude has, in a bell-shaped histogram
+REST = 0.5  # share of samples at the lowest or highest value, which codes have that return to zero
 STILL = 0.8  # share of differences between successive samples that are exactly zero in a channel of codes
 CHANGES = 50.0  # changes of a code in a second, at most; EEG that was held from a lower rate changes more often
 NAMES = {"status", "sti", "din", "event", "events", "marker", "markers", "ttl"}  # besides stim... and trig...
@@ -53,7 +53,7 @@ def check_names(names: Sequence[str], source: str) -> None:
 def find_codes(signal: Array, sfreq: float, gaps: Array | None = None) -> Array:
     """Returns a mask [C] of the channels of `signal` [C, n] that hold codes, in any unit, and no EEG.
 
-    Such a channel has at most FEW distinct values, or up to SOME without the rare extremes of EEG, or it is constant
+    Such a channel has at most FEW distinct values, or rests at its lowest or highest one (REST), or it is constant
     between steps: at least STILL of the differences between successive samples are exactly zero, there are at most
     CHANGES a second, and the steps have various sizes or one direction. EEG that is quantised coarsely also repeats
     values, but moves by one level at a time, in both directions. gaps [n]: samples that are not looked at.
@@ -84,21 +84,22 @@ def _holds_codes(values: Array, sfreq: float) -> bool:
     still = 1 - moves.mean()
     if still == 1:
         return False  # flat
-    if still < STILL and len(np.unique(values[:2000])) > SOME:
+    rest = max((values == extreme).mean() for extreme in (values.min(), values.max()))
+    if still < STILL and rest < REST and len(np.unique(values[:2000])) > FEW:
         return False
-    levels, counts = np.unique(values, return_counts=True)
-    if 10 * len(levels) > len(values):
+    levels = len(np.unique(values))
+    if 10 * levels > len(values):
         return False  # too few samples to tell
-    if len(levels) <= FEW:
+    if levels <= FEW:
         return True
-    if len(levels) <= SOME and counts[0] + counts[-1] > 0.1 * len(values):
-        return True
-    if still < STILL or moves.sum() > CHANGES * len(values) / sfreq:
-        return False
     places = np.flatnonzero(moves)
     runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
     if sum(len(run) for run in runs if len(run) > 3) > 0.2 * len(places):
         return False  # still in one part and moving in another, as a channel that fails for a time
+    if rest >= REST:
+        return True
+    if still < STILL or moves.sum() > CHANGES * len(values) / sfreq:
+        return False
     steps = np.diff(values.astype(np.float64))[places]
     usual = np.median(np.abs(steps))
     alike = (np.abs(np.abs(steps) - usual) <= 0.01 * usual).mean()
