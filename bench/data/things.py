@@ -80,6 +80,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         for number, subject in enumerate(people):
             test = _read(folders[subject] / FILES["test"], images.count["test"])
             repairs = Repairs(len(test.ch_names), test.ch_names)
+            examples = {"test": test.eeg[:, 0].copy()} if average else {}  # in which codes are looked for
             if average:
                 test.eeg = _average(test, repairs)
             train = _read(folders[subject] / FILES["train"], images.count["train"])
@@ -104,7 +105,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
                     for repetition, window in enumerate(repetitions):
                         rows.append((subject * ITEMS + len(rows) - number * each, subject, *images.locate(part, image),
                                      -1 if average and part == "test" else repetition))
-                        writer.put(len(rows) - 1, window)
+                        writer.put(len(rows) - 1, window, examples[part][image] if part in examples else None)
             del train, test, recorded, repetitions, window
             progress(number + 1, len(people))
         assert writer is not None

@@ -191,7 +191,7 @@ class TrialWriter(Repairs):
         """Writes a trial [C, T]. Channels that are flat or of another scale are replaced by the next one that is not.
 
         Too many of them reject the trial, and so does a stretch without signal ("constant"). recorded: the trial before
-        resampling, which would hide a trigger channel.
+        resampling or averaging, which would hide a trigger channel.
         """
         window = np.asarray(window, np.float64)
         if not np.isfinite(window).all():

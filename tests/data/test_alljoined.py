@@ -183,3 +183,17 @@ def test_a_truncated_file_is_named_with_its_size(source):
     kept = train_file(source).read_bytes()[:5000]
     train_file(source).write_bytes(kept)
     refused(source, f"{train_file(source)} (5,000 bytes) cannot be read as parquet")
+
+
+@needs_pyarrow
+def test_a_channel_of_another_scale_is_replaced_and_named_and_half_a_trial_is_none(source):
+    def change(eeg):
+        eeg[0, 5] *= 100
+        eeg[1, :, 200:] = 0
+        return eeg
+
+    spoilt(source, with_eeg(change))
+    stated = json.loads((run(source) / "manifest.json").read_text())
+    assert stated["repaired"] == {"channel of another scale": 1}
+    assert stated["bad_channels"] == {"5 (scale)": 1}
+    assert stated["rejected"] == {"constant": 1}

@@ -269,6 +269,37 @@ def test_a_few_flat_channels_are_replaced_by_the_next_one_that_moves(source, pub
     assert np.array_equal(eeg[5:127], before[5:127])
 
 
+def test_a_channel_of_another_scale_is_replaced_and_named_and_half_a_trial_is_none(source, published, done):
+    def change(dataset):
+        eeg = [trial["eeg"].clone() for trial in dataset[:3]]
+        eeg[0][5] *= 100
+        eeg[1][5] *= 0.01
+        eeg[2][:, 250:] = 0
+        for trial, own in zip(dataset[:3], eeg, strict=True):
+            trial["eeg"] = own
+
+    spoilt(source, published, change)
+    out = run(source)
+    assert manifest(out)["repaired"] == {"channel of another scale, 5-95 Hz": 2}
+    assert manifest(out)["bad_channels"] == {"5 (scale), 5-95 Hz": 2}
+    assert manifest(out)["rejected"] == {"constant": 1}
+    eeg, before = np.load(out / "eeg_5-95.npy"), np.load(done / "eeg_5-95.npy")
+    assert np.array_equal(eeg[:2, 5], before[:2, 6])
+    assert np.array_equal(eeg[:2, 6:], before[:2, 6:])
+
+
+@pytest.mark.parametrize("unit", [1, 0.25])
+def test_a_channel_with_a_code_for_each_picture_is_refused_with_its_number(source, published, unit):
+    def change(dataset):
+        for number, trial in enumerate(dataset):
+            trial["eeg"] = trial["eeg"].clone()
+            trial["eeg"][9] = 0
+            trial["eeg"][9, 100:120] = unit * (7 + 5 * number % 23)
+
+    spoilt(source, published, change)
+    refused(source, EEG, "channel 9 holds 24 distinct values, as a trigger channel does")
+
+
 def test_other_types_are_cast_and_recorded(source, published, done):
     def change(dataset):
         dataset[0]["eeg"] = (dataset[0]["eeg"] * 100).to(torch.int16)

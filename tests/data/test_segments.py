@@ -226,10 +226,11 @@ def test_windows_that_an_older_version_cut_are_neither_taken_for_these_nor_mixed
 RATES = [100.0, 128.0, 160.0, 200.0, 250.0, 256.0, 300.0, 1000 / 3, 499.907, 500.0, 512.0, 1000.0, 1024.0, 2048.0]
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=30)
-@given(native=st.sampled_from(RATES), target=st.sampled_from(RATES), n=st.integers(3500, 5000),
+@settings(deadline=None, derandomize=True, database=None, max_examples=16)
+@given(native=st.sampled_from(RATES), target=st.sampled_from(RATES), more=st.integers(0, 400),
        stride=st.integers(50, 200))
-def test_every_length_of_a_recording_and_any_two_rates_give_windows_and_masks_of_one_length(native, target, n, stride):
+def test_any_length_and_any_two_rates_give_windows_and_masks_of_one_length(native, target, more, stride):
+    n = int(native * max(1.7, 130 / target)) + more
     data = 2e-5 * np.random.default_rng(n).standard_normal((9, n))
     gaps = np.zeros(n, bool)
     gaps[: n // 10] = True

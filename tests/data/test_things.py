@@ -177,6 +177,45 @@ def test_a_repetition_that_is_not_finite_is_left_out_of_its_mean(source):
     assert np.array_equal(np.load(out / "eeg_0.1-100.npy")[first.index[0]], mean)
 
 
+def test_a_bad_channel_of_a_repetition_is_replaced_before_the_mean_and_named(source):
+    def change(eeg):
+        eeg[0, 2, 3] *= 100
+        eeg[1, 5, :9] = 0  # more than a tenth of the channels
+        eeg[2, 1, :, 50:] = 0
+        return eeg
+
+    before = load_pickled_arrays(source / "sub-01" / TEST)["preprocessed_eeg_data"][..., 20:]
+    spoilt(source / "sub-01" / TEST, preprocessed_eeg_data=change)
+    out = run(source)
+    assert manifest(out)["repaired"] == {"repetition left out of a mean": 2, "channel of another scale": 1}
+    assert manifest(out)["bad_channels"] == {"E4 (scale)": 1}
+    assert manifest(out)["rejected"] == {}
+    test = table(out).query("subject == 1 and part_item == 'test'").index
+    means = [before[0].copy(), np.delete(before[1], 5, 0), np.delete(before[2], 1, 0)]
+    means[0][2, 3] = before[0, 2, 4]
+    for row, mean in zip(test, means, strict=False):
+        assert np.array_equal(np.load(out / "eeg_0.1-100.npy")[row], mean.mean(0).astype(np.float16))
+
+
+def with_codes(eeg):
+    eeg = eeg.copy()
+    eeg[:, :, 5] = 0
+    eeg[:, :, 5, 22] = 0.25 * (np.arange(len(eeg))[:, None] + 1)
+    return eeg
+
+
+def test_a_channel_with_a_code_for_each_picture_is_refused_with_its_name(source):
+    for file in source.glob("sub-*/*.npy"):
+        spoilt(file, preprocessed_eeg_data=with_codes)
+    refused(source, "channel E6 holds 21 distinct values, as a trigger channel does")
+
+
+@pytest.mark.parametrize("name", ["Status", "STI 014", "TRIG", "DIN1", "Event", "Marker"])
+def test_a_channel_named_as_a_trigger_channel_is_refused(source, name):
+    spoilt(source / "sub-02" / TRAIN, ch_names=lambda names: [*names[:-1], name])
+    refused(source, f"channel {name} holds triggers by its name")
+
+
 def test_the_manifest_is_the_same_each_time(source):
     first = (run(source) / "manifest.json").read_bytes()
     assert (run(source) / "manifest.json").read_bytes() == first

@@ -105,6 +105,70 @@ def test_trials_that_cannot_be_used_are_left_out_and_counted(tmp_path):
     assert len(np.load(tmp_path / "mine/eeg_1-40.npy")) == 46
 
 
+WIDE = RNG.standard_normal((48, 12, 40)) * 10  # of twelve electrodes
+NAMES = [f"E{number}" for number in range(12)]
+
+
+def with_channel(values, eeg=WIDE):
+    """The EEG with one of its channels replaced: by a value for each trial, or by [N, T]."""
+    eeg = eeg.copy()
+    eeg[:, 7] = np.reshape(values, (48, -1))
+    return eeg
+
+
+def test_trials_that_are_half_zeros_or_hold_a_value_are_left_out_and_counted(tmp_path):
+    eeg = WIDE.copy()
+    eeg[3, :, 20:], eeg[8, :, 10:16], eeg[9, :, 10:15] = 0, eeg[8, :, 10:11], 0  # 200, 60 and 50 ms
+    own.prepare(tmp_path / "mine", **arguments(eeg=eeg))
+    manifest = json.loads((tmp_path / "mine/manifest.json").read_text())
+    assert manifest["rejected"] == {"constant": 2}
+    assert set(range(48)) - set(pd.read_csv(tmp_path / "mine/trials.csv")["item"]) == {3, 8}
+
+
+@pytest.mark.parametrize("factor", [100, 0.01])
+def test_a_channel_of_another_scale_is_replaced_and_named(tmp_path, factor):
+    eeg = WIDE.copy()
+    eeg[:10, 7] *= factor
+    eeg[40, [2, 7]] *= factor
+    own.prepare(tmp_path / "mine", **arguments(eeg=eeg, ch_names=NAMES))
+    manifest = json.loads((tmp_path / "mine/manifest.json").read_text())
+    assert manifest["repaired"] == {"channel of another scale": 10}
+    assert manifest["bad_channels"] == {"E7 (scale)": 10}
+    assert manifest["rejected"] == {"scale": 1}
+    written = np.load(tmp_path / "mine/eeg_1-40.npy")
+    assert np.array_equal(written[:10, 7], written[:10, 8])
+    assert np.array_equal(written[10:40], WIDE[10:40].astype(np.float16))
+
+
+ONSET = np.arange(40) == 3
+NUMBERS = RNG.permutation(24)[np.arange(48) % 24]  # one for each picture
+
+
+@pytest.mark.parametrize("codes", [
+    np.tile(SCENES.label, 2) + 1, NUMBERS, 0.25 * NUMBERS, np.arange(48) % 20, np.arange(48), NUMBERS[:, None] * ONSET,
+    (0.25 * (NUMBERS[:, None] % 20) + 1) * ONSET, 3.1e-3 * NUMBERS[:, None] + ONSET,
+], ids=["classes", "pictures", "times 0.25", "twenty classes", "order", "at the onset", "twenty, times 0.25", "offset"])
+def test_a_channel_of_codes_is_refused_with_its_name_whatever_the_codes(tmp_path, codes):
+    with pytest.raises(BenchError, match=r"mine: channel E7 holds \d+ distinct values, as a trigger channel does"):
+        own.prepare(tmp_path / "mine", **arguments(eeg=with_channel(codes), ch_names=NAMES))
+    with pytest.raises(BenchError, match=r"mine: channel 4 holds \d+ distinct values, as a trigger channel does"):
+        own.prepare(tmp_path / "mine", **arguments(eeg=with_channel(codes)[:, 3:8]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.int16])
+def test_eeg_of_coarse_steps_is_prepared(tmp_path, kind):
+    own.prepare(tmp_path / "mine", **arguments(eeg=np.rint(WIDE / 4).astype(kind)))  # 17 levels
+    assert json.loads((tmp_path / "mine/manifest.json").read_text())["rejected"] == {}
+
+
+@pytest.mark.parametrize("name", ["Status", "STI 014", "TRIG", "DIN1", "Event", "Marker", "stim"])
+def test_a_channel_named_as_a_trigger_channel_is_refused_with_its_name(tmp_path, name):
+    with pytest.raises(BenchError, match=f"mine: channel {name} holds triggers by its name"):
+        own.prepare(tmp_path / "mine", **arguments(eeg=WIDE, ch_names=[*NAMES[:11], name]))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"eeg": EEG[:47]}, "48 trials and the EEG of 47; expected the same number"),
     ({"eeg": EEG[..., :39]}, "39 time steps; expected a multiple of 4, the steps of a token: leave out the last 3"),
