@@ -16,11 +16,11 @@ STEADY = 1e-6  # a channel is flat if its standard deviation is at most this tim
 HELD = 0.05  # s; equal samples on all channels for longer are no signal: zeros between trials, or a held value
 PAIRS = 32  # equal neighbours in such a stretch, over all channels: a few coarse channels repeat a value by chance
 # Scale: a channel's median absolute deviation over that of the usual channel, the median of all. At 5-95 Hz it is 0.55
-# to 6 for the head electrodes of the sample recordings of EEGLAB and MNE (32, 64 and 137 channels), and 0.02 to 0.03
-# for sockets without an electrode. Beside the reference it falls to about 0.14 (a correlation of 0.99). One of 32
+# to 6 for the head electrodes of the sample recordings of EEGLAB and MNE (32, 64 and 136 channels), and 0.02 to 0.06
+# for inputs without an electrode. Beside the reference it falls to about 0.14 (a correlation of 0.99). One of 32
 # channels at 10 leaves the others half of their size in a normalised window; at 100, a twentieth. The deviation is
 # robust as in PREP (Bigdely-Shamlo et al., Front. Neuroinform. 2015), so that one artefact makes no channel bad.
-LARGE, SMALL = 10.0, 0.05
+LARGE, SMALL = 10.0, 0.07
 FEW = 5  # distinct values which no usable EEG has
 REST = 0.5  # share of samples at the lowest or highest value, which codes have that return to zero
 STILL = 0.8  # share of differences between successive samples that are exactly zero in a channel of codes
