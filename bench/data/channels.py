@@ -66,9 +66,9 @@ def find_codes(signal: Array, sfreq: float, gaps: Array | None = None) -> Array:
         thin = signal[:, :: 1 + signal.shape[1] // THIN].astype(np.float64)
         finite = np.isfinite(thin)
         usual = np.median([np.std(thin[row], where=finite[row]) for row in np.flatnonzero(finite.any(1))])
-        for row in np.flatnonzero(coded):
-            values = signal[row][np.isfinite(signal[row])]
-            coded[row] = float(values.max()) - float(values.min()) > STEADY * usual
+        for number in np.flatnonzero(coded):
+            values = signal[number][np.isfinite(signal[number])]
+            coded[number] = float(values.max()) - float(values.min()) > STEADY * usual
     return coded
 
 
