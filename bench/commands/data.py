@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from bench.setup.request import DATA
 PAIRS = {"imagenet_eeg": "bench.data.imagenet_eeg", "things_eeg2": "bench.data.things",
          "alljoined": "bench.data.alljoined"}
 GB = 1e9
+SHOWN = 10  # reasons and channels in a line
 DESCRIPTION = """\
 Prepares a data set of EEG and images from its published files, or a corpus for pre-training from MOABB, which
 downloads missing files. The same command resumes an interrupted one."""
@@ -68,6 +70,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     folder = _prepare_pairs(options, console) if options.name in PAIRS else _prepare_corpus(options, console)
     if folder:
         print(_describe(folder))
+        print("".join(f"{line}\n" for line in _describe_losses(folder)), end="")
     return errors.OK
 
 
@@ -216,6 +219,19 @@ def _line(name: str, size: int, state: str, rows: str = "-", channels: str = "-"
           sha256: str = "-") -> str:
     return (f"{name:<26}{rows:>18}  {channels:>7} channels  {band:>10} Hz  {size / 1e6:>10,.1f} MB  {sha256:<12}  "
             f"{state}")
+
+
+def _describe_losses(folder: Path) -> Iterator[str]:
+    """A line each on what was rejected, what was repaired and bad channels, by the manifest of a prepared folder."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for key in ("rejected", "repaired", "bad_channels"):
+        total = Counter[str]()
+        for entry in manifest.get("datasets_found", [manifest]):
+            total.update(entry.get(key, {}))
+        if total:
+            more = f" and {len(total) - SHOWN} more, in {folder / MANIFEST}" if len(total) > SHOWN else ""
+            counts = ", ".join(f"{name}: {n:,}" for name, n in total.most_common(SHOWN))
+            yield f"  {key.replace('_', ' ')}: {counts}{more}"
 
 
 def _size(folder: Path) -> int:

@@ -65,7 +65,7 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
             if len(cut.windows):
                 writer.add(cut.windows, [(str(session), str(run), float(onset)) for onset in cut.onsets],
                            cut.sfreq, list(cut.band), cut.rejected, cut.repaired)
-    writer.close(rejected, repaired, cutting.per_subject, bad_channels)
+    writer.close(rejected, repaired, cutting.per_subject, {"bad_channels": dict(bad_channels)})
 
 
 def _load_recordings(name: str, subject: int) -> dict[str, dict[str, Any]]:
@@ -115,8 +115,9 @@ class ShardWriter:
         group["repaired"].update(repaired or {})
 
     def close(self, rejected: Counter[str], repaired: Counter[str], per_subject: int | None = None,
-              bad_channels: Counter[str] | None = None) -> dict[str, Any]:
-        """Writes the final shards, with at most `per_subject` windows in all, and then the receipt; returns it."""
+              about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Writes the final shards, with at most `per_subject` windows in all, and then the receipt with the entries
+        `about`; returns it."""
         shards = []
         rates = Counter(channels for channels, _ in self.groups)
         n = sum(group["n"] for group in self.groups.values())
@@ -138,7 +139,7 @@ class ShardWriter:
                            "repaired": dict(sorted(group["repaired"].items())),
                            "places": [group["places"][row] for row in kept]})
         receipt = {"dataset": self.name, "subject": self.subject, "shards": shards,
-                   "rejected": dict(rejected), "repaired": dict(repaired), "bad_channels": dict(bad_channels or {})}
+                   "rejected": dict(rejected), "repaired": dict(repaired), **(about or {})}
         target = _receipt_file(self.work, self.name, self.subject)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".part").write_text(json.dumps(receipt))
@@ -250,5 +251,5 @@ def _total(receipts: list[dict[str, Any]], key: str) -> dict[str, int]:
     """Returns the sum of the receipts' counts, by reason."""
     total = Counter[str]()
     for receipt in receipts:
-        total.update(receipt[key])
+        total.update(receipt.get(key, {}))
     return dict(sorted(total.items()))

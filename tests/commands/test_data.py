@@ -6,9 +6,11 @@ import argparse
 import socket
 
 import pytest
+from formats import dump, write_things
 from rich.console import Console
 
 from bench.commands import data as command
+from bench.data.unpickle import load_pickled_arrays
 from bench.errors import ENVIRONMENT, OK, SOME_FAILED, USAGE, BenchError
 
 
@@ -86,6 +88,19 @@ def test_progress_is_a_line_for_each_subject_where_there_is_no_terminal(tmp_path
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:3] == ["[1/2] Fake032 subject 1", "[2/2] Fake032 subject 2"]
     assert "6 windows" in lines[3]
+
+
+def test_what_was_rejected_and_which_channels_were_bad_is_said_at_the_end(tmp_path, capsys):
+    write_things(tmp_path / "raw", "gifford", subjects=(1,))
+    file = tmp_path / "raw" / "sub-01" / "preprocessed_eeg_training.npy"
+    content = load_pickled_arrays(file)
+    content["preprocessed_eeg_data"][:3, 0, 5] *= 100
+    content["preprocessed_eeg_data"][4, 0, :, 50:] = 0
+    dump(file, content, "gifford")
+    assert bench("prepare", "things_eeg2", "--from", tmp_path / "raw", "--data", tmp_path, "--set", "size=16", "--set",
+                 f"pictures={tmp_path / 'raw' / 'images'}", "--set", "val_concepts=2") == OK
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "  rejected: constant: 1", "  repaired: channel of another scale: 3", "  bad channels: E6 (scale): 3"]
 
 
 def test_status_tells_what_is_unfinished_damaged_or_no_data_at_all(data, tmp_path, capsys):
