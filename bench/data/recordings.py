@@ -34,7 +34,7 @@ AMPLITUDE = (0.1, 1e4)  # µV, expected median of |filtered EEG|, for any amplif
 BATCH = 32  # windows normalised at a time
 LARGEST_FACTOR = 4096  # of a resampling: exact for rates as published, else an error of at most 0.2 ms in an hour
 # Where two recordings meet: MNE's concatenate_raws, EEGLAB (also "boundary", -99), BrainVision (also LostSamples)
-JOIN = re.compile(r"(bad|edge)[ _]?boundary|boundary|-99|new segment(/.*)?", re.IGNORECASE | re.DOTALL)
+JOIN = re.compile(r"(bad|edge)[ _]?boundary|boundary|-99(\.0)?|new segment(/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass

@@ -70,7 +70,7 @@ def check_join(found, without_step):
 
 @pytest.mark.parametrize(("description", "duration"), [
     ("BAD boundary", 0.0), ("EDGE boundary", 0.0), ("boundary", 0.0), ("boundary", np.nan), ("boundary", 3.0),
-    ("BAD_boundary", 0.0), ("New Segment/", 0.001), ("New Segment/LostSamples: 12", 0.0)])
+    ("BAD_boundary", 0.0), ("-99", 0.0), ("New Segment/", 0.001), ("New Segment/LostSamples: 12", 0.0)])
 def test_a_window_with_a_join_in_it_or_in_the_filters_reach_is_rejected(description, duration):
     marked = raw(stepped(), annotations=((10.0, 0.0, description),))
     marked.annotations.duration[:] = duration
