@@ -63,9 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     corpus.add_argument("--allow-missing", action="store_true", help="finish without recordings that are unavailable")
     files = prepare.add_argument_group("corpora of your own recordings only")
     files.add_argument("--name", dest="title", metavar="NAME", help="name of the new corpus")
-    files.add_argument("--subject-pattern", metavar="REGEX", default="", help="a pattern, searched in each file's path, "
-                     "whose group is the person (default: sub-... of BIDS; else each folder in a given folder, and "
-                     "each file outside of these)")
+    files.add_argument("--subject-pattern", metavar="REGEX", default="", help="a pattern, searched in each file's "
+                       "path, whose group is the person (default: sub-... of BIDS; else each folder in a given folder, "
+                       "and each file outside of these)")
     status = actions.add_parser("status", help="show what is prepared and whether it is complete")
     status.add_argument("--data", default=str(DATA), metavar="DIR", help="folder of prepared data")
     status.add_argument("--verify", action="store_true", help="read every file and compare its hash")
@@ -98,7 +98,7 @@ def _prepare_files(options: argparse.Namespace, console: Console) -> Path | None
     with _progress(console) as progress:
         folder = file_corpus.prepare(options.title, Path(options.data), recordings,
                                      workers=options.workers or os.cpu_count() or 1, progress=progress,
-                                     cutting=cutting, allow_missing=options.allow_missing)
+                                     cutting=cutting, allow_missing=options.allow_missing, warn=data_files.warn)
     print(data_files.describe_result(folder))
     return folder
 

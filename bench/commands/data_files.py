@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bench.arguments import names
@@ -21,11 +21,10 @@ EXAMPLES = 3  # names printed of skipped files, warnings and unreadable recordin
 
 def is_asked_for(options: argparse.Namespace, pairs: Collection[str]) -> bool:
     """Whether the arguments are the user's recordings. Raises BenchError for paths without --name and the reverse."""
-    sources = options.sources
+    sources, known = options.sources, (*pairs, *catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY)
     if options.title is not None:
         for name in sources:
-            if not Path(name).exists() and (name in (*pairs, *catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY) or all(
-                    catalogue.is_dataset(part.strip()) for part in name.split(","))):
+            if not Path(name).exists() and (name in known or _is_list(name)):
                 raise BenchError(f"--name {options.title}: {name} has a name already; --name is for your own "
                                  "recordings, given by files and folders")
         if options.title in pairs:
@@ -35,14 +34,20 @@ def is_asked_for(options: argparse.Namespace, pairs: Collection[str]) -> bool:
         return True
     if options.subject_pattern:
         raise BenchError("--subject-pattern is for your own recordings; give the new corpus a name: --name NAME")
-    known = (*pairs, *catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY)
-    if len(sources) > 1 or sources[0] not in known and not sources[0].endswith(".txt") and Path(sources[0]).exists() \
-            and not all(catalogue.is_dataset(part.strip()) for part in sources[0].split(",")):
+    first = sources[0]
+    is_known = first in known or first.endswith(".txt") or not Path(first).exists() or (
+        "/" not in first and _is_list(first))
+    if len(sources) > 1 or not is_known:
         paths = [name for name in sources if Path(name).exists()]
         raise BenchError(f"{paths[0]}: for your own recordings give the new corpus a name: bench data prepare "
                          f"{' '.join(sources[:3])}{' ...' * (len(sources) > 3)} --name NAME" if paths else
                          f"{' '.join(sources)}: expected one name; write several MOABB data sets as one list, A,B")
     return False
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a list of MOABB's data sets, "A,B"."""
+    return all(catalogue.is_dataset(part.strip()) for part in text.split(","))
 
 
 def find(options: argparse.Namespace) -> Found:
@@ -66,17 +71,15 @@ def describe(found: Found, cutting: Cutting) -> str:
         lines.append(line.rstrip())
         if header.reason:
             lines.append(f"    left out: {header.reason}")
-        lines += [f"    reader: {text[:150]}" for text in header.warnings[:EXAMPLES]]
-        if len(header.warnings) > EXAMPLES:
-            lines.append(f"    reader: {len(header.warnings) - EXAMPLES} more warnings")
+        lines += _describe_warnings(header.warnings)
     used = [header for header in headers if not header.reason]
     reasons = Counter(header.reason.split(":")[0] for header in headers if header.reason)
     people = {header.recording.person for header in used}
     lines += [
         "",
-        f"{len(used)} of {len(headers)} recordings will be cut: {len(people)} "
-        f"{'person' if len(people) == 1 else 'people'}, {sum(header.seconds for header in used) / 3600:.3f} hours, at "
-        f"most {sum(header.windows for header in used):,} windows of {cutting.n_times} samples",
+        f"{len(used):,} of {_count(len(headers), 'recording')} will be cut: {_count(len(people), 'person', 'people')}, "
+        f"{sum(header.seconds for header in used) / 3600:.3f} hours, at most "
+        f"{_count(sum(header.windows for header in used), 'window')} of {cutting.n_times} samples",
         *([f"left out: {', '.join(f'{reason} {n}' for reason, n in sorted(reasons.items()))}"] if reasons else []),
         *_describe_skipped(found), _describe_people(found)]
     if used and len(people) == 1:
@@ -89,7 +92,8 @@ def summarise(found: Found) -> str:
     """Returns how many recordings were found, of how many people, and what was skipped."""
     endings = Counter(eeg_files.split_ending(recording.path.name)[1] for recording in found.recordings)
     kinds = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
-    return "\n".join([f"{len(found.recordings):,} recordings ({kinds}) in {found.base}", *_describe_skipped(found),
+    return "\n".join([f"{_count(len(found.recordings), 'recording')} ({kinds}) in {found.base}",
+                      *_describe_skipped(found),
                       _describe_people(found)])
 
 
@@ -98,7 +102,7 @@ def describe_result(folder: Path) -> str:
     manifest = json.loads((folder / MANIFEST).read_text())
     entries = manifest["recordings"]
     empty = [entry for entry in entries if not entry.get("windows")]
-    lines = [f"{len(entries) - len(empty):,} of {len(entries):,} recordings gave windows"]
+    lines = [f"{len(entries) - len(empty):,} of {_count(len(entries), 'recording')} gave windows"]
     lines += [f"  left out: {entry['file']}: {file_corpus.describe_result(entry)}" for entry in empty]
     for key, done in (("rejected", "windows rejected"), ("repaired", "channels of windows repaired or removed")):
         count = Counter[str]()
@@ -107,14 +111,21 @@ def describe_result(folder: Path) -> str:
                 count.update(entry[key])
         if count:
             lines.append(f"  {done}: {', '.join(f'{reason} {n:,}' for reason, n in sorted(count.items()))}")
-    if noted := [entry for entry in entries if entry.get("warnings")]:
-        lines.append(f"  {len(noted):,} recordings were read with warnings (listed in {MANIFEST}), such as "
-                     f"{noted[0]['file']}: {noted[0]['warnings'][0][:150]}")
     if manifest["held_out"] == file_corpus.TIME:
         parts = manifest["parts"]
         lines.append(f"one person alone: the last sixth of each recording is held out: {parts['train']:,} windows "
                      f"train, {parts['held_out']:,} are held out, {parts['border']:,} overlap and are not used")
     return "\n".join(lines)
+
+
+def warn(file: str, warnings: Sequence[str]) -> None:
+    """Prints the warnings of the reader of a recording."""
+    print("\n".join([f"  {file}:", *_describe_warnings(warnings)]))
+
+
+def _describe_warnings(warnings: Sequence[str]) -> list[str]:
+    lines = [f"    reader: {text[:85]}{'...' * (len(text) > 85)}" for text in warnings[:EXAMPLES]]
+    return [*lines, *([f"    reader: {len(warnings) - EXAMPLES} more warnings"] if len(warnings) > EXAMPLES else [])]
 
 
 def _describe_skipped(found: Found) -> list[str]:
@@ -126,9 +137,13 @@ def _describe_skipped(found: Found) -> list[str]:
 def _describe_people(found: Found) -> str:
     labels = list(found.people.values())
     shown = ", ".join(labels[:8]) + f", ... ({len(labels):,})" * (len(labels) > 8)
-    return (f"people: {shown}. A BIDS subject is one; else a folder directly in a given folder is one, and so is each "
-            "file outside of these; change it with --subject-pattern")
+    return (f"people: {shown}\n  a person is a BIDS subject; else a folder in the given folder, or a file outside of "
+            "such folders\n  (another rule: --subject-pattern REGEX)")
 
 
 def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"...{text[len(text) - width + 3:]}"
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

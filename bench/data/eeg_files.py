@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mne.io import BaseRaw
 
 ENDINGS = (".edf", ".bdf", ".gdf", ".set", ".vhdr", ".fif", ".fif.gz", ".cnt")
+EDF = (".edf", ".bdf")
 COMPANIONS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}  # a file of a recording -> ending of its header
 DESCRIPTION = "dataset_description.json"  # makes a folder a BIDS data set
 ASIDE = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")  # of a BIDS data set, not its recordings
@@ -259,11 +260,13 @@ def open_recording(recording: Recording) -> tuple[BaseRaw, list[str]]:
     """Opens a recording with MNE, without reading its samples, and returns it with the reader's warnings.
 
     Types and bad channels of a BIDS recording are those of channels.tsv. Elsewhere a channel with EOG, EYE, ECG, EKG or
-    EMG in its name is not EEG. Raises whatever the readers raise.
+    EMG in its name is not EEG. Channels of another sampling rate than most EEG channels, which MNE would resample, are
+    left out; a warning names them. Raises whatever the readers raise.
     """
     import mne
 
-    path = recording.path
+    path, notes = recording.path, []
+    ending = split_ending(path.name)[1]
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError("a link to a file that is not there (with git-annex or datalad: get it first)")
     with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
@@ -273,11 +276,40 @@ def open_recording(recording: Recording) -> tuple[BaseRaw, list[str]]:
 
             raw = mne_bids.read_raw_bids(_bids_path(recording))
         else:
-            by_label = {"infer_types": True} if split_ending(path.name)[1] in (".edf", ".bdf") else {}
-            raw = mne.io.read_raw(path, preload=False, **by_label)
+            raw = mne.io.read_raw(path, preload=False, **({"infer_types": True} if ending in EDF else {}))
         if not recording.bids or _find_sidecar(recording, "channels") is None:
             _set_types(raw)
-    return raw, list(dict.fromkeys(" ".join(str(each.message).split()) for each in caught))
+        others, is_faster = _other_rates(path, raw) if ending in EDF else ([], False)
+        if others and not is_faster:
+            raw.set_channel_types(dict.fromkeys(others, "misc"), on_unit_change="ignore")
+        elif others and recording.bids:
+            raise ValueError(f"{', '.join(others[:3])}: a higher sampling rate than the EEG's, to which MNE resamples "
+                             "the EEG; remove these channels from the file")
+        elif others:
+            raw = mne.io.read_raw(path, preload=False, infer_types=True, exclude=others, exclude_after_unique=True)
+            _set_types(raw)
+    if others:
+        notes = [f"left out, as their sampling rate is not that of most EEG channels: {', '.join(others)}"]
+    return raw, notes + list(dict.fromkeys(" ".join(str(each.message).split()) for each in caught))
+
+
+def _other_rates(path: Path, raw: BaseRaw) -> tuple[list[str], bool]:
+    """Returns the channels of an EDF or BDF file of another sampling rate than most EEG channels, and whether one of
+    them is faster: MNE resamples all channels to the highest rate, piece by piece."""
+    with path.open("rb") as file:
+        count = int(file.read(256)[252:256])
+        labels = [file.read(16) for _ in range(count)]
+        file.seek(200 * count, os.SEEK_CUR)  # transducers, units, physical and digital ranges, filters
+        samples = [int(file.read(8)) for _ in range(count)]
+    known = [n for n, label in zip(samples, labels, strict=True) if b"Annotations" not in label]  # of a record
+    kinds = raw.get_channel_types()
+    if len(set(known)) < 2 or len(known) != len(kinds) or "eeg" not in kinds:
+        return [], False
+    eeg = Counter(n for n, kind in zip(known, kinds, strict=True) if kind == "eeg")
+    usual = max(eeg, key=lambda n: (eeg[n], n))
+    is_faster = max(known) > usual
+    return [name for name, n, kind in zip(raw.ch_names, known, kinds, strict=True)
+            if n != usual and (kind == "eeg" or is_faster)], is_faster
 
 
 def _set_types(raw: BaseRaw) -> None:

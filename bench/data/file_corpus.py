@@ -47,16 +47,16 @@ def check_name(name: str) -> None:
     """Raises BenchError for a name that a corpus of own recordings cannot have."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", name):
         raise BenchError(f"--name {name}: expected letters, digits, - and _, at most 60")
-    if name in (*catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY, corpora.PAIRED) or catalogue.is_dataset(name):
+    if name in (*catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY, *catalogue.MOABB_ALL, *catalogue.FAKES):
         raise BenchError(f"--name {name}: this is the name of a published data set or corpus; choose another for your "
                          "own recordings")
 
 
 def read_header(recording: Recording, cutting: Cutting) -> Header:
     """Opens a recording and returns what its header tells; one that cannot be opened has the reason."""
-    from bench.data.recordings import CHANNELS, shortest
-
     import mne
+
+    from bench.data.recordings import CHANNELS, shortest
 
     with quiet():
         try:
@@ -78,13 +78,14 @@ def read_header(recording: Recording, cutting: Cutting) -> Header:
 
 
 def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: corpora.Progress | None = None,
-            cutting: Cutting | None = None, allow_missing: bool = False) -> Path:
+            cutting: Cutting | None = None, allow_missing: bool = False,
+            warn: Callable[[str, list[str]], None] = lambda file, warnings: None) -> Path:
     """Cuts all recordings into root/corpora/<name>/, a folder that is complete or absent; finished people are kept.
 
     One person in six is held out; with one person alone, the last sixth of each recording. allow_missing: finish
     without the recordings that cannot be read, which the manifest then lists; otherwise they raise BenchError (exit 3),
-    one line for each, after all others are prepared. Raises BenchError also if the name is taken, if a recording was
-    changed since, and if two recordings hold the same data.
+    one line for each, after all others are prepared. warn: gets the warnings of the reader of each recording. Raises
+    BenchError also if the name is taken, if a recording was changed since, and if two recordings hold the same data.
     """
     folder, cutting, people = root / CORPORA / name, cutting or Cutting(), found.people
     check_name(name)
@@ -107,6 +108,9 @@ def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: 
                                  partial(prepare_person, recordings=by_number), is_done)
         receipts = [receipt for task in tasks if (receipt := read_receipt(work, *task))]
         entries = sorted((entry for receipt in receipts for entry in receipt["recordings"]), key=lambda e: e["file"])
+        for entry in entries:  # not in the manifest: they depend on MNE's version
+            if warnings := entry.pop("warnings", []):
+                warn(entry["file"], warnings)
         if (unreadable := _unreadable(entries)) and not allow_missing:
             lines = "".join(f"\n  {file}: {reason}" for file, reason in unreadable.items())
             raise BenchError(f"{name}: {len(unreadable)} of {len(found.recordings)} recordings cannot be read; the "

@@ -57,6 +57,7 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
     """
     from bench.data.recordings import cut_segments
 
+    failures = Exception if report else FAILURES  # readers of files raise exceptions of any class
     writer = ShardWriter(work, name, subject)
     rejected, repaired = Counter[str](), Counter[str]()
     for session in list(sessions):
@@ -65,7 +66,7 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
             try:
                 raw = raw() if callable(raw) else raw
                 cut = cut_segments(raw, cutting.band, cutting.n_times, cutting.sfreq, cutting.stride)
-            except Exception if report else FAILURES as error:  # of files, readers raise exceptions of any class
+            except failures as error:
                 if report is None:
                     raise Unavailable(f"session {session}, run {run}: {_describe(error)}") from error
                 report(session, run, {"unreadable": _describe(error)})
