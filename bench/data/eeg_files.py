@@ -1,32 +1,23 @@
-"""Finds EEG recordings in files, folders and BIDS data sets, and opens them with MNE."""
+"""Finds EEG recordings in files, folders and BIDS data sets; bench.data.eeg_readers opens them."""
 
 from __future__ import annotations
 
 import os
-import posixpath
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from bench.errors import ENVIRONMENT, BenchError
 
-if TYPE_CHECKING:
-    from mne.io import BaseRaw
-
 ENDINGS = (".edf", ".bdf", ".gdf", ".set", ".vhdr", ".fif", ".fif.gz", ".cnt")
-EDF = (".edf", ".bdf")
 COMPANIONS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}  # a file of a recording -> ending of its header
 DESCRIPTION = "dataset_description.json"  # makes a folder a BIDS data set
 ASIDE = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")  # of a BIDS data set, not its recordings
-SIDECARS = ("channels", "events")  # of a BIDS recording, what its windows depend on
 OTHER_FIF = re.compile(r"[-_](epo|ave|cov|fwd|sol|inv|src|bem|ica|proj|trans|eve|annot|lay|hc|head|dense|coreg)"
                        r"\.fif(\.gz)?$", re.I)
 SPLIT_FIF = re.compile(r"(-\d+(?=\.fif)|_split-(?!0*1_)\d+(?=_))", re.I)  # all parts but the first
-TYPES = (("eog", re.compile("EOG|EYE")), ("ecg", re.compile("ECG|EKG")), ("emg", re.compile("EMG")))  # by name, as MNE
 
 
 @dataclass(frozen=True)
@@ -254,96 +245,3 @@ def check_bids(recordings: Sequence[Recording]) -> None:
         except ImportError as error:
             raise BenchError(f"{root} is a BIDS data set, and mne-bids is not installed: pip install "
                              "eeg2image-bench[bids]", ENVIRONMENT) from error
-
-
-def open_recording(recording: Recording) -> tuple[BaseRaw, list[str]]:
-    """Opens a recording with MNE, without reading its samples, and returns it with the reader's warnings.
-
-    Types and bad channels of a BIDS recording are those of channels.tsv. Elsewhere a channel with EOG, EYE, ECG, EKG or
-    EMG in its name is not EEG. Channels of another sampling rate than most EEG channels, which MNE would resample, are
-    left out; a warning names them. Raises whatever the readers raise.
-    """
-    import mne
-
-    path, notes = recording.path, []
-    ending = split_ending(path.name)[1]
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError("a link to a file that is not there (with git-annex or datalad: get it first)")
-    with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
-        warnings.simplefilter("always")
-        if recording.bids:
-            import mne_bids
-
-            raw = mne_bids.read_raw_bids(_bids_path(recording))
-        else:
-            raw = mne.io.read_raw(path, preload=False, **({"infer_types": True} if ending in EDF else {}))
-        if not recording.bids or _find_sidecar(recording, "channels") is None:
-            _set_types(raw)
-        others, is_faster = _other_rates(path, raw) if ending in EDF else ([], False)
-        if others and not is_faster:
-            raw.set_channel_types(dict.fromkeys(others, "misc"), on_unit_change="ignore")
-        elif others and recording.bids:
-            raise ValueError(f"{', '.join(others[:3])}: a higher sampling rate than the EEG's, to which MNE resamples "
-                             "the EEG; remove these channels from the file")
-        elif others:
-            raw = mne.io.read_raw(path, preload=False, infer_types=True, exclude=others, exclude_after_unique=True)
-            _set_types(raw)
-    if others:
-        notes = [f"left out, as their sampling rate is not that of most EEG channels: {', '.join(others)}"]
-    return raw, notes + list(dict.fromkeys(" ".join(str(each.message).split()) for each in caught))
-
-
-def _other_rates(path: Path, raw: BaseRaw) -> tuple[list[str], bool]:
-    """Returns the channels of an EDF or BDF file of another sampling rate than most EEG channels, and whether one of
-    them is faster: MNE resamples all channels to the highest rate, piece by piece."""
-    with path.open("rb") as file:
-        count = int(file.read(256)[252:256])
-        labels = [file.read(16) for _ in range(count)]
-        file.seek(200 * count, os.SEEK_CUR)  # transducers, units, physical and digital ranges, filters
-        samples = [int(file.read(8)) for _ in range(count)]
-    known = [n for n, label in zip(samples, labels, strict=True) if b"Annotations" not in label]  # of a record
-    kinds = raw.get_channel_types()
-    if len(set(known)) < 2 or len(known) != len(kinds) or "eeg" not in kinds:
-        return [], False
-    eeg = Counter(n for n, kind in zip(known, kinds, strict=True) if kind == "eeg")
-    usual = max(eeg, key=lambda n: (eeg[n], n))
-    is_faster = max(known) > usual
-    return [name for name, n, kind in zip(raw.ch_names, known, kinds, strict=True)
-            if n != usual and (kind == "eeg" or is_faster)], is_faster
-
-
-def _set_types(raw: BaseRaw) -> None:
-    """Sets the type of EEG channels whose name tells another one."""
-    eeg = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "eeg"]
-    found = {name: kind for kind, known in reversed(TYPES) for name in eeg if known.search(name.upper())}
-    if found:
-        raw.set_channel_types(found, on_unit_change="ignore")
-
-
-def list_files(recording: Recording, raw: BaseRaw) -> dict[str, Path]:
-    """Returns all files that a recording is read from, by their names from the base of `Found`."""
-    above = posixpath.dirname(recording.name)
-    files = {recording.name: recording.path}
-    for file in raw.filenames:  # parts, and the files beside a header
-        if file is not None and file.is_file() and not file.samefile(recording.path):
-            files[posixpath.join(above, file.name)] = file
-    if split_ending(recording.path.name)[1] == ".vhdr":
-        markers = re.search(rb"^MarkerFile=(.*?)\s*$", recording.path.read_bytes(), re.M)
-        file = recording.path.parent / os.fsdecode(markers[1]) if markers else recording.path.with_suffix(".vmrk")
-        if file.is_file():
-            files[posixpath.join(above, file.name)] = file
-    for sidecar in SIDECARS if recording.bids else ():
-        if (found := _find_sidecar(recording, sidecar)) is not None:
-            files[posixpath.normpath(posixpath.join(above, os.path.relpath(found, recording.path.parent)))] = found
-    return files
-
-
-def _bids_path(recording: Recording) -> Any:
-    import mne_bids
-
-    return mne_bids.get_bids_path_from_fname(recording.path, check=False).update(root=recording.bids, check=True)
-
-
-def _find_sidecar(recording: Recording, suffix: str) -> Path | None:
-    found: Path | None = _bids_path(recording).find_matching_sidecar(suffix, ".tsv", on_error="ignore")
-    return found

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data import catalogue, corpora, eeg_files
+from bench.data import catalogue, corpora, eeg_files, eeg_readers
 from bench.data.catalogue import Cutting, quiet
 from bench.data.eeg_files import Found, Recording
 from bench.data.prepared import MANIFEST, digest
@@ -60,7 +60,7 @@ def read_header(recording: Recording, cutting: Cutting) -> Header:
 
     with quiet():
         try:
-            raw, warnings = eeg_files.open_recording(recording)
+            raw, warnings = eeg_readers.open_recording(recording)
         except Exception as error:  # readers raise exceptions of any class
             text = " ".join(str(error).split())[:200]
             return Header(recording, reason=f"unreadable: {type(error).__name__}: {text}")
@@ -152,8 +152,8 @@ def _open(recording: Recording, entry: dict[str, Any], sources: dict[str, Any]) 
     entry["files"] = [recording.name]
     if recording.path.is_file():
         sources[recording.name] = digest(recording.path)
-    raw, warnings = eeg_files.open_recording(recording)
-    files = eeg_files.list_files(recording, raw)
+    raw, warnings = eeg_readers.open_recording(recording)
+    files = eeg_readers.list_files(recording, raw)
     sources.update({name: digest(path) for name, path in files.items() if name not in sources})
     entry.update(files=sorted(files), sfreq=float(raw.info["sfreq"]), seconds=round(raw.n_times / raw.info["sfreq"], 3),
                  channels=len(mne.pick_types(raw.info, eeg=True, exclude=())), warnings=warnings)

@@ -6,12 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-import mne
-import numpy as np
 import pytest
 from eeg_writers import make_raw, write, write_bids
 
-from bench.data import eeg_files
+from bench.data import eeg_files, eeg_readers
 from bench.errors import ENVIRONMENT, BenchError
 
 
@@ -21,19 +19,6 @@ def names(found):
 
 def people(found):
     return {recording.name: recording.person for recording in found.recordings}
-
-
-@pytest.mark.parametrize("ending", [".edf", ".bdf", ".vhdr", ".set", ".fif", ".fif.gz", ".EDF"])
-def test_a_recording_of_every_format_is_read_as_it_was_written(ending, tmp_path):
-    raw = make_raw(seconds=4)
-    file = write(raw, tmp_path / f"one_raw{ending}")
-    found = eeg_files.find([tmp_path])
-    assert names(found) == [file.name]
-    again, _ = eeg_files.open_recording(found.recordings[0])
-    assert again.ch_names == raw.ch_names
-    assert again.info["sfreq"] == raw.info["sfreq"]
-    assert np.abs(again.get_data() - raw.get_data()).max() < 1e-7  # V
-    assert list(found.skipped) == (["part of a recording"] if ending == ".vhdr" else [])
 
 
 def test_what_is_no_recording_is_skipped_and_counted_by_reason(tmp_path):
@@ -55,8 +40,8 @@ def test_a_split_fif_is_one_recording_and_all_its_parts_are_its_files(tmp_path):
     make_raw(seconds=60).save(tmp_path / "long_raw.fif", split_size="2MB", buffer_size_sec=1, verbose="error")
     found = eeg_files.find([tmp_path])
     assert names(found) == ["long_raw.fif"]
-    raw, _ = eeg_files.open_recording(found.recordings[0])
-    assert set(eeg_files.list_files(found.recordings[0], raw)) == {file.name for file in tmp_path.iterdir()}
+    raw, _ = eeg_readers.open_recording(found.recordings[0])
+    assert set(eeg_readers.list_files(found.recordings[0], raw)) == {file.name for file in tmp_path.iterdir()}
     assert len(list(tmp_path.iterdir())) > 1
     assert raw.times[-1] > 59
 
@@ -136,10 +121,10 @@ def test_a_bids_data_set_gives_people_sessions_runs_channel_types_and_bad_channe
     assert found.skipped["in derivatives/ of a BIDS data set"] == (
         "study/derivatives/clean/sub-01/eeg/sub-01_task-rest_eeg.edf",)
     assert len(found.skipped["in a BIDS data set, but not named sub-..._eeg"]) == 2
-    raw, _ = eeg_files.open_recording(found.recordings[0])
+    raw, _ = eeg_readers.open_recording(found.recordings[0])
     assert raw.info["bads"] == ["E7"]
     assert raw.get_channel_types(["E5", "E6"]) == ["eog", "eeg"]
-    files = eeg_files.list_files(found.recordings[0], raw)
+    files = eeg_readers.list_files(found.recordings[0], raw)
     assert {name.rsplit("_", 1)[1] for name in files} >= {"eeg.vhdr", "eeg.eeg", "eeg.vmrk", "channels.tsv"}
     inner = eeg_files.find([root / "sub-02"])
     assert [(each.person, each.bids) for each in inner.recordings] == [("sub-02", root)]
@@ -153,42 +138,3 @@ def test_without_mne_bids_a_bids_data_set_says_what_to_install_and_other_files_n
     with pytest.raises(BenchError, match=r"study is a BIDS data set.*pip install eeg2image-bench\[bids\]") as error:
         eeg_files.check_bids(eeg_files.find([tmp_path]).recordings)
     assert error.value.exit_code == ENVIRONMENT
-
-
-def test_channels_named_as_of_the_eye_the_heart_or_a_muscle_are_not_eeg(tmp_path):
-    raw = make_raw(seconds=2)
-    raw.rename_channels({"E0": "EOG1", "E1": "ECG", "E2": "EMG left", "E3": "VEOG"})
-    write(raw, tmp_path / "one.edf")
-    again, _ = eeg_files.open_recording(eeg_files.find([tmp_path]).recordings[0])
-    assert again.get_channel_types()[:5] == ["eog", "ecg", "emg", "eog", "eeg"]
-    assert len(mne.pick_types(again.info, eeg=True)) == len(raw.ch_names) - 4
-
-
-def test_a_link_to_data_that_were_not_fetched_is_a_recording_that_cannot_be_read(tmp_path):
-    (tmp_path / "a.edf").symlink_to(tmp_path / ".git" / "annex" / "a.edf")
-    found = eeg_files.find([tmp_path])
-    with pytest.raises(FileNotFoundError, match="datalad"):
-        eeg_files.open_recording(found.recordings[0])
-
-
-def write_rates(file, rates):
-    """Writes an EDF of one EEG channel for each rate but the last, which is of a trigger box."""
-    import edfio
-
-    rng = np.random.default_rng(0)
-    labels = [*(f"EEG E{i}" for i in range(len(rates) - 1)), "DC box"]
-    edfio.Edf([edfio.EdfSignal(20 * rng.standard_normal(20 * rate), rate, label=label, physical_dimension="uV",
-                               physical_range=(-200, 200)) for label, rate in zip(labels, rates, strict=True)]
-              ).write(file)
-
-
-def test_channels_of_another_rate_than_the_eeg_do_not_resample_it_and_are_named(tmp_path):
-    for name, rates in (("faster", [128, 128, 512]), ("slower", [128, 128, 2]), ("same", [128, 128, 128])):
-        write_rates(tmp_path / f"{name}.edf", rates)
-    opened = {each.name: eeg_files.open_recording(each) for each in eeg_files.find([tmp_path]).recordings}
-    assert {name: raw.info["sfreq"] for name, (raw, _) in opened.items()} == dict.fromkeys(opened, 128)
-    note = ["left out, as their sampling rate is not that of most EEG channels: DC box"]
-    assert {name: notes for name, (_, notes) in opened.items()} == {
-        "faster.edf": note, "slower.edf": note, "same.edf": []}
-    assert opened["faster.edf"][0].ch_names == ["E0", "E1"]
-    assert opened["slower.edf"][0].get_channel_types() == ["eeg", "eeg", "misc"]

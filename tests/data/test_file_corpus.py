@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from eeg_writers import make_raw, write, write_bids
 
-from bench.data import corpora, eeg_files, file_corpus, shards
+from bench.data import corpora, eeg_files, eeg_readers, file_corpus, shards
 from bench.data.catalogue import Cutting
 from bench.data.prepared import digest
 from bench.data.recordings import cut_segments
@@ -65,7 +65,7 @@ def test_the_windows_are_those_that_every_recording_gives_and_are_used_by_name(r
         "ann/one.edf": [1], "ann/two_raw.fif": [1], "bob/three.vhdr": [2]}
     assert (index.groupby("subject")["part"].nunique() == 1).all()
     assert set(index["part"]) == {"train", "held_out"}
-    raw, _ = eeg_files.open_recording(eeg_files.find([recordings]).recordings[2])
+    raw, _ = eeg_readers.open_recording(eeg_files.find([recordings]).recordings[2])
     rows = index.index[index["run"] == "bob/three.vhdr"].to_numpy()
     assert np.array_equal(windows.batch(rows)[0][1], cut_segments(raw, BAND, TIMES).windows)
 
@@ -100,7 +100,7 @@ def test_a_recording_that_was_changed_between_two_calls_is_cut_again_and_one_cha
     write(make_raw(seconds=8, seed=9), folder / "ann" / "one.edf")
     made, manifest = prepare(folder, tmp_path)
     assert manifest["sources"]["ann/one.edf"] == digest(folder / "ann" / "one.edf")
-    raw, _ = eeg_files.open_recording(eeg_files.find([folder]).recordings[0])
+    raw, _ = eeg_readers.open_recording(eeg_files.find([folder]).recordings[0])
     assert np.array_equal(np.load(made / "mine" / "sub-001_C032.npy"), cut_segments(raw, BAND, TIMES).windows)
     assert prepare(folder, tmp_path)[1] == manifest
     write(make_raw(seconds=8, seed=10), folder / "ann" / "one.edf")
@@ -171,7 +171,7 @@ def test_the_header_tells_why_a_recording_will_be_left_out(tmp_path):
     for file, changes in (("good.edf", {"sfreq": 128.0}), ("good.edf", {"stride": 100})):
         cutting = Cutting(**changes)
         recording = headers[file].recording
-        raw, _ = eeg_files.open_recording(recording)
+        raw, _ = eeg_readers.open_recording(recording)
         assert file_corpus.read_header(recording, cutting).windows == len(
             cut_segments(raw, BAND, TIMES, cutting.sfreq, cutting.stride).windows)
 
