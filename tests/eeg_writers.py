@@ -25,6 +25,8 @@ def write(raw: mne.io.BaseRaw, file: Path) -> Path:
         raw.save(file, verbose="error", overwrite=True)
     elif file.suffix == ".set":
         write_set(raw, file)
+    elif file.suffix == ".gdf":
+        write_gdf(raw, file)
     else:
         made = file.with_suffix(file.suffix.lower())
         mne.export.export_raw(made, raw, overwrite=True, verbose="error",
@@ -42,6 +44,26 @@ def write_set(raw: mne.io.BaseRaw, file: Path) -> None:
                            "nbchan": len(raw.ch_names), "pnts": raw.n_times, "trials": 1, "xmin": 0.0,
                            "xmax": raw.times[-1], "chanlocs": names, "event": [], "epoch": [], "ref": "common",
                            "setname": file.stem}}, appendmat=False)
+
+
+def write_gdf(raw: mne.io.BaseRaw, file: Path) -> None:
+    """Writes a GDF 1.25 of float32 µV, a second a record, without events."""
+    n, rate = len(raw.ch_names), int(raw.info["sfreq"])
+    records = raw.n_times // rate
+
+    def text(value: str, size: int) -> bytes:
+        return value.encode().ljust(size)
+
+    def numbers(value: float, kind: str, count: int = n) -> bytes:
+        return np.full(count, value, kind).tobytes()
+
+    head = [text("GDF 1.25", 8), text("X", 80), text("", 80), text("2020010112000000", 16),
+            numbers(256 * (n + 1), "<i8", 1), bytes(24), bytes(20), numbers(records, "<i8", 1), numbers(1, "<u4", 2),
+            numbers(n, "<u4", 1), *(text(name, 16) for name in raw.ch_names), bytes(80 * n), text("uV", 8) * n,
+            numbers(-200, "<f8"), numbers(200, "<f8"), numbers(-200, "<i8"), numbers(200, "<i8"), bytes(80 * n),
+            numbers(rate, "<i4"), numbers(16, "<i4"), bytes(32 * n)]
+    data = (raw.get_data(stop=records * rate) * 1e6).reshape(n, records, rate).swapaxes(0, 1)
+    file.write_bytes(b"".join(head) + data.astype("<f4").tobytes() + bytes(8))
 
 
 def write_bids(root: Path, subject: str, session: str | None = None, run: str | None = None, seconds: float = 4.0,

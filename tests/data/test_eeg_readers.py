@@ -19,7 +19,7 @@ def names(found):
     return [recording.name for recording in found.recordings]
 
 
-@pytest.mark.parametrize("ending", [".edf", ".bdf", ".vhdr", ".set", ".fif", ".fif.gz", ".EDF"])
+@pytest.mark.parametrize("ending", [".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".EDF"])
 def test_a_recording_of_every_format_is_read_as_it_was_written(ending, tmp_path):
     raw = make_raw(seconds=4)
     file = write(raw, tmp_path / f"one_raw{ending}")
@@ -71,12 +71,12 @@ def test_channels_of_another_rate_than_the_eeg_do_not_resample_it_and_are_named(
     assert opened["slower.edf"][0].get_channel_types() == ["eeg", "eeg", "misc"]
 
 
-@pytest.mark.parametrize("ending", [".edf", ".bdf", ".vhdr", ".set", "_raw.fif"])
+@pytest.mark.parametrize("ending", [".edf", ".bdf", ".gdf", ".vhdr", ".set", "_raw.fif"])
 def test_a_recording_that_was_cut_off_is_not_taken_for_a_shorter_one(ending, tmp_path):
     file = write(make_raw(seconds=4), tmp_path / f"one{ending}")
     data = file.with_suffix(".eeg") if ending == ".vhdr" else file
     data.write_bytes(data.read_bytes()[:50_001])
-    with pytest.raises((ValueError, OSError, EOFError)):
+    with pytest.raises((ValueError, OSError, IndexError)):
         open_file(file)[0].get_data()
 
 
