@@ -12,6 +12,7 @@ from bench.arguments import names
 from bench.data import catalogue, eeg_files, file_corpus
 from bench.data.catalogue import Cutting
 from bench.data.eeg_files import Found
+from bench.data.file_corpus import Header
 from bench.data.prepared import MANIFEST
 from bench.errors import BenchError
 
@@ -78,7 +79,8 @@ def describe(found: Found, cutting: Cutting) -> str:
         "",
         f"{len(used):,} of {_count(len(headers), 'recording')} will be cut: {_count(len(people), 'person', 'people')}, "
         f"{sum(header.seconds for header in used) / 3600:.3f} hours, at most "
-        f"{_count(sum(header.windows for header in used), 'window')} of {cutting.n_times} samples",
+        f"{_count(sum(header.windows for header in used), 'window')} of {cutting.n_times} samples"
+        + _describe_length(used, cutting),
         *([f"left out: {', '.join(f'{reason} {n}' for reason, n in sorted(reasons.items()))}"] if reasons else []),
         *_describe_skipped(found), _describe_people(found)]
     if used and len(people) == 1:
@@ -115,6 +117,14 @@ def describe_result(folder: Path) -> str:
         lines.append(f"one person alone: the last sixth of each recording is held out: {parts['train']:,} windows "
                      f"train, {parts['held_out']:,} are held out, {parts['border']:,} overlap and are not used")
     return "\n".join(lines)
+
+
+def _describe_length(headers: Sequence[Header], cutting: Cutting) -> str:
+    """Returns how long a window is, which differs where recordings keep their own rates."""
+    seconds = sorted({cutting.n_times / (cutting.sfreq or header.sfreq) for header in headers})
+    if len(seconds) < 2:
+        return "".join(f" ({each:.3g} s)" for each in seconds)
+    return f"\n  a window is {seconds[0]:.3g} to {seconds[-1]:.3g} s long; --sfreq HZ gives all the same rate"
 
 
 def warn(file: str, warnings: Sequence[str]) -> None:

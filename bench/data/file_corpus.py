@@ -164,32 +164,33 @@ def hold_out_ends(receipts: list[dict[str, Any]], cutting: Cutting) -> dict[str,
     """Gives the shards of one person their "parts" and returns how many windows each part has.
 
     The last sixth of the windows of each recording is held out. A window that overlaps a held-out one is in neither
-    part, but in BORDER. Raises BenchError if no recording has two windows that do not overlap.
+    part, but in BORDER. Raises BenchError if there are no two windows that do not overlap.
     """
-    windows: dict[tuple[str, str], list[tuple[float, dict[str, Any], int]]] = {}
     shards = [shard for receipt in receipts for shard in receipt["shards"]]
+    windows: dict[tuple[str, str], list[tuple[float, dict[str, Any], int]]] = {}
     for shard in shards:
-        shard["parts"] = [TRAIN] * shard["n"]
         for row, (session, run, onset) in enumerate(shard["places"]):
             windows.setdefault((session, run), []).append((onset, shard, row))
+    longest = max(windows, key=lambda key: len(windows[key]))
     sixth = {key: round(len(found) / HELD_OUT) for key, found in windows.items()}
-    if not any(sixth.values()):  # a few windows in all: one of the longest recording
-        sixth[max(windows, key=lambda key: len(windows[key]))] = 1
-    for key, found in windows.items():
-        found.sort(key=lambda window: window[0])
-        first = len(found) - sixth[key]
-        for number, (onset, shard, row) in enumerate(found):
-            rate = cutting.sfreq or shard["sfreq_native"]
-            if number >= first:
-                shard["parts"][row] = END
-            elif first < len(found) and onset + (cutting.n_times - 0.5) / rate > found[first][0]:
-                shard["parts"][row] = BORDER
-    count = Counter(part for shard in shards for part in shard["parts"])
-    if not count[TRAIN] or not count[END]:
-        raise BenchError(f"all recordings give {sum(count.values())} windows of one person; expected two windows of a "
-                         "recording that do not overlap, one to train and one that is held out: add recordings, or "
-                         "cut more windows with a higher --sfreq or without --sfreq")
-    return {part: count[part] for part in (TRAIN, BORDER, END)}
+    for ends in (sixth, {longest: 1}):  # of a few windows in all, one is held out
+        for shard in shards:
+            shard["parts"] = [TRAIN] * shard["n"]
+        for key, found in windows.items():
+            found.sort(key=lambda window: window[0])
+            first = len(found) - ends.get(key, 0)
+            for number, (onset, shard, row) in enumerate(found):
+                rate = cutting.sfreq or shard["sfreq_native"]
+                if number >= first:
+                    shard["parts"][row] = END
+                elif first < len(found) and onset + (cutting.n_times - 0.5) / rate > found[first][0]:
+                    shard["parts"][row] = BORDER
+        count = Counter(part for shard in shards for part in shard["parts"])
+        if count[TRAIN] and count[END]:
+            return {part: count[part] for part in (TRAIN, BORDER, END)}
+    raise BenchError(f"all recordings give {sum(map(len, windows.values()))} windows of one person; expected two that "
+                     "do not overlap, one to train and one that is held out: add recordings, or cut shorter windows with "
+                     "a higher --sfreq or without --sfreq")
 
 
 def describe_result(entry: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ def test_a_dry_run_lists_what_was_found_and_what_will_be_left_out_and_why(folder
     assert lines["bob/two.vhdr"][1:] == ["bob", "256", "32/32", "0.002", "4"]
     assert "left out: few_channels: 12 EEG channels; at least 30 are needed" in out
     assert "left out: unreadable: " in out
-    assert "2 of 4 recordings will be cut: 2 people, 0.004 hours, at most 8 windows of 512 samples" in out
+    assert "2 of 4 recordings will be cut: 2 people, 0.004 hours, at most 8 windows of 512 samples (2 s)" in out
     assert "skipped: ending .txt: 1 (notes.txt)" in out
     assert "skipped: part of a recording: 2 (bob/two.eeg, bob/two.vmrk)" in out
     assert "people: ann, bob\n" in out

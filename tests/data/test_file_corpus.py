@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from eeg_writers import make_raw, write, write_bids
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.data import corpora, eeg_files, eeg_readers, file_corpus, shards
 from bench.data.catalogue import Cutting
@@ -144,9 +146,30 @@ def test_of_one_person_the_end_of_each_recording_is_held_out_and_no_window_overl
     assert manifest["datasets_found"][0]["repaired"] == {"flat": len(index)}  # E7, bad in channels.tsv
 
 
+@settings(deadline=None, derandomize=True, database=None, max_examples=50)
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=4), stride=st.integers(1, 700),
+       sfreq=st.sampled_from([None, 100.0, 512.0]))
+def test_of_one_person_no_window_that_trains_shares_a_sample_with_one_that_is_held_out(counts, stride, sfreq):
+    rate = sfreq or 250.0
+    places = [("", f"run{run}", number * stride / rate) for run, n in enumerate(counts) for number in range(n)]
+    shard = {"n": len(places), "places": places, "sfreq_native": 250.0}
+    cutting = Cutting(sfreq=sfreq, stride=stride)
+    if len(counts) == 1 and (counts[0] - 1) * stride < 512:  # no two windows without a common sample
+        with pytest.raises(BenchError, match="one that is held out"):
+            file_corpus.hold_out_ends([{"shards": [shard]}], cutting)
+        return
+    parts = file_corpus.hold_out_ends([{"shards": [shard]}], cutting)
+    assert sum(parts.values()) == len(places)
+    assert min(parts["train"], parts["held_out"]) > 0
+    for run in range(len(counts)):
+        onsets = {part: [round(onset * rate) for (_, name, onset), other in zip(places, shard["parts"], strict=True)
+                         if name == f"run{run}" and other == part] for part in parts}
+        assert max(onsets["train"], default=-512) + 512 <= min(onsets["held_out"], default=10**9)
+
+
 def test_one_person_with_one_window_is_too_little(tmp_path):
     write(make_raw(seconds=3), tmp_path / "in" / "one.edf")
-    with pytest.raises(BenchError, match="all recordings give 1 windows of one person; expected two windows"):
+    with pytest.raises(BenchError, match="all recordings give 1 windows of one person; expected two that"):
         prepare(tmp_path / "in", tmp_path)
 
 
