@@ -189,8 +189,8 @@ def hold_out_ends(receipts: list[dict[str, Any]], cutting: Cutting) -> dict[str,
         if count[TRAIN] and count[END]:
             return {part: count[part] for part in (TRAIN, BORDER, END)}
     raise BenchError(f"all recordings give {sum(map(len, windows.values()))} windows of one person; expected two that "
-                     "do not overlap, one to train and one that is held out: add recordings, or cut shorter windows with "
-                     "a higher --sfreq or without --sfreq")
+                     "do not overlap, one to train and one that is held out: add recordings, or cut shorter windows "
+                     "with a higher --sfreq or without --sfreq")
 
 
 def describe_result(entry: dict[str, Any]) -> str:
