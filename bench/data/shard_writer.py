@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.data.writing import DISK_FULL
 from bench.errors import BenchError
 
 HELD_OUT = 6  # one person in six is held out
+FAILURES = (OSError, RuntimeError, ValueError, EOFError, MemoryError)  # of cutting a recording that MOABB loaded
 SUBJECTS = ".subjects"  # in the work folder: receipts of finished subjects
 
 
@@ -45,27 +46,42 @@ def prepare_subject(work: Path, name: str, subject: int, cutting: Cutting) -> No
         cut_subject(work, name, subject, sessions, cutting)
 
 
-def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[str, Any]], cutting: Cutting) -> None:
-    """Writes the shards of one person from mne Raws by session and run, freed one at a time. Raises Unavailable."""
+def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[str, Any]], cutting: Cutting,
+                report: Callable[[str, str, dict[str, Any]], None] | None = None,
+                about: dict[str, Any] | None = None) -> None:
+    """Writes the shards of one person from mne Raws by session and run, freed one at a time, or functions that open
+    them.
+
+    report: gets session, run, and number of windows with what was rejected and repaired, or why a recording is
+    "unreadable"; without it, such a recording raises Unavailable. about: further entries of the receipt.
+    """
     from bench.data.recordings import cut_segments
 
+    failures = Exception if report else FAILURES  # readers of files raise exceptions of any class
     writer = ShardWriter(work, name, subject)
     rejected, repaired, bad_channels = Counter[str](), Counter[str](), Counter[str]()
     for session in list(sessions):
         for run in list(sessions[session]):
             raw = sessions[session].pop(run)
             try:
+                raw = raw() if callable(raw) else raw
                 cut = cut_segments(raw, cutting.band, cutting.n_times, cutting.sfreq, cutting.stride)
-            except (OSError, RuntimeError, ValueError, EOFError, MemoryError) as error:
-                raise Unavailable(f"session {session}, run {run}: {_describe(error)}") from error
+            except failures as error:
+                if report is None:
+                    raise Unavailable(f"session {session}, run {run}: {_describe(error)}") from error
+                report(session, run, {"unreadable": _describe(error)})
+                continue
             del raw
+            if report:
+                report(session, run, {"windows": len(cut.windows), "rejected": dict(cut.rejected),
+                                      "repaired": dict(cut.repaired), "bad_channels": sorted(cut.bad_channels)})
             rejected.update(cut.rejected)
             repaired.update(cut.repaired)
             bad_channels.update(cut.bad_channels)
             if len(cut.windows):
                 writer.add(cut.windows, [(str(session), str(run), float(onset)) for onset in cut.onsets],
                            cut.sfreq, list(cut.band), cut.rejected, cut.repaired)
-    writer.close(rejected, repaired, cutting.per_subject, {"bad_channels": dict(bad_channels)})
+    writer.close(rejected, repaired, cutting.per_subject, {"bad_channels": dict(bad_channels), **(about or {})})
 
 
 def _load_recordings(name: str, subject: int) -> dict[str, dict[str, Any]]:
@@ -197,21 +213,25 @@ def finish_corpus(name: str, root: Path, work: Path, receipts: list[dict[str, An
                   missing: list[tuple[str, int]]) -> Path:
     """Writes index and manifest, moves the folder to root/corpora/<name> in one step, and returns its path.
 
-    wanted: the settings of the corpus, for the manifest. Raises BenchError if there is no window, or only one person.
+    wanted: the settings of the corpus, for the manifest. A shard's entry may have "parts", the part of each window;
+    else `assign_parts` decides. Raises BenchError if there is no window, or only one person and no "parts".
     """
     shards = sorted((shard for receipt in receipts for shard in receipt["shards"]), key=lambda shard: shard["file"])
     if not shards:
         reasons = ", ".join(f"{reason} {n}" for reason, n in _total(receipts, "rejected").items())
         raise BenchError(f"{name}: no recording gave a window; rejected: {reasons}")
-    part = assign_parts([(shard["dataset"], shard["subject"]) for shard in shards])
+    part = {} if all("parts" in shard for shard in shards) else assign_parts([
+        (shard["dataset"], shard["subject"]) for shard in shards])
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("window", "shard", "row", "dataset", "subject", "session", "run", "onset_s", "part"))
     window = 0
     for number, shard in enumerate(shards):
+        parts = shard.pop("parts", None)
         for row, (session, run, onset) in enumerate(shard.pop("places")):
             subject = shard["dataset"], shard["subject"]
-            rows.writerow((window, number, row, *subject, session, run, f"{onset:.6g}", part[subject]))
+            rows.writerow((window, number, row, *subject, session, run, f"{onset:.6g}",
+                           parts[row] if parts else part[subject]))
             window += 1
     (work / INDEX).write_bytes(text.getvalue().encode())
     manifest = {
