@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,15 @@ from rich.console import Console
 
 from bench import errors
 from bench.arguments import names
-from bench.data import bids_pairs, prepared, writing
-from bench.data.bids_pairs import Found, Settings
+from bench.data import prepared, writing
 from bench.data.bids_splits import SPLITS
 from bench.data.prepared import MANIFEST
 from bench.errors import BenchError
 from bench.scoring.audit import UNKNOWN, Report, audit
 from bench.setup.request import DATA
+
+if TYPE_CHECKING:
+    from bench.data.bids_pairs import Found, Settings
 
 ORDER = "the time tells the class"  # the audit's check of the order of the trials
 DESCRIPTION = """\
@@ -65,6 +67,8 @@ def add_parser(actions: Any) -> None:
 def main(options: argparse.Namespace, console: Console) -> int:
     """Prepares the data set and prints its audit; returns the exit code. Raises BenchError for input that is not as
     expected."""
+    from bench.data import bids_pairs  # not at the top: --help and `bench data status` need no mne
+
     settings, root = _settings(options), Path(options.bids)
     out = Path(options.data) / (options.name or root.resolve().name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name):  # as own.prepare, which comes late
@@ -98,6 +102,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from bench.data.bids_pairs import Settings
+
     splits = names(options.split)
     if unknown := [split for split in splits if split not in SPLITS]:
         raise BenchError(f"--split {options.split}: no split {unknown[0]!r}; expected {', '.join(SPLITS)}")

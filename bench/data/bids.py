@@ -18,6 +18,7 @@ import pandas as pd
 
 from bench.data.prepared import Array
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import explain
 from bench.images import one_line
 
 ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
@@ -119,7 +120,8 @@ def read_raw(path: Any) -> mne.io.BaseRaw:
     try:
         return mne_bids.read_raw_bids(path, verbose="error")
     except Exception as error:  # whatever the reader of a format raises
-        raise BenchError(f"{path.fpath} cannot be read with mne-bids: {one_line(error)[:300]}") from error
+        raise BenchError(f"{path.fpath} cannot be read with mne-bids: "
+                         f"{explain(Path(path.fpath), error)[:300]}") from error
 
 
 def read_run(path: Any, column: str) -> Run:
@@ -148,7 +150,7 @@ def _find_marks(path: Any, raw: mne.io.BaseRaw, events: pd.DataFrame | None, col
     try:
         inside = mne.io.read_raw(path.fpath, verbose="error").annotations
     except Exception as error:
-        raise BenchError(f"{path.fpath} cannot be read with mne: {one_line(error)[:300]}") from error
+        raise BenchError(f"{path.fpath} cannot be read with mne: {explain(Path(path.fpath), error)[:300]}") from error
     marks = [(float(mark["onset"]) - raw.first_time, read_number(mark["duration"]) or 0.0, str(mark["description"]))
              for mark in inside]
     for row in [] if events is None else events.to_dict("records"):
@@ -164,7 +166,7 @@ def read_events(file: Path) -> pd.DataFrame:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BenchError(f"{file} is not a readable table of events ({one_line(error)}); expected UTF-8 text with "
+        raise BenchError(f"{file} is not a readable table of events ({explain(file, error)}); expected UTF-8 text with "
                          "tabs") from error
     head, rows = (lines[0] if lines else []), lines[1:]
     if missing := [name for name in COLUMNS if name not in head]:

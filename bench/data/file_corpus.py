@@ -18,6 +18,7 @@ from bench.data.shard_writer import HELD_OUT, cut_subject, finish_corpus, read_r
 from bench.data.shards import CORPORA, read_manifest
 from bench.data.writing import reporting_full_disk
 from bench.errors import ENVIRONMENT, BenchError
+from bench.files import explain
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw
@@ -62,8 +63,7 @@ def read_header(recording: Recording, cutting: Cutting) -> Header:
         try:
             raw, warnings = eeg_readers.open_recording(recording)
         except Exception as error:  # readers raise exceptions of any class
-            text = " ".join(str(error).split())[:200]
-            return Header(recording, reason=f"unreadable: {type(error).__name__}: {text}")
+            return Header(recording, reason=f"unreadable: {explain(recording.path, error)[:200]}")
         eeg, native = len(mne.pick_types(raw.info, eeg=True, exclude=())), float(raw.info["sfreq"])
         rate, length = cutting.sfreq or native, raw.n_times
         few, many = eeg < CHANNELS[0], eeg > CHANNELS[1]

@@ -99,3 +99,17 @@ def test_a_damaged_table_of_a_bids_data_set_is_not_ignored(table, text, message,
     (tmp_path / table).write_text(text)
     with pytest.raises(ValueError, match=message):
         eeg_readers.open_recording(recording)
+
+
+def test_a_bad_stretch_that_only_the_recording_itself_marks_is_kept_in_a_bids_folder(tmp_path):
+    write_bids(tmp_path, "01", seconds=8.0)
+    header = next(tmp_path.rglob("*.vhdr"))
+    raw = mne.io.read_raw(header, preload=True, verbose="error")
+    raw.set_annotations(mne.Annotations([3.0], [1.0], ["BAD electrode"], orig_time=raw.info["meas_date"]))
+    for file in (header, header.with_suffix(".vmrk"), header.with_suffix(".eeg")):
+        file.unlink()
+    mne.export.export_raw(header, raw, overwrite=True, verbose="error")  # its events.tsv still does not know it
+    recording, = eeg_files.find([tmp_path]).recordings
+    opened, _ = eeg_readers.open_recording(recording)
+    marked = [mark for mark in opened.annotations if "BAD electrode" in mark["description"]]
+    assert [(mark["onset"] - opened.first_time, mark["duration"]) for mark in marked] == [(3.0, 1.0)]
