@@ -31,8 +31,9 @@ class FloatRange:
         values = np.asarray(values)
         low, high = float(values.min()), float(values.max())
         self.low, self.high, self.total = min(self.low, low), max(self.high, high), self.total + values.size
-        above_0, large = np.count_nonzero(values > 0), np.count_nonzero(values > 1 + ROUNDING)
-        self.fractions, self.large = self.fractions + above_0 - large, self.large + large
+        large = int(np.count_nonzero(values > 1 + ROUNDING))
+        self.large += large
+        self.fractions += int(np.count_nonzero(values > 0)) - large
         if low < 0 or high > 1:
             self.outside += int(np.count_nonzero((values < 0) | (values > 1)))
             self.negative += int(np.count_nonzero(values < -ROUNDING))
@@ -43,7 +44,7 @@ class FloatRange:
     @property
     def fits(self) -> bool:
         """Whether all values are in [0, 1], or less than half a grey level outside it."""
-        return -ROUNDING < self.low and self.high < 1 + ROUNDING
+        return self.low > -ROUNDING and self.high < 1 + ROUNDING
 
     @property
     def scale(self) -> str:

@@ -42,8 +42,8 @@ class Gallery:
             lines.append(f"left out of {self.path}: {describe_skipped(self.skipped)}")
         if self.clipped:
             count, low, high = self.clipped
-            lines.append(f"clipped in {self.path}: {count} values outside [0, 1] by rounding ({low:.9g} to {high:.9g}); no "
-                         "pixel changed by that")
+            lines.append(f"clipped in {self.path}: {count} values outside [0, 1] by rounding ({low:.9g} to "
+                         f"{high:.9g}); no pixel changed by that")
         return lines
 
 
@@ -151,7 +151,7 @@ def _open_folder(folder: Path) -> Gallery:
             if other.relative_to(folder).with_suffix("").as_posix() == below:
                 raise BenchError(f"{folder} has two images of one name: {other.name} and {path.name}")
             raise BenchError(f"{folder} has two images whose names are equal but for the form of their Unicode "
-                             f"characters: {ascii(other.name)} and {ascii(path.name)}; rename one of them")
+                             f"characters: {other.name!a} and {path.name!a}; rename one of them")
     if not files:
         left_out = f"; left out: {describe_skipped(listing.skipped)}" if listing.skipped else ""
         raise BenchError(f"{folder} contains no image ({', '.join(ENDINGS)}){left_out}")

@@ -99,7 +99,7 @@ def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | P
             part = make(path, sha256 or "", dtype)
     except FileNotFoundError as error:
         raise MissingWeights(f"no {error.filename}", cure) from error
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadWeights(f"{path} does not hold the expected part ({reason})", cure) from error
     return parts.freeze(part)

@@ -53,7 +53,7 @@ def test_following_the_advice_gives_the_images_that_were_meant(seed, scale):
     span = FloatRange().add(array)
     cure = span.describe_cure()
     assert ("255" in cure) == ("byte" in scale)
-    converted = eval("array / 255" if cure == "divide by 255" else cure.split("save ")[1])  # noqa: S307
+    converted = eval("array / 255" if cure == "divide by 255" else cure.split("save ")[1])
     assert FloatRange().add(converted).fits
     assert converted == pytest.approx((meant + over).clip(0, 1), abs=1e-12)
 
