@@ -12,7 +12,6 @@ entry in DEFINITIONS (bench/metrics.py), and then
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +25,7 @@ from bench import images, metrics
 from bench.errors import BenchError
 from bench.runtime import ignore
 from bench.scoring import schema, sets
+from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks
 from models.extractors import Extractor
 
@@ -48,8 +48,8 @@ Array = np.ndarray
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8. Items
-    that show the same image have the same `picture`; None: real images of equal content are the same image, and the
-    reference of FID and KID is all N of them. label: the judge's class number of each."""
+    that show the same image have the same `picture`; None: unknown. Real images of equal content are the same image in
+    any case. Without `picture`, the reference of FID and KID is all N images. label: the judge's class number."""
 
     item: Array
     subject: Array
@@ -138,15 +138,14 @@ class _Measurement:
             pixels["lpips"] = self._lpips
         for name in pixels:
             self.pixels[name] = np.empty((n, pairs.samples))
-        contents: dict[bytes, int] = {}
-        self.picture = np.arange(n) if pairs.picture is None else pairs.picture
+        identity = Identity()
+        self.picture = np.arange(n) if pairs.picture is None else pairs.picture.copy()
         for start in range(0, n, BATCH):
             rows = range(start, min(start + BATCH, n))
             fitted: list[list[list[Array]]] = [[[] for _ in range(1 + pairs.samples)] for _ in networks]
             for row in rows:
                 shown = [pairs.real(row), *(pairs.generated(row, sample) for sample in range(pairs.samples))]
-                if pairs.picture is None:
-                    self.picture[row] = contents.setdefault(_hash_image(shown[0]), len(contents))
+                self.picture[row] = identity.find(shown[0], int(self.picture[row]))
                 for network, columns in zip(networks, fitted, strict=True):
                     for column, image in zip(columns, shown, strict=True):
                         column.append(images.resize(image, (network.size, network.size)))
@@ -191,7 +190,8 @@ class _Measurement:
         identification is left out if all items show one image; where `picture` is given, that is a BenchError."""
         pairs, judge, picture = self.pairs, self.networks.judge, self.picture
         is_one_image = len(np.unique(picture)) == 1
-        once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": picture}
+        once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject,
+                                "picture": picture if pairs.picture is None else pairs.picture}
         if pairs.label is not None:
             once["label"] = pairs.label
         if judge:
@@ -281,7 +281,7 @@ class _Measurement:
         """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
         pairs, distinct = self.pairs, np.arange(len(self.pairs.item))
         if pairs.picture is not None:
-            distinct = np.unique(pairs.picture, return_index=True)[1]
+            distinct = np.unique(self.picture, return_index=True)[1]
         if reference is None:
             reference = self.real[network, "features"][distinct]
         n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
@@ -306,10 +306,6 @@ class _Measurement:
             if is_wanted(name, self.wanted):
                 values = [function(sample) for sample in self.generated[network, vector].swapaxes(0, 1)]
                 yield name, f"{key}, {averaged}", float(np.mean(values))
-
-
-def _hash_image(image: Array) -> bytes:
-    return hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest()
 
 
 def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classes) -> dict[str, Array]:
