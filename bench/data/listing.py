@@ -21,22 +21,23 @@ class Listing:
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def list_files(folder: Path, endings: Sequence[str]) -> Listing:
+def list_files(folder: Path, endings: Sequence[str], hidden: bool = False) -> Listing:
     """Lists the files below `folder` whose names have one of `endings` (in lower case, with the dot).
 
     Links to files and to folders are followed, also where two links lead to one folder. A link to a folder that
-    contains the link would never end, so it is left out. Hidden files and folders (names with a dot first) and other
-    endings are left out. All that is left out is in `skipped`. Raises BenchError for a folder that cannot be listed.
+    contains the link would never end, so it is left out. Hidden files and folders (names with a dot first), unless
+    `hidden`, and other endings are left out. All that is left out is in `skipped`. Raises BenchError for a folder that
+    cannot be listed.
     """
     files: list[Path] = []
     skipped: dict[str, list[str]] = {}
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
-        reasons = {name: reason for name in folders if (reason := _reject_folder(folder, here / name))}
+        reasons = {name: reason for name in folders if (reason := _reject_folder(folder, here / name, hidden))}
         folders[:] = [name for name in folders if name not in reasons]
         found = [(f"{name}/", reason) for name, reason in reasons.items()]
         for name in names:
-            if reason := _reject_file(name, endings):
+            if reason := _reject_file(name, endings, hidden):
                 found.append((name, reason))
             else:
                 files.append(here / name)
@@ -59,17 +60,17 @@ def _refuse(error: OSError) -> None:
     raise BenchError(f"{error.filename} cannot be listed: {error.strerror}; give read access, or remove it") from error
 
 
-def _reject_file(name: str, endings: Iterable[str]) -> str:
+def _reject_file(name: str, endings: Iterable[str], hidden: bool) -> str:
     """Returns why a file is left out, "" if it is not."""
-    if name.startswith("."):
+    if name.startswith(".") and not hidden:
         return HIDDEN
     ending = Path(name).suffix.lower()
     return "" if ending in endings else f"ending {ending}" if ending else NO_ENDING
 
 
-def _reject_folder(top: Path, folder: Path) -> str:
+def _reject_folder(top: Path, folder: Path, hidden: bool) -> str:
     """Returns why a folder is left out, "" if it is not."""
-    if folder.name.startswith("."):
+    if folder.name.startswith(".") and not hidden:
         return HIDDEN_FOLDER
     if not folder.is_symlink():
         return ""
