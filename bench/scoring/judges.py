@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,9 @@ def _refuse_folder(folder: Path) -> None:
 def _refuse_checkpoint(path: Path) -> None:
     """Raises BenchError for a file of torch.save; says what it contains, and runs no code of it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise _fault(f"{path} cannot be read as a checkpoint of tensors ({one_line(error)[:120]}); pickled objects are "
                      "not loaded, as they can run code", SAVE_FOLDER) from error

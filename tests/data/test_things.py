@@ -177,6 +177,11 @@ def test_a_repetition_that_is_not_finite_is_left_out_of_its_mean(source):
     assert np.array_equal(np.load(out / "eeg_0.1-100.npy")[first.index[0]], mean)
 
 
+def test_folders_that_are_no_subjects_are_counted(source):
+    (source / "sub-02_old").mkdir()
+    assert manifest(run(source))["skipped"] == {"sub- without a number": 1}
+
+
 def test_the_manifest_is_the_same_each_time(source):
     first = (run(source) / "manifest.json").read_bytes()
     assert (run(source) / "manifest.json").read_bytes() == first
