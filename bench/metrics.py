@@ -8,6 +8,8 @@ docs/metrics.md.
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb, inf
@@ -211,17 +213,21 @@ def inception_score(logits: Array, splits: int, rng: np.random.Generator) -> tup
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def two_way_identification(real: Array, generated: Array) -> Array:
+def two_way_identification(real: Array, generated: Array, image: Array | None = None) -> Array:
     """Returns the share [N] of other real images that are less similar to a generated image than its own real image is.
 
-    Features [N, D], row j of item j; 0 to 1, higher is better, null 1/2. With r_ij Pearson's correlation of real i and
-    generated j: #{i: r_ij < r_jj} / (N - 1), so real images compete for a generated one, as in MindEye. A tie counts as
-    wrong, so real images must be distinct. ValueError for unequal shapes, fewer than two items, or one feature.
+    Features [N, D], row j of item j; 0 to 1, higher is better, null 1/2. image [N]: the identity of each item's real
+    image, equal where several people saw one image; None: all are different. With r_ij Pearson's correlation of real i
+    and generated j, over the M different images i: #{i: r_ij < r_jj} / (M - 1), so real images compete for a generated
+    one, as in MindEye, and an image never competes with itself. A tie of two images counts as wrong. ValueError for
+    unequal shapes, fewer than two images, or one feature.
     """
     real, generated = _check_pairs(real, generated)
-    if len(real) < 2 or real.shape[1] < 2:
-        raise ValueError(f"two-way identification needs 2 or more items and features, not {list(real.shape)}")
-    return 1 - _count_rivals(generated, _standardize(real), _standardize) / (len(real) - 1)
+    first, own = _identify(real, image)
+    if len(first) < 2 or real.shape[1] < 2:
+        raise ValueError(f"two-way identification needs 2 or more items and features, not {list(real.shape)}"
+                         + f" of {len(first)} images" * (len(first) < len(real)))
+    return 1 - _count_rivals(generated, _standardize(_take(real, first)), own, _standardize) / (len(first) - 1)
 
 
 def correlation_distance(real: Array, generated: Array) -> Array:
@@ -238,32 +244,36 @@ def cosine_similarity(a: Array, b: Array) -> Array:
     return _dot(_normalize(a.astype(np.float64)), _normalize(b.astype(np.float64)))
 
 
-def retrieval_topk(query: Array, gallery: Array, k: int, n: int | None = None) -> Array:
+def retrieval_topk(query: Array, gallery: Array, k: int, n: int | None = None, image: Array | None = None) -> Array:
     """Returns whether [N] a query's own image is among its k nearest in a gallery, by cosine; 0 to 1, higher is better.
 
-    query [N, D]: embeddings of the EEG; gallery [M, D], M >= N: row j is the image of query j. Null k/M. With n: the
-    exact probability of being among the k nearest of n, itself and n - 1 drawn from the other M - 1; null k/n. A tie
-    counts as wrong: gallery images must be distinct. ValueError unless 1 <= k <= n <= M.
+    query [N, D]: embeddings of the EEG; gallery [P, D], P >= N: row j is the image of query j. image [P]: the identity
+    of each row, equal where rows are one image, which then is one of the M images of the gallery; None: M = P. Null
+    k/M. With n: the exact probability of being among the k nearest of n, itself and n - 1 drawn from the other M - 1;
+    null k/n. A tie of two images counts as wrong. ValueError unless 1 <= k <= n <= M.
     """
     query, gallery = _as_float64(query, "query embeddings"), _as_float64(gallery, "gallery embeddings")
     if len(query) > len(gallery) or query.shape[1] != gallery.shape[1]:
         raise ValueError(f"expected a gallery of {len(query)} or more images in {query.shape[1]} dimensions, "
                          f"not {list(gallery.shape)}")
-    candidates = len(gallery) if n is None else n
-    if not 1 <= k <= candidates <= len(gallery):
-        raise ValueError(f"top-{k} of {candidates} from a gallery of {len(gallery)}: expected 1 <= k <= n <= images")
-    ahead = _count_rivals(query, _normalize(gallery), _normalize)
-    return _hypergeometric(ahead, len(gallery) - 1, candidates, k)
+    first, own = _identify(gallery, image)
+    candidates = len(first) if n is None else n
+    if not 1 <= k <= candidates <= len(first):
+        raise ValueError(f"top-{k} of {candidates} from a gallery of {len(first)}: expected 1 <= k <= n <= images")
+    ahead = _count_rivals(query, _normalize(_take(gallery, first)), own, _normalize)
+    return _hypergeometric(ahead, len(first) - 1, candidates, k)
 
 
-def nearest(query: Array, gallery: Array) -> Array:
-    """Returns the row [N] of the gallery [M, D] with the highest cosine to each query [N, D]; -1 for a tie."""
+def nearest(query: Array, gallery: Array, image: Array | None = None) -> Array:
+    """Returns the row [N] of the gallery [P, D] with the highest cosine to each query [N, D]; -1 for a tie of two
+    images. image [P]: the identity of each row; None: all are different. Of rows of one image, the first."""
     query, gallery = _as_float64(query, "query embeddings"), _as_float64(gallery, "gallery embeddings")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"expected a gallery in {query.shape[1]} dimensions, not {list(gallery.shape)}")
-    likeness = _normalize(query) @ _normalize(gallery).T
+    first, _ = _identify(gallery, image)
+    likeness = _normalize(query) @ _normalize(_take(gallery, first)).T
     unique = np.count_nonzero(likeness >= likeness.max(1, keepdims=True) - TIE, 1) == 1
-    return np.where(unique, likeness.argmax(1), -1)
+    return np.where(unique, first[likeness.argmax(1)], -1)
 
 
 def _describe(x: Array) -> str:
@@ -403,15 +413,37 @@ def _dot(a: Array, b: Array) -> Array:
     return np.clip(np.einsum("nd,nd->n", a, b), -1, 1)
 
 
-def _count_rivals(query: Array, gallery: Array, scaled: Callable[[Array], Array]) -> Array:
-    """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as row j is.
-    scaled: scales the query as the gallery already is."""
+def _identify(features: Array, image: Array | None) -> tuple[Array, Array]:
+    """Returns the first row of each different image [M], in the order of the rows, and for each row [N] which of these
+    it shows. Warns if rows are equal and no identity is given. ValueError unless image is [N]."""
+    if image is None:
+        if len({hashlib.sha256(row.tobytes()).digest() for row in features}) < len(features):
+            warnings.warn("some images have equal features, which count as wrong ties: give `image`, the identity of "
+                          "each row, so that an image does not compete with itself", stacklevel=3)
+        rows = np.arange(len(features))
+        return rows, rows
+    image = np.asarray(image)
+    if image.shape != (len(features),):
+        raise ValueError(f"expected the identity of each of {len(features)} images, not {_describe(image)}")
+    _, first, own = np.unique(image, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[own]
+
+
+def _take(features: Array, rows: Array) -> Array:
+    """Returns rows of features [N, D], in ascending order; without a copy if they are all."""
+    return features if len(rows) == len(features) else features[rows]
+
+
+def _count_rivals(query: Array, gallery: Array, own: Array, scaled: Callable[[Array], Array]) -> Array:
+    """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as row own[j]
+    is. scaled: scales the query as the gallery already is."""
     step = max(1, BLOCK // max(gallery.shape))
     ahead = []
     for start in range(0, len(query), step):
         likeness = scaled(query[start:start + step]) @ gallery.T
         rows = np.arange(len(likeness))
-        ahead.append(np.count_nonzero(likeness >= likeness[rows, start + rows, None] - TIE, 1) - 1)
+        ahead.append(np.count_nonzero(likeness >= likeness[rows, own[start + rows], None] - TIE, 1) - 1)
     return np.concatenate(ahead)
 
 

@@ -193,9 +193,9 @@ def load(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
     try:
         return frozen.read_tensors(path, sha256 or "")
     except FileNotFoundError as error:
-        raise frozen.MissingWeights(f"no IP-Adapter at {path}; {cure}") from error
+        raise frozen.MissingWeights(f"no IP-Adapter at {path}", cure) from error
     except (SafetensorError, ValueError) as error:
-        raise frozen.BadWeights(f"{path} is not the expected IP-Adapter ({error}); {cure}") from error
+        raise frozen.BadWeights(f"{path} is not the expected IP-Adapter ({error})", cure) from error
 
 
 class _Pipeline(nn.Module):

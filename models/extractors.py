@@ -72,8 +72,11 @@ def weights(name: str, path: str | Path = "") -> tuple[Path, str]:
 
 def judge(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extractor:
     """The judge: a file of scale tiny, or a folder of timm. Errors as `frozen.load_judge`."""
-    part = frozen.load_judge(path, sha256).to(device)
+    return judge_extractor(frozen.load_judge(path, sha256).to(device), sha256, name)
 
+
+def judge_extractor(part: frozen.Judge, sha256: str, name: str) -> Extractor:
+    """A judge that is loaded. Its network must give four feature maps or more."""
     def look(images: Tensor) -> Seen:
         logits, features, maps = part.look(images.float() / 127.5 - 1)
         _, second, _, fourth = maps[-4:]  # a convolutional network has a stem's map before its four stages'

@@ -235,6 +235,38 @@ def test_two_way_identification_and_retrieval_do_not_depend_on_how_many_are_held
     assert metrics.retrieval_topk(a + b, a, 3).tolist() == whole[1].tolist()
 
 
+def test_perfect_copies_seen_by_four_people_are_identified_for_sure():
+    """Four people, three images: an image does not compete with itself, so no tie counts as wrong."""
+    shown, image = rng().standard_normal((3, 16)), np.tile(["cat", "dog", "car"], 4)
+    real = np.tile(shown, (4, 1))
+    assert metrics.two_way_identification(real, real, image).tolist() == [1] * 12
+    assert metrics.retrieval_topk(real, real, 1, image=image).tolist() == [1] * 12
+    assert metrics.retrieval_topk(real, real, 1, 2, image).tolist() == [1] * 12
+    assert metrics.nearest(real, real, image).tolist() == [0, 1, 2] * 4
+    with pytest.warns(UserWarning, match="give `image`, the identity of each row"):
+        assert metrics.two_way_identification(real, real).mean() == pytest.approx(8 / 11)
+    with pytest.raises(ValueError, match=r"not \[12, 16\] of 1 images"):
+        metrics.two_way_identification(real, real, np.zeros(12))
+    with pytest.raises(ValueError, match=r"each of 12 images, not \[3\]"):
+        metrics.retrieval_topk(real, real, 1, image=image[:3])
+
+
+def test_repeated_images_count_once_among_the_others_and_different_ones_as_before():
+    real, made = rng().standard_normal((2, 9, 6))
+    image = np.array([4, 0, 4, 7, 0, 1, 1, 7, 7])
+    real = real[[0, 1, 0, 3, 1, 5, 5, 3, 3]]
+    correlation = np.corrcoef(real, made)[:9, 9:]
+    for row, value in enumerate(metrics.two_way_identification(real, made, image)):
+        others = [np.flatnonzero(image == other)[0] for other in set(image) - {image[row]}]
+        beaten = np.mean([correlation[other, row] < correlation[row, row] for other in others])
+        assert value == pytest.approx(beaten, abs=1e-15)
+    different = rng().standard_normal((9, 6))
+    for function in (metrics.two_way_identification, lambda a, b, *image: metrics.retrieval_topk(b, a, 2, None, *image),
+                     lambda a, b, *image: metrics.retrieval_topk(b, a, 1, 4, *image),
+                     lambda a, b, *image: metrics.nearest(b, a, *image)):
+        assert function(different, made, rng().permutation(9)).tolist() == function(different, made).tolist()
+
+
 def test_correlation_distance_and_cosine_have_their_ends_and_their_middle():
     x = rng().standard_normal((4, 6))
     assert metrics.correlation_distance(x, 3 * x + 1) == pytest.approx(0, abs=1e-12)

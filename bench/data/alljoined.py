@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.data import prepared, writing
+from bench.data.listing import describe_skipped, list_files
 from bench.data.prepared import Array
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import ENVIRONMENT, BenchError
@@ -52,9 +53,11 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     source, side = Path(source), writing.parse_side(size)
     if pictures is None:
         raise BenchError(f"{NAME} needs its images: --set pictures=DIR with <coco_id, 12 digits>.jpg")
-    files = sorted(source.rglob("*.parquet"))
+    listing = list_files(source, (".parquet",))
+    files = listing.files
     if not files:
-        raise BenchError(f"{source}: no .parquet file; expected the files of {NAME}")
+        left_out = f"; left out: {describe_skipped(listing.skipped)}" if listing.skipped else ""
+        raise BenchError(f"{source}: no .parquet file; expected the files of {NAME}{left_out}")
     table = _read_tables(files)
     people = writing.choose_subjects(subjects, set(table["subject_id"]), source)
     wanted = table["subject_id"].isin(people).to_numpy()
@@ -98,6 +101,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "subjects": people, "options": {"size": side},
             "sources": {file.relative_to(source).as_posix(): prepared.digest(file) for file in files} | {
                 "pictures": writing.describe_images(images)},
+            "skipped": {reason: len(names) for reason, names in listing.skipped.items()},
             **writing.count_trials(writer.rejected, writer.repaired, parts, writer.bad_channels),
             "leaky": {"item": "no: no picture is in two parts; blocks are shared, in an order without classes",
                       "block": "no: no picture and no block is in two parts"},

@@ -14,6 +14,7 @@ import pandas as pd
 from bench.data import prepared, writing
 from bench.data.channels import check_names
 from bench.data.prepared import PARTS, Array
+from bench.data.ranges import describe_conversion
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import BenchError
 from bench.runtime import ignore
@@ -153,5 +154,5 @@ def _check_images(images: Array, table: pd.DataFrame) -> None:
             and images.shape[1] == images.shape[2] and images.shape[3] == 3):
         actual = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise BenchError(f"pictures are {actual}; expected uint8 [images, side, side, 3] "
-                         "(bench.images.resize(image, (side, side)) squashes one)")
+                         f"(bench.images.resize(image, (side, side)) squashes one){describe_conversion(images)}")
     _check_range(table, "picture", len(images), "a row of `pictures`")

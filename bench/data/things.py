@@ -65,6 +65,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     if pictures is None:
         raise BenchError(f"{NAME} needs its images: --set pictures=DIR with training_images and test_images")
     folders = {int(folder.name[4:]): folder for folder in source.glob("sub-*") if folder.name[4:].isdecimal()}
+    unnumbered = sum(not folder.name[4:].isdecimal() for folder in source.glob("sub-*"))
     people = writing.choose_subjects(subjects, folders, source)
     for subject in people:
         for name in FILES.values():
@@ -126,6 +127,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "options": {"size": side, "average_test": average, "val_concepts": images.held_out},
             "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
                         for file in files} | {"pictures": writing.describe_images(images.files)},
+            "skipped": {"sub- without a number": unnumbered} if unnumbered else {},
             **writing.count_trials(writer.rejected, writer.repaired, {"item": parts, "concept": parts},
                                    writer.bad_channels),
             "leaky": LEAKY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,62 @@ import torch
 from bench import metrics
 from bench.errors import BenchError
 from bench.experiment.scale import TINY
-from bench.files import check_content, sha256
 from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, schema
-from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Pairs, is_wanted, measure
+from bench.scoring.judges import open_judge
+from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Measured, Pairs, is_wanted, measure
 from bench.scoring.networks import Networks, weights_present
 from bench.scoring.sets import SETS
 from models import extractors
 from models.extractors import Extractor
-from models.frozen import TIMM_WEIGHTS
 
 NWAY = 50  # n for any judge but the shipped one (Sec. 4.3)
+NAMES = 5  # of files left out, for each reason, in the JSON
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The result of `bench score`. about: the columns of a results CSV that identify the images and the setting."""
+    """The result of `bench score`. about: the columns of a results CSV that identify the images and the setting.
+    notes: what a reader must know of the input, such as what was left out; skipped: reason -> files left out."""
 
     summary: pd.DataFrame
     about: Mapping[str, Any]
+    notes: Sequence[str] = ()
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Returns a plain-text table."""
+        """Returns a plain-text table, and the notes below it."""
         table = self.summary.assign(value=[f"{value:.4g}" for value in self.summary["value"]],
                                     comparable=np.where(self.summary["comparable"] == 1, "yes", "no"))
         table = table[["metric", "value", "n", "extractor", "comparable", "key"]]
         cells = [list(table), *table.astype(str).to_numpy().tolist()]
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                         for row in cells)
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                 for row in cells]
+        return "\n".join([*lines, *self.notes])
 
     def csv(self) -> bytes:
         """Returns a CSV that `bench table FILE.csv` reads: schema.COLUMNS."""
         return schema.csv_bytes(self.summary.assign(schema=schema.SCHEMA, **self.about)[list(schema.COLUMNS)])
 
     def json(self) -> bytes:
-        """Returns the same as JSON; an infinite value is the text "inf"."""
+        """Returns the same as JSON; an infinite value is the text "inf". skipped: how many files were left out for each
+        reason; skipped_files: the first of them."""
         rows = [{**row, "value": row["value"] if np.isfinite(row["value"]) else str(row["value"])}
                 for row in self.summary.to_dict("records")]
         about = {name: value for name, value in self.about.items() if value != ""}
-        return (json.dumps({"schema": schema.SCHEMA, **about, "metrics": rows}, indent=1) + "\n").encode()
+        skipped = {"skipped": {reason: len(files) for reason, files in self.skipped.items()},
+                   "skipped_files": {reason: list(files[:NAMES]) for reason, files in self.skipped.items()}}
+        return (json.dumps({"schema": schema.SCHEMA, **about, "notes": list(self.notes), **skipped, "metrics": rows},
+                           indent=1) + "\n").encode()
 
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
             judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore) -> Comparison:
     """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread. judge: "tiny" (the
     shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder. labels: a CSV with
-    columns name and label. Raises BenchError: exit 2 for invalid input, 3 for missing weights."""
+    columns name and label. Reference images of equal content are one image: they do not compete in two-way
+    identification. Raises BenchError: exit 2 for invalid input, 3 for missing or wrong weights."""
     torch.set_num_threads(1)
     use_exact_math()
     made, real = gallery.open_gallery(generated), gallery.open_gallery(reference)
@@ -70,47 +79,64 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     if len(rows) < 2:
         raise BenchError(f"{reference} contains one image; expected two or more")
     with weights_present():
-        networks, wanted = _networks(judge, wanted, labels is not None, device)
-    _check_sizes(real, [name for name in PIXELS if is_wanted(name, wanted)])
+        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, device)
+    _check_sizes(real, [name for name in PIXELS if is_wanted(name, chosen)])
     classes = _count_classes(networks.judge, device)
     if labels is not None and not classes:
         raise BenchError("--labels needs a judge; expected --judge tiny or a judge's file")
     label = gallery.read_labels(labels, real.names, classes) if labels is not None else None
     every = np.arange(len(rows))
-    pairs = Pairs(every, np.zeros_like(every), every, label, rows.shape[1], real.read,
+    pairs = Pairs(every, np.zeros_like(every), None, label, rows.shape[1], real.read,
                   lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
-    measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
+    measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress)
+    notes = [*made.describe(), *real.describe(), *judge_notes]
+    if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
+        notes.append(f"left out of {labels}: {len(unused)} labels of no image ({gallery.join_names(unused)})")
+    notes += _describe_repeats(measured, len(rows), reference, chosen, wanted is not None)
+    skipped = {reason: [f"{side.path}/{name}" for side in (made, real) for name in side.skipped.get(reason, ())]
+               for reason in sorted({*made.skipped, *real.skipped})}
     path = generated.resolve()
     packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
     return Comparison(measured.summary, dict.fromkeys(schema.ABOUT, "") | {
         "ablation": "external", "variant": path.stem if path.is_file() else path.name, "seed": 0, "items": "real",
         "scale": "external", "numerics": f"{device}, float32, 1 thread",
         "judge": f"{networks.judge.name}@{networks.judge.sha256[:12]}" if networks.judge else "",
-        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)})
+        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)}, notes, skipped)
+
+
+def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Sequence[str],
+                      is_requested: bool) -> list[str]:
+    """Returns a note if reference images are repeated. Raises BenchError if a requested metric needs more images."""
+    two_way = [name for name in chosen if name.startswith("two_way_")]
+    if measured.pictures == n or not two_way:
+        return []
+    if measured.pictures > 1:
+        return [f"the {n} images of {reference} show {measured.pictures} different ones: two-way identification "
+                f"compares with the other {measured.pictures - 1}"]
+    problem = f"the {n} images of {reference} are one image, so there is none to compare with in two-way identification"
+    if is_requested:
+        raise BenchError(f"{problem}; choose other --metrics than {', '.join(two_way)}")
+    return [f"left out: {', '.join(two_way)}: {problem}"]
 
 
 def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
-              device: str) -> tuple[Networks, Sequence[str]]:
-    """Loads the networks of the judge, and those that `wanted` needs besides; returns them and the metrics."""
+              device: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
+    """Loads the networks of the judge, and those that `wanted` needs besides; returns them, the metrics, and notes."""
     classifier: Extractor | None = None
-    others = []
+    others: list[Extractor] = []
+    notes: Sequence[str] = ()
     if judge == "tiny":
         part, clip = TINY.weights("judge"), TINY.weights("clip")
         classifier = extractors.judge(part.path, part.sha256, part.name, device)
         others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
     elif judge != "none":
-        weights = Path(judge) / TIMM_WEIGHTS if Path(judge).is_dir() else Path(judge)
-        if not weights.is_file():
-            raise BenchError(f"no judge {judge!r}; expected tiny, none, the file of a judge, or a folder of timm's "
-                             f"(config.json, {TIMM_WEIGHTS})")
-        check_content(weights, "the weights of a judge")
-        classifier = extractors.judge(judge, sha256(weights), Path(judge).stem, device)
+        classifier, notes = open_judge(Path(judge), device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if classifier:
         offered |= {*classifier.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if has_labels else ())}
     if wanted is None:
-        return Networks(classifier, classifier, others), sorted(offered)
+        return Networks(classifier, classifier, others), sorted(offered), notes
     pinned = extractors.LITERATURE | ({} if classifier else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
     for name in wanted:
         if name not in metrics.DEFINITIONS:
@@ -120,7 +146,7 @@ def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
     made = {make: make(device) for make in dict.fromkeys(pinned[n] for n in wanted if n in pinned and n not in offered)}
     sets = classifier or made.pop(extractors.fid_inception, None)
     lpips = extractors.perceptual("alex", device) if "lpips" in wanted else None
-    return Networks(classifier, sets, [*others, *made.values()], lpips), wanted
+    return Networks(classifier, sets, [*others, *made.values()], lpips), wanted, notes
 
 
 def _describe_need(name: str) -> str:

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from bench.data.listing import describe_skipped, list_files
+from bench.data.ranges import FloatRange
 from bench.errors import BenchError
 from bench.files import check_content, explain
 from bench.images import ENDINGS, decode, one_line, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
 ROWS = 64  # of an array that are checked at once
+LINES, WIDTH = 3, 60  # of a label file that an error shows
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """N images in the order of their names. sizes: height and width; read(row) returns [H, W, 3] uint8."""
+    """N images in the order of their names. sizes: height and width; read(row) returns [H, W, 3] uint8.
+
+    skipped: reason -> names of what the folder has beside the images; clipped: values of an array that rounding had
+    taken outside [0, 1], with the lowest and the highest value."""
 
     path: Path
     names: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     read: Callable[[int], np.ndarray]
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    clipped: tuple[int, float, float] | None = None
+
+    def describe(self) -> list[str]:
+        """Returns a line for what was left out and one for values that were clipped, if any."""
+        lines = []
+        if self.skipped:
+            lines.append(f"left out of {self.path}: {describe_skipped(self.skipped)}")
+        if self.clipped:
+            count, low, high = self.clipped
+            lines.append(f"clipped in {self.path}: {count} values outside [0, 1] by rounding ({low:.9g} to "
+                         f"{high:.9g}); no pixel changed by that")
+        return lines
 
 
 def open_gallery(path: Path) -> Gallery:
     """Opens the images of a folder and its subfolders, or of an .npy or .npz file, without decoding them. An image's
-    name is its path below the folder without the ending. In an array [N, H, W, 3] it is the row's number, in [N,
-    samples, H, W, 3] row_sample. Raises BenchError (exit 2) for a path without such images."""
+    name is its path below the folder without the ending, with composed characters (Unicode NFC). In an array [N, H, W,
+    3] it is the row's number, in [N, samples, H, W, 3] row_sample. Links are followed; hidden files and other endings
+    are counted in `skipped`. Raises BenchError (exit 2) for a path without such images."""
     if path.is_dir():
         return _open_folder(path)
     if path.is_file() and path.suffix in (".npy", ".npz"):
@@ -59,6 +80,8 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
     if unmatched or empty:
         parts = [f"{len(names)} of {path} without a partner: {join_names(names)}"
                  for names, path in ((unmatched, generated.path), (empty, reference.path)) if names]
+        parts += [f"{describe_skipped(side.skipped)} left out of {side.path}" for side in (generated, reference)
+                  if side.skipped]
         raise BenchError(f"{'; '.join(parts)}; expected the name of the reference image, or name_0, name_1, ... for "
                          "samples")
     least, most = min(map(len, matches)), max(map(len, matches))
@@ -70,8 +93,28 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
 
 
 def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
-    """Reads the labels [N] of images from a CSV with columns name and label (0 to classes - 1); other rows are ignored.
-    Raises BenchError for a label that is missing, repeated or out of range."""
+    """Reads the labels [N] of images from a CSV with columns name and label (0 to classes - 1); other rows are ignored
+    (`unused_labels`). Raises BenchError for a label that is missing, repeated or out of range."""
+    labels = _read_label_rows(path)
+    if missing := [name for name in names if name not in labels]:
+        raise BenchError(f"{path} has no label for {len(missing)} of {len(names)} images: {join_names(missing)}; its "
+                         f"first lines are {_first_lines(path)}; expected the images' paths below their folder, "
+                         "without the ending, as names")
+    wrong = [f"{name} ({labels[name]})" for name in names
+             if not (labels[name].strip().isdecimal() and int(labels[name]) < classes)]
+    if wrong:
+        raise BenchError(f"{path} has {len(wrong)} labels that are not classes of the judge; expected 0 to "
+                         f"{classes - 1}, not {join_names(wrong)}")
+    return np.array([int(labels[name]) for name in names])
+
+
+def unused_labels(path: Path, names: Sequence[str]) -> list[str]:
+    """Returns the names of a CSV of labels that are none of the images'. Errors as `read_labels`."""
+    return sorted(_read_label_rows(path).keys() - set(names))
+
+
+def _read_label_rows(path: Path) -> dict[str, str]:
+    """Reads a CSV of labels: name (NFC) -> label, as text."""
     check_content(path, "a CSV of labels")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -79,17 +122,20 @@ def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
         raise BenchError(f"{path} cannot be read as a CSV of labels: {one_line(error)}") from error
     if not {"name", "label"} <= set(table):
         raise BenchError(f"{path} has columns {', '.join(map(str, table))}; expected name and label")
+    table["name"] = table["name"].map(_compose)
     if len(repeated := table["name"][table["name"].duplicated()].tolist()):
         raise BenchError(f"{path} labels some images twice: {join_names(repeated)}")
-    labels = dict(zip(table["name"], table["label"], strict=True))
-    if missing := [name for name in names if name not in labels]:
-        raise BenchError(f"{path} has no label for {len(missing)} images: {join_names(missing)}")
-    wrong = [f"{name} ({labels[name]})" for name in names
-             if not (labels[name].strip().isdecimal() and int(labels[name]) < classes)]
-    if wrong:
-        raise BenchError(f"{path} has {len(wrong)} labels that are not classes of the judge; expected 0 to "
-                         f"{classes - 1}, not {join_names(wrong)}")
-    return np.array([int(labels[name]) for name in names])
+    return dict(zip(table["name"], table["label"], strict=True))
+
+
+def _first_lines(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:LINES]
+    return ", ".join(repr(line[:WIDTH]) for line in lines)
+
+
+def _compose(name: str) -> str:
+    """Returns a name in Unicode's composed form: macOS writes the letter and the accent of é as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def join_names(names: Iterable[str]) -> str:
@@ -100,21 +146,22 @@ def join_names(names: Iterable[str]) -> str:
 
 def _open_folder(folder: Path) -> Gallery:
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        if path.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in below.parts):
-            continue
-        name = below.with_suffix("").as_posix()
-        if name in files:
-            raise BenchError(f"{folder} has two images of one name: {files[name].name} and {path.name}")
-        files[name] = path
+    listing = list_files(folder, ENDINGS)
+    for path in listing.files:
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        if (other := files.setdefault(_compose(below), path)) != path:
+            if other.relative_to(folder).with_suffix("").as_posix() == below:
+                raise BenchError(f"{folder} has two images of one name: {other.name} and {path.name}")
+            raise BenchError(f"{folder} has two images whose names are equal but for the form of their Unicode "
+                             f"characters: {other.name!a} and {path.name!a}; rename one of them")
     if not files:
-        raise BenchError(f"{folder} contains no image ({', '.join(ENDINGS)})")
+        left_out = f"; left out: {describe_skipped(listing.skipped)}" if listing.skipped else ""
+        raise BenchError(f"{folder} contains no image ({', '.join(ENDINGS)}){left_out}")
     paths, sizes = list(files.values()), []
     for path in paths:
         with open_image(path, header_only=True) as image:
             sizes.append((image.height, image.width))
-    return Gallery(folder, tuple(files), tuple(sizes), lambda row: decode(paths[row]))
+    return Gallery(folder, tuple(files), tuple(sizes), lambda row: decode(paths[row]), listing.skipped)
 
 
 def _open_array(path: Path) -> Gallery:
@@ -128,22 +175,24 @@ def _open_array(path: Path) -> Gallery:
                 array = file[file.files[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} cannot be read as an array of images: {explain(path, error)}") from error
-    _check_layout(path, array)
+    clipped = _check_layout(path, array)
     names = [str(row) for row in range(len(array))]
     if array.ndim == 5:
         names = [f"{row}_{sample}" for row in names for sample in range(array.shape[1])]
     return Gallery(path, tuple(names), (array.shape[-3:-1],) * len(names),
-                   lambda row: _as_uint8(array[divmod(row, array.shape[1])] if array.ndim == 5 else array[row]))
+                   lambda row: _as_uint8(array[divmod(row, array.shape[1])] if array.ndim == 5 else array[row]),
+                   clipped=clipped)
 
 
 def _as_uint8(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return np.array(image)
-    return np.round(image.astype(np.float64) * 255).astype(np.uint8)
+    return np.round(image.astype(np.float64).clip(0, 1) * 255).astype(np.uint8)
 
 
-def _check_layout(path: Path, array: np.ndarray) -> None:
-    """Raises BenchError for a layout, type or range other than LAYOUT, and says how to convert it."""
+def _check_layout(path: Path, array: np.ndarray) -> tuple[int, float, float] | None:
+    """Returns `Gallery.clipped`. Raises BenchError for a layout, type or range other than LAYOUT, and says how to
+    convert it."""
     actual = f"{path} is {list(array.shape)} {array.dtype}"
     if array.ndim in (4, 5) and array.shape[-1] != 3 and array.shape[-3] == 3:
         raise BenchError(f"{actual}; expected channels last: save array.transpose("
@@ -153,17 +202,17 @@ def _check_layout(path: Path, array: np.ndarray) -> None:
     if not array.size:
         raise BenchError(f"{path} contains no image: it is {list(array.shape)}")
     if array.dtype == np.uint8:
-        return
+        return None
     if array.dtype.kind != "f":
         raise BenchError(f"{actual}; expected {LAYOUT}: save array.astype('uint8') of values 0 to 255")
-    low, high = np.inf, -np.inf
+    span = FloatRange()
     for start in range(0, len(array), ROWS):
         rows = np.asarray(array[start:start + ROWS])
         if not np.isfinite(rows).all():
             row = start + int(np.argmin(np.isfinite(rows).reshape(len(rows), -1).all(1)))
             raise BenchError(f"{path} has NaN or infinite values, the first in row {row}")
-        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-    if low < 0 or high > 1:
-        cure = "divide by 255" if low >= 0 and high <= 255 else \
-            "save (array + 1) / 2" if low >= -1 and high <= 1 else "scale it"
-        raise BenchError(f"{path} has values from {low:g} to {high:g}; expected floats in [0, 1]: {cure}")
+        span.add(rows)
+    if not span.fits:
+        raise BenchError(f"{path} has values from {span.low:g} to {span.high:g}; expected floats in [0, 1]: "
+                         f"{span.describe_cure()}")
+    return (span.outside, span.low, span.high) if span.outside else None

@@ -22,8 +22,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bench import images, metrics
+from bench.errors import BenchError
 from bench.runtime import ignore
 from bench.scoring import schema, sets
+from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks
 from models.extractors import Extractor
 
@@ -46,11 +48,12 @@ Array = np.ndarray
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8. Items
-    that show the same image have the same `picture`. label: the judge's class number of each."""
+    that show the same image have the same `picture`; None: unknown. Real images of equal content are the same image in
+    any case. Without `picture`, the reference of FID and KID is all N images. label: the judge's class number."""
 
     item: Array
     subject: Array
-    picture: Array
+    picture: Array | None
     label: Array | None
     samples: int
     real: Callable[[int], Array]
@@ -80,10 +83,12 @@ class Classes:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """rows: one for each item and sample. summary: one for each metric, columns schema.METRICS."""
+    """rows: one for each item and sample. summary: one for each metric, columns schema.METRICS. pictures: how many
+    different images the items show."""
 
     rows: pd.DataFrame
     summary: pd.DataFrame
+    pictures: int
 
 
 def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
@@ -99,7 +104,7 @@ def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence
     measurement.look(progress)
     with threadpool_limits(1):
         rows = measurement.rows(embedding)
-        return Measured(rows, measurement.summary(rows, reference))
+        return Measured(rows, measurement.summary(rows, reference), len(np.unique(measurement.picture)))
 
 
 def is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
@@ -122,6 +127,7 @@ class _Measurement:
     layers: int = 0  # of the judge's distance
     resized: bool = False  # whether an image was resized to its reference
     fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
+    picture: Array = field(init=False)  # [N], the identity of each item's image
 
     @torch.inference_mode()
     def look(self, progress: Callable[..., None]) -> None:
@@ -132,11 +138,14 @@ class _Measurement:
             pixels["lpips"] = self._lpips
         for name in pixels:
             self.pixels[name] = np.empty((n, pairs.samples))
+        identity = Identity()
+        self.picture = np.arange(n) if pairs.picture is None else pairs.picture.copy()
         for start in range(0, n, BATCH):
             rows = range(start, min(start + BATCH, n))
             fitted: list[list[list[Array]]] = [[[] for _ in range(1 + pairs.samples)] for _ in networks]
             for row in rows:
                 shown = [pairs.real(row), *(pairs.generated(row, sample) for sample in range(pairs.samples))]
+                self.picture[row] = identity.find(shown[0], int(self.picture[row]))
                 for network, columns in zip(networks, fitted, strict=True):
                     for column, image in zip(columns, shown, strict=True):
                         column.append(images.resize(image, (network.size, network.size)))
@@ -177,16 +186,19 @@ class _Measurement:
                 self.layers = len(maps)
 
     def rows(self, embedding: Array | None) -> pd.DataFrame:
-        """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images."""
-        pairs, judge = self.pairs, self.networks.judge
-        once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject, "picture": pairs.picture}
+        """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images. Two-way
+        identification is left out if all items show one image; where `picture` is given, that is a BenchError."""
+        pairs, judge, picture = self.pairs, self.networks.judge, self.picture
+        is_one_image = len(np.unique(picture)) == 1
+        once: dict[str, Any] = {"item": pairs.item, "subject": pairs.subject,
+                                "picture": picture if pairs.picture is None else pairs.picture}
         if pairs.label is not None:
             once["label"] = pairs.label
         if judge:
             once["judged_real"] = self.real[judge.name, "logits"].argmax(1)
         clip = next((e for e in self.networks.others if "clip_similarity" in e.metrics), None)
         if embedding is not None and clip:
-            once |= {name: _retrieve(pairs.picture, self.real[clip.name, "embedding"], embedding, k)
+            once |= {name: _retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
                      for name, k in RETRIEVAL.items() if is_wanted(name, self.wanted)}
         samples = []
         for sample in range(pairs.samples):
@@ -198,9 +210,13 @@ class _Measurement:
             row |= {name: values[:, sample] for name, values in self.pixels.items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
-                    if is_wanted(name, self.wanted):
+                    if is_one_image and name.startswith("two_way_"):
+                        if pairs.picture is not None:
+                            raise BenchError("all items show one image; two-way identification needs two or more: "
+                                             "test on trials of more images")
+                    elif is_wanted(name, self.wanted):
                         key = network.name, vector
-                        row[name] = _similarity(name, self.real[key], self.generated[key][:, sample], pairs.picture)
+                        row[name] = _similarity(name, self.real[key], self.generated[key][:, sample], picture)
             samples.append(pd.DataFrame(row))
         rows = pd.concat(samples).sort_values(["item", "sample"], ignore_index=True)
         about = ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
@@ -244,7 +260,7 @@ class _Measurement:
     def _keys(self) -> dict[str, str]:
         """Returns the key of each metric that has a value for each item."""
         label, judge, nway = self.pairs.label, self.networks.judge, self.classes.nway
-        pictures = len(np.unique(self.pairs.picture))
+        pictures = len(np.unique(self.picture))
         keys = {name: key for name, (_, key, _) in PIXELS.items()} | {"lpips": "v0.1"}
         for target in ("label", "judge") if judge else ():
             total = self.real[judge.name, "logits"].shape[1]
@@ -263,7 +279,9 @@ class _Measurement:
 
     def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
         """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
-        pairs, distinct = self.pairs, np.unique(self.pairs.picture, return_index=True)[1]
+        pairs, distinct = self.pairs, np.arange(len(self.pairs.item))
+        if pairs.picture is not None:
+            distinct = np.unique(self.picture, return_index=True)[1]
         if reference is None:
             reference = self.real[network, "features"][distinct]
         n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
@@ -313,7 +331,8 @@ def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classe
 def _similarity(name: str, real: Array, generated: Array, picture: Array) -> Array:
     """Returns the metric [N] of features [N, D] that its name stands for."""
     if name.startswith("two_way_"):
-        return _among_distinct(picture, real, generated, metrics.two_way_identification)
+        return _among_distinct(picture, real, generated, lambda gallery, made: metrics.two_way_identification(
+            gallery, made, np.arange(len(gallery))))
     return (metrics.correlation_distance if name.startswith("correlation_") else metrics.cosine_similarity)(
         real, generated)
 
@@ -337,7 +356,7 @@ def _among_distinct(picture: Array, real: Array, other: Array, function: Callabl
 def _retrieve(picture: Array, real: Array, embedding: Array, k: int, n: int | None = None) -> Array:
     """Returns `metrics.retrieval_topk` [N] of the items' embeddings among the distinct images."""
     return _among_distinct(picture, real, embedding, lambda gallery, query: metrics.retrieval_topk(
-        query, gallery, min(k, len(gallery)), n))
+        query, gallery, min(k, len(gallery)), n, np.arange(len(gallery))))
 
 
 def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequence[int]) -> dict[str, tuple[str, Array]]:
@@ -354,7 +373,8 @@ def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequenc
         if n <= len(distinct):
             scores[f"retrieval_{n}way"] = (f"{n} of {_count(len(distinct), 'picture')}",
                                            _retrieve(picture, real, embedding, 1, n))
-    place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(query, gallery))
+    place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(
+        query, gallery, np.arange(len(gallery))))
     place = place.astype(np.int64)
     return {**scores, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.data.listing import list_files
 from bench.errors import BenchError
 from bench.store.store import MANIFEST, Store, unreadable_error
 
@@ -93,7 +94,7 @@ def keys_in_results(folders: list[Path]) -> set[str]:
     keys: set[str] = set()
     for folder in folders:
         before = len(keys)
-        for path in folder.rglob("*.csv"):
+        for path in list_files(folder, (".csv",), hidden=True).files if folder.is_dir() else ():
             head = path.open(encoding="utf-8").readline().strip().split(",")
             if "stage" in head and "metric" in head:
                 stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench import modules
+from bench.data.ranges import describe_conversion
 from bench.errors import BenchError
 from bench.experiment import encoders
 from bench.experiment.stages import Numerics, Weights
@@ -214,13 +215,8 @@ def _check_images(images: Any, expected: tuple[int, ...], file: str) -> np.ndarr
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if isinstance(array, np.ndarray) and array.shape == expected and array.dtype == np.uint8:
         return array
-    hint = ""
-    if isinstance(array, np.ndarray) and array.dtype != np.uint8:
-        hint = "; for values from 0 to 1: (255 * x.clip(0, 1)).round().astype(np.uint8)"
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            hint = f"; {int((~np.isfinite(array)).sum()):,} values are not finite"
     raise BenchError(f"{file}: pictures returned {_describe(array)}; expected uint8 {list(expected)} "
-                     f"(items, samples, height, width, colours){hint}")
+                     f"(items, samples, height, width, colours){describe_conversion(array)}")
 
 
 def _describe(value: Any) -> str:

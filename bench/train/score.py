@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.experiment.stages import Retrieval, Score
 from bench.runtime import Runtime
 from bench.scoring import schema
+from bench.scoring.identity import identify_images
 from bench.scoring.measure import Classes, Pairs, measure, score_retrieval
 from bench.scoring.networks import Networks, weights_present
 from bench.train import Inputs
@@ -60,7 +61,8 @@ def retrieval(stage: Retrieval, inputs: Inputs, out: Path, runtime: Runtime) -> 
         raise BenchError(f"{folder / 'embedding.npy'} has {queries.shape[1]} dimensions, the images' embeddings have "
                          f"{shown.shape[1]}; use embeddings of the same CLIP")
     with threadpool_limits(1):
-        results = score_retrieval(items.picture, shown, queries, stage.ways)
+        picture = identify_images(items.picture, lambda row: items.pictures[row])
+        results = score_retrieval(picture, shown, queries, stage.ways)
     rows = pd.DataFrame({"item": items.item, "sample": 0, "subject": items.subject, "picture": items.picture,
                          "label": items.label, **{name: values for name, (_, values) in results.items()}})
     clip = stage.targets.clip

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,16 @@ def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
     path.write_bytes(serialise(tensors, metadata={"arguments": json.dumps(arguments)}))
 
 
-def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Judge:
-    """The judge, frozen, as `dtype`.
+def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32,
+               prefix: str = "") -> Judge:
+    """The judge, frozen, as `dtype`. prefix: begins all names of tensors in the file, and is removed.
 
     Raises MissingWeights, and BadWeights if the file (of a folder: its weights) does not have this hash. A `sha256`
     that is not a hash is not compared.
     """
-    return load_folder(_timm, path, sha256, dtype) if Path(path).is_dir() else load_part(Judge, path, sha256, dtype)
+    if Path(path).is_dir():
+        return load_folder(partial(_timm, prefix=prefix), path, sha256, dtype)
+    return load_part(Judge, path, sha256, dtype, prefix)
 
 
 def load_vae(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32) -> Vae:
@@ -63,24 +67,26 @@ def load_unet(path: str | Path, sha256: str | None = None,
     return load_part(parts.make_unet, path, sha256, dtype)
 
 
-def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dtype: torch.dtype) -> AnyPart:
-    """The part in a file, frozen, made by its constructor or function `make`; errors as `load_judge`."""
+def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None, dtype: torch.dtype,
+              prefix: str = "") -> AnyPart:
+    """The part in a file, frozen, made by its constructor or function `make`; prefix and errors as `load_judge`."""
     path, cure = Path(path), "restore the file, or run: bench prior"
     if not path.is_file():
-        raise MissingWeights(f"no weights at {path}; {cure}")
+        raise MissingWeights(f"no weights at {path}", cure)
     if sha256 is not None and (actual := hash_file(path)) != sha256:
-        raise BadWeights(f"{path} has SHA-256 {actual[:12]}, not {sha256[:12]}; {cure}")
+        raise BadWeights(f"{path} has SHA-256 {actual[:12]}, not {sha256[:12]}", cure)
     try:
         with safe_open(path, "pt") as file:
             arguments = json.loads((file.metadata() or {})["arguments"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with torch.random.fork_rng(devices=[]):
             part = make(**arguments)
         part.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
         if dtype != torch.float32:
             part.to(dtype)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise BadWeights(f"{path} does not hold the expected part ({str(error).splitlines()[0]}); {cure}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise BadWeights(f"{path} does not hold the expected part ({reason})", cure) from error
     return parts.freeze(part)
 
 
@@ -92,10 +98,10 @@ def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | P
         with torch.random.fork_rng(devices=[]), quiet():
             part = make(path, sha256 or "", dtype)
     except FileNotFoundError as error:
-        raise MissingWeights(f"no {error.filename}; {cure}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise MissingWeights(f"no {error.filename}", cure) from error
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BadWeights(f"{path} does not hold the expected part ({reason}); {cure}") from error
+        raise BadWeights(f"{path} does not hold the expected part ({reason})", cure) from error
     return parts.freeze(part)
 
 
@@ -135,9 +141,10 @@ def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
     return OpenClip(net, open_clip.get_tokenizer(f"local-dir:{folder}"), preprocess)
 
 
-def _timm(folder: Path, sha256: str, dtype: torch.dtype) -> TimmJudge:
+def _timm(folder: Path, sha256: str, dtype: torch.dtype, prefix: str = "") -> TimmJudge:
     config = read_config(folder / "config.json")
     tensors = read_tensors(folder / parts.TIMM_WEIGHTS, sha256)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     classes = config["num_classes"] if "num_classes" in config else config["pretrained_cfg"]["num_classes"]
     net = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes)
     return TimmJudge(fill_part(net, tensors, dtype))

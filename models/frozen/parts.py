@@ -23,11 +23,19 @@ TIMM_WEIGHTS = "model.safetensors"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # in files before 2023
 
 
-class MissingWeights(Exception):
+class WeightsError(Exception):
+    """A frozen part cannot be loaded. fault: what is wrong; the message also says what to do, if `cure` is given."""
+
+    def __init__(self, fault: str, cure: str = ""):
+        super().__init__(f"{fault}; {cure}" if cure else fault)
+        self.fault = fault
+
+
+class MissingWeights(WeightsError):
     """The file of a frozen part is missing."""
 
 
-class BadWeights(Exception):
+class BadWeights(WeightsError):
     """The file of a frozen part is not the expected one."""
 
 

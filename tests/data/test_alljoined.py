@@ -104,7 +104,18 @@ def test_a_part_depends_on_the_picture_alone_and_not_on_the_order_of_rows():
 
 def test_a_folder_without_parquet_files_is_refused(tmp_path):
     (tmp_path / "source").mkdir()
-    refused(tmp_path / "source", "no .parquet file")
+    (tmp_path / "source" / "notes.csv").write_text("")
+    refused(tmp_path / "source", "no .parquet file", "left out: 1 ending .csv (notes.csv)")
+
+
+def test_files_in_a_folder_that_is_a_link_are_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "data").symlink_to(tmp_path / "disk")
+    with pytest.raises(BenchError, match="needs the package pyarrow"):
+        alljoined.prepare(tmp_path / "source", tmp_path / "out", tmp_path)
 
 
 def test_pictures_are_asked_for(tmp_path):

@@ -216,6 +216,11 @@ def test_a_channel_named_as_a_trigger_channel_is_refused(source, name):
     refused(source, f"channel {name} holds triggers by its name")
 
 
+def test_folders_that_are_no_subjects_are_counted(source):
+    (source / "sub-02_old").mkdir()
+    assert manifest(run(source))["skipped"] == {"sub- without a number": 1}
+
+
 def test_the_manifest_is_the_same_each_time(source):
     first = (run(source) / "manifest.json").read_bytes()
     assert (run(source) / "manifest.json").read_bytes() == first

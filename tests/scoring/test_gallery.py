@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.errors import USAGE, BenchError
 from bench.images import decode, resize
-from bench.scoring.gallery import join_names, open_gallery, pair, read_labels
+from bench.scoring.gallery import join_names, open_gallery, pair, read_labels, unused_labels
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -90,6 +90,46 @@ def test_names_are_paths_below_the_folder_without_endings_and_other_files_are_le
     (path / "._a.png").write_text("x")
     assert open_gallery(path).names == ("a", "b", "class/c")
     assert open_gallery(path).sizes == ((12, 10),) * 3
+    assert open_gallery(path).skipped == {"ending .txt": ("notes.txt",), "hidden": ("._a.png",)}
+    assert open_gallery(path).describe() == [f"left out of {path}: 1 ending .txt (notes.txt), 1 hidden (._a.png)"]
+
+
+def test_class_folders_that_are_links_are_read(tmp_path):
+    folder(tmp_path / "far", "x.png", "y.png")
+    path = folder(tmp_path / "f", "cat/x.png", "cat/y.png")
+    (path / "dog").symlink_to(tmp_path / "far")
+    (path / "dog" / "up").symlink_to(path)
+    assert open_gallery(path).names == ("cat/x", "cat/y", "dog/x", "dog/y")
+    assert open_gallery(path).skipped == {"link to a folder above it": ("dog/up/",)}
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".pgm", ".tga", ".jp2", ".JFIF"])
+def test_other_endings_of_images_are_read(tmp_path, ending):
+    path = folder(tmp_path / "f", "a.png")
+    image = Image.fromarray(PICTURE[..., 0] if ending == ".pgm" else PICTURE)
+    image.save(path / f"b{ending}", format={".jfif": "JPEG", ".jpe": "JPEG"}.get(ending.lower()))
+    gallery = open_gallery(path)
+    assert gallery.names == ("a", "b")
+    assert gallery.read(1).shape == (12, 10, 3)
+
+
+def test_composed_and_decomposed_names_are_one_name(tmp_path):
+    composed, decomposed = "caf\u00e9/\u00fc.png", "cafe\u0301/u\u0308_0.png"
+    made, real = open_gallery(folder(tmp_path / "g", decomposed)), open_gallery(folder(tmp_path / "r", composed))
+    assert pair(made, real).tolist() == [[0]]
+    (tmp_path / "labels.csv").write_text("name,label\ncafe\u0301/u\u0308,3\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.csv", real.names, 4).tolist() == [3]
+
+
+def test_two_files_whose_names_only_look_equal_are_refused(tmp_path):
+    path = folder(tmp_path / "f", "\u00e9.png", "e\u0301.png")
+    with refused(r"two images whose names are equal but for the form of their Unicode characters: "
+                 r"'e\\u0301\.png' and '\\xe9\.png'; rename one") as error:
+        open_gallery(path)
+    assert error.value.exit_code == USAGE
+    (tmp_path / "labels.csv").write_text("name,label\n\u00e9,1\ne\u0301,2\n", encoding="utf-8")
+    with refused("labels some images twice: \u00e9"):
+        read_labels(tmp_path / "labels.csv", ["\u00e9"], 4)
 
 
 def test_pairs_match_by_name_whatever_the_ending_and_samples_by_their_number(tmp_path):
@@ -110,6 +150,9 @@ def test_names_without_a_partner_are_listed_on_both_sides(tmp_path):
     assert error.value.exit_code == USAGE
     assert "\n" not in str(error.value)
     assert join_names("abcde") == "a, b, c, d, e"
+    (tmp_path / "g" / "lost.heic").write_bytes(b"")
+    with refused(r"; 1 ending \.heic \(lost\.heic\) left out of .*/g; expected"):
+        pair(open_gallery(tmp_path / "g"), real)
 
 
 def test_unequal_numbers_of_samples_are_refused(tmp_path):
@@ -123,6 +166,9 @@ def test_a_place_without_pictures_is_refused(tmp_path):
         open_gallery(tmp_path / "none")
     with refused("contains no image"):
         open_gallery(folder(tmp_path / "empty"))
+    (tmp_path / "empty" / "a.heic").write_text("x")
+    with refused(r"contains no image .*; left out: 1 ending \.heic"):
+        open_gallery(tmp_path / "empty")
     (tmp_path / "a.txt").write_text("x")
     with refused("is not one; expected a folder"):
         open_gallery(tmp_path / "a.txt")
@@ -197,13 +243,33 @@ def test_floating_point_arrays_are_in_0_to_1(tmp_path):
     assert [array(tmp_path, values).read(row)[0, 0, 0] for row in range(3)] == [0, 128, 255]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_outside_0_to_1_is_clipped_and_said(tmp_path, dtype):
+    exact = RNG.uniform(0, 1, (2, 4, 4, 3)).astype(dtype)
+    exact[0, 0, 0], exact[1, 0, 0] = 0, 1
+    rounded = exact.copy()
+    rounded[0, 0, 0, 0], rounded[1, 0, 0, :2] = -1e-7, 1.0000002
+    first, second = array(tmp_path, exact), array(tmp_path, rounded, "b.npy")
+    assert all(np.array_equal(first.read(row), second.read(row)) for row in range(2))
+    assert (first.clipped, second.clipped[0]) == (None, 3)
+    [line] = second.describe()
+    assert "b.npy: 3 values outside [0, 1] by rounding (-1" in line
+    assert line.endswith("no pixel changed by that")
+
+
 GREY = np.full((2, 4, 4, 3), 0.5)
+RAMP = np.linspace(0, 1, 96).reshape(2, 4, 4, 3)
 
 
 @pytest.mark.parametrize(("values", "message"), [
     (GREY * 255, r"values from 127\.5 to 127\.5; .*in \[0, 1\]: divide by 255"),
     (GREY - 1, r"values from -0\.5.*\(array \+ 1\) / 2"),
     (GREY * 1e6, "scale it"),
+    (RAMP * 1.04, r"values from 0 to 1\.04; .*: 4 of 96 values overshoot, .*: array\.clip\(0, 1\)$"),
+    (RAMP * 1.03 - 0.03, r"values from -0\.03 to 1; .*overshoot.*array\.clip\(0, 1\)$"),
+    (RAMP * 4 - 2, "scale it"),
+    (RAMP * 300 - 20, r"array\.clip\(0, 255\) / 255"),
+    (RAMP * 2.2 - 1.1, r"\(\(array \+ 1\) / 2\)\.clip\(0, 1\)"),
     (np.where(np.arange(2)[:, None, None, None] == 1, np.nan, GREY), "NaN or infinite values, the first in row 1"),
     (np.zeros((2, 3, 8, 8), np.uint8), r"expected channels last: save array\.transpose\(0, 2, 3, 1\)"),
     (np.zeros((2, 5, 3, 8, 8), np.uint8), r"transpose\(0, 1, 3, 4, 2\)"),
@@ -234,10 +300,13 @@ def test_a_file_that_is_no_array_and_one_with_several_are_refused(tmp_path):
 def test_labels_come_by_name_in_any_order(tmp_path):
     (tmp_path / "labels.csv").write_text("label,name\n3,b\n0,a\n99,else\n")
     assert read_labels(tmp_path / "labels.csv", ["a", "b"], 4).tolist() == [0, 3]
+    assert unused_labels(tmp_path / "labels.csv", ["a", "b"]) == ["else"]
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("name,label\na,0\n", "no label for 1 images: b"),
+    ("name,label\na,0\n", "no label for 1 of 2 images: b"),
+    ("name,label\n1.png,0\n2.png,1\n3.png,1\n", r"no label for 2 of 2 images: a, b; its first lines are 'name,label', "
+     r"'1\.png,0', '2\.png,1'; expected the images' paths below their folder, without the ending, as names"),
     ("name,label\na,0\nb,4\n", r"1 labels that are not classes of the judge; expected 0 to 3, not b \(4\)"),
     ("name,label\na,-1\nb,star\n", r"2 labels .* a \(-1\), b \(star\)"),
     ("name,label\na,0\nb,1\na,1\n", "labels some images twice: a"),

@@ -143,6 +143,14 @@ def test_a_store_is_not_emptied_because_a_folder_was_mistaken(store, tmp_path, c
     assert len(there(store)) == 6
 
 
+def test_results_behind_a_link_keep_their_stages(store, tmp_path, capsys):
+    named(tmp_path / "disk" / "tiny", LOOSE)
+    (tmp_path / "results" / "more").symlink_to(tmp_path / "disk")
+    (tmp_path / "results" / "again").symlink_to(tmp_path / "results")
+    assert main(["gc", "--delete"]) == 0
+    assert len(there(store)) == 6
+
+
 def test_every_stage_is_listed_with_kind_size_and_age(store, capsys):
     assert main(["store", "ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
