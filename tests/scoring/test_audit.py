@@ -16,7 +16,7 @@ from bench.data.prepared import PARTS
 from bench.errors import BenchError
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Corpus
-from bench.scoring import audit as module
+from bench.scoring import audit_predictions as module
 from bench.scoring.audit import CLEAR, FACT, LEAK, UNKNOWN, audit
 from bench.store.store import Store
 
@@ -98,7 +98,7 @@ def test_what_is_certain_but_goes_only_a_little_way_is_no_leak(monkeypatch):
     wrong = np.random.default_rng(0).choice(table.index, 200, replace=False)
     table.loc[wrong, "label"] = np.random.default_rng(1).permutation(table["label"][wrong])
     assert audit(table).leaky
-    monkeypatch.setattr("bench.scoring.audit.GAIN", 0.9)
+    monkeypatch.setattr("bench.scoring.audit_predictions.GAIN", 0.9)
     assert not audit(table).leaky
 
 
