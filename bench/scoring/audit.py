@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.data.prepared import PARTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
 from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
+from bench.scoring.audit_overlaps import find_inside, find_overlapping_eeg, find_overlapping_samples
 from bench.scoring.audit_predictions import predict_classes
 from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, Report
-from bench.scoring.audit_signals import find_equal_eeg, find_equal_images, find_inside
+from bench.scoring.audit_signals import find_equal_eeg, find_equal_images, find_telling_channel
 from bench.scoring.audit_table import (
     COLUMNS,
     Array,
@@ -34,12 +36,13 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
           corpus: Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """Checks what the split of a data set leaks from training into testing.
 
-    trials     one row for each trial: COLUMNS and optionally `session` and `exemplar` (the object or photo that
-               several images show). part: train, val or test. position: place in time in the recording of a subject
-               (and session). A block or position of -1 is unknown
+    trials     one row for each trial: COLUMNS and optionally `session`, `exemplar` (the object or photo that several
+               images show), `start` and `stop` (samples of the recording; stop is the first one after the window).
+               part: train, val or test. position: place in time in the recording of a subject (and session). A block,
+               position, start or stop of -1 is unknown
     eeg        [N, C, T], one row for each trial; pictures [P, H, W, 3], indexed by `picture`; corpus [M, C, T'], the
                windows of pre-training. A check whose data are missing is reported as "not checked"
-    known      what the data set's manifest says: "no" or "yes: ..."
+    known      what the data set's manifest says: "no: ..." or "yes: ..."; "no": there is no manifest
     left_out   columns whose test values the split claims to keep out of training, such as "subject" (leave one subject
                out) or "label" (zero-shot)
 
@@ -52,13 +55,20 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
                 find_equal_images(trials, pictures),
                 find_shared(trials, trials["exemplar"], "exemplar in two parts", "exemplar", "exemplars in two parts")
                 if "exemplar" in trials else Finding("exemplar in two parts", UNKNOWN, example="no column exemplar"),
-                find_equal_eeg(trials, eeg), find_inside(trials, eeg, corpus)]
+                find_equal_eeg(trials, eeg)]
+    overlaps = find_overlapping_samples(trials), find_overlapping_eeg(trials, eeg)
+    findings += [overlaps[0], replace(overlaps[1], reason="") if overlaps[0].reason else overlaps[1],
+                 find_inside(trials, eeg, corpus), *find_telling_channel(trials, eeg)]
+    parts = {part: int((trials["part"] == part).sum()) for part in PARTS if (trials["part"] == part).any()}
     if known.startswith("yes: "):
-        tested = int((trials["part"] == "test").sum())
-        findings.append(Finding("known of the data set", LEAK, tested, reason=known.removeprefix("yes: ")))
+        findings.append(Finding("known of the data set", LEAK, parts["test"], reason=known.removeprefix("yes: ")))
+    else:
+        stated = known.removeprefix("no: ")
+        findings.append(Finding("known of the data set", CLEAR, example=stated) if known.startswith("no: ") else
+                        Finding("known of the data set", UNKNOWN, example="no manifest of a prepared data set was given"))
     findings += find_left_out(trials, left_out)
     findings += [f if f is strongest else replace(f, reason="") for f in predictions]
-    return Report((*findings, *list_facts(trials)))
+    return Report((*findings, *list_facts(trials)), parts)
 
 
 def claimed(trials: Trials) -> tuple[str, ...]:

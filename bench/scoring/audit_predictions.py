@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from bench.scoring.audit_report import CLEAR, LEAK, UNKNOWN, Finding, percent
-from bench.scoring.audit_table import Array, find_unknown, number_blocks, number_recordings
+from bench.scoring.audit_table import (
+    Array,
+    describe_unknown,
+    find_known,
+    find_unknown,
+    number_blocks,
+    number_recordings,
+)
 
 PERMUTATIONS, ALPHA = 1000, 0.001  # block, time, session or subject predicts the class if no permutation does as well
 GAIN = 0.02  # and if it gains at least this share of the way from chance to certainty
@@ -29,11 +36,13 @@ def predict_classes(trials: pd.DataFrame) -> list[Finding]:
     prior = np.bincount(label[train], minlength=label.max() + 1)
     prior = (prior == prior.max()) / (prior == prior.max()).sum()
     block, subject = number_blocks(trials), pd.factorize(trials["subject"])[0]
-    groups = {"block": block} | ({"session": number_recordings(trials)} if "session" in trials else {}) | {"subject": subject}
-    votes = {"block": _vote_in_group(block, label, train, test), "time": _vote_in_time(trials, label, train, test)}
+    sessions = {"session": number_recordings(trials)} if "session" in trials else {}
+    groups = {"block": block} | sessions | {"subject": subject}
+    in_block = find_known(trials, "block")
+    votes = {"block": _vote_in_group(block, label, train & in_block, test), "time": _vote_in_time(trials, label, train, test)}
     votes |= {name: _vote_in_group(group, label, train, test) for name, group in groups.items() if name not in votes}
 
-    held_out = (pd.Series(label).groupby(block).transform("nunique") == 1) & ~pd.Series(train).groupby(
+    held_out = in_block & (pd.Series(label).groupby(block).transform("nunique") == 1) & ~pd.Series(train).groupby(
         block).transform("any")
     unit = np.where(held_out, -1 - block, np.arange(len(label)))[test]
     _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
@@ -64,7 +73,11 @@ def predict_classes(trials: pd.DataFrame) -> list[Finding]:
             count = round(share * n)
             if p <= ALPHA and share - chance >= GAIN * (1 - chance):
                 severity, reason = LEAK, f"{title} ({numbers})"
+        if severity != UNKNOWN:
+            example += describe_unknown(trials, {"time": "position"}.get(name, name))
         findings.append(Finding(title, severity, count, example, reason))
+    if "session" not in trials:
+        findings.insert(2, Finding("the session tells the class", UNKNOWN, example="no column session"))
     return findings
 
 
@@ -81,6 +94,8 @@ class _Votes:
 
     def share(self, label: Array, prior: Array) -> float:
         """Returns the share of test trials [n] with these labels that the winners predict."""
+        if not len(self.codes):
+            return float(prior[label].mean())
         code = self.row * self.classes + label
         place = np.minimum(np.searchsorted(self.codes, code), len(self.codes) - 1)
         hit = np.where(self.codes[place] == code, self.weight[place], 0.0)
@@ -102,12 +117,14 @@ def _vote_in_group(group: Array, label: Array, train: Array, test: Array) -> _Vo
 def _vote_in_time(trials: pd.DataFrame, label: Array, train: Array, test: Array) -> _Votes:
     """The nearest in the same recording vote; without training trials in it, those at the same time in all others."""
     recording, position = number_recordings(trials), trials["position"].to_numpy(float)
-    row, voters, votes = np.arange(test.sum()), [], []
-    tested = np.flatnonzero(test)
+    row, voters, votes = np.arange(test.sum()), [np.empty(0, int)], [np.empty(0, int)]
+    tested, placed = np.flatnonzero(test), find_known(trials, "position")
     for number in np.unique(recording[test]):
-        rows = np.flatnonzero(recording[tested] == number)
-        known = np.flatnonzero(train & (recording == number))
-        known = known if len(known) else np.flatnonzero(train)
+        rows = np.flatnonzero((recording[tested] == number) & placed[tested])
+        known = np.flatnonzero(train & placed & (recording == number))
+        known = known if len(known) else np.flatnonzero(train & placed)
+        if not len(known):
+            continue
         known = known[np.argsort(position[known], kind="stable")]
         place = np.searchsorted(position[known], position[tested[rows]])
         near = place[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS)
