@@ -16,7 +16,7 @@ from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
 from bench.scoring.audit_overlaps import find_inside, find_overlapping_eeg, find_overlapping_samples
 from bench.scoring.audit_predictions import predict_classes
-from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, Report
+from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, Report, json_bytes
 from bench.scoring.audit_signals import find_equal_eeg, find_equal_images, find_telling_channel
 from bench.scoring.audit_table import (
     COLUMNS,
@@ -28,8 +28,8 @@ from bench.scoring.audit_table import (
     read_table,
 )
 
-__all__ = ["CLEAR", "COLUMNS", "FACT", "LEAK", "UNKNOWN", "Array", "Finding", "Report", "audit", "claimed", "read",
-           "read_table", "trained_on"]
+__all__ = ["CLEAR", "COLUMNS", "FACT", "LEAK", "UNKNOWN", "Array", "Finding", "Report", "audit", "claimed",
+           "json_bytes", "read", "read_table", "trained_on"]
 
 
 def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None = None,

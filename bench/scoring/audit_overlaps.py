@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.scoring.audit_report import CLEAR, LEAK, UNKNOWN, Finding
+from bench.scoring.audit_report import CLEAR, LEAK, UNKNOWN, Finding, count_of
 from bench.scoring.audit_table import Array, number_recordings
 
 SNIPPET, SAME = 24, 0.999  # values of a channel in a stretch that is searched, and the correlation of a match
@@ -39,7 +39,8 @@ def find_overlapping_samples(trials: pd.DataFrame) -> Finding:
                 before = np.searchsorted(np.sort(start[rows[one]]), stop[rows[other]], "left")
                 after = np.searchsorted(np.sort(stop[rows[one]]), start[rows[other]], "right")
                 partners[one, other][rows[other]] = before - after
-    note = f"{(~known).sum()} trials without start and stop are not checked" if not known.all() else ""
+    unknown = int((~known).sum())
+    note = f"not checked: {count_of(unknown, 'trial')} without start and stop" if unknown else ""
     example = ""
     for (one, other), count in partners.items():
         if count.any() and not example:
@@ -72,10 +73,9 @@ def find_overlapping_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
             row, partner, shift = min(pairs)
             example = (f"{other} item {trials['item'][row]} begins {abs(shift)} samples "
                        f"{'after' if shift >= 0 else 'before'} {one} item {trials['item'][partner]}")
-    note = f"overlaps below {_span(choice[1])} samples cannot be seen"
-    if unsearched.any():
-        note += f"; {unsearched.sum()} windows are flat or not finite at both ends, not searched"
-    return _describe(name, trials, found, example, note)
+    notes = f"overlaps below {_span(choice[1])} samples cannot be seen", _describe_unsearched(
+        {"window": int(unsearched.sum())})
+    return _describe(name, trials, found, example, "; ".join(filter(None, notes)))
 
 
 def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Finding:
@@ -90,13 +90,17 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
     if not (choice := _choose_lag(eeg, test, (0,))) or _span(choice[1]) > corpus.shape[-1]:
         return Finding(name, UNKNOWN, example="the first channel is flat, or too smooth or regular for its length")
     matches = _search(eeg, test, corpus, np.arange(len(corpus)), *choice)
-    note = "; ".join(f"{len(rows)} {kind} are flat or not finite, not searched" for kind, rows in (
-        ("test trials", matches.unsearched), ("windows of the corpus", matches.blind)) if len(rows))
+    note = _describe_unsearched({"test trial": len(matches.unsearched), "window of the corpus": len(matches.blind)})
     inside = np.unique(matches.pairs[:, 0])
     if not len(inside):
         return Finding(name, CLEAR, example=note)
     return Finding(name, LEAK, len(inside), "; ".join(filter(None, [f"item {trials['item'][inside[0]]}", note])),
-                   f"{len(inside)} test trial{'s' * (len(inside) > 1)} inside the pre-training corpus")
+                   f"{count_of(len(inside), 'test trial')} inside the pre-training corpus")
+
+
+def _describe_unsearched(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(count_of(count, noun) for noun, count in counts.items() if count)
+    return f"flat or not finite, thus not searched: {listed}" if listed else ""
 
 
 def _missing(eeg: Array | None) -> str:
@@ -114,7 +118,7 @@ def _describe(name: str, trials: pd.DataFrame, found: Mapping[tuple[str, str], t
     tested = len(np.unique(np.concatenate([rows for (_, other), (_, rows) in found.items() if other == "test"])))
     listed = ", ".join(f"{count} in {parts}" for parts, count in pairs.items())
     total = sum(pairs.values())
-    reason = (f"{total} pair{'s' * (total > 1)} of overlapping windows ({listed}; {tested} of "
+    reason = (f"{count_of(total, 'pair of overlapping windows')} ({listed}; {tested} of "
               f"{(trials['part'] == 'test').sum()} test trials)")
     return Finding(name, LEAK, total, "; ".join(filter(None, [listed, example, note])), reason)
 

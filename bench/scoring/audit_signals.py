@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.scoring.audit_predictions import ALPHA, GAIN, PERMUTATIONS
-from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, percent
+from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, count_of, percent
 from bench.scoring.audit_table import Array, find_shared
 
 TRAINED, TESTED, CLASSES = 450, 1000, 40  # trials and classes that `find_telling_channel` uses at most
@@ -68,7 +68,7 @@ def find_telling_channel(trials: pd.DataFrame, eeg: Array | None) -> tuple[Findi
                     "samples are equal") if len(stepped) else Finding(other, CLEAR)
     if left_out:
         facts = Finding(other, facts.severity, facts.count,
-                        "; ".join(filter(None, [facts.example, f"{left_out} trials with NaN or infinite EEG left out"])))
+                        "; ".join(filter(None, [facts.example, f"left out: {count_of(left_out, 'trial')} with NaN or infinite EEG"])))
     if draw.reason or not best:
         return Finding(name, UNKNOWN, example=draw.reason or "all channels are constant"), facts
     strongest = max(best.values(), key=lambda found: (found[0], -found[1]))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.data.prepared import PARTS
 from bench.errors import BenchError
-from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding
+from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, count_of
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 OPTIONAL = ("session", "exemplar", "start", "stop")
@@ -98,7 +98,7 @@ def find_left_out(trials: pd.DataFrame, columns: Sequence[str]) -> list[Finding]
                              f"{', '.join(map(str, trials))}")
         name, shared = f"left-out {column} is trained on", test[test[column].isin(train[column])]
         findings.append(Finding(name, LEAK, len(shared), f"item {shared['item'].iloc[0]}",
-                                f"{len(shared)} test trial{'s' * (len(shared) > 1)} of a {column} that is said to be "
+                                f"{count_of(len(shared), 'test trial')} of a {column} that is said to be "
                                 "left out and is trained on") if len(shared) else Finding(name, CLEAR))
     return findings
 
@@ -115,9 +115,9 @@ def find_known(trials: pd.DataFrame, column: str) -> Array:
 
 
 def describe_unknown(trials: pd.DataFrame, column: str) -> str:
-    """Returns "; n trials without <column> are not checked", or "" if all have it or none has."""
+    """Returns "; not checked: n trials without <column>", or "" if all have it or none has."""
     count = int((~find_known(trials, column)).sum()) if column in ("block", "position") else 0
-    return f"; {count} trials without {column} are not checked" if count else ""
+    return f"; not checked: {count_of(count, 'trial')} without {column}" if count else ""
 
 
 def number_recordings(trials: pd.DataFrame) -> Array:
