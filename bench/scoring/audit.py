@@ -63,9 +63,9 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
     if known.startswith("yes: "):
         findings.append(Finding("known of the data set", LEAK, parts["test"], reason=known.removeprefix("yes: ")))
     else:
-        stated = known.removeprefix("no: ")
-        findings.append(Finding("known of the data set", CLEAR, example=stated) if known.startswith("no: ") else
-                        Finding("known of the data set", UNKNOWN, example="no manifest of a prepared data set was given"))
+        reason = known.removeprefix("no: ") if known.startswith("no: ") else ""
+        findings.append(Finding("known of the data set", CLEAR if reason else UNKNOWN,
+                                example=reason or "no manifest of a prepared data set was given"))
     findings += find_left_out(trials, left_out)
     findings += [f if f is strongest else replace(f, reason="") for f in predictions]
     return Report((*findings, *list_facts(trials)), parts)

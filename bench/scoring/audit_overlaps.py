@@ -42,7 +42,7 @@ def find_overlapping_samples(trials: pd.DataFrame) -> Finding:
     unknown = int((~known).sum())
     note = f"not checked: {count_of(unknown, 'trial')} without start and stop" if unknown else ""
     example = ""
-    for (one, other), count in partners.items():
+    for (one, _), count in partners.items():
         if count.any() and not example:
             row = int(np.flatnonzero(count)[0])
             partner = int(np.flatnonzero(known & (recording == recording[row]) & (part == one)
@@ -54,9 +54,9 @@ def find_overlapping_samples(trials: pd.DataFrame) -> Finding:
 
 
 def find_overlapping_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
-    """Counts the pairs of windows of eeg [N, C, T] in two parts that share a stretch of signal; windows with equal bytes
-    are not counted (`find_equal_eeg`). See `_search`: time is O(E M T), for E and M windows of the two parts; 10,000
-    trials of 512 samples take some minutes."""
+    """Counts the pairs of windows of eeg [N, C, T] in two parts that share a stretch of signal. Those with equal bytes
+    are not counted (`find_equal_eeg`). Time is O(E M T) for E and M windows of the two parts (`_search`): 10,000
+    trials of 512 samples take two CPU minutes."""
     name = "overlapping EEG in two parts"
     if (reason := _missing(eeg)) or eeg is None:
         return Finding(name, UNKNOWN, example=reason)
@@ -79,7 +79,7 @@ def find_overlapping_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
 
 
 def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Finding:
-    """Counts test trials of eeg [N, C, T] whose first channel shares a stretch with the first channel of a corpus window
+    """Counts test trials of eeg [N, C, T] that share a stretch of the first channel with a window of the corpus
     [M, C', T'] (`_search`)."""
     name = "test trial inside the corpus"
     if eeg is None or corpus is None:

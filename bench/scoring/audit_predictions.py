@@ -39,7 +39,8 @@ def predict_classes(trials: pd.DataFrame) -> list[Finding]:
     sessions = {"session": number_recordings(trials)} if "session" in trials else {}
     groups = {"block": block} | sessions | {"subject": subject}
     in_block = find_known(trials, "block")
-    votes = {"block": _vote_in_group(block, label, train & in_block, test), "time": _vote_in_time(trials, label, train, test)}
+    votes = {"block": _vote_in_group(block, label, train & in_block, test),
+             "time": _vote_in_time(trials, label, train, test)}
     votes |= {name: _vote_in_group(group, label, train, test) for name, group in groups.items() if name not in votes}
 
     held_out = in_block & (pd.Series(label).groupby(block).transform("nunique") == 1) & ~pd.Series(train).groupby(

@@ -63,12 +63,11 @@ def find_telling_channel(trials: pd.DataFrame, eeg: Array | None) -> tuple[Findi
     rng = np.random.default_rng(0)
     label, draw = trials["label"].to_numpy(), _draw_trials(trials, rng)
     best, steps, left_out = _scan_channels(eeg, label, draw, rng)
-    stepped = np.flatnonzero(steps > STEPS)
-    facts = Finding(other, FACT, len(stepped), f"channel {stepped[0]} (from 0): {percent(steps[stepped[0]])} of successive "
-                    "samples are equal") if len(stepped) else Finding(other, CLEAR)
-    if left_out:
-        facts = Finding(other, facts.severity, facts.count,
-                        "; ".join(filter(None, [facts.example, f"left out: {count_of(left_out, 'trial')} with NaN or infinite EEG"])))
+    stepped = np.flatnonzero(steps > STEPS).tolist()
+    notes = [f"channel {channel} (from 0): {percent(steps[channel])} of successive samples are equal"
+             for channel in stepped[:1]]
+    notes += [f"left out: {count_of(left_out, 'trial')} with NaN or infinite EEG"] if left_out else []
+    facts = Finding(other, FACT if len(stepped) else CLEAR, len(stepped), "; ".join(notes))
     if draw.reason or not best:
         return Finding(name, UNKNOWN, example=draw.reason or "all channels are constant"), facts
     strongest = max(best.values(), key=lambda found: (found[0], -found[1]))
@@ -194,7 +193,8 @@ def _judge(eeg: Array, label: Array, draw: _Draw, channel: int, sample: int, ste
         return Finding(name, CLEAR, 0, example)
     if steps or _bits(share, classes[classes > 0] / n) > BITS or _levels(values, label[rows]) > LEVELS:
         return Finding(name, LEAK, round(share * n), example, f"{place} alone tells the class ({numbers})")
-    note = "an evoked response can do this" if share - chance < (1 - chance) / 2 else "much for EEG: look at this channel"
+    is_strong = share - chance > (1 - chance) / 2
+    note = "much for EEG: look at this channel" if is_strong else "an evoked response can do this"
     return Finding(name, FACT, round(share * n), f"{example}; {note}")
 
 

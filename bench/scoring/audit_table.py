@@ -34,10 +34,11 @@ def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None)
     if missing := [name for name in COLUMNS if name not in trials]:
         raise BenchError(f"the trials have no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
     if len(half := [name for name in ("start", "stop") if name in trials]) == 1:
-        raise BenchError(f"the trials have a column {half[0]} alone; expected start and stop in samples of the recording")
+        raise BenchError(f"the trials have a column {half[0]} alone; expected start and stop, in samples of the "
+                         "recording")
     trials = trials[[*COLUMNS, *(name for name in OPTIONAL if name in trials)]].reset_index(drop=True)
-    if (repeated := trials.columns.duplicated()).any():
-        raise BenchError(f"the trials have the column {trials.columns[repeated][0]} twice; expected it once")
+    if twice := trials.columns[trials.columns.duplicated()].tolist():
+        raise BenchError(f"the trials have the column {twice[0]} twice; expected it once")
     for name in trials:
         empty = int((trials[name].isna() | (trials[name].astype(str).str.strip() == "")).sum())
         if empty:
@@ -54,11 +55,12 @@ def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None)
             raise BenchError(f"the trials' column {name} holds text; expected numbers")
     if "start" in trials:
         known = (trials["start"] != -1) | (trials["stop"] != -1)
-        if (wrong := known & ~((trials["start"] >= 0) & (trials["start"] < trials["stop"]))).any():
-            row = trials[wrong].iloc[0]
-            raise BenchError(f"item {row['item']} has start {row['start']} and stop {row['stop']}; expected samples of the "
-                             "recording with 0 <= start < stop (stop is the first sample after the window), or -1 for "
-                             "both if unknown")
+        wrong = trials[known & ~((trials["start"] >= 0) & (trials["start"] < trials["stop"]))]
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise BenchError(f"item {row['item']} has start {row['start']} and stop {row['stop']}; expected samples of "
+                             "the recording with 0 <= start < stop (stop is the first sample after the window), or -1 "
+                             "for both if unknown")
     if eeg is not None and (eeg.ndim != 3 or eeg.dtype.kind not in "fiu" or not eeg.size):
         raise BenchError(f"eeg is {eeg.dtype} {list(eeg.shape)}; expected numbers [trials, channels, time steps]")
     if eeg is not None and len(eeg) != len(trials):

@@ -59,9 +59,9 @@ def test_the_rows_of_an_ablation_and_what_was_not_checked_of_their_trials_are_in
     assert leaky == {"ThoughtViz with its leak"}
     assert report["trials"] == {}
     assert {row["trials"] for row in report["rows"]} == {None}
-    store.build(trials, lambda out: pd.DataFrame({
-        "item": range(40), "subject": 1, "picture": range(40), "label": [0, 1] * 20, "part": ["train"] * 20 + ["test"] * 20,
-        "block": 0, "position": range(40)}).to_csv(out / "trials.csv", index=False))
+    rows = pd.DataFrame({"item": range(40), "subject": 1, "picture": range(40), "label": [0, 1] * 20,
+                         "part": ["train"] * 20 + ["test"] * 20, "block": 0, "position": range(40)})
+    store.build(trials, lambda out: rows.to_csv(out / "trials.csv", index=False))
     assert main(named) == 1
     captured = capsys.readouterr()
     report = json.loads(captured.out)

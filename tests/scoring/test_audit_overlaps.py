@@ -65,7 +65,8 @@ def test_windows_of_128_samples_every_16_split_at_random_are_a_leak_with_and_wit
     assert pairs > 350
     assert found(report, SAMPLES).severity == LEAK
     assert found(report, SAMPLES).count == pairs
-    assert report.verdict == f"yes: {pairs} pairs of overlapping windows ({pairs} in train and test; {tested} of 50 test trials)"
+    assert report.verdict == (f"yes: {pairs} pairs of overlapping windows ({pairs} in train and test; {tested} of 50 "
+                              "test trials)")
     seen = sum(share * LENGTH >= audit_overlaps.SNIPPET for *_, share in oracle.pairs)
     signal = audit(trials.drop(columns=["start", "stop"]), eeg)
     assert found(signal, SAMPLES).severity == UNKNOWN
@@ -125,7 +126,8 @@ def test_start_and_stop_that_are_no_samples_are_refused_in_one_line(columns, mes
 def test_smooth_eeg_of_repeated_stimuli_is_no_overlap(sfreq, band, length):
     """No two windows overlap; a response of the size of all other activity repeats with each class."""
     trials = table(240, shares=(0.6, 0.2, 0.2))
-    wave = np.exp(-(((np.arange(length) / sfreq - 0.12) / 0.03) ** 2)) * np.random.default_rng(2).standard_normal((10, 4, 1))
+    size = np.random.default_rng(2).standard_normal((10, 4, 1))
+    wave = size * np.exp(-(((np.arange(length) / sfreq - 0.12) / 0.03) ** 2))
     eeg = windows(recording(240 * length, sfreq=sfreq, band=band), length * np.arange(240), length)
     assert find_overlapping_eeg(trials, normalise(eeg + wave[trials["label"]]).astype(np.float16)).severity == CLEAR
 
@@ -193,7 +195,8 @@ def test_start_and_stop_of_a_users_data_set_reach_the_audit(tmp_path):
     trials = trials.rename(columns={"part": "part_item"}).assign(picture=0, start=starts, stop=starts + 64)
     trials["label"] = np.arange(60) % 2
     own.prepare(tmp_path / "data" / "mine", eeg=windows(recording(2000), starts, 64), sfreq=250.0, band=(5, 95),
-                pictures=np.zeros((1, 32, 32, 3), np.uint8), trials=trials, classes={"a": 0, "b": 1}, leaky="no: a test")
+                pictures=np.zeros((1, 32, 32, 3), np.uint8), trials=trials, classes={"a": 0, "b": 1},
+                leaky="no: a test")
     (tmp_path / "stage").mkdir()
     world = datasets.find_pairs("mine", tmp_path / "data")
     write_prepared(stages.Trials(world, (1,), (5.0, 95.0)), tmp_path / "stage")
