@@ -73,8 +73,10 @@ def find_overlapping_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
             row, partner, shift = min(pairs)
             example = (f"{other} item {trials['item'][row]} begins {abs(shift)} samples "
                        f"{'after' if shift >= 0 else 'before'} {one} item {trials['item'][partner]}")
-    notes = f"overlaps below {_span(choice[1])} samples cannot be seen", _describe_unsearched(
-        {"window": int(unsearched.sum())})
+    not_searched = _describe_unsearched({"window": int(unsearched.sum())})
+    if unsearched[part == "test"].all() and not any(count for count, _ in found.values()):
+        return Finding(name, UNKNOWN, example=not_searched)
+    notes = f"overlaps below {_span(choice[1])} samples cannot be seen", not_searched
     return _describe(name, trials, found, example, "; ".join(filter(None, notes)))
 
 
@@ -91,6 +93,8 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
         return Finding(name, UNKNOWN, example="the first channel is flat, or too smooth or regular for its length")
     matches = _search(eeg, test, corpus, np.arange(len(corpus)), *choice)
     note = _describe_unsearched({"test trial": len(matches.unsearched), "window of the corpus": len(matches.blind)})
+    if len(matches.unsearched) == len(test):
+        return Finding(name, UNKNOWN, example=note)
     inside = np.unique(matches.pairs[:, 0])
     if not len(inside):
         return Finding(name, CLEAR, example=note)
@@ -100,7 +104,7 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
 
 def _describe_unsearched(counts: Mapping[str, int]) -> str:
     listed = ", ".join(count_of(count, noun) for noun, count in counts.items() if count)
-    return f"flat or not finite, thus not searched: {listed}" if listed else ""
+    return f"flat, periodic or not finite, thus not searched: {listed}" if listed else ""
 
 
 def _missing(eeg: Array | None) -> str:
@@ -126,7 +130,8 @@ def _describe(name: str, trials: pd.DataFrame, found: Mapping[tuple[str, str], t
 @dataclass(frozen=True, eq=False)
 class _Matches:
     """pairs [P, 3]: row of the searched array, row of the windows, and the place in samples of the first one's start in
-    the second. unsearched: rows without a usable stretch at either end. blind: windows without any usable stretch."""
+    the second. unsearched: rows without a usable stretch at either end: flat, periodic or not finite. blind: windows
+    without any usable stretch."""
 
     pairs: Array
     unsearched: Array
@@ -181,6 +186,26 @@ def _units(steps: Array, rounding: Array) -> Array:
         return np.where(usable, centred / np.where(usable, norm, 1), 0).astype(np.float32)
 
 
+def _cut_stretches(signal: Array, lag: int) -> Array:
+    """Returns the stretches of signals [n, T] at each place, as `_units`: [n, T - _span(lag) + 1, SNIPPET - 1]."""
+    values = signal.astype(np.float32)
+    steps = values[:, lag:] - values[:, :-lag]
+    stretches = np.lib.stride_tricks.sliding_window_view(steps, _span(lag) - lag, axis=1)[..., ::lag]
+    return _units(stretches, _rounding(signal)[:, None])
+
+
+def _cut_ends(signal: Array, lag: int) -> Array:
+    """Returns the first and the last stretch of signals [n, T]: [2, n, SNIPPET - 1]; zeros if the same signal has such
+    a stretch elsewhere too, since a match of a periodic signal says nothing."""
+    stretches = _cut_stretches(signal, lag)
+    places, ends = np.arange(stretches.shape[1]), []
+    for place in (0, places[-1]):
+        correlation = np.einsum("npk,nk->np", stretches, stretches[:, place])
+        periodic = (correlation[:, abs(places - place) > _span(lag) // 2] > SAME).any(1)
+        ends.append(np.where(periodic[:, None], 0, stretches[:, place]))
+    return np.stack(ends)
+
+
 def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Sequence[int], lag: int) -> _Matches:
     """Finds the rows of eeg [N, C, T] whose signal begins or ends inside windows [M, C', T'] (rows `others`), at any
     place: two windows that overlap always do.
@@ -193,10 +218,8 @@ def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Se
     of R windows.
     """
     length, span = windows.shape[-1], _span(lag)
-    signal = np.asarray(eeg[rows, channels[0]])
-    values = signal.astype(np.float32)
-    ends = np.concatenate([_units(np.diff(values[:, first:][:, :span:lag], axis=1), _rounding(signal))
-                           for first in (0, eeg.shape[-1] - span)])
+    ends = np.concatenate([_cut_ends(np.asarray(eeg[some, channels[0]]), lag) for some in np.array_split(
+        rows, 1 + len(rows) // PAIRS)], 1).reshape(-1, SNIPPET - 1)
     usable = ends.any(1)
     unsearched = rows[~usable.reshape(2, -1).any(0)]
     searched = np.flatnonzero(usable)
@@ -208,11 +231,7 @@ def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Se
         chunk = max(1, CELLS // (places * max(len(block), 64)))
         for begin in range(0, len(others), chunk):
             chosen = others[begin : begin + chunk]
-            signal = np.asarray(windows[chosen, channels[0]])
-            values = signal.astype(np.float32)
-            steps = values[:, lag:] - values[:, :-lag]
-            stretches = np.lib.stride_tricks.sliding_window_view(steps, span - lag, axis=1)[..., ::lag]
-            stretches = _units(stretches, _rounding(signal)[:, None])
+            stretches = _cut_stretches(np.asarray(windows[chosen, channels[0]]), lag)
             if not first:
                 blind.append(chosen[~stretches.any((1, 2))])
             correlation = (stretches.reshape(-1, SNIPPET - 1) @ ends[block].T).reshape(len(chosen), places, len(block))

@@ -140,6 +140,20 @@ def test_a_signal_without_detail_is_not_checked_and_the_report_says_why():
     assert find_overlapping_eeg(table(100), None).example == "no EEG was given"
 
 
+def test_windows_of_a_periodic_test_signal_are_no_overlap_and_are_counted():
+    """A square wave of 10 Hz with little noise, as an amplifier's calibration: every window looks like every other."""
+    rng = np.random.default_rng(0)
+    wave = np.sign(np.sin(2 * np.pi * 10 * (np.arange(100 * LENGTH + 7) + 0.3) / 250))
+    eeg = windows(wave + 1e-4 * rng.standard_normal((3, len(wave))), LENGTH * np.arange(100) + rng.integers(0, 7, 100))
+    assert find_overlapping_eeg(table(100), eeg).severity == UNKNOWN
+    trials = table(100)
+    rows = np.setdiff1d(np.arange(100), np.flatnonzero(trials["part"] == "test")[:10])
+    eeg[rows] = windows(recording(90 * LENGTH, channels=3), LENGTH * np.arange(90))
+    finding = find_overlapping_eeg(trials, eeg)
+    assert finding.severity == CLEAR
+    assert "periodic or not finite, thus not searched: 10 windows" in finding.example
+
+
 def test_overlaps_are_found_whatever_baseline_scale_and_trend_a_window_has_and_though_a_channel_is_flat():
     rng = np.random.default_rng(0)
     starts = np.concatenate([LENGTH * np.arange(90), LENGTH * np.arange(10) * 9 + 50])
@@ -185,8 +199,8 @@ def test_a_window_with_nan_hides_no_other_and_is_counted():
     finding = find_inside(trials, eeg, corpus)
     assert (finding.severity, finding.count) == (LEAK, 1)
     assert finding.example == (
-        f"item {test[0]}; flat or not finite, thus not searched: 1 test trial, 1 window of the corpus")
-    assert "flat or not finite, thus not searched: 1 window" in find_overlapping_eeg(trials, eeg).example
+        f"item {test[0]}; flat, periodic or not finite, thus not searched: 1 test trial, 1 window of the corpus")
+    assert "flat, periodic or not finite, thus not searched: 1 window" in find_overlapping_eeg(trials, eeg).example
 
 
 def test_start_and_stop_of_a_users_data_set_reach_the_audit(tmp_path):
