@@ -132,6 +132,16 @@ def test_smooth_eeg_of_repeated_stimuli_is_no_overlap(sfreq, band, length):
     assert find_overlapping_eeg(trials, normalise(eeg + wave[trials["label"]]).astype(np.float16)).severity == CLEAR
 
 
+def test_smooth_eeg_at_a_high_rate_is_in_no_corpus_by_chance():
+    """0.1 to 30 Hz at 1 kHz: a stretch of 24 samples alone has hardly any shape."""
+    trials = table(200)
+    eeg = windows(recording(200 * 512, sfreq=1000, band=(0.1, 30)), 512 * np.arange(200), 512)
+    corpus = eeg[(trials["part"] == "train").to_numpy()]
+    assert find_inside(trials, eeg, corpus).severity == CLEAR
+    corpus[:, :, 200:] = eeg[np.flatnonzero(trials["part"] == "test")[0], :, :-200]
+    assert find_inside(trials, eeg, corpus).count == 1
+
+
 def test_a_signal_without_detail_is_not_checked_and_the_report_says_why():
     eeg = windows(recording(100 * LENGTH, band=(1, 6)), LENGTH * np.arange(100))
     assert found(audit(table(100), eeg), SIGNAL).severity == UNKNOWN
