@@ -16,8 +16,8 @@ from bench.data.prepared import PARTS
 from bench.errors import BenchError
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Corpus
-from bench.scoring import audit as module
-from bench.scoring.audit import CLEAR, FACT, LEAK, UNKNOWN, audit
+from bench.scoring import audit_predictions as module
+from bench.scoring.audit import CLEAR, FACT, LEAK, UNKNOWN, audit, read
 from bench.store.store import Store
 
 CLASSES = 6
@@ -98,7 +98,7 @@ def test_what_is_certain_but_goes_only_a_little_way_is_no_leak(monkeypatch):
     wrong = np.random.default_rng(0).choice(table.index, 200, replace=False)
     table.loc[wrong, "label"] = np.random.default_rng(1).permutation(table["label"][wrong])
     assert audit(table).leaky
-    monkeypatch.setattr("bench.scoring.audit.GAIN", 0.9)
+    monkeypatch.setattr("bench.scoring.audit_predictions.GAIN", 0.9)
     assert not audit(table).leaky
 
 
@@ -257,9 +257,58 @@ def test_a_table_that_is_not_one_of_trials_is_refused_in_one_line(change, messag
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["NA", "n/a", "null", "None", "nan", "NULL"])
+def test_a_class_may_be_named_like_a_missing_value(tmp_path, name):
+    table = trials().assign(label=lambda t: t["label"].map({0: name}).fillna("other"), session=name)
+    table.to_csv(tmp_path / "trials.csv", index=False)
+    report = read(tmp_path)
+    assert report.verdict == "no"
+    assert found(report, "session in train and test").count == 72
+
+
+@pytest.mark.parametrize("cell", ["", "  "])
+@pytest.mark.parametrize("column", ["label", "position", "session"])
+def test_an_empty_cell_of_the_table_is_refused_with_its_column(tmp_path, column, cell):
+    table = trials(session=True).astype({column: object})
+    table.loc[[3, 5], column] = cell
+    table.to_csv(tmp_path / "trials.csv", index=False)
+    with pytest.raises(BenchError, match=f"column {column} is empty in 2 of 432 rows"):
+        read(tmp_path)
+
+
+def test_every_check_that_was_not_possible_is_named_with_its_reason():
+    report = audit(trials().assign(block=-1))
+    unknown = {finding.name: finding.example for finding in report.findings if finding.severity == UNKNOWN}
+    assert all(unknown.values())
+    assert unknown.keys() >= {
+        "identical picture under two ids", "exemplar in two parts", "identical EEG in two parts",
+        "overlapping samples in two parts", "overlapping EEG in two parts", "test trial inside the corpus",
+        "one channel tells the class", "known of the data set", "left-out column is trained on",
+        "the block tells the class", "the session tells the class", "session in train and test"}
+    assert [finding.name for finding in report.findings] == [
+        finding.name for finding in audit(trials(session=True).assign(exemplar=lambda t: t["picture"]), eeg()).findings]
+
+
+def test_trials_without_a_block_or_a_position_are_no_block_of_their_own_and_are_counted():
+    """Half of a recording in class blocks has neither: what is known of the other half still tells its class."""
+    table = trials("blocked")
+    held = table["block"] >= 6
+    table.loc[held, "block"], table.loc[held, "position"] = -1, -1
+    report = audit(table)
+    unknown = int((held & (table["part"] == "test")).sum())
+    assert found(report, "block in train and test").count == 72 - unknown
+    assert found(report, "neighbour in time is trained on").count <= 72 - unknown
+    for name in ("the block tells the class", "the time tells the class", "block in train and test"):
+        assert "; not checked: 216 trials without " in found(report, name).example
+    table.loc[table["part"] == "train", "block"] = -1
+    assert "no test trial shares its block" in found(audit(table), "the block tells the class").example
+
+
 def test_arrays_that_do_not_fit_the_table_are_refused():
     with pytest.raises(BenchError, match="eeg has 431 rows for 432 trials"):
         audit(trials(), eeg(431))
+    with pytest.raises(BenchError, match=r"eeg is float32 \[432, 64\]; expected numbers \[trials, channels, "):
+        audit(trials(), eeg()[:, 0])
     with pytest.raises(BenchError, match="rows of pictures, 0 to 99"):
         audit(trials(), pictures=np.zeros((100, 2, 2, 3), np.uint8))
 
@@ -312,6 +361,10 @@ def test_the_tiny_worlds_own_trials_are_clean_and_in_no_corpus(micro, capsys):
     out = capsys.readouterr().out
     assert "leaky: no" in out
     assert [line.split()[5:7] for line in out.splitlines() if line.startswith("test trial inside")] == [["clear", "0"]]
+    report = read(micro.path(MICRO.items().trials))
+    assert found(report, "overlapping EEG in two parts").severity == CLEAR
+    assert found(report, "channel of steps, no EEG").severity == CLEAR
+    assert found(report, "one channel tells the class").severity in (CLEAR, FACT)
 
 
 def test_auditing_imports_no_torch():
