@@ -23,6 +23,7 @@ from bench.experiment.scale import Scale
 from bench.experiment.stages import Encoder, Prepared, Weights, World
 from bench.experiment.variant import Variant, refuse
 from bench.files import sha256
+from bench.modules import SUITE, is_checkout
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "encoders"
 DREAMDIFFUSION = "msm_vit"  # its meaning is versioned with the stages; other encoders are identified by their source
@@ -237,7 +238,7 @@ def sources(path: Path) -> list[Path]:
                 continue
             for base, module in modules:
                 steps = [step for step in module.split(".") if step]
-                if steps[:1] in (["bench"], ["models"], ["ablations"]):
+                if base == path.parent and steps[:1] and steps[0] in SUITE and is_checkout(base):
                     continue  # the suite itself, whose stages have versions
                 for depth in range(1, len(steps) + 1):
                     inner = base.joinpath(*steps[:depth])
