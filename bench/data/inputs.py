@@ -152,8 +152,8 @@ def _check_indices(indices: Mapping[str, pd.Index]) -> None:
         first, second = indices[names[0]], indices[other]
         if len(first) == len(second) and not first.equals(second):
             row = next((row for row, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
-            raise BenchError(f"{names[0]} and {other} have different indices, first in row {row} ({first[row]!r} and "
-                             f"{second[row]!r}); values are taken in the order given, never by index: bring them into "
+            raise BenchError(f"{names[0]} and {other} have different indices, first in row {row} ({_show(first[row])} "
+                             f"and {_show(second[row])}); values are taken in the order given, never by index: bring them into "
                              "one order, then pass .to_numpy() or .reset_index(drop=True)")
 
 
@@ -169,7 +169,7 @@ def whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
             advice = {"subject": ": number the people, as pandas.factorize does",
                       "label": " from 0 on, in the order of `classes`"}.get(name, "")
             raise BenchError(f"the trials' column {name} holds {values.dtype}; expected whole numbers{advice}; trial "
-                             f"{row} has {values.iloc[row]!r}")
+                             f"{row} has {_show(values.iloc[row])}")
         if not np.isfinite(values.to_numpy(np.float64)).all():
             raise BenchError(f"the trials' column {name} has infinite values; expected numbers")
         if name in COUNTED and (values < 0).any() or (values > LARGEST).any():
@@ -177,6 +177,11 @@ def whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
             raise BenchError(f"trial {row} has {name} {values.iloc[row]}; expected 0 to {LARGEST}")
         table = table.assign(**{name: values.to_numpy(np.float64 if pd.api.types.is_float_dtype(values) else np.int64)})
     return table
+
+
+def _show(value: Any) -> str:
+    """Returns a value as in Python's source, numpy's without the name of its type."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _is_number(value: Any, floats: bool) -> bool:
@@ -196,7 +201,7 @@ def further_columns(table: pd.DataFrame) -> pd.DataFrame:
         missing = np.array([prepared.is_missing(value) for value in table[name]], bool)
         if name in AUDITED and missing.any():
             row = int(np.argmax(missing))
-            raise BenchError(f"trial {row} has the {name} {table[name].iloc[row]!r}, which means a missing value, as "
+            raise BenchError(f"trial {row} has the {name} {_show(table[name].iloc[row])}, which means a missing value, as "
                              f"{int(missing.sum())} of {len(table)} trials do; leave out these trials, or the column")
         if table[name].isna().any():
             table = table.assign(**{name: table[name].astype(object).where(table[name].notna(), "")})
