@@ -49,6 +49,13 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._spec = module.__spec__
         return module
 
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Returns the compiled file; from the cache for the suite's own ablations."""
+        path = self.get_filename(fullname)
+        if Path(path).parent == ROOT / "ablations":
+            return super().get_code(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
     def exec_module(self, module: ModuleType) -> None:
         """Restores the spec, which the import system has replaced; the module itself is already executed."""
         module.__spec__ = self._spec
@@ -189,11 +196,19 @@ class UserImports:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Executes a file with other builtins."""
+    """Executes a file with other builtins. A user's file is compiled anew: Python's cache of bytecode misses an edit
+    within the same second that keeps the size, such as lr=1 to lr=2."""
 
     def __init__(self, name: str, path: str, names: dict[str, Any]):
         super().__init__(name, path)
         self._names = names
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Returns the compiled file; from the cache for the suite's own ablations."""
+        path = self.get_filename(fullname)
+        if Path(path).parent == ROOT / "ablations":
+            return super().get_code(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
     def exec_module(self, module: ModuleType) -> None:
         """Executes the module; its functions keep the builtins."""
