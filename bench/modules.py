@@ -49,13 +49,6 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._spec = module.__spec__
         return module
 
-    def get_code(self, fullname: str) -> CodeType | None:
-        """Returns the compiled file; from the cache for the suite's own ablations."""
-        path = self.get_filename(fullname)
-        if Path(path).parent == ROOT / "ablations":
-            return super().get_code(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
     def exec_module(self, module: ModuleType) -> None:
         """Restores the spec, which the import system has replaced; the module itself is already executed."""
         module.__spec__ = self._spec

@@ -153,8 +153,8 @@ def _check_indices(indices: Mapping[str, pd.Index]) -> None:
         if len(first) == len(second) and not first.equals(second):
             row = next((row for row, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
             raise BenchError(f"{names[0]} and {other} have different indices, first in row {row} ({_show(first[row])} "
-                             f"and {_show(second[row])}); values are taken in the order given, never by index: bring them into "
-                             "one order, then pass .to_numpy() or .reset_index(drop=True)")
+                             f"and {_show(second[row])}); values are taken in the order given, never by index: bring "
+                             "them into one order, then pass .to_numpy() or .reset_index(drop=True)")
 
 
 def whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
@@ -172,8 +172,9 @@ def whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
                              f"{row} has {_show(values.iloc[row])}")
         if not np.isfinite(values.to_numpy(np.float64)).all():
             raise BenchError(f"the trials' column {name} has infinite values; expected numbers")
-        if name in COUNTED and (values < 0).any() or (values > LARGEST).any():
-            row = int(np.argmax((values < 0) | (values > LARGEST)))
+        outside = (values > LARGEST) | ((values < 0) & (name in COUNTED))
+        if outside.any():
+            row = int(np.argmax(outside))
             raise BenchError(f"trial {row} has {name} {values.iloc[row]}; expected 0 to {LARGEST}")
         table = table.assign(**{name: values.to_numpy(np.float64 if pd.api.types.is_float_dtype(values) else np.int64)})
     return table
@@ -201,8 +202,9 @@ def further_columns(table: pd.DataFrame) -> pd.DataFrame:
         missing = np.array([prepared.is_missing(value) for value in table[name]], bool)
         if name in AUDITED and missing.any():
             row = int(np.argmax(missing))
-            raise BenchError(f"trial {row} has the {name} {_show(table[name].iloc[row])}, which means a missing value, as "
-                             f"{int(missing.sum())} of {len(table)} trials do; leave out these trials, or the column")
+            raise BenchError(f"trial {row} has the {name} {_show(table[name].iloc[row])}, which means a missing value, "
+                             f"as {int(missing.sum())} of {len(table)} trials do; leave out these trials, or the "
+                             "column")
         if table[name].isna().any():
             table = table.assign(**{name: table[name].astype(object).where(table[name].notna(), "")})
     return table

@@ -151,8 +151,8 @@ def test_a_table_of_a_data_set_that_was_changed_by_hand_names_the_line(tmp_path)
     ({"eeg": [*EEG[:9], EEG[9, :, :12], *EEG[10:]]}, "the EEG of trial 9 is [5, 12]; expected [5, 16], as that of"),
     ({"eeg": [*EEG[:9], EEG[9].astype(str), *EEG[10:]]}, "the EEG of trial 9 is <U"),
     ({"eeg": EEG.astype(complex)}, "the EEG of a trial is complex128 [5, 16]; expected numbers"),
-    ({"eeg": RNG.standard_normal((N, 600, 64))}, "600 channels of 64 time steps, but no EEG has more than 512 channels; "
-     "expected [trials, channels, time steps]: eeg.transpose(0, 2, 1)"),
+    ({"eeg": RNG.standard_normal((N, 600, 64))}, "600 channels of 64 time steps, but no EEG has more than 512 "
+     "channels; expected [trials, channels, time steps]: eeg.transpose(0, 2, 1)"),
     ({"eeg": EEG.transpose(0, 2, 1), "ch_names": list("ABCDE")}, "5 different ch_names for 16 channels; expected one "
      "for each; as many as time steps: expected [trials, channels, time steps]: eeg.transpose(0, 2, 1)"),
     # Channels

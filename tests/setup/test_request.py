@@ -39,7 +39,8 @@ def test_a_seed_that_generators_cannot_tell_apart_is_refused_when_it_is_planned(
 
 @pytest.mark.parametrize(("seeds", "said"), [
     ([-1], "--seeds -1: expected integers from 0 on"), ([], "expected integers from 0 on"), (3, "a int; expected a "),
-    ([0.0], "--seeds: 0.0 is a float; expected integers"), ([True], "--seeds: True is a bool"), ("0", "a str; expected"),
+    ([0.0], "--seeds: 0.0 is a float; expected integers"), ([True], "--seeds: True is a bool"),
+    ("0", "a str; expected"),
     ({0, 1}, "a set; expected a sequence"), (np.array([0.5]), "is a float64; expected integers"),
     (pd.Series(["1"]), "'1' is a str; expected integers"), ([0, np.int64(0)], "a seed is repeated")])
 def test_other_seeds_are_refused_in_one_line(seeds, said):
