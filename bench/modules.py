@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
 import importlib.abc
@@ -11,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, ClassVar
@@ -149,11 +151,14 @@ class UserImports:
         """`__import__` of a user's file: returns the first package of a.b for `import a.b`, and a.b with the names for
         `from a.b import x`."""
         parts, top = fromlist or (), name.partition(".")[0]
-        if level or not self._is_beside(name, parts):
+        if level or not is_beside(self.folder, name, parts):
             return builtins.__import__(name, globals, locals, parts, level)
         module = self._load(name)
         if not parts:
-            return sys.modules[f"{self.package}.{top}"]
+            first = sys.modules[f"{self.package}.{top}"]
+            if top in SUITE:  # what it lacks comes from the suite
+                vars(first).setdefault("__getattr__", partial(getattr, importlib.import_module(top)))
+            return first
         for part in parts:
             if part != "*" and not hasattr(module, part) and find_module(self.folder, f"{name}.{part}"):
                 self._load(f"{name}.{part}")
@@ -168,15 +173,6 @@ class UserImports:
                                   f"{getattr(other, '__file__', name)} has it")
             setattr(merged, part, getattr(source, part))
         return merged
-
-    def _is_beside(self, name: str, parts: Sequence[str]) -> bool:
-        top = name.partition(".")[0]
-        if top in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(top):
-            return False
-        if top in SUITE and is_checkout(self.folder):
-            return False
-        return any(find_module(self.folder, each) for each in (
-            name, *(f"{name}.{part}" for part in parts if part != "*"), *([] if top in SUITE else [top])))
 
     def _load(self, name: str) -> ModuleType:
         try:
@@ -213,6 +209,43 @@ def find_module(folder: Path, name: str) -> Path | None:
     """Returns the file of a module or of a package with __init__.py below a folder, by its dotted name."""
     inner = folder.joinpath(*name.split("."))
     return next((file for file in (inner / "__init__.py", inner.with_name(f"{inner.name}.py")) if file.is_file()), None)
+
+
+def is_beside(folder: Path, name: str, parts: Sequence[str] = ()) -> bool:
+    """Returns whether `import name`, or `from name import parts` in a user's file means a module in the file's folder.
+
+    Of a name that the suite has too, the folder's module must define one of the parts: `from bench import On` does not
+    run a script bench.py.
+    """
+    top = name.partition(".")[0]
+    if top in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(top):
+        return False
+    if any(find_module(folder, f"{name}.{part}") for part in parts if part != "*"):
+        return not (top in SUITE and is_checkout(folder))
+    if top not in SUITE:
+        return bool(find_module(folder, name) or find_module(folder, top))
+    if is_checkout(folder) or (file := find_module(folder, name)) is None:
+        return False
+    if not parts or "*" in parts or find_module(ROOT, name) is None:
+        return True
+    return not {"*", *parts}.isdisjoint(_definitions(file))
+
+
+def _definitions(file: Path) -> set[str]:
+    """Returns the names that a module binds, at any depth; "*" for those that cannot be known without running it."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except (OSError, SyntaxError, ValueError):  # the import will say why
+        return {"*"}
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add("*" if node.name == "__getattr__" else node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.partition(".")[0])
+    return names
 
 
 def is_checkout(folder: Path) -> bool:

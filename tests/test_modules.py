@@ -81,9 +81,28 @@ def test_a_folder_called_bench_may_lie_beside_an_ablation(tmp_path):
     assert sys.modules["bench"] is bench
 
 
+def test_a_script_called_bench_beside_an_ablation_is_not_run_for_what_it_does_not_define(tmp_path):
+    write(tmp_path, {"bench": "raise RuntimeError('a script')\nspeed = 1\n", "mine": (
+        "from bench import FULL, replace\nfrom bench.experiment.variant import On\n"
+        "variants = [FULL, On(FULL, 'zero', eeg='zero')]\n")})
+    assert len(ablation.load(str(tmp_path / "mine.py")).variants) == 2
+    assert encoders.sources(tmp_path / "mine.py") == [tmp_path / "mine.py"]
+    with pytest.raises(RuntimeError, match="a script"):
+        run(tmp_path, "from bench import speed\n")
+
+
+def test_of_a_whole_module_of_the_users_what_it_lacks_is_the_suites(tmp_path):
+    text = "import bench\nimport models.nets\nSPEED, ROW, PINS = bench.speed, bench.FULL, models.pins\n"
+    mine = run(tmp_path, text, {"bench": "speed = 1\n", "models/nets": "", "models/__init__": ""})
+    assert (mine.SPEED, mine.ROW) == (1, FULL)
+    assert mine.PINS is sys.modules["models.pins"]
+
+
 def test_what_neither_has_is_said_with_the_users_folder(tmp_path):
     with pytest.raises(ImportError, match=rf"cannot import name 'absent' from 'models': neither {tmp_path} nor .*mod"):
         run(tmp_path, "from models import nets, absent\n", {"models/__init__": "", "models/nets": ""})
+    with pytest.raises(ImportError, match="cannot import name 'Net' from '.*models.nets'"):
+        run(tmp_path, "from models.nets import Net\n", {"models/nets": ""})
     with pytest.raises(ModuleNotFoundError, match=rf"No module named 'layers.deep' in {tmp_path}"):
         run(tmp_path, "import layers.deep\n", {"layers/__init__": ""})
 

@@ -199,8 +199,8 @@ def further_columns(table: pd.DataFrame) -> pd.DataFrame:
             continue
         if not name.isprintable() or not name.strip():
             raise BenchError(f"the trials have a column {name!r}; expected one line of text as its name")
-        missing = np.array([prepared.is_missing(value) for value in table[name]], bool)
-        if name in AUDITED and missing.any():
+        missing = np.array([name in AUDITED and prepared.is_missing(value) for value in table[name]], bool)
+        if missing.any():
             row = int(np.argmax(missing))
             raise BenchError(f"trial {row} has the {name} {_show(table[name].iloc[row])}, which means a missing value, "
                              f"as {int(missing.sum())} of {len(table)} trials do; leave out these trials, or the "
