@@ -163,7 +163,8 @@ class UserImports:
             if part != "*" and not hasattr(module, part) and find_module(self.folder, f"{name}.{part}"):
                 self._load(f"{name}.{part}")
         absent = [part for part in parts if part != "*" and not hasattr(module, part)]
-        if not absent or not (top in SUITE or find_module(self.folder, top) is None):
+        has_other = find_module(ROOT, name) if top in SUITE else not find_module(self.folder, top)
+        if not absent or not has_other:
             return module
         other, merged = builtins.__import__(name, None, None, absent, 0), ModuleType(name)
         for part in parts:
