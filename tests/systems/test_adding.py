@@ -448,6 +448,18 @@ def test_what_fit_returns_is_looked_at(returned, said, micro, tmp_path):
     assert said in str(caught.value)
 
 
+def test_tables_that_a_system_returns_count_in_their_order_whatever_the_index(micro, tmp_path):
+    text = f"""{ZEROS}
+import pandas as pd
+
+def fit(train, run):
+    return {{"w": pd.Series([3.0, 1.0, 2.0], [7, 5, 7]), "v": pd.DataFrame([[1, 2], [3, 4]], [1, 0])}}
+"""
+    learnt = load_file(made(planned(spec(tmp_path / "a", text)).fit, micro) / "fitted.safetensors")
+    assert learnt["w"].tolist() == [3, 1, 2]
+    assert learnt["v"].tolist() == [[1, 2], [3, 4]]
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ("def pictures(train, test, run):\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero"),
     ("def pictures(train, test, run):\n    import numpy\n    return numpy.linalg.inv(numpy.zeros((2, 2)))\n",
