@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import models  # noqa: F401  (before diffusers and torchmetrics, which would import torchaudio)
-from bench.modules import MovedModules
+from bench.modules import MovedModules, check_packages, find_foreign
+
+if not find_foreign():  # otherwise the commands and `run` say whose they are
+    import models  # noqa: F401  (before diffusers and torchmetrics, which would import torchaudio)
 
 if TYPE_CHECKING:
     from bench.experiment.variant import FULL, On, Variant
@@ -56,7 +58,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
     Parameters
         ablation       a name of ablations/, or the path of a .py file
         scale          "tiny", "micro", "rehearsal" or "paper"
-        seeds          seeds of training and sampling, whole numbers from 0 on
+        seeds          seeds of training and sampling, whole numbers from 0 to 2**32 - 1
         variants       names of rows; (): all
         subjects       every row once for each of these subjects; "all": the data set's; (): once for all together
         with_controls  every row also with its EEG shuffled, replaced by a surrogate, and set to zero
@@ -135,13 +137,15 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
     """
     from bench.runtime import device as available
     from bench.scoring.compare import compare
+    from bench.setup.request import in_order
 
-    return compare(Path(generated), Path(reference), Path(labels) if labels else None, metrics, judge,
-                   available(device))
+    names = None if metrics is None else in_order("metrics", metrics)
+    return compare(Path(generated), Path(reference), Path(labels) if labels else None, names, judge, available(device))
 
 
 def _request(ablation: AnyPath, **fields: Any) -> Request:
     """The request of an entry's parameters, with folders as Paths and lists as tuples."""
+    check_packages()
     from bench.setup.request import Request
 
     folders = {name: Path(fields[name]) for name in ("store", "results", "data", "weights") if fields.get(name)}

@@ -28,9 +28,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """"0,1,2" -> (0, 1, 2). Raises BenchError if a part is not a whole number from 0 on."""
+    """"0,1,2" -> (0, 1, 2). Raises BenchError if a part is not a whole number from 0 on, of at most 20 digits."""
     parts = names(text) or ("",)
-    if not all(part.isascii() and part.isdecimal() for part in parts):
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 20 for part in parts):
         raise BenchError(f"--seeds {text}: whole numbers from 0 on, separated by commas, are expected")
     return tuple(int(part) for part in parts)
 

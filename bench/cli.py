@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from bench import errors
+from bench import errors, modules
 from bench.arguments import Parser
 from bench.errors import BenchError
 
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser(next((word for word in words if word in known), "")))
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        modules.check_packages()
         options = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
         from rich.console import Console  # not at the top: `bench --help` needs none
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import FULL, errors, runtime, systems
+from bench import FULL, errors, modules, runtime, systems
 from bench.commands.options import add_ablation, add_places, add_scale, request_of
 from bench.errors import BenchError, NotAvailable
 from bench.execute import engines
@@ -26,9 +28,9 @@ from bench.experiment import ablation, datasets, graph
 from bench.experiment.kinds import frozen_parts
 from bench.experiment.scale import REHEARSAL, Scale
 from bench.experiment.stages import Prepared
+from bench.modules import DISTRIBUTION, SUITE
 from bench.setup import places, weights
 from bench.setup.request import Request
-from bench.store.provenance import DISTRIBUTION
 
 MIN_FREE = 2e9  # bytes of disk that a scale without a price needs
 
@@ -76,6 +78,7 @@ def examine(scale: Scale, request: Request) -> Iterator[Line]:
     """Checks Python, packages, GPU, weights, data and disk, one Line each. Builds, loads and writes nothing."""
     yield _check_python()
     yield _check_packages()
+    yield _check_imports()
     yield from _check_gpu(scale)
     if scale.name == REHEARSAL.name:
         yield Line("weights", True, "made during the run: random, in the published formats")
@@ -136,6 +139,34 @@ def _check_packages() -> Line:
     if problems:
         return Line("packages", False, f"{', '.join(problems)}: python -m pip install -e .")
     return Line("packages", True, ", ".join(versions))
+
+
+def _check_imports() -> Line:
+    """Checks that bench, models and ablations are this project's, and that no other package has replaced a file."""
+    names = ", ".join(SUITE)
+    if lines := modules.find_foreign():
+        return Line("imports", False, "; ".join(lines))
+    taken = [(owner, name) for name in SUITE for owner in modules.find_owners(name)]
+    whose = ", ".join(f"{owner} (also has {', '.join(name for other, name in taken if other == owner)})"
+                      for owner in dict(taken))
+    changed = [file for file in importlib.metadata.files(DISTRIBUTION) or [] if file.parts[0] in SUITE and file.hash
+               and file.hash.mode == "sha256" and not _is_installed(file, file.hash.value)]
+    if changed:
+        return Line("imports", False, f"{len(changed)} files differ from those that were installed, the first is "
+                    f"{changed[0]}; perhaps replaced by {whose or 'another package'}: python -m pip uninstall it, then "
+                    "install this project again")
+    if whose:
+        return Line("imports", True, f"{names} are this project's; {whose} could replace them, in another folder or "
+                    "when it is installed again: better uninstall it, or use an environment for this project alone")
+    return Line("imports", True, f"{names} are this project's, in {modules.ROOT}")
+
+
+def _is_installed(file: importlib.metadata.PackagePath, digest: str) -> bool:
+    try:
+        actual = hashlib.sha256(Path(str(file.locate())).read_bytes()).digest()
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(actual).decode().rstrip("=") == digest.rstrip("=")
 
 
 def _check_gpu(scale: Scale) -> Iterator[Line]:

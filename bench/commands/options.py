@@ -78,7 +78,7 @@ def complete(action: argparse.Action, values: Callable[[], Iterable[str]]) -> No
 def read_subjects(text: str) -> Any:
     """"1,2" -> (1, 2), "all" -> "all". Raises BenchError for anything else."""
     parts = names(text)
-    if text != "all" and not all(part.isdecimal() for part in parts):
+    if text != "all" and not all(part.isdecimal() and len(part) <= 20 for part in parts):
         raise BenchError(f"--subjects {text}: all, or numbers of subjects, separated by commas, are expected")
     return text if text == "all" else tuple(map(int, parts))
 

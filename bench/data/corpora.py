@@ -77,7 +77,7 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
     pairs, folder = root / source, root / CORPORA / TRAIN_ONLY
     try:
         about = json.loads((pairs / MANIFEST).read_text())
-        trials = pd.read_csv(pairs / "trials.csv")
+        trials = pd.read_csv(pairs / "trials.csv", keep_default_na=False)
         eeg = np.load(pairs / eeg_file(band), mmap_mode="r", allow_pickle=False)
         tested = (trials[[name for name in map(str, trials) if name.startswith("part_")]] == "test").any(axis=1)
         part = trials["part_item"].where(~tested, "test")

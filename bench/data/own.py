@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.data import prepared, writing
+from bench.data import inputs, prepared, writing
 from bench.data.channels import check_names
 from bench.data.prepared import PARTS, Array
-from bench.data.ranges import describe_conversion
 from bench.data.writing import TOKEN, TrialWriter
 from bench.errors import BenchError
 from bench.runtime import ignore
@@ -28,14 +27,17 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             progress: Callable[..., None] = ignore, about: Mapping[str, Any] = MappingProxyType({})) -> Path:
     """Writes the prepared data set to `out`, DATA/NAME (docs/data.md); on an error, `out` is unchanged.
 
+    pandas objects are taken in the order of their values. Those with an index (a DataFrame, a Series) must have equal
+    indices: otherwise it is unknown whether order or index pairs them.
+
     eeg       [N, C, T] in µV or in standard deviations, from the stimulus on; T is a multiple of 4
     sfreq     sampling rate of T in Hz
     band      Hz, the filter that was applied
     pictures  images [P, side, side, 3] uint8, with the side that the scale generates (tiny: 32, paper: 512)
-    trials    columns of N values: subject; picture (row of `pictures`); label (from 0 on, in the order of `classes`);
-              part_item: train, val, test, or "" for no part; part_NAME for any other split.
+    trials    columns of N values. Whole numbers: subject; picture (row of `pictures`); label (from 0 on, in the order
+              of `classes`). part_item: train, val, test, or "" for no part; part_NAME for any other split.
               If known: block, and position (place in time in the subject's recording). Optional: item (an id;
-              default: the row), and any further columns
+              default: the row), and any further columns; session and exemplar are read by the audit
     classes   name: number for the judge (tiny: index in bench.data.pictures.CLASSES; paper: in ImageNet-1k), or -1 if
               the judge does not know the class
     leaky     "no: ..." or "yes: ..." with the reason, for all splits or for each: whether anything but the stimulus
@@ -44,20 +46,18 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
     about     further entries of the manifest, such as where the data come from
     Trials that cannot be used are left out and counted in the manifest. Raises BenchError for other arrays or columns.
     """
-    out, names = Path(out), list(classes)
-    for name, judge in classes.items():
-        if not isinstance(judge, (int, np.integer)) or judge < -1:
-            raise BenchError(f"class {name!r} has the judge's number {judge!r}; expected a whole number from 0 on, or "
-                             "-1 if the judge does not know the class")
-    table, splits = _complete_table(trials, len(eeg), names)
+    out, judged = Path(out), inputs.class_numbers(classes)
+    names, ch_names = list(judged), inputs.channel_names(ch_names)
+    table = inputs.trial_table(trials, eeg)
+    eeg = inputs.check_eeg(eeg)
+    table, splits = _complete_table(table, len(eeg), names)
     n_chans, n_times = _check_window(eeg[0], ch_names)
     check_names(ch_names, out.name)
     _check_images(pictures, table)
-    low, high = map(float, band)
-    if not 0 <= low < high or not sfreq > 0:
-        raise BenchError(f"band={band}, sfreq={sfreq}: expected two ascending numbers in Hz, and a rate above 0")
-    statements = {split: leaky if isinstance(leaky, str) else leaky.get(split, "") for split in splits}
-    if wrong := [split for split, text in statements.items() if not text.startswith(("no: ", "yes: "))]:
+    low, high, sfreq = _check_rates(band, sfreq)
+    statements = {split: leaky.get(split, "") if isinstance(leaky, Mapping) else leaky for split in splits}
+    if wrong := [split for split, text in statements.items()
+                 if not (isinstance(text, str) and text.startswith(("no: ", "yes: ")) and text.isprintable())]:
         raise BenchError(f"leaky of the split {wrong[0]!r} is {statements[wrong[0]]!r}; expected 'no: ' or 'yes: ' and "
                          "the reason, such as 'no: images came in random order'")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name) or out.name == "corpora":
@@ -70,6 +70,8 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             if window.shape != (n_chans, n_times):
                 raise BenchError(f"the EEG of trial {row} is {list(window.shape)}; expected {[n_chans, n_times]}, as "
                                  "that of trial 0")
+            if window.dtype.kind not in "fiu":
+                raise BenchError(f"the EEG of trial {row} is {window.dtype}; expected numbers")
             writer.put(row, window)
             progress(row + 1, len(table))
         keep = writer.close(out.name)
@@ -80,7 +82,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             raise BenchError(f"no usable trial shows the class {names[unused[0]]!r}; leave it out")
         writing.write_table(work / "trials.csv", list(map(str, kept)), kept.itertuples(index=False, name=None))
         writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
-                            ((label, name, classes[name], 1) for label, name in enumerate(names)))
+                            ((label, name, judged[name], 1) for label, name in enumerate(names)))
         np.save(work / "pictures.npy", pictures)
         writing.write_manifest(work, {
             **about, "name": out.name, "n_chans": n_chans, "n_times": n_times, "sfreq": float(sfreq),
@@ -91,16 +93,11 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
     return out
 
 
-def _complete_table(trials: Mapping[str, Sequence[Any]] | pd.DataFrame, n: int,
-                    classes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+def _complete_table(table: pd.DataFrame, n: int, classes: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """Returns the trials with prepared.COLUMNS first and OPTIONAL ones filled in, and the names of the splits.
 
     Raises BenchError for columns that `prepare` does not accept.
     """
-    try:
-        table = pd.DataFrame(dict(trials))
-    except ValueError as error:
-        raise BenchError(f"the columns of the trials do not fit together: {error}") from error
     if len(table) != n or not n:
         raise BenchError(f"{len(table)} trials and the EEG of {n}; expected the same number, at least 1")
     table = table.assign(**{name: np.arange(n) if name == "item" else np.full(n, -1)
@@ -109,10 +106,7 @@ def _complete_table(trials: Mapping[str, Sequence[Any]] | pd.DataFrame, n: int,
         raise BenchError(f"the trials have no column {missing[0]}; expected subject, picture, label and part_item")
     if "part" in table:
         raise BenchError("the trials have a column part; expected one column for each split, such as part_item")
-    for name in prepared.COLUMNS:
-        whole, number = pd.api.types.is_integer_dtype(table[name]), pd.api.types.is_numeric_dtype(table[name])
-        if not (number if name == "position" else whole) or table[name].isna().any():
-            raise BenchError(f"the trials' column {name} holds {table[name].dtype}; expected whole numbers")
+    table = inputs.further_columns(inputs.whole_numbers(table))
     if repeated := table["item"][table["item"].duplicated()].tolist():
         raise BenchError(f"several trials have the item {repeated[0]}; expected a different id for each trial")
     _check_range(table, "label", len(classes), "an index in `classes`")
@@ -140,19 +134,28 @@ def _check_window(window: Array, ch_names: Sequence[str]) -> tuple[int, int]:
         raise BenchError(f"the EEG of a trial is {window.dtype} {list(window.shape)}; expected numbers [channels, time "
                          "steps]")
     n_chans, n_times = window.shape
+    inputs.check_shape(n_chans, n_times, ch_names)
     if n_times % TOKEN or not n_times:
         raise BenchError(f"a trial has {n_times} time steps; expected a multiple of {TOKEN}, the steps of a token: "
                          f"leave out the last {n_times % TOKEN}")
-    if ch_names and (len(ch_names) != n_chans or len(set(ch_names)) < n_chans):
-        raise BenchError(f"{len(set(ch_names))} different ch_names for {n_chans} channels; expected one for each")
     return n_chans, n_times
+
+
+def _check_rates(band: Any, sfreq: Any) -> tuple[float, float, float]:
+    """Returns both ends of the band and the sampling rate in Hz. Raises BenchError for anything else."""
+    try:
+        (low, high), rate = map(float, band), float(sfreq)
+    except (TypeError, ValueError):
+        low, high, rate = 0.0, 0.0, 0.0
+    if not (0 <= low < high < np.inf and 0 < rate < np.inf):
+        raise BenchError(f"band={band}, sfreq={sfreq}: expected two ascending numbers in Hz, and a rate above 0")
+    return low, high, rate
 
 
 def _check_images(images: Array, table: pd.DataFrame) -> None:
     """Raises BenchError unless the images are [P, side, side, 3] uint8 and every trial's `picture` is a row of them."""
     if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
             and images.shape[1] == images.shape[2] and images.shape[3] == 3):
-        actual = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise BenchError(f"pictures are {actual}; expected uint8 [images, side, side, 3] "
-                         f"(bench.images.resize(image, (side, side)) squashes one){describe_conversion(images)}")
+        raise BenchError(f"pictures are {inputs.describe_images(images)} "
+                         "(bench.images.resize(image, (side, side)) squashes one)")
     _check_range(table, "picture", len(images), "a row of `pictures`")

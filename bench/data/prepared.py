@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,12 +14,17 @@ from bench.errors import ENVIRONMENT, BenchError
 from bench.files import describe_content
 from bench.files import sha256 as file_hash
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Array = np.ndarray
 MANIFEST = "manifest.json"
 PARTS = ("train", "val", "test")
 COLUMNS = ("item", "subject", "picture", "label", "block", "position")  # of trials.csv, before the columns of parts
 CLASS_COLUMNS = ("label", "name", "judge", "shown")
 ROWS = 256  # rows of EEG copied at a time
+NO_NAME = ("", "n/a")  # text that means a missing value, also as a name: BIDS writes n/a
+NO_VALUE = (*NO_NAME, "nan", "nat", "<na>")  # and in a column, where str(NaN) may have made it
 
 
 class Dataset(Protocol):
@@ -107,6 +112,52 @@ def verify_files(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> list
                           f"{entry['bytes']:,}")
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     return [*damage, *(f"{folder / name}: not in the manifest" for name in sorted(files - {*entries, MANIFEST}))]
+
+
+def is_missing(value: Any, names: bool = False) -> bool:
+    """Returns whether a cell of a user's table means a missing value: None, NaN, NaT, pandas.NA, or text that says so.
+
+    names: of a class or a channel, which may be called "nan". "NA", "null" and "None" are text everywhere: a class,
+    an object or a session may have this name.
+    """
+    if isinstance(value, str):
+        return value.strip().casefold() in (NO_NAME if names else NO_VALUE)
+    import pandas as pd
+
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def read_table(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
+    """Reads a CSV of a data set. The columns `numbers`, as far as they exist, are int64 (or float64); all others are
+    text as it is in the file: a class "null" and a session "01" keep their names.
+
+    Raises BenchError (exit 3) for a file that is missing or is not a CSV, and for a cell without a number.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: not a readable table ({' '.join(str(error).split())}); prepare the data set again, "
+                         "or remove the stage from the store", ENVIRONMENT) from error
+    for name in (name for name in numbers if name in table):
+        values = pd.to_numeric(table[name], errors="coerce")
+        if (wrong := values.isna()).any():
+            row = int(np.argmax(wrong))
+            raise BenchError(f"{path}, line {row + 2}: {name} is {table[name].iloc[row]!r}; expected a number",
+                             ENVIRONMENT)
+        table[name] = values
+    return table
+
+
+def read_trials(folder: Path) -> pd.DataFrame:
+    """Reads trials.csv, the columns COLUMNS as numbers. Errors as `read_table`."""
+    return read_table(folder / "trials.csv", COLUMNS)
+
+
+def read_classes(folder: Path) -> pd.DataFrame:
+    """Reads classes.csv, ascending by label: label, name (text), judge, shown. Errors as `read_table`."""
+    return read_table(folder / "classes.csv", ("label", "judge", "shown")).sort_values("label")
 
 
 def eeg_file(band: Sequence[float]) -> str:

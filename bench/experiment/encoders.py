@@ -11,7 +11,7 @@ import importlib.util
 import json
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bench.experiment.scale import Scale
 from bench.experiment.stages import Encoder, Prepared, Weights, World
 from bench.experiment.variant import Variant, refuse
 from bench.files import explain, sha256
+from bench.modules import SUITE, is_beside
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "encoders"
 DREAMDIFFUSION = "msm_vit"  # its meaning is versioned with the stages; other encoders are identified by their source
@@ -228,22 +229,28 @@ def sources(path: Path) -> list[Path]:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(), str(file))):
             if isinstance(node, ast.Import):
-                modules = [(path.parent, alias.name) for alias in node.names]
+                modules = [(path.parent, alias.name) for alias in node.names
+                           if not _is_of_suite(path.parent, alias.name)]
             elif isinstance(node, ast.ImportFrom):
                 base = file.parents[node.level - 1] if node.level else path.parent
+                if not node.level and _is_of_suite(base, node.module or "", [alias.name for alias in node.names]):
+                    continue
                 stem = f"{node.module}." if node.module else ""
                 modules = [(base, node.module or "")] + [(base, stem + alias.name) for alias in node.names]
             else:
                 continue
             for base, module in modules:
                 steps = [step for step in module.split(".") if step]
-                if steps[:1] in (["bench"], ["models"], ["ablations"]):
-                    continue  # the suite itself, whose stages have versions
                 for depth in range(1, len(steps) + 1):
                     inner = base.joinpath(*steps[:depth])
                     files += [beside for beside in (inner.with_suffix(".py"), inner / "__init__.py")
                               if beside.is_file() and beside not in files]
     return files
+
+
+def _is_of_suite(folder: Path, name: str, parts: Sequence[str] = ()) -> bool:
+    """Whether an import means the suite itself, whose stages have versions."""
+    return name.partition(".")[0] in SUITE and not is_beside(folder, name, parts)
 
 
 def source_hash(path: Path) -> str:

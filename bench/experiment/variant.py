@@ -169,6 +169,9 @@ class On:
             object.__setattr__(self, what, tuple(sorted(changes.items())))
             if unknown := set(changes) - set(known):
                 raise refuse(self, f"{what} has no field {', '.join(sorted(unknown))}; it has: {', '.join(known)}")
+        seed = dict(self.world).get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise refuse(self, f"world's seed must be an integer from 0 on, not {seed!r}")
         for what, value, least in (("epochs", self.epochs, 1), ("views", self.views, 0)):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise refuse(self, f"{what} must be an integer of at least {least}, not {value!r}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.errors import BenchError
 
 DATA = Path(".bench-data")  # `bench data prepare` writes here
 STORE = Path(".bench")
+SEEDS = 2**32  # torch's generator on a CPU uses 32 bits of a seed: larger ones repeat the numbers of smaller ones
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Request:
         track            a tracker of bench.execute.trackers; "": none
         energy           "1" or a country code measures energy with codecarbon; "": off
 
-    Raises BenchError (exit 2) for seeds that are not distinct integers from 0 on, and for fewer than 1 process. Names
-    are looked up later, by `bench.setup.rows.plan_request`.
+    seeds, subjects and variants may be any sequence: a list, a range, a numpy array, a pandas Series (in the order of
+    its values). Raises BenchError (exit 2) for seeds that are not distinct integers from 0 to 2**32 - 1, for subjects
+    that are not integers, for variants that are not text, and for fewer than 1 process. Names are looked up later, by
+    `bench.setup.rows.plan_request`.
     """
 
     ablation: str = ""
@@ -76,11 +81,24 @@ class Request:
     energy: str = ""
 
     def __post_init__(self) -> None:
-        shown = ",".join(map(str, self.seeds))
-        if not self.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in self.seeds):
+        seeds = _whole_numbers("seeds", self.seeds)
+        shown = ",".join(map(str, seeds))
+        if not seeds or min(seeds) < 0:
             raise BenchError(f"--seeds {shown}: expected integers from 0 on, separated by commas")
-        if len(set(self.seeds)) < len(self.seeds):
+        if max(seeds) >= SEEDS:
+            raise BenchError(f"--seeds {shown}: {max(seeds)} is too large; expected integers from 0 to {SEEDS - 1}: "
+                             "random generators use 32 bits of a seed, so that larger ones repeat smaller ones")
+        if len(set(seeds)) < len(seeds):
             raise BenchError(f"--seeds {shown}: a seed is repeated; expected distinct seeds")
+        object.__setattr__(self, "seeds", seeds)
+        if not isinstance(self.subjects, str):
+            object.__setattr__(self, "subjects", _whole_numbers("subjects", self.subjects))
+        elif self.subjects != "all":
+            raise BenchError(f"--subjects {self.subjects}: expected all, or numbers of subjects")
+        variants = in_order("variants", self.variants)
+        if wrong := [name for name in variants if not isinstance(name, str)]:
+            raise BenchError(f"--variants: {wrong[0]!r} is a {type(wrong[0]).__name__}; expected the names of rows")
+        object.__setattr__(self, "variants", tuple(map(str, variants)))
         if self.processes < 1:
             raise BenchError(f"--processes {self.processes}: expected at least 1")
 
@@ -88,3 +106,24 @@ class Request:
     def results_folder(self) -> Path:
         """The folder of the results at this scale and on these pairs."""
         return self.results / ("reference" if self.reference else "") / self.scale / self.pairs
+
+
+def in_order(name: str, values: Any) -> list[Any]:
+    """Returns the values of a sequence. Raises BenchError for a single value, and for one without an order."""
+    if isinstance(values, (str, Mapping, set, frozenset)) or not isinstance(values, Iterable):
+        raise BenchError(f"--{name} {values}: a {type(values).__name__}; expected a sequence, such as a list")
+    return list(values)
+
+
+def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    """Returns integers of any type, numpy's included, as int. Raises BenchError for other values."""
+    numbers = []
+    for value in in_order(name, values):
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            numbers.append(index(value))
+        except TypeError as error:
+            raise BenchError(f"--{name}: {value!r} is a {type(value).__name__}; expected integers from 0 on, separated "
+                             "by commas") from error
+    return tuple(numbers)

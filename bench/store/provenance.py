@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ENVIRONMENT, BenchError
+from bench.modules import DISTRIBUTION
 
-DISTRIBUTION = "eeg2image-bench"
 PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
 ENERGY = "EEG2IMAGE_BENCH_ENERGY"  # environment variable: "1", or a country's ISO code of three letters
 CLUSTER = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")

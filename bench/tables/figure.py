@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from bench.data.prepared import read_classes
 from bench.errors import BenchError
 from bench.experiment.ablation import Ablation
 from bench.experiment.describe import describe_change
@@ -57,7 +58,7 @@ class Page:
     def judged(self, row: Row) -> dict[int, str]:
         """Returns the data set's names for the judge's class numbers; for several classes with one number, the words
         with which all their names begin."""
-        classes = pd.read_csv(self.store.path(_score(row).items.trials) / "classes.csv")
+        classes = read_classes(self.store.path(_score(row).items.trials))
         words: dict[int, list[list[str]]] = {}
         for number, name in zip(classes["judge"], classes["name"], strict=True):
             words.setdefault(int(number), []).append(name.split())

@@ -39,7 +39,8 @@ def _held(folder: Path, wanted: dict[str, tuple[str, str]]) -> dict[str, set[str
     held = {}
     for path in sorted(folder.glob("*.sha256")):
         try:
-            lines = pd.read_csv(path.with_suffix(".csv"), usecols=["spec", "items"], dtype=str)
+            lines = pd.read_csv(path.with_suffix(".csv"), usecols=["spec", "items"], dtype=str,
+                                keep_default_na=False)
         except (OSError, ValueError):  # `results.read` reports a damaged file, if it is needed
             continue
         known = set(zip(lines["spec"], lines["items"], strict=True))

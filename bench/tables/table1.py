@@ -34,7 +34,7 @@ def table1(folder: Path, published: Path = PUBLISHED, command: str = "bench tabl
     path = published / "dreamdiffusion_table1.csv"
     if not path.is_file():
         raise BenchError(f"{path} does not exist; it holds the numbers that the paper prints: restore it")
-    paper = pd.read_csv(path, dtype={"row": str})
+    paper = pd.read_csv(path, dtype={"row": str}, keep_default_na=False, na_values={"value": [""], "note": [""]})
     scale = "; ".join(scores.values("scale"))
     names = [*dict.fromkeys(paper["row"])]
     printed = {(row, metric): value for row, metric, value in

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.data.prepared import read_classes, read_trials
 from bench.errors import BenchError
 from bench.experiment.stages import CONTROLS, Items, Targets
 from bench.train import Inputs
@@ -67,7 +68,7 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
     """
     if items.eeg not in CONTROLS:
         raise BenchError(f"unknown EEG control {items.eeg!r}; available: {', '.join(CONTROLS)}")
-    trials = pd.read_csv(folder / "trials.csv")
+    trials = read_trials(folder)
     parts = sorted(trials["part"].unique())
     if items.part not in parts:
         raise BenchError(f"the trials of {folder} have no part {items.part!r}; available: {', '.join(parts)}")
@@ -76,7 +77,7 @@ def load(items: Items, folder: Path, embeddings: Path | None = None) -> Loaded:
     part = trials[trials["part"] == items.part].sort_values("item")
     item, subject, picture, label = (part[name].to_numpy(np.int64, copy=True)
                                      for name in ("item", "subject", "picture", "label"))
-    classes = pd.read_csv(folder / "classes.csv").sort_values("label")
+    classes = read_classes(folder)
     judge_label = classes.set_index("label")["judge"].loc[label].to_numpy(np.int64, copy=True)
     return Loaded(item, picture, subject, label, judge_label, _load_eeg(items.eeg, trials, part, folder, embeddings),
                   Stimuli(_open(folder / "pictures.npy", picture), picture), tuple(classes["name"]),

@@ -200,8 +200,10 @@ def _naming_line(path: Path) -> Iterator[None]:
 
 
 def _to_tensor(name: str, value: Any) -> Tensor:
-    """A contiguous copy on the CPU. Raises BenchError for a value that is not numeric, or not finite."""
+    """A contiguous copy on the CPU; of a pandas object the values in their order. Raises BenchError for a value that is
+    not numeric, or not finite."""
     try:
+        value = np.array(value) if hasattr(value, "to_numpy") else value
         tensor = torch.as_tensor(value).detach().cpu().clone(memory_format=torch.contiguous_format)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BenchError(f"{name} is {_describe(value)}; expected an array or a tensor of numbers") from error

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from bench.data.prepared import read_trials
 from bench.errors import BenchError
 from bench.experiment.stages import Readout
 from bench.runtime import Runtime
@@ -70,7 +71,7 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
 
 def _classify_by_time(stage: Readout, inputs: Inputs) -> np.ndarray:
     """The most frequent class [N] among the training trials nearest in time, for each test item, within its subject."""
-    trials = pd.read_csv(inputs(stage.train.trials) / "trials.csv")
+    trials = read_trials(inputs(stage.train.trials))
     test = trials[trials["part"] == stage.test.part].sort_values("item")
     if (trials["position"] < 0).any():
         raise BenchError("classifier 'time' needs the order of the trials, which the data set does not state")

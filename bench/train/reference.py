@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
-from bench.data.prepared import open_dataset
+from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
 from bench.experiment.stages import Prepared, Reference
 from bench.images import as_images, resize
@@ -57,8 +56,8 @@ def training_pictures(world: Prepared, most: int) -> tuple[np.ndarray, np.ndarra
     are unique, ascending, and at most `most`, evenly spread. Class -1 is unknown to the judge. Raises BenchError if
     there are none."""
     folder, _ = open_dataset(world)
-    trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
-    judge = pd.read_csv(folder / "classes.csv").set_index("label")["judge"]
+    trials = read_trials(folder)
+    judge = read_classes(folder).set_index("label")["judge"]
     splits = [name for name in trials if name.startswith("part_")]
     tested = set(trials["picture"][(trials[splits] == "test").any(axis=1)])
     used = trials[(trials["part_item"] == "train") & ~trials["picture"].isin(tested)]

@@ -394,6 +394,27 @@ def test_a_file_may_hold_dataclasses_with_annotations_as_text(micro, tmp_path):
     assert not pictures(planned(spec(tmp_path / "a", text)), micro).any()
 
 
+def test_a_system_with_models_of_its_own_is_built_from_the_copy_in_the_store(micro, tmp_path):
+    text = """
+from models.nets import black
+
+def pictures(train, test, run):
+    from models import frozen
+    from models.nets import black
+    assert frozen.load_vae
+    return black(len(test.item), run.samples)
+"""
+    row = spec(tmp_path / "a", text)
+    (tmp_path / "a/models").mkdir()
+    (tmp_path / "a/models/nets.py").write_text("import numpy as np\nfrom bench.images import as_images\n\n"
+        "def black(n, samples):\n    return np.zeros((n, samples, 32, 32, 3), np.uint8)\n")
+    stage = planned(row)
+    encoders.keep(stage.source, micro.encoders)
+    shutil.rmtree(tmp_path / "a")  # as on another machine
+    build(stage, micro)
+    assert not np.load(micro.path(stage) / "pictures.npy").any()
+
+
 @pytest.mark.parametrize(("returned", "said"), [
     ("np.zeros((39, 2, 32, 32, 3), np.uint8)", "uint8 [39, 2, 32, 32, 3]; expected uint8 [40, 2, 32, 32, 3] (items,"),
     ("np.zeros((40, 2, 64, 64, 3), np.uint8)", "uint8 [40, 2, 64, 64, 3]; expected uint8 [40, 2, 32, 32, 3]"),
@@ -425,6 +446,18 @@ def test_what_fit_returns_is_looked_at(returned, said, micro, tmp_path):
     with pytest.raises(BenchError) as caught:
         made(planned(spec(tmp_path / "a", f"{ZEROS}\ndef fit(train, run):\n    return {returned}\n")), micro)
     assert said in str(caught.value)
+
+
+def test_tables_that_a_system_returns_count_in_their_order_whatever_the_index(micro, tmp_path):
+    text = f"""{ZEROS}
+import pandas as pd
+
+def fit(train, run):
+    return {{"w": pd.Series([3.0, 1.0, 2.0], [7, 5, 7]), "v": pd.DataFrame([[1, 2], [3, 4]], [1, 0])}}
+"""
+    learnt = load_file(made(planned(spec(tmp_path / "a", text)).fit, micro) / "fitted.safetensors")
+    assert learnt["w"].tolist() == [3, 1, 2]
+    assert learnt["v"].tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize(("text", "said"), [
