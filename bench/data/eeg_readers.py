@@ -81,10 +81,10 @@ def _open_bids(recording: Recording) -> BaseRaw:
         kinds = zip(raw.ch_names, raw.get_channel_types(), strict=True)
         if unlisted := [name for name, kind in kinds if kind == "eeg" and name not in listed]:
             raise ValueError(f"{table.name} has no row for the channel {unlisted[0]}")
-    # mne-bids replaces the file's own annotations, among them bad stretches and joins, by those of events.tsv
-    plain = mne.io.read_raw(recording.path, preload=False)
-    marks, shift = plain.annotations, raw.first_time - plain.first_time
-    raw.annotations.append(marks.onset + shift, marks.duration, marks.description)
+    if _find_sidecar(recording, "events") is not None:  # then mne-bids drops the file's own marks, such as BAD or joins
+        plain = mne.io.read_raw(recording.path, preload=False)
+        marks, shift = plain.annotations, raw.first_time - plain.first_time
+        raw.annotations.append(marks.onset + shift, marks.duration, marks.description)
     return raw
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
@@ -108,8 +110,11 @@ def test_a_bad_stretch_that_only_the_recording_itself_marks_is_kept_in_a_bids_fo
     raw.set_annotations(mne.Annotations([3.0], [1.0], ["BAD electrode"], orig_time=raw.info["meas_date"]))
     for file in (header, header.with_suffix(".vmrk"), header.with_suffix(".eeg")):
         file.unlink()
-    mne.export.export_raw(header, raw, overwrite=True, verbose="error")  # its events.tsv still does not know it
+    events = Path(str(header).replace("_eeg.vhdr", "_events.tsv"))
+    events.write_text("onset\tduration\ttrial_type\n1.0\t0.5\tdog\n")
+    mne.export.export_raw(header, raw, overwrite=True, verbose="error")
     recording, = eeg_files.find([tmp_path]).recordings
     opened, _ = eeg_readers.open_recording(recording)
     marked = [mark for mark in opened.annotations if "BAD electrode" in mark["description"]]
     assert [(mark["onset"] - opened.first_time, mark["duration"]) for mark in marked] == [(3.0, 1.0)]
+    assert "dog" in opened.annotations.description
