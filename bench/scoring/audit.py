@@ -16,6 +16,7 @@ from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
 from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
+from bench.files import open_array
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 LEAK, FACT, CLEAR, UNKNOWN = "leak", "fact", "clear", "not checked"
@@ -103,8 +104,13 @@ def claimed(trials: Trials) -> tuple[str, ...]:
 def read(folder: Path, corpus: Path | Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """Audits a folder with trials.csv and optionally eeg.npy and pictures.npy. corpus: an array, or an .npy file.
     Raises BenchError for files that cannot be read."""
-    return audit(read_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
-                 _array(corpus, 3) if isinstance(corpus, Path) else corpus, known, left_out)
+    table, eeg, pictures = (read_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3),
+                            _array(folder / "pictures.npy", 4))
+    corpus = _array(corpus, 3) if isinstance(corpus, Path) else corpus
+    try:
+        return audit(table, eeg, pictures, corpus, known, left_out)
+    except BenchError as error:
+        raise BenchError(f"{folder / 'trials.csv'}: {error}", error.exit_code) from error
 
 
 def trained_on(score: Scored) -> str:
@@ -126,10 +132,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def _array(path: Path, dimensions: int) -> Array | None:
     if not path.is_file():
         return None
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BenchError(f"{path} is not an array that numpy can read ({' '.join(str(error).split())})") from error
+    array = open_array(path)
     if array.ndim != dimensions:
         raise BenchError(f"{path} is {list(array.shape)}; expected {dimensions} dimensions")
     return array

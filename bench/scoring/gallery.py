@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.files import open_array
 from bench.images import ENDINGS, decode, one_line, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
@@ -116,16 +116,7 @@ def _open_folder(folder: Path) -> Gallery:
 
 
 def _open_array(path: Path) -> Gallery:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array as file:
-                if len(file.files) != 1:
-                    raise BenchError(f"{path} contains {len(file.files)} arrays ({join_names(file.files)}); expected "
-                                     f"one, {LAYOUT}")
-                array = file[file.files[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BenchError(f"{path} cannot be read as an array of images: {one_line(error)}") from error
+    array = open_array(path, "an array of images")
     _check_layout(path, array)
     names = [str(row) for row in range(len(array))]
     if array.ndim == 5:
