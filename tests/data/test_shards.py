@@ -194,7 +194,7 @@ def test_a_shard_of_pickled_objects_is_never_unpickled(copy):
         np.save(file, np.array([{"a": 1}], object))
         file.write(bytes(size - file.tell()))
     windows = shards.open_shards(Path(copy.path), copy.sha256)
-    with pytest.raises(BenchError, match="not a shard that numpy can read") as error:
+    with pytest.raises(BenchError, match="sub-001_C062.npy cannot be read as a shard of windows") as error:
         windows.gather(np.arange(22))
     assert error.value.exit_code == ENVIRONMENT
 

@@ -190,7 +190,8 @@ def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
     for name, n_chans, n_times in (("same", 5, 40), ("other", 128, 512)):
         (data / "corpora" / name).mkdir(parents=True)
         (data / "corpora" / name / "manifest.json").write_text(json.dumps({
-            "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times}}))
+            "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times},
+            "band": [5, 95], "windows": 0, "shards": [], "files": {}}))
     at = places.resolve_scale(request(data, corpus="same"))
     assert at.corpus == datasets.find_corpus("same", data)
     assert systems.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
