@@ -80,7 +80,10 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     pairs = Pairs(every, np.zeros_like(every), every, label, rows.shape[1], real.read,
                   lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
-    measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
+    try:
+        measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
+    except ValueError as error:  # such as NaN, which a network of damaged weights gives
+        raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is its file damaged?") from error
     path = generated.resolve()
     packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
     return Comparison(measured.summary, dict.fromkeys(schema.ABOUT, "") | {
