@@ -279,8 +279,8 @@ def test_two_shards_of_one_size_that_were_exchanged_are_found(tmp_path):
         shards.open_shards(Path(world.path), world.sha256).gather(np.arange(4))
 
 
-@pytest.mark.parametrize(("name", "text"), [("shards.json", b"\xff"), ("shards.json", b"[]"), ("windows.npy", b"\x93NUMPY"),
-                                            ("windows.npy", b"")])
+@pytest.mark.parametrize(("name", "text"), [("shards.json", b"\xff"), ("shards.json", b"[]"),
+                                            ("windows.npy", b"\x93NUMPY"), ("windows.npy", b"")])
 def test_a_damaged_stage_of_a_corpus_is_named(tmp_path, name, text):
     (tmp_path / name).write_bytes(text)
     with pytest.raises(BenchError, match=f"{name} cannot be read.*bench store verify --delete-damaged"):

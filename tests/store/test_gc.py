@@ -271,7 +271,7 @@ def test_a_damaged_manifest_is_shown_as_damaged_in_one_line(store, capsys):
     assert "bench store verify --delete-damaged" in line
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"variant,metric,stage\n1,2,3\n4,5,6,7\n"])
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b'variant,metric,stage\n"1,2,3\n'])
 def test_a_damaged_results_file_ends_gc_before_anything_is_removed(store, capsys, text):
     name = store.root.parent / "results" / "tiny" / "own.csv"
     name.write_bytes(text)
