@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import shutil
 import tempfile
@@ -19,7 +17,19 @@ from corruption import Read, Reader, digest, given
 from formats import write_alljoined, write_imagenet_eeg, write_things
 from PIL import Image
 
-from bench.data import alljoined, catalogue, corpora, imagenet_eeg, own, prepared, shard_writer, shards, things
+from bench.data import (
+    alljoined,
+    catalogue,
+    corpora,
+    eeg_files,
+    file_corpus,
+    imagenet_eeg,
+    own,
+    prepared,
+    shard_writer,
+    shards,
+    things,
+)
 from bench.data.recordings import as_raw
 from bench.errors import BenchError
 from bench.execute.worker import read_request, write_request
@@ -355,43 +365,37 @@ def write_eeglab(path: Path, data: np.ndarray) -> None:
     names = np.array([(f"E{number + 1}",) for number in range(len(data))], [("labels", object)])
     data.astype("<f4").T.tofile(path.with_suffix(".fdt"))
     savemat(path, {"EEG": {
-        "setname": "rec", "filename": path.name, "nbchan": float(len(data)), "trials": 1.0, "pnts": float(data.shape[1]),
-        "srate": RATE, "xmin": 0.0, "xmax": (data.shape[1] - 1) / RATE, "data": path.with_suffix(".fdt").name,
-        "chanlocs": names, "event": [], "epoch": [], "icawinv": [], "icaweights": [], "icasphere": [], "ref": "common"}},
+        "setname": "rec", "filename": path.name, "nbchan": float(len(data)), "trials": 1.0,
+        "pnts": float(data.shape[1]), "srate": RATE, "xmin": 0.0, "xmax": (data.shape[1] - 1) / RATE,
+        "data": path.with_suffix(".fdt").name, "chanlocs": names, "event": [], "epoch": [], "icawinv": [], "icaweights": [], "icasphere": [], "ref": "common"}},
         appendmat=False)
 
 
 def read_recording(path: Path) -> Read:
-    """Reads a recording and cuts it into windows, as a corpus does: one place turns the errors of MNE's readers, which
-    raise exceptions of any class, into one line."""
-    cutting = catalogue.Cutting((5.0, 70.0), 128, stride=128)
+    """Finds a recording and cuts it into windows, as `bench data prepare` does with each."""
+    recording, = eeg_files.find([path]).recordings
     with tempfile.TemporaryDirectory() as work:
-        try:
-            shard_writer.cut_subject(Path(work), "mine", 1, {"": {path.name: opener(path)}}, cutting)
-        except shard_writer.Unavailable as error:
-            raise BenchError(f"{path}: {error}") from error
+        file_corpus.prepare_person(Path(work), "mine", 1, catalogue.Cutting((5.0, 70.0), 128, stride=128),
+                                   recordings={1: [recording]})
         receipt = shard_writer.read_receipt(Path(work), "mine", 1)
-        return Read(free=digest(receipt, *(Path(work) / shard["file"] for shard in receipt["shards"])))
+        entry, = receipt["recordings"]
+        if "unreadable" in entry:
+            raise BenchError(f"{entry['file']}: {file_corpus.describe_result(entry)}")
+        about = {name: entry[name] for name in entry if name not in ("file", "files", "run", "warnings")}
+        shards = [{name: shard[name] for name in ("n", "channels", "effective_band")} for shard in receipt["shards"]]
+        return Read(free=digest(about, shards, *(Path(work) / shard["file"] for shard in receipt["shards"])))
 
 
-def opener(path: Path) -> Any:
-    """What `cut_subject` takes: a function that opens the recording; before there is one, the opened recording."""
-    if importlib.util.find_spec("bench.data.eeg_files"):
-        eeg_files = importlib.import_module("bench.data.eeg_files")
-        found = eeg_files.find([path]).recordings[0]
-        return lambda: eeg_files.open_recording(found)[0]
-    import mne
-
-    try:
-        return mne.io.read_raw(path, preload=False, verbose="error")
-    except (OSError, RuntimeError, ValueError, EOFError, MemoryError) as error:
-        raise shard_writer.Unavailable(" ".join(str(error).split())[:200]) from error
+def prepared_from(name: str, ending: str) -> Callable[[Path], list[str | Path]]:
+    return lambda folder: ["data", "prepare", given(folder / name, ending), "--name", "mine", "--band", "5,70", "--data",
+                           Path(tempfile.mkdtemp(dir=folder.parent))]
 
 
-def recordings(name: str, files: tuple[str, ...], ending: str, **more: Any) -> Reader:
+def recordings(files: tuple[str, ...], ending: str, **more: Any) -> Reader:
     return Reader(f"EEG {files[0].rpartition('.')[2].upper()}", files, write_exported(files[0]),
                   lambda folder, _: read_recording(given(folder / files[0], ending)),
-                  renames={files[0]: str(Path(files[0]).with_suffix(ending))}, **more)
+                  renames={files[0]: str(Path(files[0]).with_suffix(ending))},
+                  command=prepared_from(files[0], ending), **more)
 
 
 def scores(*arguments: str, judge: str = "none") -> Callable[[Path], list[str | Path]]:
@@ -494,11 +498,11 @@ READERS = (
     Reader("Alljoined1", ALLJOINED, lambda folder: write_alljoined(folder, (1,), 2, 3) and None, prepares(alljoined),
            renames={ALLJOINED[0]: "data/train-00000-of-00001.txt"}, swaps=((ALLJOINED[0], ALLJOINED[1]),), inputs=50,
            command=preparing("alljoined")),
-    recordings("EDF", ("rec.edf",), ".bdf", inputs=60),
-    recordings("BDF", ("rec.bdf",), ".edf", inputs=60),
-    recordings("BrainVision", ("rec.vhdr", "rec.vmrk", "rec.eeg"), ".edf", inputs=70,
+    recordings(("rec.edf",), ".bdf", inputs=60),
+    recordings(("rec.bdf",), ".edf", inputs=60),
+    recordings(("rec.vhdr", "rec.vmrk", "rec.eeg"), ".edf", inputs=70,
                swaps=(("rec.vhdr", "rec.vmrk"), ("rec.vmrk", "rec.eeg")), named=("rec.vhdr",)),
-    recordings("FIF", ("rec_raw.fif",), ".edf", inputs=60),
-    recordings("EEGLAB", ("rec.set", "rec.fdt"), ".edf", inputs=60, swaps=(("rec.set", "rec.fdt"),),
+    recordings(("rec_raw.fif",), ".edf", inputs=60),
+    recordings(("rec.set", "rec.fdt"), ".edf", inputs=60, swaps=(("rec.set", "rec.fdt"),),
                named=("rec.set",)),
 )

@@ -17,8 +17,9 @@ from rich import progress as bars
 from rich.console import Console
 
 from bench import errors
+from bench.commands import data_files
 from bench.commands.options import read_subjects
-from bench.data import catalogue, corpora, prepared, shards
+from bench.data import catalogue, corpora, file_corpus, prepared, shards
 from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
 from bench.execute.progress import format_seconds
@@ -28,21 +29,29 @@ PAIRS = {"imagenet_eeg": "bench.data.imagenet_eeg", "things_eeg2": "bench.data.t
          "alljoined": "bench.data.alljoined"}
 GB = 1e9
 DESCRIPTION = """\
-Prepares a data set of EEG and images from its published files, or a corpus for pre-training from MOABB, which
-downloads missing files. The same command resumes an interrupted one."""
+Prepares a data set of EEG and images from its published files, or a corpus for pre-training: from MOABB, which
+downloads missing files, or from your own recordings (EDF, BDF, GDF, SET, BrainVision, FIF, CNT, BIDS):
+
+  bench data prepare FOLDER --name mine --dry-run    what is in it, and what will be left out and why
+  bench data prepare FOLDER --name mine              then: bench run --corpus mine
+
+The same command resumes an interrupted one."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="prepare|status")
     prepare = actions.add_parser("prepare", help="prepare a data set or a corpus", description=DESCRIPTION)
     common = prepare.add_argument_group("data sets and corpora")
-    common.add_argument("name", metavar="NAME", help=f"{', '.join(PAIRS)}; a corpus: {catalogue.TRAIN_ONLY}, "
-                        f"{', '.join(catalogue.CORPORA_BY_NAME)}, MOABB data sets A,B, or FILE.txt with one a line")
+    common.add_argument("sources", nargs="+", metavar="NAME|PATH", help=f"{', '.join(PAIRS)}; a corpus: "
+                        f"{catalogue.TRAIN_ONLY}, {', '.join(catalogue.CORPORA_BY_NAME)}, MOABB data sets A,B, or "
+                        "FILE.txt with one a line; with --name: files and folders of your own recordings")
     common.add_argument("--from", dest="source", metavar="DIR", help="folder of the published files; for a corpus "
                         "MOABB's downloads (default: MNE_DATA)")
     common.add_argument("--data", "--out", default=str(DATA), metavar="DIR", help="folder to write to")
-    common.add_argument("--subjects", metavar="1,2", help="only these subjects (default: all)")
-    common.add_argument("--dry-run", action="store_true", help="print the approximate size, and stop")
+    common.add_argument("--subjects", metavar="1,2", help="only these subjects (default: all); of own recordings the "
+                        "labels that --dry-run prints")
+    common.add_argument("--dry-run", action="store_true", help="print the approximate size, or what was found in your "
+                        "own recordings, and stop")
     prepare.add_argument_group("data sets only").add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the data set; repeatable")
     corpus = prepare.add_argument_group("corpora only")
@@ -52,6 +61,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     corpus.add_argument("--stride", type=int, metavar="N", help="samples from window to window (default: no overlap)")
     corpus.add_argument("--per-subject", type=int, metavar="N", help="most windows of a subject (default: all)")
     corpus.add_argument("--allow-missing", action="store_true", help="finish without recordings that are unavailable")
+    files = prepare.add_argument_group("corpora of your own recordings only")
+    files.add_argument("--name", dest="title", metavar="NAME", help="name of the new corpus")
+    files.add_argument("--subject-pattern", metavar="REGEX", default="", help="a pattern, searched in each file's "
+                       "path, whose group is the person (default: sub-... of BIDS; else each folder in a given folder, "
+                       "and each file outside of these)")
     status = actions.add_parser("status", help="show what is prepared and whether it is complete")
     status.add_argument("--data", default=str(DATA), metavar="DIR", help="folder of prepared data")
     status.add_argument("--verify", action="store_true", help="read every file and compare its hash")
@@ -61,10 +75,32 @@ def main(options: argparse.Namespace, console: Console) -> int:
     """Prepares or shows data; returns the exit code (1: `status --verify` found damage)."""
     if options.action == "status":
         return _status(options)
-    folder = _prepare_pairs(options, console) if options.name in PAIRS else _prepare_corpus(options, console)
+    options.name = options.sources[0]
+    if data_files.is_asked_for(options, PAIRS):
+        folder = _prepare_files(options, console)
+    else:
+        folder = _prepare_pairs(options, console) if options.name in PAIRS else _prepare_corpus(options, console)
     if folder:
         print(_describe(folder))
     return errors.OK
+
+
+def _prepare_files(options: argparse.Namespace, console: Console) -> Path | None:
+    """Prepares a corpus of the user's own recordings; returns its folder, or None after --dry-run."""
+    if options.set or options.source:
+        raise BenchError(f"--{'set' if options.set else 'from'} does not fit to --name: your own recordings are given "
+                         "by their files and folders")
+    recordings, cutting = data_files.find(options), _cutting(options)
+    if options.dry_run:
+        print(data_files.describe(recordings, cutting))
+        return None
+    print(data_files.summarise(recordings))
+    with _progress(console) as progress:
+        folder = file_corpus.prepare(options.title, Path(options.data), recordings,
+                                     workers=options.workers or os.cpu_count() or 1, progress=progress,
+                                     cutting=cutting, allow_missing=options.allow_missing, warn=data_files.warn)
+    print(data_files.describe_result(folder))
+    return folder
 
 
 def _prepare_pairs(options: argparse.Namespace, console: Console) -> Path | None:
@@ -108,23 +144,19 @@ def _prepare_pairs(options: argparse.Namespace, console: Console) -> Path | None
 def _prepare_corpus(options: argparse.Namespace, console: Console) -> Path | None:
     """Prepares a corpus of windows, from MOABB or from a prepared ImageNet-EEG; returns its folder, or None if nothing
     was done."""
-    root, band = Path(options.data), _band(options.band)
+    root = Path(options.data)
     if options.set:
         raise BenchError(f"--set is for {', '.join(PAIRS)}; the options of a corpus are in --help")
     if options.name == catalogue.TRAIN_ONLY:
-        return None if options.dry_run else corpora.from_pairs(root, band)
+        return None if options.dry_run else corpora.from_pairs(root, _band(options.band))
     name, datasets = catalogue.parse_corpus(options.name)
     subjects = sorted(set(read_subjects(options.subjects))) if options.subjects not in (None, "all") else None
-    for option in ("workers", "stride", "sfreq", "per_subject"):
-        if (value := vars(options)[option]) is not None and not value > 0:
-            raise BenchError(f"--{option.replace('_', '-')} {value}: a number above 0 is expected")
+    cutting = _cutting(options)
     if options.source:
         if not Path(options.source).is_dir():
             raise BenchError(f"{options.source}: the folder of MOABB's downloads is expected; create it if it is new")
         os.environ["MNE_DATA"] = str(Path(options.source).resolve())
     catalogue.check_names(datasets)
-    cutting = catalogue.Cutting(band, sfreq=options.sfreq, stride=options.stride or catalogue.N_TIMES,
-                                per_subject=options.per_subject)
     workers = options.workers or os.cpu_count() or 1
     if not (root / corpora.CORPORA / name / MANIFEST).is_file():
         about = catalogue.estimate_size(datasets, cutting, subjects)
@@ -203,6 +235,8 @@ def _describe(folder: Path) -> str:
     state = f"incomplete: {wrong[0]} is missing or of another size" if wrong else "complete"
     if not wrong and manifest.get("missing"):
         state = f"complete without {len(manifest['missing'])} subjects"
+    elif not wrong and (unreadable := [entry for entry in manifest.get("recordings", ()) if "unreadable" in entry]):
+        state = f"complete without {len(unreadable)} recordings"
     band = ", ".join("-".join(f"{edge:g}" for edge in band) for band in bands)
     return _line(manifest["name"], sum(files.values()), state, rows, channels, band,
                  hashlib.sha256(text).hexdigest()[:12])
@@ -228,6 +262,15 @@ def _settings(given: Sequence[str], known: dict[str, str], name: str) -> dict[st
             raise BenchError(f"--set {pair}: {name} has the options {every}; write OPTION=VALUE")
         settings[option] = value
     return settings
+
+
+def _cutting(options: argparse.Namespace) -> catalogue.Cutting:
+    """Returns how recordings become windows. Raises BenchError for an option that is no number above 0."""
+    for option in ("workers", "stride", "sfreq", "per_subject"):
+        if (value := vars(options)[option]) is not None and not value > 0:
+            raise BenchError(f"--{option.replace('_', '-')} {value}: a number above 0 is expected")
+    return catalogue.Cutting(_band(options.band), sfreq=options.sfreq, stride=options.stride or catalogue.N_TIMES,
+                             per_subject=options.per_subject)
 
 
 def _band(text: str) -> tuple[float, float]:

@@ -123,9 +123,14 @@ def check_names(names: Sequence[str]) -> None:
             raise BenchError(f"MOABB {moabb.__version__} has no data set {name!r} ({hint}); {_describe_choices()}")
 
 
+def is_dataset(name: str) -> bool:
+    """Whether MOABB has a data set of that name, or it is one of FAKES."""
+    return name in (*MOABB_ALL, *FAKES) or name in _classes()
+
+
 def _describe_choices() -> str:
-    return (f"expected a corpus ({', '.join((*CORPORA_BY_NAME, TRAIN_ONLY))}), a list such as Cho2017,Lee2019_MI, or a "
-            "file FILE.txt")
+    return (f"expected a corpus ({', '.join((*CORPORA_BY_NAME, TRAIN_ONLY))}), a list such as Cho2017,Lee2019_MI, a "
+            "file FILE.txt, or your own recordings: FOLDER --name NAME")
 
 
 def load_dataset(name: str) -> BaseDataset:

@@ -29,6 +29,7 @@ PAIRED = "imagenet_eeg"  # source of the corpus TRAIN_ONLY
 MAX_OFFLINE = 2  # data sets in a row whose server does not answer, after which no download is tried
 Progress = Callable[[int, int, str], None]
 Task = tuple[str, int]  # data set, subject
+Job = Callable[[Path, str, int, Cutting], None]  # `prepare_subject`, or one of its form that pickle can send
 
 
 def prepare(name: str, root: Path, datasets: Sequence[str], subjects: Sequence[int] | None = None, *,
@@ -43,7 +44,7 @@ def prepare(name: str, root: Path, datasets: Sequence[str], subjects: Sequence[i
     """
     folder, cutting = root / CORPORA / name, cutting or Cutting()
     limits = sorted(set(subjects)) if subjects is not None else None
-    wanted = _settings(cutting, datasets, limits)
+    wanted = settings(cutting, datasets, limits)
     if (folder / MANIFEST).is_file():
         return _check_settings(folder, wanted)
     check_names(datasets)
@@ -57,7 +58,7 @@ def prepare(name: str, root: Path, datasets: Sequence[str], subjects: Sequence[i
     if not tasks:
         raise BenchError(f"no data set of {name} has a subject {', '.join(map(str, limits or ()))}")
     with reporting_full_disk(root):
-        failed = _prepare_subjects(work, tasks, cutting, workers, progress or (lambda done, total, text: None))
+        failed = prepare_subjects(work, tasks, cutting, workers, progress or (lambda done, total, text: None))
         if failed and not allow_missing:
             raise BenchError(_describe_missing(failed, name, len(tasks)), ENVIRONMENT)
         receipts = [read_receipt(work, *task) for task in tasks if task not in failed]
@@ -85,7 +86,7 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
                          f"part_item of each trial ({error}); prepare it: bench data prepare {PAIRED} --from DIR",
                          ENVIRONMENT) from error
     cutting = Cutting(band, eeg.shape[2], None, eeg.shape[2])
-    wanted = _settings(cutting, [source]) | {"source": file_hash(pairs / MANIFEST)}
+    wanted = settings(cutting, [source]) | {"source": file_hash(pairs / MANIFEST)}
     if (folder / MANIFEST).is_file():
         return _check_settings(folder, wanted)
     if len(trials) != len(eeg):
@@ -112,7 +113,8 @@ def list_unfinished(root: Path) -> list[tuple[str, int]]:
             for folder in sorted((root / CORPORA).glob("*.partial"))]
 
 
-def _settings(cutting: Cutting, datasets: Sequence[str], subjects: list[int] | None = None) -> dict[str, Any]:
+def settings(cutting: Cutting, datasets: Sequence[str], subjects: list[int] | None = None) -> dict[str, Any]:
+    """Returns the settings of a corpus as its manifest states them."""
     window = asdict(cutting)
     return {"band": list(window.pop("band")), "datasets": sorted(datasets), "subjects": subjects, "window": window}
 
@@ -145,10 +147,11 @@ def open_work_folder(folder: Path, cutting: Cutting) -> Path:
     return work
 
 
-def _prepare_subjects(work: Path, tasks: list[Task], cutting: Cutting, workers: int,
-                      progress: Progress) -> dict[Task, str]:
-    """Prepares all subjects without a receipt, and returns the reason for each that is unavailable."""
-    left = [task for task in tasks if not read_receipt(work, *task)]
+def prepare_subjects(work: Path, tasks: list[Task], cutting: Cutting, workers: int, progress: Progress,
+                     job: Job = prepare_subject, is_done: Callable[[Task], bool] | None = None) -> dict[Task, str]:
+    """Prepares all subjects by `job` that are not done (default: that have no receipt), and returns the reason for each
+    that is unavailable."""
+    left = [task for task in tasks if not (is_done(task) if is_done else read_receipt(work, *task))]
     failed: dict[Task, str] = {}
     offline: list[str] = []  # data sets in a row whose server does not answer
     count = len(tasks) - len(left)
@@ -175,7 +178,7 @@ def _prepare_subjects(work: Path, tasks: list[Task], cutting: Cutting, workers: 
             try:
                 if reason := reason_to_skip(task):
                     raise Unavailable(reason)
-                prepare_subject(work, *task, cutting)
+                job(work, *task, cutting)
                 finish(task, None)
             except Unavailable as error:
                 finish(task, error)
@@ -190,7 +193,7 @@ def _prepare_subjects(work: Path, tasks: list[Task], cutting: Cutting, workers: 
                 if reason := reason_to_skip(task):
                     finish(task, Unavailable(reason))
                 else:
-                    running[pool.submit(prepare_subject, work, *task, cutting)] = task
+                    running[pool.submit(job, work, *task, cutting)] = task
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 try:
                     future.result()

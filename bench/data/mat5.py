@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}  # bytes of a number, by type
+SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}  # bytes, by type
 MATRIX, COMPRESSED = 14, 15  # types
 CELL, STRUCT, OBJECT, CHAR, SPARSE = 1, 2, 3, 4, 5  # classes of matrices; 6 to 15: numbers
 UTF8 = 16
@@ -59,7 +59,7 @@ def _check_matrix(code: int, data: memoryview, order: str, depth: int = 0) -> No
     kind, count, parts = struct.unpack(f"{order}I", parts[0][1][:4])[0] & 0xFF, math.prod(dims.tolist()), parts[3:]
     if kind in (STRUCT, OBJECT):
         head, parts = parts[:kind], parts[kind:]  # of an object the name of its class comes first
-        _expect([inner for inner, _ in head[-2:]] == [5, 1] and len(head[-2][1]) == 4, "a struct has no names of fields")
+        _expect([inner for inner, _ in head[-2:]] == [5, 1] and len(head[-2][1]) == 4, "a struct without its fields")
         length = struct.unpack(f"{order}i", head[-2][1])[0]
         _expect(length > 0 and len(head[-1][1]) % length == 0, "the names of a struct's fields have another length")
         count *= len(head[-1][1]) // length

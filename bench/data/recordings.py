@@ -124,6 +124,11 @@ def _filter_length(sfreq: float, band: tuple[float, float]) -> int:
     return len(mne.filter.create_filter(None, sfreq, *effective_band(band, sfreq), verbose="error"))
 
 
+def shortest(native: float, band: tuple[float, float], n_times: int, sfreq: float) -> int:
+    """Returns how many samples at `native` Hz a recording must have for a window of `n_times` samples at `sfreq` Hz."""
+    return max(math.ceil(n_times * native / sfreq), _filter_length(native, band))
+
+
 def normalise(windows: Array) -> Array:
     """Normalises windows [N, C, T] to float32: each channel's mean 0, then the whole window's standard deviation 1.
 
@@ -184,7 +189,7 @@ def cut_segments(raw: mne.io.BaseRaw, band: tuple[float, float], n_times: int, s
         rejected[reason] += 1
         return Segments(np.empty((0, len(picks), n_times), np.float16), np.empty(0), native, edges, rejected, repaired)
 
-    if raw.n_times < max(math.ceil(n_times * native / rate), _filter_length(native, band)):
+    if raw.n_times < shortest(native, band, n_times, rate):
         return reject("short")
     if len(picks) < CHANNELS[0]:
         return reject("few_channels")

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.data.writing import DISK_FULL
 from bench.errors import BenchError
 
 HELD_OUT = 6  # one person in six is held out
+FAILURES = (OSError, RuntimeError, ValueError, EOFError, MemoryError)  # of cutting a recording that MOABB loaded
 SUBJECTS = ".subjects"  # in the work folder: receipts of finished subjects
 
 
@@ -45,26 +46,41 @@ def prepare_subject(work: Path, name: str, subject: int, cutting: Cutting) -> No
         cut_subject(work, name, subject, sessions, cutting)
 
 
-def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[str, Any]], cutting: Cutting) -> None:
-    """Writes the shards of one person from mne Raws by session and run, freed one at a time. Raises Unavailable."""
+def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[str, Any]], cutting: Cutting,
+                report: Callable[[str, str, dict[str, Any]], None] | None = None,
+                about: dict[str, Any] | None = None) -> None:
+    """Writes the shards of one person from mne Raws by session and run, freed one at a time, or functions that open
+    them.
+
+    report: gets session, run, and number of windows with what was rejected and repaired, or why a recording is
+    "unreadable"; without it, such a recording raises Unavailable. about: further entries of the receipt.
+    """
     from bench.data.recordings import cut_segments
 
+    failures = Exception if report else FAILURES  # readers of files raise exceptions of any class
     writer = ShardWriter(work, name, subject)
     rejected, repaired = Counter[str](), Counter[str]()
     for session in list(sessions):
         for run in list(sessions[session]):
             raw = sessions[session].pop(run)
             try:
+                raw = raw() if callable(raw) else raw
                 cut = cut_segments(raw, cutting.band, cutting.n_times, cutting.sfreq, cutting.stride)
-            except (OSError, RuntimeError, ValueError, EOFError, MemoryError) as error:
-                raise Unavailable(f"session {session}, run {run}: {_describe(error)}") from error
+            except failures as error:
+                if report is None:
+                    raise Unavailable(f"session {session}, run {run}: {_describe(error)}") from error
+                report(session, run, {"unreadable": _describe(error)})
+                continue
             del raw
+            if report:
+                report(session, run, {"windows": len(cut.windows), "rejected": dict(cut.rejected),
+                                      "repaired": dict(cut.repaired)})
             rejected.update(cut.rejected)
             repaired.update(cut.repaired)
             if len(cut.windows):
                 writer.add(cut.windows, [(str(session), str(run), float(onset)) for onset in cut.onsets],
                            cut.sfreq, list(cut.band), cut.rejected, cut.repaired)
-    writer.close(rejected, repaired, cutting.per_subject)
+    writer.close(rejected, repaired, cutting.per_subject, about)
 
 
 def _load_recordings(name: str, subject: int) -> dict[str, dict[str, Any]]:
@@ -113,8 +129,10 @@ class ShardWriter:
         group["rejected"].update(rejected or {})
         group["repaired"].update(repaired or {})
 
-    def close(self, rejected: Counter[str], repaired: Counter[str], per_subject: int | None = None) -> dict[str, Any]:
-        """Writes the final shards, with at most `per_subject` windows in all, and then the receipt; returns it."""
+    def close(self, rejected: Counter[str], repaired: Counter[str], per_subject: int | None = None,
+              about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Writes the final shards, with at most `per_subject` windows in all, and then the receipt with the entries
+        `about`; returns it."""
         shards = []
         rates = Counter(channels for channels, _ in self.groups)
         n = sum(group["n"] for group in self.groups.values())
@@ -136,7 +154,7 @@ class ShardWriter:
                            "repaired": dict(sorted(group["repaired"].items())),
                            "places": [group["places"][row] for row in kept]})
         receipt = {"dataset": self.name, "subject": self.subject, "shards": shards,
-                   "rejected": dict(rejected), "repaired": dict(repaired)}
+                   "rejected": dict(rejected), "repaired": dict(repaired), **(about or {})}
         target = _receipt_file(self.work, self.name, self.subject)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".part").write_text(json.dumps(receipt))
@@ -194,21 +212,25 @@ def finish_corpus(name: str, root: Path, work: Path, receipts: list[dict[str, An
                   missing: list[tuple[str, int]]) -> Path:
     """Writes index and manifest, moves the folder to root/corpora/<name> in one step, and returns its path.
 
-    wanted: the settings of the corpus, for the manifest. Raises BenchError if there is no window, or only one person.
+    wanted: the settings of the corpus, for the manifest. A shard's entry may have "parts", the part of each window;
+    else `assign_parts` decides. Raises BenchError if there is no window, or only one person and no "parts".
     """
     shards = sorted((shard for receipt in receipts for shard in receipt["shards"]), key=lambda shard: shard["file"])
     if not shards:
         reasons = ", ".join(f"{reason} {n}" for reason, n in _total(receipts, "rejected").items())
         raise BenchError(f"{name}: no recording gave a window; rejected: {reasons}")
-    part = assign_parts([(shard["dataset"], shard["subject"]) for shard in shards])
+    part = {} if all("parts" in shard for shard in shards) else assign_parts([
+        (shard["dataset"], shard["subject"]) for shard in shards])
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("window", "shard", "row", "dataset", "subject", "session", "run", "onset_s", "part"))
     window = 0
     for number, shard in enumerate(shards):
+        parts = shard.pop("parts", None)
         for row, (session, run, onset) in enumerate(shard.pop("places")):
             subject = shard["dataset"], shard["subject"]
-            rows.writerow((window, number, row, *subject, session, run, f"{onset:.6g}", part[subject]))
+            rows.writerow((window, number, row, *subject, session, run, f"{onset:.6g}",
+                           parts[row] if parts else part[subject]))
             window += 1
     (work / INDEX).write_bytes(text.getvalue().encode())
     manifest = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -171,8 +171,8 @@ def open_corpus(folder: Path) -> Windows:
 
 
 def open_shards(path: Path, sha256: str | None = None) -> Windows:
-    """Opens a prepared corpus, after a check of the manifest's hash, the index and the size of every shard. The hash of a
-    shard is compared when it is first read.
+    """Opens a prepared corpus, after a check of the manifest's hash, the index and the size of every shard. The hash of
+    a shard is compared when it is first read.
 
     Raises BenchError (exit 3) with the file that is missing or different.
     """
@@ -182,7 +182,7 @@ def open_shards(path: Path, sha256: str | None = None) -> Windows:
     file = path / INDEX
     if not file.is_file() or file_hash(file) != manifest["files"].get(INDEX, {}).get("sha256"):
         raise BenchError(f"{file}: missing, or another than the manifest says; restore it, or remove {path} and "
-                         f"prepare it again: bench data prepare {manifest['name']}", ENVIRONMENT)
+                         f"prepare it again: {describe_command(manifest)}", ENVIRONMENT)
     index = pd.read_csv(file, dtype=dict.fromkeys(("dataset", "session", "run", "part"), "category"),
                         keep_default_na=False)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # every shard is a file that stays open
@@ -195,6 +195,12 @@ def open_shards(path: Path, sha256: str | None = None) -> Windows:
 def read_manifest(path: Path, sha256: str | None = None) -> dict[str, Any]:
     """Reads a corpus's manifest. Raises BenchError (exit 3) if there is none, or one of another hash."""
     return prepared.read_manifest(path, "corpus", sha256)[0]
+
+
+def describe_command(manifest: Mapping[str, Any]) -> str:
+    """Returns the command that prepares a corpus, by its manifest."""
+    files = "people" in manifest  # of the user's own recordings
+    return f"bench data prepare {'FOLDER --name ' if files else ''}{manifest['name']}"
 
 
 def verify(path: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.data import prepared
+from bench.data.catalogue import CORPORA_BY_NAME, TRAIN_ONLY
 from bench.data.prepared import MANIFEST
 from bench.data.shards import CORPORA, read_manifest
 from bench.errors import ENVIRONMENT, BenchError
@@ -27,8 +28,9 @@ def find_corpus(name: str, root: Path) -> Shards:
     """Returns the corpus with this name in the data folder. Raises BenchError (exit 3) if it is not prepared."""
     path = root / CORPORA / name
     if not (path / MANIFEST).is_file():
-        raise BenchError(f"no corpus {name} in {root / CORPORA}; prepare it: bench data prepare {name} --data {root}",
-                         ENVIRONMENT)
+        files = "" if name in (*CORPORA_BY_NAME, TRAIN_ONLY) else ", or of your own recordings FOLDER --name " + name
+        raise BenchError(f"no corpus {name} in {root / CORPORA}; prepare it: bench data prepare {name} --data "
+                         f"{root}{files}", ENVIRONMENT)
     manifest = read_manifest(path)
     return Shards(manifest["name"], sha256(path / MANIFEST), manifest["n_chans"], manifest["window"]["n_times"],
                   str(path.resolve()))

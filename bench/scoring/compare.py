@@ -83,7 +83,7 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     try:
         measured = measure(pairs, networks, Classes(nway), wanted, device=device, progress=progress)
     except ValueError as error:  # such as NaN, which a network of damaged weights gives
-        raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is its file damaged?") from error
+        raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
     path = generated.resolve()
     packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
     return Comparison(measured.summary, dict.fromkeys(schema.ABOUT, "") | {

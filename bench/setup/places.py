@@ -45,7 +45,8 @@ def resolve_scale(request: Request, needed: bool = True) -> Scale:
         if corpus and scale.corpus is None:
             scale = replace(scale, corpus=Shards(corpus, "", scale.world.n_chans, scale.world.n_times))
     if corpus and scale.corpus is None:
-        raise BenchError(f"--corpus {corpus}: scale {scale.name} has a corpus of its own")
+        raise BenchError(f"--corpus {corpus}: scale {scale.name} has a corpus of its own; use it with a data set whose "
+                         "EEG has the shape of its windows: --pairs NAME")
     if corpus and scale.corpus:
         scale = replace(scale, corpus=replace(scale.corpus, name=corpus, sha256="", path=""))
     scale = resolve_paths(scale, request.store, request.weights, request.data, needed)

@@ -37,7 +37,7 @@ def engine_jobs(store: Store) -> dict[str, dict[str, Any]]:
             with suppress(FileNotFoundError):  # the job has just ended
                 job = read_json(path)
                 if not isinstance(job, dict) or not isinstance(job.get("stage", {}), dict):
-                    raise BenchError(f"{path} is not the note of an engine's job; remove the file if you do not need it")
+                    raise BenchError(f"{path} is not the note of a job; remove the file if you do not need it")
                 jobs[path.stem] = {"job": "", "stage": {}} | job
     return jobs
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.recordings import cut_windows, replicate
-from bench.data.shards import INDEX, REFERENCE, open_shards, read_manifest
+from bench.data.shards import INDEX, REFERENCE, describe_command, open_shards, read_manifest
 from bench.data.tiny import DEVICES
 from bench.data.writing import write_table
 from bench.errors import ENVIRONMENT, BenchError
@@ -59,7 +59,7 @@ def _write_reference(world: Shards, band: tuple[float, float], out: Path) -> Non
     manifest = read_manifest(folder, world.sha256)
     if tuple(manifest["band"]) != tuple(band):
         raise BenchError(f"corpus {world.name} was prepared at {manifest['band'][0]:g}-{manifest['band'][1]:g} Hz, not "
-                         f"{band[0]:g}-{band[1]:g} Hz; prepare another (bench data prepare {world.name} --data DIR "
+                         f"{band[0]:g}-{band[1]:g} Hz; prepare another ({describe_command(manifest)} --data DIR "
                          f"--band {band[0]:g},{band[1]:g})")
     open_shards(folder, world.sha256)
     for name in (INDEX, "manifest.json"):

@@ -64,8 +64,7 @@ def test_no_bit_flip_of_a_small_file_ends_the_process(tmp_path):
         try:
             mat5.check(file)
             kept += 1
-        except ValueError as error:
-            assert "\n" not in str(error)
+        except ValueError:
             file.unlink()
     assert 0 < kept < 300
     (tmp_path / "rec.set").unlink()
