@@ -45,7 +45,7 @@ from bench.tables import named, results
 
 SIDE = 24  # pixels
 ENDINGS = ("png", "jpg", "bmp", "gif", "tiff", "webp")
-RATE, CHANNELS, SECONDS = 160.0, 32, 6
+RATE, CHANNELS, SECONDS = 160.0, 32, 12
 
 
 # Images: bench score MADE REAL
@@ -367,8 +367,8 @@ def write_eeglab(path: Path, data: np.ndarray) -> None:
     savemat(path, {"EEG": {
         "setname": "rec", "filename": path.name, "nbchan": float(len(data)), "trials": 1.0,
         "pnts": float(data.shape[1]), "srate": RATE, "xmin": 0.0, "xmax": (data.shape[1] - 1) / RATE,
-        "data": path.with_suffix(".fdt").name, "chanlocs": names, "event": [], "epoch": [], "icawinv": [], "icaweights": [], "icasphere": [], "ref": "common"}},
-        appendmat=False)
+        "data": path.with_suffix(".fdt").name, "chanlocs": names, "event": [], "epoch": [], "icawinv": [],
+        "icaweights": [], "icasphere": [], "ref": "common"}}, appendmat=False)
 
 
 def read_recording(path: Path) -> Read:
@@ -387,8 +387,8 @@ def read_recording(path: Path) -> Read:
 
 
 def prepared_from(name: str, ending: str) -> Callable[[Path], list[str | Path]]:
-    return lambda folder: ["data", "prepare", given(folder / name, ending), "--name", "mine", "--band", "5,70", "--data",
-                           Path(tempfile.mkdtemp(dir=folder.parent))]
+    return lambda folder: ["data", "prepare", given(folder / name, ending), "--name", "mine", "--band", "5,70",
+                           "--data", Path(tempfile.mkdtemp(dir=folder.parent))]
 
 
 def recordings(files: tuple[str, ...], ending: str, **more: Any) -> Reader:

@@ -276,7 +276,7 @@ def find_damage(path: Path) -> str:
         if not path.name == manifest["key"] == hashlib.sha256(document.encode()).hexdigest():
             return f"{MANIFEST} describes another stage than {path.name[:12]}"
         for name, entry in manifest["files"].items():
-            if sha256(path / name) != entry["sha256"]:
+            if sha256(path / name) != entry["sha256"] or (path / name).stat().st_size != entry["bytes"]:
                 return f"the hash of {name} differs from the manifest"
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
         return repr(error)
@@ -289,7 +289,8 @@ def _parse_manifest(path: Path) -> dict[str, Any]:
     """Reads a manifest. Raises ValueError, KeyError or TypeError for any other file."""
     manifest: dict[str, Any] = json.loads(path.read_text())
     if not isinstance(manifest["stage"], dict) or not isinstance(manifest["key"], str) or not all(
-            isinstance(entry["sha256"], str) for entry in dict(manifest["files"]).values()):
+            isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
+            for entry in dict(manifest["files"]).values()):
         raise ValueError("not the manifest of a stage")
     return manifest
 

@@ -71,6 +71,8 @@ def change(file, old, new):
     lambda path: change(path / MANIFEST, '"text": "a"', '"text": "b"'),
     lambda path: change(path / MANIFEST, f'"key": "{path.name}', '"key": "0'),
     lambda path: change(path / MANIFEST, '"files": {', '"files": ["'),
+    lambda path: change(path / MANIFEST, '"bytes": 1', '"bytes": 2'),
+    lambda path: change(path / MANIFEST, '"bytes"', '"byter"'),
 ])
 def test_a_damaged_stage_is_found_by_its_hash_and_built_again_with_one_warning(store, harm):
     harm(store.build(Note("a"), write(Note("a"))))
