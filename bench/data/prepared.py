@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 PARTS = ("train", "val", "test")
 COLUMNS = ("item", "subject", "picture", "label", "block", "position")  # of trials.csv, before the columns of parts
 CLASS_COLUMNS = ("label", "name", "judge", "shown")
-NEEDED = {  # by kind: the entries of a manifest that readers need, and their types
+NEEDED: dict[str, dict[str, Any]] = {  # by kind: the entries of a manifest that readers need, and their types
     "pairs": {"name": str, "n_chans": int, "n_times": int, "sfreq": (int, float), "bands": list, "leaky": dict,
               "files": dict},
     "corpus": {"name": str, "n_chans": int, "band": list, "window": dict, "windows": int, "shards": list,
