@@ -148,7 +148,7 @@ ABOUT = {"scale": "tiny", "world": "0", "config": "c", "spec": "v", "judge": "ju
 
 def write_results(folder: Path) -> None:
     folder = folder / "tiny"
-    for name, value in (("mask_ratio", 0.25), ("clip", 0.75)):
+    for name, value in (("systems", 0.25), ("clip", 0.75)):  # the table of systems reads the times of runs
         for variant in ("Full", "11"):
             rows = pd.DataFrame([{"variant": variant, "seed": 0, "items": "real", "metric": metric, "key": "16 classes",
                                   "value": value, "n": 8, "extractor": "", "extractor_sha256": "", "comparable": 1,
@@ -162,13 +162,13 @@ def write_results(folder: Path) -> None:
 
 
 def read_results(folder: Path, _: Any) -> Read:
-    recorded = results.read(folder / "tiny", "mask_ratio")
-    return Read(digest(recorded.rows, recorded.items), digest(results.runs(folder / "tiny", "mask_ratio")))
+    recorded = results.read(folder / "tiny", "systems")
+    return Read(digest(recorded.rows, recorded.items), digest(results.runs(folder / "tiny", "systems")))
 
 
 def write_sent(folder: Path) -> None:
     write_results(folder)
-    shutil.move(folder / "tiny" / "mask_ratio.csv", folder / "sent.csv")
+    shutil.move(folder / "tiny" / "systems.csv", folder / "sent.csv")
     shutil.rmtree(folder / "tiny")
 
 
@@ -269,20 +269,18 @@ def read_stored(folder: Path, place: Path) -> Read:
 
 STORED = f"s/objects/{Grape().key[:2]}/{Grape().key}"
 REQUEST = MICRO.items().trials
+JOB = f"{'0' * 64}.job"
 
 
 def write_requests(folder: Path) -> None:
-    store = Store(folder / "s")
-    write_request(store, REQUEST)
-    (folder / "s" / "requests" / f"{'0' * 64}.job").write_text(json.dumps(
+    write_request(Store(folder / "s"), REQUEST)
+    (folder / "s" / "requests" / JOB).write_text(json.dumps(
         {"engine": "slurm", "job": "17", "stage": json.loads(REQUEST.document)}))
 
 
 def read_requests(folder: Path, _: Any) -> Read:
-    store = Store(folder / "s", create=False)
-    jobs = gc.engine_jobs(store)
-    stage = read_request(store, REQUEST.key)
-    return Read(digest(stage.key, stage.document), digest(repr(stage), jobs))
+    stage = read_request(Store(folder / "s", create=False), REQUEST.key)
+    return Read(digest(stage.key, stage.document), digest(repr(stage)))
 
 
 # The audit's folder: bench audit --trials DIR
@@ -441,13 +439,13 @@ READERS = (
                                    "--judge", folder / "mine"]),
     Reader("frozen part", ("judge.safetensors", "provenance.json"), write_frozen, read_frozen,
            renames={"judge.safetensors": "judge.pth"}, swaps=(("judge.safetensors", "provenance.json"),), inputs=40),
-    Reader("results of an ablation", tuple(f"tiny/mask_ratio.{ending}" for ending in ("csv", "items.csv.gz", "sha256",
+    Reader("results of an ablation", tuple(f"tiny/systems.{ending}" for ending in ("csv", "items.csv.gz", "sha256",
                                                                                       "runs.csv")),
-           write_results, read_results, renames={"tiny/mask_ratio.csv": "tiny/mask_ratio.txt"},
-           swaps=(("tiny/mask_ratio.csv", "tiny/mask_ratio.items.csv.gz"), ("tiny/mask_ratio.csv", "tiny/clip.csv"),
-                  ("tiny/mask_ratio.sha256", "tiny/clip.sha256"), ("tiny/mask_ratio.runs.csv", "tiny/clip.runs.csv")),
-           inputs=100, named=("mask_ratio",),  # a missing file of hashes: the CSV has none of that name
-           command=lambda folder: ["table", "mask_ratio", "--scale", "tiny", "--results", folder]),
+           write_results, read_results, renames={"tiny/systems.csv": "tiny/systems.txt"},
+           swaps=(("tiny/systems.csv", "tiny/systems.items.csv.gz"), ("tiny/systems.csv", "tiny/clip.csv"),
+                  ("tiny/systems.sha256", "tiny/clip.sha256"), ("tiny/systems.runs.csv", "tiny/clip.runs.csv")),
+           inputs=100, named=("systems",),  # a missing file of hashes: the CSV has none of that name
+           command=lambda folder: ["table", "systems", "--scale", "tiny", "--results", folder]),
     Reader("results CSV", ("sent.csv",), write_sent, read_sent, renames={"sent.csv": "sent.txt"},
            command=lambda folder: ["table", folder / "sent.csv"]),
     Reader("data set of a plan", PAIRS, write_pairs, lambda _, world: Read(built(world)),
@@ -474,9 +472,11 @@ READERS = (
            write_store, read_stored, renames={f"{STORED}/eeg.npy": f"{STORED}/eeg.npz"}, inputs=70,
            swaps=((f"{STORED}/eeg.npy", f"{STORED}/trials.csv"), (f"{STORED}/MANIFEST.json", f"{STORED}/trials.csv")),
            named=(Grape().key,), refuses=(1, 3), command=lambda folder: ["store", "verify", "--store", folder / "s"]),
-    Reader("requests", (f"s/requests/{REQUEST.key}.json", f"s/requests/{'0' * 64}.job"), write_requests, read_requests,
-           renames={f"s/requests/{REQUEST.key}.json": f"s/requests/{REQUEST.key}.txt"}, inputs=70,
-           swaps=((f"s/requests/{REQUEST.key}.json", f"s/requests/{'0' * 64}.job"),),
+    Reader("notes of jobs", (f"s/requests/{JOB}",), write_requests, inputs=40,
+           read=lambda folder, _: Read(free=digest(gc.engine_jobs(Store(folder / "s", create=False))))),
+    Reader("requests", (f"s/requests/{REQUEST.key}.json",), write_requests, read_requests,
+           renames={f"s/requests/{REQUEST.key}.json": f"s/requests/{REQUEST.key}.txt"}, inputs=50,
+           swaps=((f"s/requests/{REQUEST.key}.json", f"s/requests/{JOB}"),),
            named=(REQUEST.key[:12],), accepts=(), module="bench.execute.worker",
            command=lambda folder: [REQUEST.key, "--store", folder / "s"]),
     Reader("audited folder", ("trials.csv", "eeg.npy", "pictures.npy", "corpus.npy"), write_audited, read_audited,

@@ -221,7 +221,7 @@ def _command(reader: Reader, place: Path, damage: Damage, is_refused: bool) -> I
     expected = reader.refuses if is_refused else reader.accepts
     lines = done.stderr.splitlines()
     if "Traceback" in done.stderr + done.stdout or done.returncode not in expected or (
-            is_refused and not any(line.startswith("bench: ") for line in [*lines, *done.stdout.splitlines()])):
+            done.returncode in (USAGE, ENVIRONMENT) and not any(line.startswith("bench: ") for line in [*lines, *done.stdout.splitlines()])):
         yield (f"{reader.name}, {damage.kind} {damage.about}: the command ended with {done.returncode}, expected one "
                f"of {expected}: {done.stderr[-600:]}")
 
