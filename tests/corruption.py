@@ -220,8 +220,9 @@ def _command(reader: Reader, place: Path, damage: Damage, is_refused: bool) -> I
                           capture_output=True, check=False, cwd=place.parent, stdin=subprocess.DEVNULL)
     expected = reader.refuses if is_refused else reader.accepts
     lines = done.stderr.splitlines()
+    has_line = any(line.startswith("bench: ") for line in [*lines, *done.stdout.splitlines()])
     if "Traceback" in done.stderr + done.stdout or done.returncode not in expected or (
-            done.returncode in (USAGE, ENVIRONMENT) and not any(line.startswith("bench: ") for line in [*lines, *done.stdout.splitlines()])):
+            done.returncode in (USAGE, ENVIRONMENT) and not has_line):
         yield (f"{reader.name}, {damage.kind} {damage.about}: the command ended with {done.returncode}, expected one "
                f"of {expected}: {done.stderr[-600:]}")
 
