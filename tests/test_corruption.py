@@ -20,8 +20,9 @@ slow = pytest.mark.long
 def printed(request):
     """Prints what came of the inputs of all readers that were swept."""
     yield
-    if COUNTED and (terminal := request.config.pluginmanager.getplugin("terminalreporter")):
-        terminal.write_line("\n" + table(COUNTED))
+    if COUNTED:
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print("\n" + table(COUNTED))
 
 
 @pytest.fixture
