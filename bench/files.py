@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
+from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 
 HEAD = 4096  # bytes that are read of a file to say what it is
 IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")  # opened by their content
@@ -159,6 +159,24 @@ def create_npy(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+def open_array(path: Path, expected: str = "an array", cure: str = "", exit_code: int = USAGE) -> np.ndarray:
+    """Opens an .npy file as a memory map, or the only array of an .npz file; never unpickles. expected: what the file
+    should be; cure: what to do if it is not. Raises BenchError for any file that cannot be read as one array."""
+    try:
+        opened = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            return opened
+        with opened:
+            names = opened.files
+            if len(names) == 1 and isinstance(array := opened[names[0]], np.ndarray):
+                return array
+    except Exception as error:  # numpy, zipfile and zlib raise exceptions of any class for a damaged file
+        raise BenchError(f"{path} cannot be read as {expected}: {explain(path, error)[:200]}"
+                         + (f"; {cure}" if cure else ""), exit_code) from error
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise BenchError(f"{path} contains {len(names)} arrays ({some}); expected one: {expected}", exit_code)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.catalogue import BAND, TRAIN_ONLY, Cutting, check_names, load_dataset
-from bench.data.prepared import MANIFEST, eeg_file
+from bench.data.prepared import MANIFEST, check_hashes, eeg_file
 from bench.data.shard_writer import SUBJECTS, ShardWriter, Unavailable, finish_corpus, prepare_subject, read_receipt
 from bench.data.shards import CORPORA, read_manifest
 from bench.data.writing import reporting_full_disk
@@ -77,6 +77,8 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
     pairs, folder = root / source, root / CORPORA / TRAIN_ONLY
     try:
         about = json.loads((pairs / MANIFEST).read_text())
+        check_hashes(pairs, about["files"],
+                     [name for name in ("trials.csv", eeg_file(band)) if (pairs / name).is_file()])
         trials = pd.read_csv(pairs / "trials.csv", keep_default_na=False)
         eeg = np.load(pairs / eeg_file(band), mmap_mode="r", allow_pickle=False)
         tested = (trials[[name for name in map(str, trials) if name.startswith("part_")]] == "test").any(axis=1)

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data import mat5
 from bench.data.eeg_files import Recording, split_ending
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def open_recording(recording: Recording) -> tuple[BaseRaw, list[str]]:
     ending = split_ending(path.name)[1]
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError("a link to a file that is not there (with git-annex or datalad: get it first)")
+    if ending == ".set":
+        mat5.check(path)
     with warnings.catch_warnings(record=True) as caught, mne.use_log_level("warning"):
         warnings.simplefilter("always")
         if recording.bids:

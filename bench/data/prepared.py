@@ -22,6 +22,12 @@ MANIFEST = "manifest.json"
 PARTS = ("train", "val", "test")
 COLUMNS = ("item", "subject", "picture", "label", "block", "position")  # of trials.csv, before the columns of parts
 CLASS_COLUMNS = ("label", "name", "judge", "shown")
+NEEDED: dict[str, dict[str, Any]] = {  # by kind: the entries of a manifest that readers need, and their types
+    "pairs": {"name": str, "n_chans": int, "n_times": int, "sfreq": (int, float), "bands": list, "leaky": dict,
+              "files": dict},
+    "corpus": {"name": str, "n_chans": int, "band": list, "window": dict, "windows": int, "shards": list,
+               "files": dict},
+}
 ROWS = 256  # rows of EEG copied at a time
 NO_NAME = ("", "n/a")  # text that means a missing value, also as a name: BIDS writes n/a
 NO_VALUE = (*NO_NAME, "nan", "nat", "<na>")  # and in a column, where str(NaN) may have made it
@@ -73,6 +79,8 @@ def read_manifest(folder: Path, kind: str = "pairs", sha256: str | None = None) 
     except (ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{file}: not the manifest of a {thing} ({describe_content(file) or repr(error)}); remove "
                          f"{folder} and prepare it again", ENVIRONMENT) from error
+    if stated == (kind, 1) and (wrong := _find_fault(manifest, kind)):
+        raise BenchError(f"{file}: {wrong}; restore it, or remove {folder} and prepare it again", ENVIRONMENT)
     if stated != (kind, 1):
         raise BenchError(f"{file}: kind {stated[0]!r}, schema {stated[1]!r}; expected {kind!r}, 1; remove {folder} and "
                          "prepare it again", ENVIRONMENT)
@@ -81,6 +89,22 @@ def read_manifest(folder: Path, kind: str = "pairs", sha256: str | None = None) 
         raise BenchError(f"{file} has SHA-256 {actual[:12]}, not {sha256[:12]}: the {thing} was prepared again; repeat "
                          "the command, so that the stages are built from the new one", ENVIRONMENT)
     return manifest, actual
+
+
+def _find_fault(manifest: Mapping[str, Any], kind: str) -> str:
+    """Describes what a manifest lacks that its readers need; "" if it lacks nothing."""
+    for name, expected in NEEDED[kind].items():
+        if not isinstance(manifest.get(name), expected) or isinstance(manifest[name], bool):
+            return f"{name} is {'missing' if name not in manifest else repr(manifest[name])[:80]}"
+    if kind == "corpus" and not isinstance(manifest["window"].get("n_times"), int):
+        return "window has no n_times"
+    entries = {shard.get("file") if isinstance(shard, dict) else None: shard
+               for shard in manifest.get("shards", ())} | manifest["files"]
+    for name, entry in entries.items():
+        if not (isinstance(name, str) and isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
+                and isinstance(entry.get("sha256"), str)):
+            return f"the entry of file {name} has no bytes and sha256"
+    return ""
 
 
 def check_sizes(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -93,6 +117,14 @@ def check_sizes(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
             actual = "missing" if size is None else f"{size:,} bytes ({kind})" if kind else f"{size:,} bytes"
             raise BenchError(f"{file}: {actual}, expected {entry['bytes']:,} bytes; restore it, or remove {folder} and "
                              "prepare it again", ENVIRONMENT)
+
+
+def check_hashes(folder: Path, entries: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Reads these files whole. Raises BenchError (exit 3) for one that does not have the hash in its manifest entry."""
+    for name in names:
+        if name not in entries or not (folder / name).is_file() or file_hash(folder / name) != entries[name]["sha256"]:
+            raise BenchError(f"{folder / name} is missing, or has another SHA-256 than {MANIFEST} says; restore it, or "
+                             f"remove {folder} and prepare it again", ENVIRONMENT)
 
 
 def verify(folder: Path) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from bench.data import prepared
 from bench.data.prepared import Array
 from bench.errors import ENVIRONMENT, BenchError
-from bench.files import explain
+from bench.files import open_array
 from bench.files import sha256 as file_hash
 
 if TYPE_CHECKING:
@@ -33,14 +34,18 @@ class Windows:
     """N windows in shards, which are opened when first read. Rows count over all shards in their order.
 
     n_chans: number of channels to which fewer ones are replicated. index: index.csv, one row for each window. len(): N.
+    hashes: SHA-256 of each shard, compared when it is first read; (): none is compared.
     """
 
-    def __init__(self, files: list[Path], counts: Array, n_chans: int, n_times: int, index: pd.DataFrame):
+    def __init__(self, files: list[Path], counts: Array, n_chans: int, n_times: int, index: pd.DataFrame,
+                 hashes: Sequence[str] = ()):
         self.n_chans, self.n_times = n_chans, n_times
         self.index = index
         self._files, self._first = files, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._parts = index["part"].to_numpy()
+        self._hashes = hashes
         self._open: dict[int, Array] = {}
+        self._opening: defaultdict[int, Lock] = defaultdict(Lock)  # a shard is read whole by one thread only
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -122,19 +127,24 @@ class Windows:
         return out
 
     def _shard(self, number: int) -> Array:
-        """Returns a shard [n, C, T], memory-mapped, with C at most n_chans. Two threads may open the same one."""
+        """Returns a shard [n, C, T], memory-mapped, with C at most n_chans, and its hash compared at the first call."""
         if number not in self._open:
-            path, n = self._files[number], int(self._first[number + 1] - self._first[number])
-            try:
-                shard = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise BenchError(f"{path}: not a shard that numpy can read ({explain(path, error)}); prepare "
-                                 "its corpus again", ENVIRONMENT) from error
-            if shard.ndim != 3 or len(shard) != n or shard.shape[1] > self.n_chans or shard.shape[2] != self.n_times:
-                raise BenchError(f"{path} is {list(shard.shape)}; expected [{n}, at most {self.n_chans}, "
-                                 f"{self.n_times}]: prepare its corpus again", ENVIRONMENT)
-            self._open[number] = np.asarray(shard)
+            with self._opening[number]:
+                if number not in self._open:
+                    self._open[number] = self._open_shard(number)
         return self._open[number]
+
+    def _open_shard(self, number: int) -> Array:
+        path, n = self._files[number], int(self._first[number + 1] - self._first[number])
+        shard = open_array(path, "a shard of windows", "restore it, or prepare its corpus again", ENVIRONMENT)
+        if (shard.ndim != 3 or len(shard) != n or not 0 < shard.shape[1] <= self.n_chans
+                or shard.shape[2] != self.n_times or shard.dtype.kind != "f"):
+            raise BenchError(f"{path} is {list(shard.shape)} {shard.dtype}; expected [{n}, at most {self.n_chans}, "
+                             f"{self.n_times}] of floats: restore it, or prepare its corpus again", ENVIRONMENT)
+        if self._hashes and file_hash(path) != self._hashes[number]:
+            raise BenchError(f"{path} has another SHA-256 than the manifest says; restore it, or prepare its corpus "
+                             "again", ENVIRONMENT)
+        return np.asarray(shard)
 
 
 def open_corpus(folder: Path) -> Windows:
@@ -143,16 +153,26 @@ def open_corpus(folder: Path) -> Windows:
     Raises BenchError (exit 3) if that corpus was moved or prepared again.
     """
     if (folder / REFERENCE).is_file():
-        reference = json.loads((folder / REFERENCE).read_text())
-        return open_shards(Path(reference["path"]), reference["sha256"])
-    windows = np.load(folder / "windows.npy", mmap_mode="r", allow_pickle=False)
+        try:
+            reference = json.loads((folder / REFERENCE).read_text())
+            path, sha256 = Path(reference["path"]), str(reference["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"{folder / REFERENCE} cannot be read ({error!r}); remove the damaged stage: bench store "
+                             "verify --delete-damaged", ENVIRONMENT) from error
+        return open_shards(path, sha256)
+    windows = open_array(folder / "windows.npy", "windows [N, C, T]", "remove the damaged stage: bench store verify "
+                         "--delete-damaged", ENVIRONMENT)
+    if windows.ndim != 3:
+        raise BenchError(f"{folder / 'windows.npy'} is {list(windows.shape)}; expected [N, C, T]: remove the damaged "
+                         "stage: bench store verify --delete-damaged", ENVIRONMENT)
     _, n_chans, n_times = windows.shape
     return Windows([folder / "windows.npy"], np.array([len(windows)]), n_chans, n_times,
                    pd.read_csv(folder / INDEX, dtype={"part": str}))
 
 
 def open_shards(path: Path, sha256: str | None = None) -> Windows:
-    """Opens a prepared corpus, after a check of the manifest's hash, the index and the size of every shard.
+    """Opens a prepared corpus, after a check of the manifest's hash, the index and the size of every shard. The hash of
+    a shard is compared when it is first read.
 
     Raises BenchError (exit 3) with the file that is missing or different.
     """
@@ -160,7 +180,7 @@ def open_shards(path: Path, sha256: str | None = None) -> Windows:
     shards = manifest["shards"]
     prepared.check_sizes(path, {shard["file"]: shard for shard in shards})
     file = path / INDEX
-    if not file.is_file() or file_hash(file) != manifest["files"][INDEX]["sha256"]:
+    if not file.is_file() or file_hash(file) != manifest["files"].get(INDEX, {}).get("sha256"):
         raise BenchError(f"{file}: missing, or another than the manifest says; restore it, or remove {path} and "
                          f"prepare it again: {describe_command(manifest)}", ENVIRONMENT)
     index = pd.read_csv(file, dtype=dict.fromkeys(("dataset", "session", "run", "part"), "category"),
@@ -169,7 +189,7 @@ def open_shards(path: Path, sha256: str | None = None) -> Windows:
     if soft != hard and soft < len(shards) + 256:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return Windows([path / shard["file"] for shard in shards], np.array([shard["n"] for shard in shards], np.int64),
-                   manifest["n_chans"], manifest["window"]["n_times"], index)
+                   manifest["n_chans"], manifest["window"]["n_times"], index, [shard["sha256"] for shard in shards])
 
 
 def read_manifest(path: Path, sha256: str | None = None) -> dict[str, Any]:

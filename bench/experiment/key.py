@@ -110,10 +110,11 @@ def load(text: str, name: str) -> Stage:
     try:
         document = json.loads(text)
         given, stage = document["key"], _from_plain(document["stage"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BenchError(f"request {name[:12]} cannot be read ({type(error).__name__}: {error}); write it again with: "
-                         "bench run") from error
-    if not isinstance(stage, Stage) or given != name or stage.key != name:
+        actual = stage.key if isinstance(stage, Stage) else ""
+    except Exception as error:  # the classes' own checks raise exceptions of any class for fields of another type
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BenchError(f"request {name[:12]} cannot be read ({reason}); write it again with: bench run") from error
+    if not isinstance(stage, Stage) or given != name or actual != name:
         raise BenchError(f"request {name[:12]} contains another stage than its name says; write it again with: "
                          "bench run")
     return stage

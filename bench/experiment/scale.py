@@ -154,7 +154,7 @@ def shipped(folder: Path, part: str) -> Weights:
     cure = "restore it, or train the parts with: bench prior"
     try:
         expected = json.loads(provenance.read_text())["parts"][part]["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{provenance}: no readable entry for the frozen part {part!r} ({error!r}); {cure}",
                          ENVIRONMENT) from error
     if not path.is_file():

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from bench.data.prepared import PARTS
@@ -14,7 +13,7 @@ from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import BenchError
 from bench.experiment.graph import leaky_trainings
 from bench.experiment.stages import Scored, Trials
-from bench.files import explain
+from bench.files import open_array
 from bench.scoring.audit_overlaps import find_inside, find_overlapping_eeg, find_overlapping_samples
 from bench.scoring.audit_predictions import predict_classes
 from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, Report, json_bytes
@@ -80,8 +79,13 @@ def claimed(trials: Trials) -> tuple[str, ...]:
 def read(folder: Path, corpus: Path | Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """Audits a folder with trials.csv and optionally eeg.npy and pictures.npy. corpus: an array, or an .npy file.
     Raises BenchError for files that cannot be read."""
-    return audit(read_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3), _array(folder / "pictures.npy", 4),
-                 _array(corpus, 3) if isinstance(corpus, Path) else corpus, known, left_out)
+    table, eeg, pictures = (read_table(folder / "trials.csv"), _array(folder / "eeg.npy", 3),
+                            _array(folder / "pictures.npy", 4))
+    corpus = _array(corpus, 3) if isinstance(corpus, Path) else corpus
+    try:
+        return audit(table, eeg, pictures, corpus, known, left_out)
+    except BenchError as error:
+        raise BenchError(f"{folder / 'trials.csv'}: {error}", error.exit_code) from error
 
 
 def trained_on(score: Scored) -> str:
@@ -93,10 +97,7 @@ def trained_on(score: Scored) -> str:
 def _array(path: Path, dimensions: int) -> Array | None:
     if not path.is_file():
         return None
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BenchError(f"{path} is not an array that numpy can read ({explain(path, error)})") from error
+    array = open_array(path)
     if array.ndim != dimensions:
         raise BenchError(f"{path} is {list(array.shape)}; expected {dimensions} dimensions")
     return array

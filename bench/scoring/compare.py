@@ -89,7 +89,10 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     pairs = Pairs(every, np.zeros_like(every), None, label, rows.shape[1], real.read,
                   lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
-    measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress)
+    try:
+        measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress)
+    except ValueError as error:  # such as NaN, which a network of damaged weights gives
+        raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
     notes = [*made.describe(), *real.describe(), *judge_notes]
     if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
         notes.append(f"left out of {labels}: {len(unused)} labels of no image ({gallery.join_names(unused)})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 from bench.data.listing import describe_skipped, list_files
 from bench.data.ranges import FloatRange
 from bench.errors import BenchError
-from bench.files import check_content, explain
+from bench.files import check_content, open_array
 from bench.images import ENDINGS, decode, one_line, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
@@ -165,16 +164,7 @@ def _open_folder(folder: Path) -> Gallery:
 
 
 def _open_array(path: Path) -> Gallery:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array as file:
-                if len(file.files) != 1:
-                    raise BenchError(f"{path} contains {len(file.files)} arrays ({join_names(file.files)}); expected "
-                                     f"one, {LAYOUT}")
-                array = file[file.files[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BenchError(f"{path} cannot be read as an array of images: {explain(path, error)}") from error
+    array = open_array(path, "an array of images")
     clipped = _check_layout(path, array)
     names = [str(row) for row in range(len(array))]
     if array.ndim == 5:

@@ -8,8 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench import systems
 from bench.data import prepared
 from bench.data.pictures import CLASSES
@@ -20,6 +18,7 @@ from bench.experiment.key import Stage
 from bench.experiment.kinds import frozen_parts
 from bench.experiment.scale import REHEARSAL, SCALES, Scale
 from bench.experiment.stages import Prepared, Shards, Weights
+from bench.files import open_array
 from bench.setup import weights
 from bench.setup.rehearsal import data as rehearsal
 from bench.setup.request import DATA, Request
@@ -130,7 +129,10 @@ def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
     world = datasets.find_pairs(name, root)
     folder, manifest = prepared.open_dataset(world)
     side, classes = PRIORS[scale.prior]
-    height, width = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False).shape[1:3]
+    prepared.check_hashes(folder, manifest["files"], ["classes.csv"])
+    shape = open_array(folder / "pictures.npy", "images [P, side, side, 3]", "restore it, or prepare it again",
+                       ENVIRONMENT).shape
+    height, width = shape[1:3] if len(shape) == 4 else (0, 0)
     if (height, width) != (side, side):
         raise BenchError(f"--pairs {name}: its images are {height} x {width}; scale {scale.name} needs {side} x "
                          f"{side}: prepare it with this size")

@@ -36,16 +36,18 @@ def engine_jobs(store: Store) -> dict[str, dict[str, Any]]:
     for path in (store.root / "requests").glob("*.job"):
         if not (store.folder(path.stem) / MANIFEST).is_file():
             with suppress(FileNotFoundError):  # the job has just ended
-                jobs[path.stem] = {"job": "", "stage": {}} | read_json(path)
+                job = read_json(path)
+                if not isinstance(job, dict) or not isinstance(job.get("stage", {}), dict):
+                    raise BenchError(f"{path} is not the note of a job; remove the file if you do not need it")
+                jobs[path.stem] = {"job": "", "stage": {}} | job
     return jobs
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises BenchError if it is not JSON."""
-    text = path.read_text()
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return json.loads(path.read_text())
+    except ValueError as error:  # of JSON, or of its text
         raise BenchError(f"{path} cannot be read as JSON ({error}); remove the file if you do not need it") from error
 
 
@@ -95,10 +97,15 @@ def keys_in_results(folders: list[Path]) -> set[str]:
     for folder in folders:
         before = len(keys)
         for path in list_files(folder, (".csv",), hidden=True).files if folder.is_dir() else ():
-            head = path.open(encoding="utf-8").readline().strip().split(",")
-            if "stage" in head and "metric" in head:
-                stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]
-                keys.update(name for name in stages.unique() if name)
+            try:
+                with path.open(encoding="utf-8") as file:
+                    head = file.readline().strip().split(",")
+                if "stage" in head and "metric" in head:
+                    stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]
+                    keys.update(name for name in stages.unique() if name)
+            except (OSError, ValueError) as error:
+                raise BenchError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}), so that the stages "
+                                 "its results need are unknown; restore it, or move it out of the folder") from error
         if len(keys) == before:
             raise BenchError(f"no results in {folder}, so that every stage would be removed; name the folder that "
                              "`bench run` wrote to with --results DIR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -96,8 +97,15 @@ class Store:
         return self.manifest_of(stage.key)
 
     def manifest_of(self, key: str) -> dict[str, Any]:
-        """The manifest of the stage with that key."""
-        return json.loads((self.folder(key) / MANIFEST).read_text())
+        """The manifest of the stage with that key. Raises BenchError (exit 3) if it is damaged or missing."""
+        path = self.folder(key) / MANIFEST
+        try:
+            return _parse_manifest(path)
+        except OSError as error:
+            raise unreadable_error(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"{path} is damaged ({error!r}); remove the stage: bench store verify --delete-damaged "
+                             f"--store {self.root}", ENVIRONMENT) from error
 
     def keys(self) -> Iterator[str]:
         """The key of every stored stage, sorted."""
@@ -260,18 +268,31 @@ def _exists(path: Path) -> bool:
 
 
 def find_damage(path: Path) -> str:
-    """Describes the damage in a stage's folder; empty if every file has the hash in its manifest. Raises BenchError
-    (exit 3) if a file cannot be read, which is not damage."""
+    """Describes the damage in a stage's folder; empty if every file has the hash in its manifest, and the manifest's
+    document that of the folder's name. Raises BenchError (exit 3) if a file cannot be read, which is not damage."""
     try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-        for name, entry in files.items():
-            if sha256(path / name) != entry["sha256"]:
+        manifest = _parse_manifest(path / MANIFEST)
+        document = json.dumps(manifest["stage"], sort_keys=True, separators=(",", ":"))
+        if not path.name == manifest["key"] == hashlib.sha256(document.encode()).hexdigest():
+            return f"{MANIFEST} describes another stage than {path.name[:12]}"
+        for name, entry in manifest["files"].items():
+            if sha256(path / name) != entry["sha256"] or (path / name).stat().st_size != entry["bytes"]:
                 return f"the hash of {name} differs from the manifest"
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
         return repr(error)
     except OSError as error:
         raise unreadable_error(error) from error
     return ""
+
+
+def _parse_manifest(path: Path) -> dict[str, Any]:
+    """Reads a manifest. Raises ValueError, KeyError or TypeError for any other file."""
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    if not isinstance(manifest["stage"], dict) or not isinstance(manifest["key"], str) or not all(
+            isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
+            for entry in dict(manifest["files"]).values()):
+        raise ValueError("not the manifest of a stage")
+    return manifest
 
 
 def unreadable_error(error: OSError) -> BenchError:

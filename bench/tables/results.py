@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from bench.scoring.schema import ABOUT, COLUMNS, FAILED, GROUP, ITEM_HEAD, ITEM_
 
 RUNS = ("date", "variant", "seed", "items", "stage", "seconds", "training_s", "sampling_s", "host", "commit",
         "peak_rss_gb", "peak_cuda_gb", "energy_kwh", "co2_kg")
+RUN_NUMBERS = ("seed", "seconds", "training_s", "sampling_s", "peak_rss_gb", "peak_cuda_gb", "energy_kwh", "co2_kg")
 NUMBERS = {"schema": "int64", "seed": "int64", "n": "int64", "value": "float64", "comparable": "int64",
            "params": "Int64"}
 ITEM_TEXT = ("variant", "items")
+NO_CSV = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
 OF_THE_JUDGE = ("top1_label", "top1_judge", "top1_real", "nway_label", "nway_judge", "fid", "is", "judge_distance")
 
 
@@ -129,9 +132,7 @@ def read(folder: Path, ablation: str) -> Results:
     with _shared(folder, ablation):
         _settle(folder, ablation)
         rows, items = _bytes(folder, ablation)
-    table = _typed(_upgraded(_parse(rows), folder / f"{ablation}.csv"))
-    return Results(table, pd.read_csv(io.BytesIO(items), dtype=dict.fromkeys(ITEM_TEXT, object)) if items.strip()
-                   else pd.DataFrame())
+    return Results(_typed(_upgraded(_parse(rows), folder / f"{ablation}.csv")), _parse_items(items))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -146,15 +147,17 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise BenchError(f"no file {path}") from error
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+    except NO_CSV as error:
         raise BenchError(f"{path}: is not a CSV: {' '.join(str(error).split())}") from error
     table = _upgraded(table, path)
-    for name in (name for name in NUMBERS if name != "params"):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        wrong = (numbers.isna() & (table["metric"] != FAILED)) if name == "value" else ~np.isfinite(numbers)
-        if wrong.any():
+    for name in NUMBERS:
+        empty_if = {"value": table["metric"] == FAILED, "params": table[name] == ""}.get(name, False)
+        is_number = pd.to_numeric(table[name], errors="coerce").notna() if name == "value" else \
+            table[name].map(_is_whole).astype(bool)
+        if (wrong := ~np.where(empty_if, table[name] == "", is_number)).any():
             line = int(np.argmax(wrong))
-            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, expected a number")
+            expected = "no number in a failed row" if is_number.iloc[line] else "a number"
+            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, expected {expected}")
     return _typed(table)
 
 
@@ -164,7 +167,7 @@ def note_runs(folder: Path, ablation: str, runs: Iterable[Mapping[str, Any]]) ->
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, ablation), (folder / f"{ablation}.runs.csv").open("rb+") as file:
-            before = pd.read_csv(file, dtype=object, keep_default_na=False, na_filter=False)
+            before = _parse_runs(file.read(), folder / f"{ablation}.runs.csv")
             if tuple(before) != RUNS:  # written by a version of bench with fewer columns
                 file.seek(0)
                 file.truncate()
@@ -178,14 +181,46 @@ def runs(folder: Path, ablation: str) -> pd.DataFrame:
     path = folder / f"{ablation}.runs.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(RUNS))
-    table = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False)
-    return table.reindex(columns=list(RUNS), fill_value="")
+    return _parse_runs(path.read_bytes(), path).reindex(columns=list(RUNS), fill_value="")
+
+
+def _parse_runs(data: bytes, path: Path) -> pd.DataFrame:
+    """Returns the runs in a file, with the columns that it has. Raises BenchError for any other file."""
+    try:
+        table = _parse(data)
+    except NO_CSV as error:
+        raise BenchError(f"{path}: is not a CSV: {' '.join(str(error).split())}; restore it, or remove it: it holds "
+                         "times, no results") from error
+    if unknown := [str(name) for name in table if name not in RUNS]:
+        raise BenchError(f"{path} has a column {unknown[0][:80]!r}; expected {', '.join(RUNS)}; restore it, or remove "
+                         "it: it holds times, no results")
+    for name in (name for name in RUN_NUMBERS if name in table):
+        wrong = pd.to_numeric(table[name], errors="coerce").isna() & (table[name] != "")
+        if wrong.any():
+            line = int(np.argmax(wrong))
+            raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, expected a number; "
+                             "restore it, or remove it: it holds times, no results")
+    return table
 
 
 def _parse(data: bytes) -> pd.DataFrame:
     if not data.strip():
         return pd.DataFrame()
     return pd.read_csv(io.BytesIO(data), dtype=object, keep_default_na=False, na_filter=False)
+
+
+def _parse_items(data: bytes) -> pd.DataFrame:
+    """Returns the rows of items: numbers, NaN where a row has none, and text that is never taken for a missing value,
+    such as a variant with the name "null"."""
+    if not data.strip():
+        return pd.DataFrame()
+    names = data.partition(b"\n")[0].decode().split(",")
+    return pd.read_csv(io.BytesIO(data), dtype=dict.fromkeys(ITEM_TEXT, object), keep_default_na=False,
+                       na_values={name: [""] for name in names if name not in ITEM_TEXT})
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch("-?[0-9]{1,19}", text) is not None and -(2**63) <= int(text) < 2**63
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -297,7 +332,7 @@ def _companions(ablation: str, name: str) -> list[str]:
 
 def _hashes(folder: Path, ablation: str) -> dict[str, str]:
     try:
-        lines = (folder / f"{ablation}.sha256").read_text().splitlines()
+        lines = (folder / f"{ablation}.sha256").read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return {}
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

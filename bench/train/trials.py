@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data.pictures import CLASSES, SHOWN, render
-from bench.data.prepared import CLASS_COLUMNS, PARTS, ROWS, eeg_file, open_dataset, read_trials
+from bench.data.prepared import CLASS_COLUMNS, PARTS, ROWS, check_hashes, eeg_file, open_dataset, read_trials
 from bench.data.recordings import as_raw, cut_epochs, normalise
 from bench.data.tiny import Recording, block_parts, paired_recording, paired_scenes
 from bench.data.tiny_things import ConceptImages, TinyThings, assign_part, draw_images, things_recording
@@ -129,6 +129,7 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     if list(stage.band) not in manifest["bands"]:
         bands = ", ".join(f"{low:g}-{high:g}" for low, high in manifest["bands"])
         raise BenchError(f"{folder} has no band {stage.band[0]:g}-{stage.band[1]:g} Hz; available: {bands}")
+    check_hashes(folder, manifest["files"], ("trials.csv", "classes.csv", "pictures.npy", eeg_file(stage.band)))
     table = read_trials(folder)
     if absent := sorted(set(stage.subjects) - set(table["subject"])):
         raise BenchError(f"{folder} has no subject {', '.join(map(str, absent))}; available: "

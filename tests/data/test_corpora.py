@@ -18,6 +18,7 @@ import pytest
 
 from bench.data import catalogue, corpora, shard_writer, shards
 from bench.data.catalogue import Cutting
+from bench.data.prepared import digest
 from bench.data.recordings import as_raw, band_pass, cut_segments, read_channels
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 from bench.experiment import datasets
@@ -447,9 +448,21 @@ def prepared_pairs(root, n=60):
     part = np.resize(["train", "train", "val", "test"], n)
     pd.DataFrame({"item": np.arange(n) + 100, "subject": np.arange(n) // 10 + 1, "picture": 0, "label": 0, "block": -1,
                   "position": -1, "part_item": part}).to_csv(folder / "trials.csv", index=False)
-    about = {"schema": 1, "kind": "pairs", "sfreq": 1000, "name": "imagenet_eeg"}
+    about = {"schema": 1, "kind": "pairs", "sfreq": 1000, "name": "imagenet_eeg",
+             "files": {name: digest(folder / name) for name in ("eeg_5-95.npy", "trials.csv")}}
     (folder / "manifest.json").write_text(json.dumps(about))
     return eeg, part
+
+
+def test_a_byte_of_the_data_set_that_changed_ends_the_corpus_made_from_it(tmp_path):
+    prepared_pairs(tmp_path)
+    with (tmp_path / "imagenet_eeg" / "eeg_5-95.npy").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\x01")
+    with pytest.raises(BenchError, match=r"eeg_5-95\.npy is missing, or has another SHA-256") as caught:
+        corpora.from_pairs(tmp_path)
+    assert caught.value.exit_code == ENVIRONMENT
+    assert not (tmp_path / "corpora").exists()
 
 
 def test_of_imagenet_eeg_only_training_trials_are_in_the_corpus(tmp_path):

@@ -190,6 +190,30 @@ def test_a_file_that_is_missing_or_of_another_size_is_named(root, tmp_path):
     refused(trials(world), tmp_path / "absent", "pictures.npy: missing", exit_code=ENVIRONMENT)
 
 
+@pytest.mark.parametrize("name", ["eeg_5-95.npy", "trials.csv", "classes.csv", "pictures.npy"])
+def test_a_byte_that_changed_since_the_data_set_was_prepared_ends_the_stage_that_reads_it(root, tmp_path, name):
+    folder, world = copied(root, tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    refused(trials(world), tmp_path / "out", f"{name} is missing, or has another SHA-256 than manifest.json says",
+            exit_code=ENVIRONMENT)
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ('"n_chans"', '"n_chanz"', "n_chans is missing"), ('"n_times": 512', '"n_times": "5"', "n_times is '5'"),
+    ('"files"', '"filez"', "files is missing"), ('"sha256": "', '"sha255": "', "has no bytes and sha256")])
+def test_a_manifest_without_what_its_readers_need_is_refused(root, tmp_path, old, new, said):
+    folder, _ = copied(root, tmp_path)
+    text = (folder / "manifest.json").read_text()
+    where = text.index('"files"') if old.startswith('"sha256') else 0
+    (folder / "manifest.json").write_text(text[:where] + text[where:].replace(old, new, 1))
+    for use in (lambda: datasets.find_pairs("imagenet_eeg", tmp_path / "data"), lambda: prepared.verify(folder)):
+        with pytest.raises(BenchError, match=rf"manifest\.json: .*{said}") as caught:
+            use()
+        assert caught.value.exit_code == ENVIRONMENT
+
+
 def test_verify_reads_every_file(root, tmp_path):
     folder, _ = copied(root, tmp_path)
     assert prepared.verify(folder) == []

@@ -194,7 +194,7 @@ def test_a_shard_of_pickled_objects_is_never_unpickled(copy):
         np.save(file, np.array([{"a": 1}], object))
         file.write(bytes(size - file.tell()))
     windows = shards.open_shards(Path(copy.path), copy.sha256)
-    with pytest.raises(BenchError, match="not a shard that numpy can read") as error:
+    with pytest.raises(BenchError, match="sub-001_C062.npy cannot be read as a shard of windows") as error:
         windows.gather(np.arange(22))
     assert error.value.exit_code == ENVIRONMENT
 
@@ -245,3 +245,43 @@ def test_corpora_and_shards_are_read_without_torch_or_moabb():
             "print([m for m in ('torch', 'moabb', 'mne') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_byte_of_a_shard_that_changed_is_found_when_the_shard_is_read(copy, made):
+    shard = Path(copy.path) / "a" / "sub-002_C032.npy"
+    with shard.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\x01")
+    windows = shards.open_shards(Path(copy.path), copy.sha256)
+    intact = [row for row in range(len(windows)) if windows.index["shard"][row] != 1]
+    assert np.array_equal(windows.gather(np.array(intact)), shards.open_shards(
+        Path(made[0].path), made[0].sha256).gather(np.array(intact)))
+    with pytest.raises(BenchError, match=r"sub-002_C032\.npy has another SHA-256 than the manifest says") as error:
+        windows.gather(np.arange(22))
+    assert error.value.exit_code == ENVIRONMENT
+
+
+def test_two_shards_of_one_size_that_were_exchanged_are_found(tmp_path):
+    rng, receipts = np.random.default_rng(0), []
+    work = corpora.open_work_folder(tmp_path / "corpora" / "two", catalogue.Cutting())
+    for subject in (1, 2):
+        writer = shard_writer.ShardWriter(work, "a", subject)
+        writer.add(rng.standard_normal((2, 32, 512)).astype(np.float16), [("0", "0", 0.0), ("0", "0", 1.0)], 250.0,
+                   [5.0, 95.0])
+        receipts.append(writer.close(Counter(), Counter()))
+    shard_writer.finish_corpus("two", tmp_path, work, receipts, {"band": list(BAND), "window": {"n_times": 512}}, [])
+    first, second = sorted((tmp_path / "corpora" / "two" / "a").iterdir())
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    world = datasets.find_corpus("two", tmp_path)
+    with pytest.raises(BenchError, match="has another SHA-256"):
+        shards.open_shards(Path(world.path), world.sha256).gather(np.arange(4))
+
+
+@pytest.mark.parametrize(("name", "text"), [("shards.json", b"\xff"), ("shards.json", b"[]"),
+                                            ("windows.npy", b"\x93NUMPY"), ("windows.npy", b"")])
+def test_a_damaged_stage_of_a_corpus_is_named(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(BenchError, match=f"{name} cannot be read.*bench store verify --delete-damaged"):
+        shards.open_corpus(tmp_path)

@@ -135,6 +135,9 @@ def trials():
     ('"key": "', '"key": "0', "another stage than its name says"),
     ('"stage"', '"age"', "KeyError"),
     ("{", "", "JSONDecodeError"),
+    ('"class": "bench.experiment.stages.Trials"', '"class": 5', "AttributeError"),
+    ('"fields": {', '"fields": [7], "left": {', "TypeError"),
+    ('"window": "stimulus"', '"window": NaN', "has no canonical form"),
 ])
 def test_a_request_that_was_tampered_with_is_refused_in_one_line(old, new, why):
     text = dump(trials())

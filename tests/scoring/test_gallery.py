@@ -292,6 +292,12 @@ def test_a_file_that_is_no_array_and_one_with_several_are_refused(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
     with refused("cannot be read as an array"):
         open_gallery(tmp_path / "b.npz")
+    np.savez_compressed(tmp_path / "z.npz", x=np.random.default_rng(0).random((4, 8, 8, 3)))
+    data = bytearray((tmp_path / "z.npz").read_bytes())
+    data[len(data) // 2] ^= 1  # zlib or the check of the zip file finds it
+    (tmp_path / "z.npz").write_bytes(data)
+    with refused(r"z\.npz cannot be read as an array of images"):
+        open_gallery(tmp_path / "z.npz")
     np.savez(tmp_path / "c.npz", x=GREY, y=GREY)
     with refused(r"contains 2 arrays \(x, y\); expected one"):
         open_gallery(tmp_path / "c.npz")

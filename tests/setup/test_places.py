@@ -254,7 +254,8 @@ def test_a_corpus_of_other_windows_is_no_corpus_for_the_data_set(data):
     for name, n_chans, n_times in (("same", 5, 40), ("other", 128, 512)):
         (data / "corpora" / name).mkdir(parents=True)
         (data / "corpora" / name / "manifest.json").write_text(json.dumps({
-            "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times}}))
+            "kind": "corpus", "schema": 1, "name": name, "n_chans": n_chans, "window": {"n_times": n_times},
+            "band": [5, 95], "windows": 0, "shards": [], "files": {}}))
     at = places.resolve_scale(request(data, corpus="same"))
     assert at.corpus == datasets.find_corpus("same", data)
     assert systems.plan(FULL, at.items(), at, 0).pictures.model.start.corpus.world == at.corpus
@@ -320,3 +321,15 @@ def test_pretraining_on_protocol_things_needs_a_corpus_of_its_windows():
     assert fresh.items.trials.world == PAPER.things.world
     with pytest.raises(NotAvailable, match=r"imagenet_eeg, \[128, 512\]"):
         systems.plan(FULL, fits.items(), fits, 0)
+
+
+@pytest.mark.parametrize(("name", "place", "said"), [
+    ("classes.csv", -2, "classes.csv is missing, or has another SHA-256"),
+    ("pictures.npy", 30, "pictures.npy cannot be read as images")])
+def test_a_damaged_file_of_the_data_set_ends_the_plan(data, name, place, said):
+    content = bytearray((data / "mine" / name).read_bytes())
+    content[place] ^= 1
+    (data / "mine" / name).write_bytes(content)
+    with pytest.raises(BenchError, match=said) as caught:
+        places.resolve_scale(request(data))
+    assert caught.value.exit_code == 3

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from bench.cli import main
+from bench.errors import BenchError
 from bench.execute import worker
 from bench.experiment.key import Stage
 from bench.files import sha256
@@ -268,3 +269,28 @@ def test_a_folder_that_cannot_be_listed_ends_gc(store, capsys, monkeypatch):
     assert f"{closed.name} cannot be read (Permission denied)" in capsys.readouterr().err
     monkeypatch.undo()
     assert len(list((store.root / "objects").glob("*/*"))) == 6
+
+
+def test_a_damaged_manifest_is_shown_as_damaged_in_one_line(store, capsys):
+    (store.path(KEPT) / "MANIFEST.json").write_bytes(b"\xff{")
+    assert main(["store", "show", KEPT.key[:12]]) == 3
+    line, = capsys.readouterr().err.splitlines()
+    assert "MANIFEST.json is damaged" in line
+    assert "bench store verify --delete-damaged" in line
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b'variant,metric,stage\n"1,2,3\n'])
+def test_a_damaged_results_file_ends_gc_before_anything_is_removed(store, capsys, text):
+    name = store.root.parent / "results" / "tiny" / "own.csv"
+    name.write_bytes(text)
+    assert main(["gc", "--delete"]) == 2
+    assert "own.csv cannot be read as a CSV" in capsys.readouterr().err
+    assert len(there(store)) == 6
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"[]", b'{"stage": 5}'])
+def test_a_damaged_note_of_an_engines_job_is_named(store, text):
+    (store.root / "requests").mkdir()
+    (store.root / "requests" / f"{'0' * 64}.job").write_bytes(text)
+    with pytest.raises(BenchError, match=r"\.job (cannot be read|is not the note)"):
+        gc.engine_jobs(store)

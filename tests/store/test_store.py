@@ -58,11 +58,21 @@ def test_a_stage_that_fails_leaves_nothing_behind(store):
     assert list((store.root / "work").iterdir()) == []
 
 
+def change(file, old, new):
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
 @pytest.mark.parametrize("harm", [
     lambda path: (path / "note.txt").write_text("b"),
     lambda path: (path / "note.txt").unlink(),
     lambda path: (path / MANIFEST).unlink(),
     lambda path: (path / MANIFEST).write_text("{"),
+    lambda path: change(path / MANIFEST, '"text": "a"', '"text": "b"'),
+    lambda path: change(path / MANIFEST, f'"key": "{path.name}', '"key": "0'),
+    lambda path: change(path / MANIFEST, '"files": {', '"files": ["'),
+    lambda path: change(path / MANIFEST, '"bytes": 1', '"bytes": 2'),
+    lambda path: change(path / MANIFEST, '"bytes"', '"byter"'),
 ])
 def test_a_damaged_stage_is_found_by_its_hash_and_built_again_with_one_warning(store, harm):
     harm(store.build(Note("a"), write(Note("a"))))

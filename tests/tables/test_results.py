@@ -431,3 +431,54 @@ def test_numbers_that_say_nothing_of_a_failure_did_not_fail(tmp_path):
     results.record(tmp_path / "b", "mine", pd.concat([rows(fid="N=2, reference=10").iloc[:1], rows(
         fid="N=2, reference=10").iloc[1:].drop(columns="failed")]), item_rows())
     assert contents(tmp_path / "a")["mine.csv"] == contents(tmp_path / "b")["mine.csv"]
+
+
+@pytest.mark.parametrize("name", ["null", "NA", "None", "nan", "n/a", "5"])
+def test_a_variant_whose_name_looks_like_a_missing_value_keeps_its_name(tmp_path, name):
+    record(tmp_path, variant=name)
+    recorded = results.read(tmp_path, "mine")
+    assert set(recorded.rows["variant"]) == set(recorded.items["variant"]) == {name}
+    assert recorded.items["top1_label"].dtype == recorded.rows["value"].dtype == np.float64
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    (lambda text: text.replace(",1234,", ",12c4,"), "line 2: params is '12c4', expected a number"),
+    (lambda text: text.replace(",0.5,2,", ",0.5,2.0,"), r"line 3: n is '2.0', expected a number"),
+    (lambda text: text.replace(",0.5,2,", f",0.5,{2**63},"), f"line 3: n is '{2**63}', expected a number"),
+    (lambda text: '""\n', "other columns"),
+    (lambda text: "\n,\n", "other columns")])
+def test_a_csv_with_a_damaged_number_names_its_line(tmp_path, change, line):
+    record(tmp_path)
+    (tmp_path / "sent.csv").write_text(change((tmp_path / "mine.csv").read_text()))
+    with pytest.raises(BenchError, match=r"sent\.csv.*" + line) as caught:
+        results.read_csv(tmp_path / "sent.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_hashes_that_are_not_text_are_hashes_of_other_files(tmp_path):
+    record(tmp_path)
+    file = tmp_path / "mine.sha256"
+    file.write_bytes(b"\xe9" + file.read_bytes()[1:])
+    with pytest.raises(BenchError, match=r"mine\.csv was changed"):
+        results.read(tmp_path, "mine")
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    (b"\xff\xfe\x00", "is not a CSV"), (b"<html>404</html>\n", "has a column '<html>404</html>'"),
+    (b"date,seconds\n2026,3.5\n2026,3x5\n", "line 3: seconds is '3x5', expected a number")])
+def test_damaged_times_of_runs_are_named_and_never_overwritten(tmp_path, text, line):
+    record(tmp_path)
+    file = tmp_path / "mine.runs.csv"
+    file.write_bytes(text)
+    for use in (lambda: results.runs(tmp_path, "mine"), lambda: results.note_runs(tmp_path, "mine", [{"seconds": 1}])):
+        with pytest.raises(BenchError, match=rf"mine\.runs\.csv.*{line}.*it holds times, no results"):
+            use()
+    assert file.read_bytes() == text
+
+
+def test_an_empty_file_of_runs_which_a_kill_leaves_gets_its_columns(tmp_path):
+    record(tmp_path)
+    (tmp_path / "mine.runs.csv").write_bytes(b"")
+    assert results.runs(tmp_path, "mine").empty
+    results.note_runs(tmp_path, "mine", [{"seconds": 1.5}])
+    assert results.runs(tmp_path, "mine")["seconds"].tolist() == ["1.5"]

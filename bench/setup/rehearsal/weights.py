@@ -54,7 +54,7 @@ def load_part(folder: Path, name: str) -> Weights:
             if (actual := sha256(folder / file)) != files[file]:
                 raise BenchError(f"{folder / file} has SHA-256 {actual[:12]}, not {files[file][:12]}; {cure}",
                                  ENVIRONMENT)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{folder}: no complete part {name!r} for the rehearsal ({error!r}); {cure}",
                          ENVIRONMENT) from error
     return Weights(f"rehearsal/{name}", files[f"{FOLDERS[name]}/{MAIN[name]}"], str(folder / FOLDERS[name]))
