@@ -400,14 +400,16 @@ def test_ctrl_c_ends_in_one_line_and_the_same_command_resumes(server, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env=environment) as running:
         part = tmp_path / "x" / f"{NAMES[0]}.part"
-        while running.poll() is None and not (part.exists() and part.stat().st_size == 100_000):
+        while running.poll() is None and not (part.exists() and part.stat().st_size > 80_000):
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         _, text = running.communicate()
     assert running.returncode == INTERRUPTED
     assert text == "bench: interrupted; complete stages are kept, and the same command resumes\n"
+    kept = part.stat().st_size
+    assert 80_000 < kept <= 100_000
     server.slow = 0.0
     server.asked.clear()
     assert run("things_eeg2", "--subjects", "1", "--to", str(tmp_path / "x"))[0] == OK
     assert (tmp_path / "x" / NAMES[0]).read_bytes() == DATA + NAMES[0].encode()
-    assert [asked for _, asked in server.downloads()] == ["bytes=100000-", None]
+    assert [asked for _, asked in server.downloads()] == [f"bytes={kept}-", None]

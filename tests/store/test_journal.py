@@ -178,9 +178,12 @@ def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tm
     build(STAGE, store)
     assert [line["event"] for line in lines(store.root)].count("start") == 1
     readout = captions.readout("ridge", MICRO.items(), MICRO, 0)
-    with pytest.raises(FileNotFoundError) as raised:  # its trials are missing
-        build(readout, Store(tmp_path / "empty"))
     root = tmp_path / "empty"
+    trials = Store(root).path(readout.train.trials)
+    trials.mkdir(parents=True)
+    (trials / "trials.csv").write_text("item,subject,picture,label,block,position,part\n")
+    with pytest.raises(FileNotFoundError) as raised:  # their EEG is missing
+        build(readout, Store(root))
     last = journal.read(journal.path(root, readout.key))[0][-1]
     assert last["event"] == "failed"
     assert last["error"] == f"FileNotFoundError: {raised.value}"
