@@ -182,6 +182,7 @@ def test_building_a_stage_writes_its_journal_and_failing_to_build_it_says_why(tm
     trials = Store(root).path(readout.train.trials)
     trials.mkdir(parents=True)
     (trials / "trials.csv").write_text("item,subject,picture,label,block,position,part\n0,1,0,0,-1,-1,train\n")
+    (trials / "classes.csv").write_text("label,name,judge,shown\n0,circle,0,1\n")
     with pytest.raises(FileNotFoundError) as raised:  # their EEG is missing
         build(readout, Store(root))
     last = journal.read(journal.path(root, readout.key))[0][-1]
