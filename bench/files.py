@@ -16,12 +16,13 @@ import numpy as np
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
 
 HEAD = 4096  # bytes that are read of a file to say what it is
-IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")  # opened by their content
+IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
+          ".webp", ".jp2", ".tga", ".avif")  # endings of images, which are opened by their content
 KINDS = (  # first bytes, what they are, endings of files that begin so
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself (run: git lfs pull)", ()),
     (b"/annex/objects/", "a git-annex pointer, not the file itself (run: datalad get, or git annex get)", ()),
     (b"\0\x05\x16\x07", "a macOS resource file (remove the files that begin with ._)", ()),
-    (b"PK\x03\x04", "a zip archive (unpack it)", (".zip", ".npz", ".pth", ".pt", ".ckpt", ".bin")),
+    (b"PK\x03\x04", "a zip archive (unpack it)", (".zip", ".npz", ".pth", ".pt", ".ckpt", ".bin", ".tar")),
     (b"\x1f\x8b", "a gzip archive (unpack it)", (".gz", ".tgz")),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it)", (".7z",)),
     (b"Rar!\x1a", "a RAR archive (unpack it)", (".rar",)),
@@ -45,9 +46,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_content(path: Path) -> str | None:
-    """Says what a file is that is not what its name promises, by its first bytes: "an HTML page (...)"; None if they do
-    not show it. For the message of a reader that failed (`explain`); a valid file of its ending is never described."""
+def describe_content(path: Path, is_text: bool = False) -> str | None:
+    """Describes a file that is not what its name says, by its first bytes: "an HTML page (...)"; None if they do not
+    show it. For the message of a reader that failed (`explain`); a valid file of its ending is never described.
+    is_text: the file should be text, whatever its ending."""
     try:
         if path.is_dir():
             return "a folder"
@@ -60,10 +62,10 @@ def describe_content(path: Path) -> str | None:
             head = file.read(HEAD)
     except OSError:
         return None
-    return describe_head(head, Path(path.name.removesuffix(".part")).suffix.lower())
+    return describe_head(head, Path(path.name.removesuffix(".part")).suffix.lower(), is_text)
 
 
-def describe_head(head: bytes, ending: str) -> str | None:
+def describe_head(head: bytes, ending: str, is_text: bool = False) -> str | None:
     """`describe_content` of the first bytes, at most HEAD, of a file with this ending, such as ".npy"."""
     if not head:
         return "empty"
@@ -72,10 +74,10 @@ def describe_head(head: bytes, ending: str) -> str | None:
     for magic, kind, endings in KINDS:
         if head.startswith(magic):
             return None if ending in endings else kind
-    return _describe_text(head, ending)
+    return _describe_text(head, is_text or ending in TEXTS)
 
 
-def _describe_text(head: bytes, ending: str) -> str | None:
+def _describe_text(head: bytes, is_text: bool) -> str | None:
     """Describes a page or an error message of a server that was saved in place of a file; None for anything else."""
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
@@ -86,7 +88,7 @@ def _describe_text(head: bytes, ending: str) -> str | None:
         return "an HTML page (a login, consent or error page; download the file again)"
     if start.startswith("<?xml") and "<error" in start:
         return f"an error message of a server: {_quote(text)}"
-    if ending in TEXTS:
+    if is_text:
         return None
     if start.startswith(("{", "[{")) and '"' in start[:20]:
         return f"JSON text (an error message of a server?): {_quote(text)}"
@@ -109,9 +111,10 @@ def explain(path: Path, error: Exception) -> str:
 
 
 def check_content(path: Path, expected: str) -> None:
-    """Raises BenchError for a file that is something else than `expected`, such as "a CSV of labels". For text, whose
-    reader takes a Git LFS pointer or an HTML page for a table with odd columns; an empty file is left to the reader."""
-    if path.is_file() and path.stat().st_size and (kind := describe_content(path)):
+    """Raises BenchError for a file of text that is something else than `expected`, such as "a CSV of labels": its
+    reader would take a Git LFS pointer or an HTML page for a table with odd columns. The reader refuses an empty
+    file."""
+    if path.is_file() and path.stat().st_size and (kind := describe_content(path, is_text=True)):
         raise BenchError(f"{path} is {kind}; expected {expected}")
 
 

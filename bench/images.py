@@ -16,10 +16,6 @@ from bench.files import explain
 if TYPE_CHECKING:
     from torch import Tensor
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
-           ".webp", ".jp2", ".tga", ".avif")
-
-
 def decode(path: Path) -> np.ndarray:
     """Decodes an image file to [H, W, 3] uint8.
 

@@ -194,5 +194,8 @@ def test_a_table_is_not_refused_for_what_it_holds(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("name,label\na,3\n")
     check_content(path, "a CSV of labels")
+    short = tmp_path / "labels"  # without an ending that says text
+    short.write_text("name,label\na cat,3\n")
+    assert gallery.read_labels(short, ["a cat"], 10).tolist() == [3]
     check_content(tmp_path / "absent.csv", "a CSV of labels")  # its reader says so
     assert gallery.read_labels(path, ["a"], 10).tolist() == [3]

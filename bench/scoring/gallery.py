@@ -13,8 +13,8 @@ import pandas as pd
 from bench.data.listing import describe_skipped, list_files
 from bench.data.ranges import FloatRange
 from bench.errors import BenchError
-from bench.files import check_content, open_array
-from bench.images import ENDINGS, decode, one_line, open_image
+from bench.files import IMAGES, check_content, open_array
+from bench.images import decode, one_line, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
 ROWS = 64  # of an array that are checked at once
@@ -100,7 +100,7 @@ def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
                          f"first lines are {_first_lines(path)}; expected the images' paths below their folder, "
                          "without the ending, as names")
     wrong = [f"{name} ({labels[name]})" for name in names
-             if not (labels[name].strip().isdecimal() and int(labels[name]) < classes)]
+             if not (labels[name].strip().isdecimal() and float(labels[name]) < classes)]
     if wrong:
         raise BenchError(f"{path} has {len(wrong)} labels that are not classes of the judge; expected 0 to "
                          f"{classes - 1}, not {join_names(wrong)}")
@@ -145,7 +145,7 @@ def join_names(names: Iterable[str]) -> str:
 
 def _open_folder(folder: Path) -> Gallery:
     files: dict[str, Path] = {}
-    listing = list_files(folder, ENDINGS)
+    listing = list_files(folder, IMAGES)
     for path in listing.files:
         below = path.relative_to(folder).with_suffix("").as_posix()
         if (other := files.setdefault(_compose(below), path)) != path:
@@ -155,7 +155,7 @@ def _open_folder(folder: Path) -> Gallery:
                              f"characters: {other.name!a} and {path.name!a}; rename one of them")
     if not files:
         left_out = f"; left out: {describe_skipped(listing.skipped)}" if listing.skipped else ""
-        raise BenchError(f"{folder} contains no image ({', '.join(ENDINGS)}){left_out}")
+        raise BenchError(f"{folder} contains no image ({', '.join(IMAGES)}){left_out}")
     paths, sizes = list(files.values()), []
     for path in paths:
         with open_image(path, header_only=True) as image:

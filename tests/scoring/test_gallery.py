@@ -314,6 +314,7 @@ def test_labels_come_by_name_in_any_order(tmp_path):
     ("name,label\n1.png,0\n2.png,1\n3.png,1\n", r"no label for 2 of 2 images: a, b; its first lines are 'name,label', "
      r"'1\.png,0', '2\.png,1'; expected the images' paths below their folder, without the ending, as names"),
     ("name,label\na,0\nb,4\n", r"1 labels that are not classes of the judge; expected 0 to 3, not b \(4\)"),
+    (f"name,label\na,0\nb,{'9' * 5000}\n", "1 labels that are not classes of the judge"),
     ("name,label\na,-1\nb,star\n", r"2 labels .* a \(-1\), b \(star\)"),
     ("name,label\na,0\nb,1\na,1\n", "labels some images twice: a"),
     ("picture,class\na,0\n", "has columns picture, class; expected name and label"),
