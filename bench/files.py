@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError
+from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError, join_names, one_line
 
 HEAD = 4096  # bytes that are read of a file to say what it is
 IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
@@ -102,12 +102,18 @@ def _quote(text: str) -> str:
     return repr(line if len(line) <= 80 else f"{line[:77]}...")
 
 
+def note_content(path: Path) -> str:
+    """Returns " (it is an HTML page)" for a file that is not what its name says; else ""."""
+    kind = describe_content(path)
+    return f" (it is {kind})" if kind else ""
+
+
 def explain(path: Path, error: Exception) -> str:
     """Returns why a file cannot be read, in one line: what it is instead (`describe_content`), else the error's
     message, or its type if it has none. A reader's message: f"{path} cannot be read as an image: {explain(...)}"."""
     if kind := describe_content(path):
         return f"it is {kind}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def check_content(path: Path, expected: str) -> None:
@@ -178,8 +184,7 @@ def open_array(path: Path, expected: str = "an array", cure: str = "", exit_code
     except Exception as error:  # numpy, zipfile and zlib raise exceptions of any class for a damaged file
         raise BenchError(f"{path} cannot be read as {expected}: {explain(path, error)[:200]}"
                          + (f"; {cure}" if cure else ""), exit_code) from error
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise BenchError(f"{path} contains {len(names)} arrays ({some}); expected one: {expected}", exit_code)
+    raise BenchError(f"{path} contains {len(names)} arrays ({join_names(names)}); expected one: {expected}", exit_code)
 
 
 @contextmanager

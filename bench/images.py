@@ -61,11 +61,6 @@ def open_image(path: Path, header_only: bool = False) -> Iterator[Image.Image]:
         raise BenchError(f"{path} cannot be read as an image: {explain(path, error)}") from error
 
 
-def one_line(error: Exception) -> str:
-    """Returns an exception's message in one line, or its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def as_images(pixels: np.ndarray, device: str) -> Tensor:
     """Converts [N, H, W, 3] uint8 to [N, 3, H, W] float32 in [-1, 1]."""
     import torch

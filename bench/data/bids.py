@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 
 from bench.data.prepared import Array
-from bench.errors import ENVIRONMENT, BenchError
+from bench.errors import ENVIRONMENT, BenchError, one_line
 from bench.files import explain
-from bench.images import one_line
 
 ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
 BESIDE = (".json", ".tsv", ".eeg", ".vmrk", ".fdt")  # what belongs to a recording

@@ -29,7 +29,7 @@ from bench.experiment.stages import (
     Weights,
     World,
 )
-from bench.files import describe_content
+from bench.files import note_content
 
 Sizes = TypeVar("Sizes")
 PRIOR = Path(__file__).parent.parent / "prior"  # the shipped frozen parts
@@ -160,8 +160,7 @@ def shipped(folder: Path, part: str) -> Weights:
     if not path.is_file():
         raise BenchError(f"no weights at {path}; {cure}", ENVIRONMENT)
     if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
-        kind = describe_content(path)
-        raise BenchError(f"{path} has SHA-256 {digest[:12]}, not {expected[:12]}{f' (it is {kind})' if kind else ''}; "
+        raise BenchError(f"{path} has SHA-256 {digest[:12]}, not {expected[:12]}{note_content(path)}; "
                          f"{cure}", ENVIRONMENT)
     return Weights(f"{folder.name}/{part}", expected, str(path))
 

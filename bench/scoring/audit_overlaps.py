@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.scoring.audit_report import CLEAR, LEAK, UNKNOWN, Finding, count_of
+from bench.errors import count_of
+from bench.scoring.audit_report import CLEAR, LEAK, UNKNOWN, Finding
 from bench.scoring.audit_table import Array, number_recordings
 
 SNIPPET, SAME = 24, 0.999  # values of a channel in a stretch that is searched, and the correlation of a match

@@ -64,12 +64,6 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return (json.dumps({"schema": SCHEMA, **document}, indent=1) + "\n").encode()
 
 
-def count_of(count: int, noun: str) -> str:
-    """Returns "1 trial" or "2 trials"; an addition to the noun follows " of ": "2 windows of the corpus"."""
-    first, *rest = noun.split(" of ", 1)
-    return " of ".join([f"{count} {first}{'s' * (count != 1)}", *rest])
-
-
 def percent(share: float) -> str:
     """Returns a share as text with three digits: "16.7 %"."""
     return f"{100 * share:.3g} %"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.errors import count_of
 from bench.scoring.audit_predictions import ALPHA, GAIN, PERMUTATIONS
-from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, count_of, percent
+from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, percent
 from bench.scoring.audit_table import Array, find_shared
 
 TRAINED, TESTED, CLASSES = 450, 1000, 40  # trials and classes that `find_telling_channel` uses at most

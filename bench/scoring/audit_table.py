@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bench.data.prepared import PARTS
-from bench.errors import BenchError
+from bench.errors import BenchError, count_of, one_line
 from bench.files import check_content
-from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, count_of
+from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 OPTIONAL = ("session", "exemplar", "start", "stop")
@@ -27,7 +27,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, keep_default_na=False, low_memory=False)  # a column has one type from top to bottom
     except (ValueError, OSError) as error:
-        raise BenchError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from error
+        raise BenchError(f"{path} is not a readable CSV table ({one_line(error)})") from error
 
 
 def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None) -> pd.DataFrame:

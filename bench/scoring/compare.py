@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from bench import metrics
-from bench.errors import BenchError
+from bench.errors import BenchError, count_of, join_names
 from bench.experiment.scale import TINY
 from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, schema
@@ -95,7 +95,7 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
         raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
     notes = [*made.describe(), *real.describe(), *judge_notes]
     if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
-        notes.append(f"left out of {labels}: {len(unused)} labels of no image ({gallery.join_names(unused)})")
+        notes.append(f"left out of {labels}: {count_of(len(unused), 'label')} of no image ({join_names(unused)})")
     notes += _describe_repeats(measured, len(rows), reference, chosen, wanted is not None)
     skipped = {reason: [f"{side.path}/{name}" for side in (made, real) for name in side.skipped.get(reason, ())]
                for reason in sorted({*made.skipped, *real.skipped})}
@@ -178,6 +178,6 @@ def _check_sizes(real: gallery.Gallery, pixels: Sequence[str]) -> None:
         small = [row for row, size in enumerate(real.sizes) if min(size) < least]
         if small:
             height, width = real.sizes[small[0]]
-            names = gallery.join_names(real.names[row] for row in small)
+            names = join_names(real.names[row] for row in small)
             raise BenchError(f"{len(small)} images of {real.path} are too small for {name}, which needs "
                              f"{least}x{least}: {names} ({width}x{height}); choose other --metrics")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pandas as pd
 
 from bench.data.listing import describe_skipped, list_files
 from bench.data.ranges import FloatRange
-from bench.errors import BenchError
+from bench.errors import BenchError, join_names, one_line
 from bench.files import IMAGES, check_content, open_array
-from bench.images import decode, one_line, open_image
+from bench.images import decode, open_image
 
 LAYOUT = "uint8, or float in [0, 1], [N, H, W, 3]"
 ROWS = 64  # of an array that are checked at once
@@ -135,12 +135,6 @@ def _first_lines(path: Path) -> str:
 def _compose(name: str) -> str:
     """Returns a name in Unicode's composed form: macOS writes the letter and the accent of é as two characters."""
     return unicodedata.normalize("NFC", name)
-
-
-def join_names(names: Iterable[str]) -> str:
-    """Joins the first five names, and says how many more there are."""
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _open_folder(folder: Path) -> Gallery:

@@ -15,9 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.errors import ENVIRONMENT, BenchError
+from bench.errors import ENVIRONMENT, BenchError, one_line
 from bench.files import explain, sha256
-from bench.images import one_line
 from models import extractors, frozen
 from models.extractors import Extractor
 from models.frozen import TIMM_WEIGHTS, BadWeights, MissingWeights

@@ -22,7 +22,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bench import images, metrics
-from bench.errors import BenchError
+from bench.errors import BenchError, count_of
 from bench.runtime import ignore
 from bench.scoring import schema, sets
 from bench.scoring.identity import Identity
@@ -270,11 +270,11 @@ class _Measurement:
                 shown = len(np.unique(label))
                 keys |= {f"{name}_{target}": key for name, (_, key) in self.classes.sets(label).items()}
                 keys[f"nway_shown_{target}"] = f"{min(nway, shown)} of {shown} shown classes"
-        keys["judge_distance"] = _count(self.layers, "layer")
+        keys["judge_distance"] = count_of(self.layers, "layer")
         for network in self.networks.all():
             for name, vector in network.metrics.items():
-                keys[name] = _count(self.real[network.name, vector].shape[1], "dimension")
-                keys[name] += f", among {_count(pictures, 'picture')}" if name.startswith("two_way_") else ""
+                keys[name] = count_of(self.real[network.name, vector].shape[1], "dimension")
+                keys[name] += f", among {count_of(pictures, 'picture')}" if name.startswith("two_way_") else ""
         return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
 
     def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
@@ -284,9 +284,9 @@ class _Measurement:
             distinct = np.unique(self.picture, return_index=True)[1]
         if reference is None:
             reference = self.real[network, "features"][distinct]
-        n, m, averaged = len(pairs.item), len(reference), f"averaged over {_count(pairs.samples, 'sample')}"
+        n, m, averaged = len(pairs.item), len(reference), f"averaged over {count_of(pairs.samples, 'sample')}"
         size, sizes = min(sets.SUBSET_SIZE, n, m), f"N={n}, reference={m}"
-        splits = f"N={n}, {_count(sets.SPLITS, 'split')}"
+        splits = f"N={n}, {count_of(sets.SPLITS, 'split')}"
         functions: dict[str, tuple[str, str, Callable[[Array], float]]] = {
             "fid": ("features", sizes, lambda x: metrics.frechet_distance(x, reference)),
             "fid_torchmetrics": ("features", sizes, lambda x: sets.fid_torchmetrics(x, reference)),
@@ -371,7 +371,7 @@ def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequenc
               for name, k in RETRIEVAL.items()}
     for n in ways:
         if n <= len(distinct):
-            scores[f"retrieval_{n}way"] = (f"{n} of {_count(len(distinct), 'picture')}",
+            scores[f"retrieval_{n}way"] = (f"{n} of {count_of(len(distinct), 'picture')}",
                                            _retrieve(picture, real, embedding, 1, n))
     place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(
         query, gallery, np.arange(len(gallery))))
@@ -380,8 +380,4 @@ def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequenc
 
 
 def _top_key(k: int, pictures: int) -> str:
-    return f"top {min(k, pictures)} of {_count(pictures, 'picture')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
+    return f"top {min(k, pictures)} of {count_of(pictures, 'picture')}"

@@ -12,7 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
-from bench.files import HEAD, describe_content, describe_head, sha256
+from bench.files import HEAD, describe_content, describe_head, note_content, sha256
 from bench.setup import weights
 from models.pins import File
 
@@ -117,11 +117,9 @@ def _bare(url: str) -> str:
 def _admit(url: str, part: Path, path: Path, file: File) -> None:
     """Moves a complete file into place, or removes it if it has another size or hash."""
     wrong = weights.wrong_size(file, part)
-    kind = describe_content(part)
-    note = f" (it is {kind})" if kind else ""
     if not wrong and file.sha256 and not (actual := sha256(part)).startswith(file.sha256):
-        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}...{note}"
-    elif not wrong and not file.sha256 and kind:  # its first bytes are all that shows a foreign file
+        wrong = f"SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}...{note_content(part)}"
+    elif not wrong and not file.sha256 and (kind := describe_content(part)):  # only its bytes tell
         wrong = f"it is {kind}"
     if wrong:
         part.unlink()

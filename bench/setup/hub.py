@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.data.writing import choose_subjects
-from bench.errors import ENVIRONMENT, RESUMABLE, BenchError
+from bench.errors import ENVIRONMENT, RESUMABLE, BenchError, one_line
 from bench.files import replace_file, sha256, writing
 from bench.setup.fetch import PART, Interrupted, download
 from models.pins import HUB, File
@@ -240,7 +240,7 @@ def _asking(source: Source, revision: str) -> Iterator[None]:
                      + ("run again later" if passing else "its files were removed or renamed; look there"),
                      Interrupted if passing else BenchError) from error
     except errors.HTTPError as error:
-        raise refuse(f"cannot be reached through {_hub()} ({' '.join(str(error).split()) or type(error).__name__}); "
+        raise refuse(f"cannot be reached through {_hub()} ({one_line(error)}); "
                      "check the network and run again, or download the files by hand (docs/data.md)",
                      Interrupted) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

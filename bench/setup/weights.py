@@ -15,7 +15,7 @@ from bench import systems
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.kinds import frozen_parts
 from bench.experiment.stages import Weights
-from bench.files import describe_content, sha256
+from bench.files import note_content, sha256
 from bench.modules import import_object
 from models import pins
 from models.pins import File, Part
@@ -101,19 +101,14 @@ def wrong_size(file: File, path: Path) -> str:
     size = path.stat().st_size
     if file.bytes in (None, size):
         return ""
-    return f"{path} has {size} bytes, not the published {file.bytes}{_kind(path)}"
+    return f"{path} has {size} bytes, not the published {file.bytes}{note_content(path)}"
 
 
 def wrong_hash(file: File, path: Path) -> str:
     """Describes a SHA-256 other than the published one; "" if it is right or none is published."""
     if not file.sha256 or (actual := cached_sha256(path)).startswith(file.sha256):
         return ""
-    return f"{path} has SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}...{_kind(path)}"
-
-
-def _kind(path: Path) -> str:
-    kind = describe_content(path)
-    return f" (it is {kind})" if kind else ""
+    return f"{path} has SHA-256 {actual[:8]}..., not the published {file.sha256[:8]}...{note_content(path)}"
 
 
 def known_names() -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.listing import list_files
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.store.store import MANIFEST, Store, unreadable_error
 
 SORTS = ("kind", "key", "size", "age")
@@ -104,7 +104,7 @@ def keys_in_results(folders: list[Path]) -> set[str]:
                     stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]
                     keys.update(name for name in stages.unique() if name)
             except (OSError, ValueError) as error:
-                raise BenchError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}), so that the stages "
+                raise BenchError(f"{path} cannot be read as a CSV ({one_line(error)}), so that the stages "
                                  "its results need are unknown; restore it, or move it out of the folder") from error
         if len(keys) == before:
             raise BenchError(f"no results in {folder}, so that every stage would be removed; name the folder that "

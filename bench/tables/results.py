@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.files import check_content, pending_path, sync, write_synced, writing
 from bench.scoring import schema
 from bench.scoring.schema import ABOUT, COLUMNS, FAILED, GROUP, ITEM_HEAD, ITEM_KEY, KEY, SCHEMA, as_text, csv_bytes
@@ -148,7 +148,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from error
     except NO_CSV as error:
-        raise BenchError(f"{path}: is not a CSV: {' '.join(str(error).split())}") from error
+        raise BenchError(f"{path}: is not a CSV: {one_line(error)}") from error
     table = _upgraded(table, path)
     for name in NUMBERS:
         empty_if = {"value": table["metric"] == FAILED, "params": table[name] == ""}.get(name, False)
@@ -189,7 +189,7 @@ def _parse_runs(data: bytes, path: Path) -> pd.DataFrame:
     try:
         table = _parse(data)
     except NO_CSV as error:
-        raise BenchError(f"{path}: is not a CSV: {' '.join(str(error).split())}; restore it, or remove it: it holds "
+        raise BenchError(f"{path}: is not a CSV: {one_line(error)}; restore it, or remove it: it holds "
                          "times, no results") from error
     if unknown := [str(name) for name in table if name not in RUNS]:
         raise BenchError(f"{path} has a column {unknown[0][:80]!r}; expected {', '.join(RUNS)}; restore it, or remove "

@@ -25,7 +25,7 @@ def test_what_was_left_out_is_said_in_the_text_and_in_the_json(pair, tmp_path):
     assert found.text().splitlines()[3:] == [
         f"left out of {made}: 2 ending .txt (more.txt, notes.txt), 1 hidden (._000.png)",
         f"left out of {real}: 1 link to a folder above it (deep/all/)",
-        f"left out of {labels}: 1 labels of no image (other)"]
+        f"left out of {labels}: 1 label of no image (other)"]
     said = json.loads(found.json())
     assert said["skipped"] == {"ending .txt": 2, "hidden": 1, "link to a folder above it": 1}
     assert said["skipped_files"]["ending .txt"] == [f"{made}/more.txt", f"{made}/notes.txt"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.errors import USAGE, BenchError
+from bench.errors import USAGE, BenchError, join_names
 from bench.images import decode, resize
-from bench.scoring.gallery import join_names, open_gallery, pair, read_labels, unused_labels
+from bench.scoring.gallery import open_gallery, pair, read_labels, unused_labels
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
