@@ -35,18 +35,18 @@ def find_overlapping_samples(trials: pd.DataFrame) -> Finding:
     partners = {parts: np.zeros(len(trials), np.int64) for parts in COMPARED}
     for number in np.unique(recording[known]):
         rows = {kind: np.flatnonzero(known & (recording == number) & (part == kind)) for kind in np.unique(part)}
-        for one, other in COMPARED:
-            if one in rows and other in rows:
-                before = np.searchsorted(np.sort(start[rows[one]]), stop[rows[other]], "left")
-                after = np.searchsorted(np.sort(stop[rows[one]]), start[rows[other]], "right")
-                partners[one, other][rows[other]] = before - after
+        for first, second in COMPARED:
+            if first in rows and second in rows:
+                before = np.searchsorted(np.sort(start[rows[first]]), stop[rows[second]], "left")
+                after = np.searchsorted(np.sort(stop[rows[first]]), start[rows[second]], "right")
+                partners[first, second][rows[second]] = before - after
     unknown = int((~known).sum())
     note = f"not checked: {count_of(unknown, 'trial')} without start and stop" if unknown else ""
     example = ""
-    for (one, _), count in partners.items():
+    for (first, _), count in partners.items():
         if count.any() and not example:
             row = int(np.flatnonzero(count)[0])
-            partner = int(np.flatnonzero(known & (recording == recording[row]) & (part == one)
+            partner = int(np.flatnonzero(known & (recording == recording[row]) & (part == first)
                                          & (start < stop[row]) & (stop > start[row]))[0])
             example = " and ".join(f"{part[i]} item {trials['item'][i]} (samples {start[i]} to {stop[i]})"
                                    for i in (row, partner))
@@ -63,22 +63,24 @@ def find_overlapping_eeg(trials: pd.DataFrame, eeg: Array | None) -> Finding:
         return Finding(name, UNKNOWN, example=reason)
     if not (choice := _choose_lag(eeg, np.arange(len(eeg)), _spread_channels(eeg))):
         return Finding(name, UNKNOWN, example=f"too smooth or too regular for windows of {eeg.shape[-1]} samples")
-    found, example, unsearched = dict[tuple[str, str], tuple[int, Array]](), "", np.zeros(len(eeg), bool)
+    overlaps, example = dict[tuple[str, str], tuple[int, Array]](), ""
+    unsearched, partly = np.zeros((2, len(eeg)), bool)
     part = trials["part"].to_numpy()
-    for one, other in COMPARED:
-        matches = _search(eeg, np.flatnonzero(part == other), eeg, np.flatnonzero(part == one), *choice)
+    for first, second in COMPARED:
+        matches = _search(eeg, np.flatnonzero(part == second), eeg, np.flatnonzero(part == first), *choice)
         unsearched[matches.unsearched] = unsearched[matches.blind] = True
+        partly[matches.one_end] = partly[matches.with_gaps] = True
         pairs = [pair for pair in matches.pairs.tolist() if pair[2] or not np.array_equal(eeg[pair[0]], eeg[pair[1]])]
-        found[one, other] = len(pairs), np.unique([pair[0] for pair in pairs]).astype(int)
+        overlaps[first, second] = len(pairs), np.unique([pair[0] for pair in pairs]).astype(int)
         if pairs and not example:
             row, partner, shift = min(pairs)
-            example = (f"{other} item {trials['item'][row]} begins {abs(shift)} samples "
-                       f"{'after' if shift >= 0 else 'before'} {one} item {trials['item'][partner]}")
-    not_searched = _describe_unsearched({"window": int(unsearched.sum())})
-    if unsearched[part == "test"].all() and not any(count for count, _ in found.values()):
-        return Finding(name, UNKNOWN, example=not_searched)
-    notes = f"overlaps below {_span(choice[1])} samples cannot be seen", not_searched
-    return _describe(name, trials, found, example, "; ".join(filter(None, notes)))
+            example = (f"{second} item {trials['item'][row]} begins {abs(shift)} samples "
+                       f"{'after' if shift >= 0 else 'before'} {first} item {trials['item'][partner]}")
+    note = _describe_unsearched({"window": int(unsearched.sum())}, {"window": int((partly & ~unsearched).sum())})
+    if unsearched[part == "test"].all() and not any(count for count, _ in overlaps.values()):
+        return Finding(name, UNKNOWN, example=note)
+    notes = f"overlaps below {_span(choice[1])} samples cannot be seen", note
+    return _describe(name, trials, overlaps, example, "; ".join(filter(None, notes)))
 
 
 def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -> Finding:
@@ -93,7 +95,8 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
     if not (choice := _choose_lag(eeg, test, (0,))) or _span(choice[1]) > corpus.shape[-1]:
         return Finding(name, UNKNOWN, example="the first channel is flat, or too smooth or regular for its length")
     matches = _search(eeg, test, corpus, np.arange(len(corpus)), *choice)
-    note = _describe_unsearched({"test trial": len(matches.unsearched), "window of the corpus": len(matches.blind)})
+    note = _describe_unsearched({"test trial": len(matches.unsearched), "window of the corpus": len(matches.blind)},
+                                {"test trial": len(matches.one_end), "window of the corpus": len(matches.with_gaps)})
     if len(matches.unsearched) == len(test):
         return Finding(name, UNKNOWN, example=note)
     inside = np.unique(matches.pairs[:, 0])
@@ -103,9 +106,12 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
                    f"{count_of(len(inside), 'test trial')} inside the pre-training corpus")
 
 
-def _describe_unsearched(counts: Mapping[str, int]) -> str:
-    listed = ", ".join(count_of(count, noun) for noun, count in counts.items() if count)
-    return f"flat, periodic or not finite, thus not searched: {listed}" if listed else ""
+def _describe_unsearched(unsearched: Mapping[str, int], partly: Mapping[str, int]) -> str:
+    texts = []
+    for counts, text in ((unsearched, ", thus not searched"), (partly, " in part, thus searched in part")):
+        if listed := ", ".join(count_of(count, noun) for noun, count in counts.items() if count):
+            texts.append(f"flat, periodic or not finite{text}: {listed}")
+    return "; ".join(texts)
 
 
 def _missing(eeg: Array | None) -> str:
@@ -114,13 +120,13 @@ def _missing(eeg: Array | None) -> str:
     return f"windows are shorter than {SNIPPET} samples" if eeg.shape[-1] < SNIPPET else ""
 
 
-def _describe(name: str, trials: pd.DataFrame, found: Mapping[tuple[str, str], tuple[int, Array]], example: str,
+def _describe(name: str, trials: pd.DataFrame, overlaps: Mapping[tuple[str, str], tuple[int, Array]], example: str,
               note: str) -> Finding:
-    """found: for each two parts, the number of pairs, and the rows of the second part that are in one."""
-    pairs = {f"{one} and {other}": count for (one, other), (count, _) in found.items() if count}
+    """overlaps: for each two parts, the number of pairs, and the rows of the second part that are in a pair."""
+    pairs = {f"{first} and {second}": count for (first, second), (count, _) in overlaps.items() if count}
     if not pairs:
         return Finding(name, CLEAR, example=note)
-    tested = len(np.unique(np.concatenate([rows for (_, other), (_, rows) in found.items() if other == "test"])))
+    tested = len(np.unique(np.concatenate([rows for (_, second), (_, rows) in overlaps.items() if second == "test"])))
     listed = ", ".join(f"{count} in {parts}" for parts, count in pairs.items())
     total = sum(pairs.values())
     reason = (f"{count_of(total, 'pair of overlapping windows')} ({listed}; {tested} of "
@@ -131,12 +137,15 @@ def _describe(name: str, trials: pd.DataFrame, found: Mapping[tuple[str, str], t
 @dataclass(frozen=True, eq=False)
 class _Matches:
     """pairs [P, 3]: row of the searched array, row of the windows, and the place in samples of the first one's start in
-    the second. unsearched: rows without a usable stretch at either end: flat, periodic or not finite. blind: windows
-    without any usable stretch."""
+    the second. A stretch that is flat, periodic or not finite is not usable. unsearched: rows without a usable stretch
+    at either end; one_end: rows with one at one end only. blind: windows without any usable stretch; with_gaps: other
+    windows with values that are not finite."""
 
     pairs: Array
     unsearched: Array
+    one_end: Array
     blind: Array
+    with_gaps: Array
 
 
 def _span(lag: int) -> int:
@@ -187,6 +196,14 @@ def _units(steps: Array, rounding: Array) -> Array:
         return np.where(usable, centred / np.where(usable, norm, 1), 0).astype(np.float32)
 
 
+def _fill(steps: Array, finite: Array) -> Array:
+    """Replaces the steps [..., k] that are not `finite` by the mean of the others, which adds nothing to a
+    correlation."""
+    count = finite.sum(-1, keepdims=True)
+    mean = np.where(finite, steps, 0).sum(-1, keepdims=True) / np.maximum(count, 1)
+    return np.where(finite, steps, mean)
+
+
 def _cut_stretches(signal: Array, lag: int) -> Array:
     """Returns the stretches of signals [n, T] at each place, as `_units`: [n, T - _span(lag) + 1, SNIPPET - 1]."""
     values = signal.astype(np.float32)
@@ -222,19 +239,22 @@ def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Se
     ends = np.concatenate([_cut_ends(np.asarray(eeg[some, channels[0]]), lag) for some in np.array_split(
         rows, 1 + len(rows) // PAIRS)], 1).reshape(-1, SNIPPET - 1)
     usable = ends.any(1)
-    unsearched = rows[~usable.reshape(2, -1).any(0)]
+    usable_ends = usable.reshape(2, -1).sum(0)
     searched = np.flatnonzero(usable)
     places = length - span + 1
-    pairs, blind = [np.empty((0, 3), np.int64)], [np.empty(0, np.int64)]
+    pairs, blind, with_gaps = [np.empty((0, 3), np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     columns = max(1, CELLS // 16 // places)
     for first in range(0, len(searched), columns):
         block = searched[first : first + columns]
         chunk = max(1, CELLS // (places * max(len(block), 64)))
         for begin in range(0, len(others), chunk):
             chosen = others[begin : begin + chunk]
-            stretches = _cut_stretches(np.asarray(windows[chosen, channels[0]]), lag)
+            signal = np.asarray(windows[chosen, channels[0]])
+            stretches = _cut_stretches(signal, lag)
             if not first:
-                blind.append(chosen[~stretches.any((1, 2))])
+                is_usable = stretches.any((1, 2))
+                blind.append(chosen[~is_usable])
+                with_gaps.append(chosen[is_usable & ~np.isfinite(signal).all(1)])
             correlation = (stretches.reshape(-1, SNIPPET - 1) @ ends[block].T).reshape(len(chosen), places, len(block))
             window, end = np.nonzero(correlation.max(1) > SAME)
             if not len(window):
@@ -244,24 +264,29 @@ def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Se
             shift = place - (number >= len(rows)) * (eeg.shape[-1] - span)
             candidates = np.unique(np.stack([rows[number % len(rows)], chosen[window], shift], 1), axis=0)
             pairs.append(candidates[_confirm(eeg, windows, candidates, channels, lag)])
-    found = np.concatenate(pairs)
-    _, first_of_pair = np.unique(found[:, :2], axis=0, return_index=True)
-    return _Matches(found[first_of_pair], unsearched, np.concatenate(blind))
+    matches = np.concatenate(pairs)
+    _, first_of_pair = np.unique(matches[:, :2], axis=0, return_index=True)
+    return _Matches(matches[first_of_pair], rows[usable_ends == 0], rows[usable_ends == 1], np.concatenate(blind),
+                    np.concatenate(with_gaps))
 
 
 def _confirm(eeg: Array, windows: Array, candidates: Array, channels: Sequence[int], lag: int) -> Array:
-    """Returns which candidates [P, 3], as in _Matches, agree in the whole overlap, in at least half of the channels."""
+    """Returns which candidates [P, 3], as in _Matches, agree in the whole overlap, in at least half of the channels.
+    Samples that are not finite in one of the two windows are not compared."""
     confirmed = np.zeros(len(candidates), bool)
     for shift in np.unique(candidates[:, 2]):
         begin, end = max(0, -shift), min(eeg.shape[-1], windows.shape[-1] - shift)
         rows = np.flatnonzero(candidates[:, 2] == shift)
         for some in np.array_split(rows, -(-len(rows) // PAIRS)):
-            units = []
+            steps, rounding = [], []
             for array, column, offset in ((eeg, 0, 0), (windows, 1, shift)):
                 signal = np.asarray(array[candidates[some, column][:, None], list(channels)])
                 signal = signal[..., begin + offset : end + offset]
                 values = signal.astype(np.float32)
-                units.append(_units(values[..., lag:] - values[..., :-lag], _rounding(signal)))
+                steps.append(values[..., lag:] - values[..., :-lag])
+                rounding.append(_rounding(signal))
+            finite = np.isfinite(steps[0]) & np.isfinite(steps[1])
+            units = [_units(_fill(step, finite), size) for step, size in zip(steps, rounding, strict=True)]
             correlation = (units[0] * units[1]).sum(-1)
             usable = units[0].any(-1) & units[1].any(-1)
             agreeing = (correlation > SAME).sum(1)

@@ -70,8 +70,9 @@ def find_telling_channel(trials: pd.DataFrame, eeg: Array | None) -> tuple[Findi
     notes += [f"left out: {count_of(left_out, 'trial')} with NaN or infinite EEG"] if left_out else []
     facts = Finding(other, FACT if len(stepped) else CLEAR, len(stepped), "; ".join(notes))
     if draw.reason or not best:
-        return Finding(name, UNKNOWN, example=draw.reason or "all channels are constant"), facts
-    strongest = max(best.values(), key=lambda found: (found[0], -found[1]))
+        reason = "no training trial has finite EEG" if left_out == len(draw.train) else "all channels are constant"
+        return Finding(name, UNKNOWN, example=draw.reason or reason), facts
+    strongest = max(best.values(), key=lambda score: (score[0], -score[1]))
     candidates = [strongest, *(best[channel] for channel in stepped if channel in best)]
     findings = [_judge(eeg, label, draw, channel, sample, bool(steps[channel] > STEPS), rng)
                 for _, channel, sample in dict.fromkeys(candidates)]
@@ -175,7 +176,7 @@ def _judge(eeg: Array, label: Array, draw: _Draw, channel: int, sample: int, ste
     n, classes = len(actual), np.bincount(actual)
     if not n or math.lgamma(n + 1) - sum(math.lgamma(count + 1) for count in classes) < math.log(1 / ALPHA):
         return Finding(name, UNKNOWN, example=f"{n} {draw.note}: too few to tell")
-    first, second = (found[:, 0] for found in _nearest(values[:, None], label[rows], fits))
+    first, second = (labels[:, 0] for labels in _nearest(values[:, None], label[rows], fits))
 
     def share_of(labels: Array) -> Array:
         return ((first == labels) / 2 + (second == labels) / 2).mean(-1)

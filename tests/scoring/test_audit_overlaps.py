@@ -213,6 +213,19 @@ def test_a_window_with_nan_hides_no_other_and_is_counted():
     assert "flat, periodic or not finite, thus not searched: 1 window" in find_overlapping_eeg(trials, eeg).example
 
 
+def test_overlaps_are_found_though_samples_are_nan_and_what_was_searched_in_part_is_counted():
+    starts = 50 * np.arange(120)
+    eeg = windows(recording(50 * 120 + LENGTH), starts)
+    whole = find_overlapping_eeg(table(120), eeg)
+    eeg[:, :, 40] = np.nan  # outside the ends of the overlaps
+    finding = find_overlapping_eeg(table(120), eeg)
+    assert finding.count == whole.count
+    assert "flat, periodic or not finite in part, thus searched in part: 90 windows" in finding.example
+    eeg = windows(recording(50 * 120 + LENGTH), starts)
+    eeg[7, :, 3] = np.nan
+    assert "searched in part: 1 window" in find_overlapping_eeg(table(120), eeg).example
+
+
 def test_start_and_stop_of_a_users_data_set_reach_the_audit(tmp_path):
     starts = 16 * np.arange(60)
     trials = table(60, shares=(0.6, 0.2, 0.2)).drop(columns="item")

@@ -117,3 +117,6 @@ def test_trials_with_nan_are_left_out_and_counted():
     finding, steps = telling(table(), windows)
     assert finding.severity == LEAK
     assert "left out: 3 trials with NaN or infinite EEG" in steps.example
+    windows[:, 1] = np.nan
+    finding, steps = telling(table(), windows)
+    assert (finding.severity, finding.example) == (UNKNOWN, "no training trial has finite EEG")
