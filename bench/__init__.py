@@ -135,6 +135,7 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
     Raises
         BenchError for images that cannot be read or paired, unknown metrics, and missing weights.
     """
+    check_packages()
     from bench.runtime import device as available
     from bench.scoring.compare import compare
     from bench.setup.request import in_order

@@ -223,11 +223,11 @@ def two_way_identification(real: Array, generated: Array, image: Array | None = 
     unequal shapes, fewer than two images, or one feature.
     """
     real, generated = _check_pairs(real, generated)
-    first, own = _identify(real, image)
+    first, shown = _identify(real, image)
     if len(first) < 2 or real.shape[1] < 2:
         raise ValueError(f"two-way identification needs 2 or more items and features, not {list(real.shape)}"
                          + f" of {len(first)} images" * (len(first) < len(real)))
-    return 1 - _count_rivals(generated, _standardize(_take(real, first)), own, _standardize) / (len(first) - 1)
+    return 1 - _count_rivals(generated, _standardize(_take(real, first)), shown, _standardize) / (len(first) - 1)
 
 
 def correlation_distance(real: Array, generated: Array) -> Array:
@@ -256,11 +256,11 @@ def retrieval_topk(query: Array, gallery: Array, k: int, n: int | None = None, i
     if len(query) > len(gallery) or query.shape[1] != gallery.shape[1]:
         raise ValueError(f"expected a gallery of {len(query)} or more images in {query.shape[1]} dimensions, "
                          f"not {list(gallery.shape)}")
-    first, own = _identify(gallery, image)
+    first, shown = _identify(gallery, image)
     candidates = len(first) if n is None else n
     if not 1 <= k <= candidates <= len(first):
         raise ValueError(f"top-{k} of {candidates} from a gallery of {len(first)}: expected 1 <= k <= n <= images")
-    ahead = _count_rivals(query, _normalize(_take(gallery, first)), own, _normalize)
+    ahead = _count_rivals(query, _normalize(_take(gallery, first)), shown, _normalize)
     return _hypergeometric(ahead, len(first) - 1, candidates, k)
 
 
@@ -425,9 +425,9 @@ def _identify(features: Array, image: Array | None) -> tuple[Array, Array]:
     image = np.asarray(image)
     if image.shape != (len(features),):
         raise ValueError(f"expected the identity of each of {len(features)} images, not {_describe(image)}")
-    _, first, own = np.unique(image, return_index=True, return_inverse=True)
+    _, first, shown = np.unique(image, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return first[order], np.argsort(order)[own]
+    return first[order], np.argsort(order)[shown]
 
 
 def _take(features: Array, rows: Array) -> Array:
@@ -435,15 +435,15 @@ def _take(features: Array, rows: Array) -> Array:
     return features if len(rows) == len(features) else features[rows]
 
 
-def _count_rivals(query: Array, gallery: Array, own: Array, scaled: Callable[[Array], Array]) -> Array:
-    """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as row own[j]
-    is. scaled: scales the query as the gallery already is."""
+def _count_rivals(query: Array, gallery: Array, shown: Array, scaled: Callable[[Array], Array]) -> Array:
+    """Returns [N]: how many other rows of gallery [M, D] are at least as similar to row j of query [N, D] as its image,
+    row shown[j], is. scaled: scales the query as the gallery already is."""
     step = max(1, BLOCK // max(gallery.shape))
     ahead = []
     for start in range(0, len(query), step):
         likeness = scaled(query[start:start + step]) @ gallery.T
         rows = np.arange(len(likeness))
-        ahead.append(np.count_nonzero(likeness >= likeness[rows, own[start + rows], None] - TIE, 1) - 1)
+        ahead.append(np.count_nonzero(likeness >= likeness[rows, shown[start + rows], None] - TIE, 1) - 1)
     return np.concatenate(ahead)
 
 

@@ -68,8 +68,7 @@ def _refuse_folder(folder: Path) -> None:
     """Raises BenchError for a folder without weights in safetensors."""
     others = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (*TORCH, ".safetensors"))
     if others or (folder / CONFIG).is_file():
-        contents = f"{others[0]}, but no {TIMM_WEIGHTS}" if others else f"{CONFIG}, but no {TIMM_WEIGHTS}"
-        raise _fault(f"{folder} has {contents}", SAVE_FOLDER)
+        raise _fault(f"{folder} has {others[0] if others else CONFIG}, but no {TIMM_WEIGHTS}", SAVE_FOLDER)
 
 
 def _refuse_checkpoint(path: Path) -> None:
@@ -134,10 +133,10 @@ def _check_folder(folder: Path, shapes: Shapes) -> str:
         raise _fault(f"{file} names the architecture {architecture!r}, which timm {timm.__version__} does not have",
                      "use the version of timm that saved it, or correct the name")
     preprocessing = config.get("pretrained_cfg", config)  # older files have one level
-    if not isinstance(preprocessing, dict) or (
-            missing := [name for name in PREPROCESSING if not preprocessing.get(name)]):
-        absent = ", ".join(missing if isinstance(preprocessing, dict) else PREPROCESSING)
-        raise _fault(f"{file} has no {absent} in 'pretrained_cfg', so how images are prepared is unknown", SAVE_FOLDER)
+    preprocessing = preprocessing if isinstance(preprocessing, dict) else {}
+    if missing := [name for name in PREPROCESSING if not preprocessing.get(name)]:
+        raise _fault(f"{file} has no {', '.join(missing)} in 'pretrained_cfg', so how images are prepared is unknown",
+                     SAVE_FOLDER)
     classes = config.get("num_classes", preprocessing.get("num_classes"))
     if not isinstance(classes, int) or classes < 1:
         raise _fault(f"{file} says num_classes {classes}: it has no classifier" if classes == 0 else

@@ -210,13 +210,15 @@ class _Measurement:
             row |= {name: values[:, sample] for name, values in self.pixels.items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
+                    if not is_wanted(name, self.wanted):
+                        continue
                     if is_one_image and name.startswith("two_way_"):
-                        if pairs.picture is not None:
-                            raise BenchError("all items show one image; two-way identification needs two or more: "
-                                             "test on trials of more images")
-                    elif is_wanted(name, self.wanted):
-                        key = network.name, vector
-                        row[name] = _similarity(name, self.real[key], self.generated[key][:, sample], picture)
+                        if pairs.picture is None:
+                            continue
+                        raise BenchError("all items show one image; two-way identification needs two or more: test on "
+                                         "trials of more images")
+                    key = network.name, vector
+                    row[name] = _similarity(name, self.real[key], self.generated[key][:, sample], picture)
             samples.append(pd.DataFrame(row))
         rows = pd.concat(samples).sort_values(["item", "sample"], ignore_index=True)
         about = ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]

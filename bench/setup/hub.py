@@ -190,8 +190,8 @@ def _list_files(source: Source, revision: str) -> tuple[str, dict[str, File]]:
                          "layout has changed; look there, and name a revision that has them with --revision",
                          ENVIRONMENT)
     if source.each:
-        found = [re.fullmatch(source.pattern, path)["subject"] for path in files]  # type: ignore[index]
-        if part := sorted({person for person in found if found.count(person) != source.each}):
+        people = [re.fullmatch(source.pattern, path)["subject"] for path in files]  # type: ignore[index]
+        if part := sorted({person for person in people if people.count(person) != source.each}):
             raise BenchError(f"{source.page} has not all {source.each} files of subject {', '.join(part)} at revision "
                              f"{commit[:12]}; name another with --revision", ENVIRONMENT)
     return commit, files
@@ -204,12 +204,12 @@ def _locate(source: Source, revision: str, file: File) -> tuple[str, str]:
 
     url = hf_hub_url(source.repository, file.path, repo_type="dataset", revision=revision, endpoint=_hub())
     with _asking(source, revision):
-        found = get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=_hub())
-    if found.commit_hash is None:
+        answer = get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=_hub())
+    if answer.commit_hash is None:
         raise BenchError(f"{url} is not answered by a hub (a proxy's or a login page?); open it in a browser",
                          ENVIRONMENT)
-    same = urlsplit(found.location).netloc == urlsplit(url).netloc
-    return found.location, build_hf_headers().get("authorization", "") if same else ""
+    same = urlsplit(answer.location).netloc == urlsplit(url).netloc
+    return answer.location, build_hf_headers().get("authorization", "") if same else ""
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -136,8 +135,8 @@ def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
     if (height, width) != (side, side):
         raise BenchError(f"--pairs {name}: its images are {height} x {width}; scale {scale.name} needs {side} x "
                          f"{side}: prepare it with this size")
-    with (folder / "classes.csv").open(newline="") as file:
-        judged = {row["name"]: int(row["judge"]) for row in csv.DictReader(file) if row["shown"] == "1"}
+    shown = prepared.read_classes(folder).query("shown == 1")
+    judged = dict(zip(shown["name"], shown["judge"].tolist(), strict=True))
     for label, number in judged.items():
         if not 0 <= number < classes:
             raise BenchError(f"--pairs {name}: class {label!r} has the judge's number {number}; the judge of scale "

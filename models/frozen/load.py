@@ -85,9 +85,13 @@ def load_part(make: Callable[..., AnyPart], path: str | Path, sha256: str | None
         if dtype != torch.float32:
             part.to(dtype)
     except Exception as error:  # of the file, of its arguments' JSON, or of the constructor that they are given to
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise BadWeights(f"{path} does not hold the expected part ({reason})", cure) from error
+        raise _misfit(path, error, cure) from error
     return parts.freeze(part)
+
+
+def _misfit(path: str | Path, error: Exception, cure: str) -> BadWeights:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return BadWeights(f"{path} does not hold the expected part ({reason})", cure)
 
 
 def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | Path, sha256: str | None,
@@ -100,8 +104,7 @@ def load_folder(make: Callable[[Path, str, torch.dtype], AnyPart], path: str | P
     except FileNotFoundError as error:
         raise MissingWeights(f"no {error.filename}", cure) from error
     except Exception as error:  # of the files, or of the library that builds what the config says
-        reason = " ".join(str(error).split())[:300]
-        raise BadWeights(f"{path} does not hold the expected part ({reason})", cure) from error
+        raise _misfit(path, error, cure) from error
     return parts.freeze(part)
 
 

@@ -175,10 +175,11 @@ def test_a_folder_models_that_comes_first_is_named(tmp_path):
     assert said.startswith(f"bench: models is imported from {tmp_path / 'models'}, not from {ROOT / 'models'}")
     assert said.endswith(f"{tmp_path} comes first on sys.path; use the command bench instead of python -m bench, and "
                          "take this folder out of PYTHONPATH\n")
-    notebook = "import bench\ntry:\n    bench.plan('clip')\nexcept bench.errors.BenchError as error:\n    print(error)"
+    notebook = ("import bench\nfor entry in (lambda: bench.plan('clip'), lambda: bench.score('a', 'b')):\n    try:\n"
+                "        entry()\n    except bench.errors.BenchError as error:\n        print(error)")
     done = subprocess.run([sys.executable, "-c", notebook], cwd=tmp_path, capture_output=True, text=True, check=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert done.stdout.startswith(f"models is imported from {tmp_path / 'models'}, not from")
+    assert done.stdout.count(f"models is imported from {tmp_path / 'models'}, not from") == 2
 
 
 def test_a_package_that_could_replace_this_projects_files_is_named(tmp_path, monkeypatch):
