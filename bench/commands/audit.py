@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench import errors
 from bench.arguments import names
-from bench.commands.options import add_ablation, add_places, add_scale, request_of
+from bench.commands.options import add_ablation, add_places, add_scale, output_file, request_of
 from bench.data import prepared
 from bench.data.shards import read_first_channels
 from bench.errors import BenchError
@@ -46,9 +46,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     Prints findings and verdict, or writes them as JSON; returns 1 for a leak, else 0. Raises BenchError for missing
     input.
     """
-    file = Path(options.json) if options.json else None
-    if file and not file.absolute().parent.is_dir():
-        raise BenchError(f"no folder {file.parent} to write {file.name} into")
+    file = output_file(options.json) if options.json else None
     request = request_of(options)
     if request.ablation and (options.trials or options.left_out):
         raise BenchError("--ablation audits the trials of its rows; give --trials and --left-out without it")

@@ -70,6 +70,15 @@ def add_store(options: Options) -> None:
     options.add_argument("--store", default=str(STORE), metavar="DIR", help="stored stages")
 
 
+def output_file(name: str) -> Path:
+    """Returns the path of a file to write. Raises BenchError if its folder does not exist, before anything is
+    computed."""
+    path = Path(name)
+    if not path.absolute().parent.is_dir():
+        raise BenchError(f"no folder {path.parent} to write {path.name} into")
+    return path
+
+
 def complete(action: argparse.Action, values: Callable[[], Iterable[str]]) -> None:
     """Lets the shell complete the value of an option; other values stay possible."""
     action.completer = lambda **_: list(values())  # type: ignore[attr-defined]

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from bench import errors
 from bench.arguments import names
-from bench.commands.options import add_device
-from bench.errors import BenchError
+from bench.commands.options import add_device, output_file
 from bench.files import replace_file, writing
 from bench.runtime import device
 
@@ -32,10 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace, console: Console) -> int:
     """Prints the metrics and writes the output files; returns the exit code."""
-    files = {kind: Path(name) for kind, name in (("csv", options.csv), ("json", options.json)) if name}
-    for path in files.values():
-        if not path.absolute().parent.is_dir():
-            raise BenchError(f"no folder {path.parent} to write {path.name} into")
+    files = {kind: output_file(name) for kind, name in (("csv", options.csv), ("json", options.json)) if name}
     from bench.scoring.compare import compare  # not at the top: --help and completion need no torch
 
     is_terminal = sys.stderr.isatty()
