@@ -18,7 +18,7 @@ from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError, join_names, 
 HEAD = 4096  # bytes that are read of a file to say what it is
 IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
           ".webp", ".jp2", ".tga", ".avif")  # endings of images, which are opened by their content
-KINDS = (  # first bytes, what they are, endings of files that begin so
+KINDS = (  # first bytes, what such a file is, endings of valid files with them
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself (run: git lfs pull)", ()),
     (b"/annex/objects/", "a git-annex pointer, not the file itself (run: datalad get, or git annex get)", ()),
     (b"\0\x05\x16\x07", "a macOS resource file (remove the files that begin with ._)", ()),

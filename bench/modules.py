@@ -255,8 +255,8 @@ def is_checkout(folder: Path) -> bool:
 
 
 def find_foreign() -> list[str]:
-    """Returns one line for each of the names models and ablations that another package or folder has taken: where it
-    is imported from, whose it is, and what to do. Does not import them; cheap if there are none."""
+    """Returns one line if models is not imported from this project, and one for ablations: where it is imported from,
+    which package it belongs to, and what to do. Imports neither; cheap if both are this project's."""
     lines = []
     for name in SUITE[1:]:
         try:

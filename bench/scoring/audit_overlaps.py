@@ -136,8 +136,8 @@ def _describe(name: str, trials: pd.DataFrame, overlaps: Mapping[tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class _Matches:
-    """pairs [P, 3]: row of the searched array, row of the windows, and the place in samples of the first one's start in
-    the second. A stretch that is flat, periodic or not finite is not usable. unsearched: rows without a usable stretch
+    """pairs [P, 3]: row of the searched array, row of the windows, and the sample of that window at which the row
+    begins. A stretch that is flat, periodic or not finite is not usable. unsearched: rows without a usable stretch
     at either end; one_end: rows with one at one end only. blind: windows without any usable stretch; with_gaps: other
     windows with values that are not finite."""
 

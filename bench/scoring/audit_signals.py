@@ -15,9 +15,9 @@ from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, perc
 from bench.scoring.audit_table import Array, find_shared
 
 TRAINED, TESTED, CLASSES = 450, 1000, 40  # trials and classes that `find_telling_channel` uses at most
-BITS = 2.0  # one sample of EEG with more information on the class needs a response four times all other activity
-LEVELS = 100.0  # variance between the classes over that within a class: such values are levels of a code
-STEPS = 0.5  # share of equal successive samples: such a channel is constant with steps, no EEG
+BITS = 2.0  # of information about the class in one sample: needs a response with 15 times the power of all else
+LEVELS = 100.0  # variance between classes over that within a class, from which values are levels of a code
+STEPS = 0.5  # share of equal successive samples, from which a channel is constant with steps, no EEG
 DEAD = 1e-5  # of a channel's standard deviation; a smaller spread is rounding
 
 
@@ -54,8 +54,9 @@ def find_telling_channel(trials: pd.DataFrame, eeg: Array | None) -> tuple[Findi
     The class is that of the training trial with the nearest value. Channel and time are chosen on training trials only;
     the test trials are predicted once, and p is from permutations of their labels. It is a leak if the channel is
     constant with steps, if the values are levels (LEVELS), or if they hold more than BITS about the class (Fano's
-    inequality); else an evoked response may do it, a fact. If no class of the test trials is trained on, a third of the
-    training trials is tested instead. Time is O(C T n log n) for n <= TRAINED training trials.
+    inequality); otherwise an evoked response may be the cause, and it is a fact. If no class of the test trials is
+    trained on, a third of the training trials is tested instead. Time is O(C T n log n) for n <= TRAINED training
+    trials.
     """
     name, other = "one channel tells the class", "channel of steps, no EEG"
     if eeg is None:

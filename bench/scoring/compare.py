@@ -32,7 +32,7 @@ NAMES = 5  # of files left out, for each reason, in the JSON
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """The result of `bench score`. about: the columns of a results CSV that identify the images and the setting.
-    notes: what a reader must know of the input, such as what was left out; skipped: reason -> files left out."""
+    notes: remarks on the input, such as what was left out; skipped: reason -> files left out."""
 
     summary: pd.DataFrame
     about: Mapping[str, Any]
@@ -115,9 +115,9 @@ def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Seque
     if measured.pictures == n or not two_way:
         return []
     if measured.pictures > 1:
-        return [f"the {n} images of {reference} show {measured.pictures} different ones: two-way identification "
-                f"compares with the other {measured.pictures - 1}"]
-    problem = f"the {n} images of {reference} are one image, so there is none to compare with in two-way identification"
+        return [f"the {n} images of {reference} show {measured.pictures} different ones: in two-way "
+                f"identification, {measured.pictures - 1} others compete"]
+    problem = f"the {n} images of {reference} are all the same; two-way identification needs two different images"
     if is_requested:
         raise BenchError(f"{problem}; choose other --metrics than {', '.join(two_way)}")
     return [f"left out: {', '.join(two_way)}: {problem}"]

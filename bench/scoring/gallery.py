@@ -25,8 +25,8 @@ LINES, WIDTH = 3, 60  # of a label file that an error shows
 class Gallery:
     """N images in the order of their names. sizes: height and width; read(row) returns [H, W, 3] uint8.
 
-    skipped: reason -> names of what the folder has beside the images; clipped: values of an array that rounding had
-    taken outside [0, 1], with the lowest and the highest value."""
+    skipped: reason -> names of other files of the folder. clipped: how many values of an array are outside [0, 1] by
+    rounding, the lowest and the highest value."""
 
     path: Path
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Gallery:
         if self.clipped:
             count, low, high = self.clipped
             lines.append(f"clipped in {self.path}: {count} values outside [0, 1] by rounding ({low:.9g} to "
-                         f"{high:.9g}); no pixel changed by that")
+                         f"{high:.9g}); this changes no pixel")
         return lines
 
 
@@ -108,7 +108,7 @@ def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
 
 
 def unused_labels(path: Path, names: Sequence[str]) -> list[str]:
-    """Returns the names of a CSV of labels that are none of the images'. Errors as `read_labels`."""
+    """Returns the names in a CSV of labels that no image has. Errors as `read_labels`."""
     return sorted(_read_label_rows(path).keys() - set(names))
 
 

@@ -1,4 +1,4 @@
-"""Which images are the same one: in identification and retrieval, an image must not compete with itself."""
+"""Recognises equal images: in identification and retrieval, an image must not compete with itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Identity:
-    """Recognises images of equal content, whatever file or row they come from."""
+    """Numbers images by their content, whatever file or row they come from."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}

@@ -36,7 +36,7 @@ def open_judge(path: Path, device: str) -> tuple[Extractor, tuple[str, ...]]:
 
     Returns it with notes on what was changed: a prefix of all tensor names, as DataParallel writes it, is removed.
     Nothing else is repaired, and no pickled code runs. Raises BenchError: exit 2 for a path without a judge, exit 3 for
-    a file that is not one, with what is wrong in it.
+    a file that is not a judge, with the reason.
     """
     weights = path / TIMM_WEIGHTS if path.is_dir() else path
     if path.is_dir() and not weights.is_file():

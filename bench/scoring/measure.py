@@ -48,8 +48,8 @@ Array = np.ndarray
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """N items and the images generated for each; real(row) and generated(row, sample) return [H, W, 3] uint8. Items
-    that show the same image have the same `picture`; None: unknown. Real images of equal content are the same image in
-    any case. Without `picture`, the reference of FID and KID is all N images. label: the judge's class number."""
+    that show the same image have the same `picture`; None: unknown. Real images of equal content always count as the
+    same image. Without `picture`, FID and KID compare with all N real images. label: the judge's class number."""
 
     item: Array
     subject: Array

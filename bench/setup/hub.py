@@ -22,7 +22,7 @@ from models.pins import HUB, File
 
 RECEIPT = "fetch.json"  # beside the files: repository, revision, and size and SHA-256 of each complete file
 TIMEOUT = 30  # s, for an answer of the hub
-ATTEMPTS = 5  # in a row without a new byte, before a file's download gives up
+ATTEMPTS = 5  # in a row without a new byte, before a download fails
 PAUSE = 1.0  # s before a repeated attempt, doubled each time
 
 
@@ -30,10 +30,13 @@ PAUSE = 1.0  # s before a repeated attempt, doubled each time
 class Source:
     """Where the files of a data set are published.
 
-    repository: a data set on the hub, or "" if its EEG is not there. revision: the pinned commit; "" if none could be
-    verified: then that of the first download holds. folder: of the repository; left out of the local paths. pattern: of
-    the local paths to take; its group `subject` numbers subjects, of which each has `each` files. by_hand: place below
-    the download's folder, and how to get what belongs there.
+    licence      of the files
+    by_hand      what is not on the hub: its path below the download's folder, and how to get it
+    repository   a data set on the hub; "": its EEG is not there
+    revision     the pinned commit; "": the current commit, which later downloads into the same folder keep
+    folder       the folder of the repository that is downloaded; local paths begin below it
+    pattern      a regular expression of the local paths to download; its group `subject` is a subject's number
+    each         files of each subject; 0: the files are not divided by subject
     """
 
     licence: str
@@ -73,7 +76,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Download:
-    """What `fetch` downloads: local path: file, all of one revision (a commit), into a folder."""
+    """What `fetch` downloads into a folder. files: local path -> file, all of one revision (a commit)."""
 
     source: Source
     folder: Path
@@ -97,9 +100,9 @@ def find_source(name: str) -> Source:
 
 
 def plan(name: str, folder: Path, subjects: str | None = None, revision: str | None = None) -> Download:
-    """Asks the hub which files there are, with sizes and hashes; writes nothing.
+    """Gets the list of files, with sizes and hashes, from the hub; writes nothing.
 
-    revision: instead of the pinned one. Raises BenchError: exit 2 for an unknown subject, or a folder that holds files
+    revision: replaces the pinned one. Raises BenchError: exit 2 for an unknown subject, or a folder that holds files
     of another revision; exit 3 if the hub cannot be asked or does not have the files.
     """
     source = find_source(name)
@@ -128,7 +131,7 @@ def plan(name: str, folder: Path, subjects: str | None = None, revision: str | N
 
 
 def fetch(wanted: Download, progress: Callable[[str, int, int | None], None]) -> None:
-    """Downloads what is missing, and checks every file against the published size and hash; present ones, too.
+    """Downloads the missing files, and checks all files against the published sizes and hashes.
 
     progress(path, done bytes, all bytes). Raises BenchError: exit 3 for a wrong file, no access or no server; 75 for a
     full disk or a cut download, which the next call resumes.
@@ -139,7 +142,7 @@ def fetch(wanted: Download, progress: Callable[[str, int, int | None], None]) ->
     free = shutil.disk_usage(folder).free
     if free < wanted.missing:
         raise BenchError(f"{wanted.missing / 1e9:.2f} GB are missing, and the disk of {folder} has {free / 1e9:.2f} GB "
-                         "left; free space, or name another folder with --to", RESUMABLE)
+                         "left; free some space, or name another folder with --to", RESUMABLE)
     receipt = _read_receipt(folder) or {"repository": source.repository, "revision": wanted.revision, "files": {}}
     for name, file in wanted.files.items():
         path = folder / name
@@ -152,7 +155,8 @@ def fetch(wanted: Download, progress: Callable[[str, int, int | None], None]) ->
 
 def _persist(source: Source, revision: str, file: File, path: Path,
              progress: Callable[[int, int | None], None]) -> None:
-    """Downloads a file in as many attempts as it takes, while bytes arrive; each asks the hub for a new address."""
+    """Downloads a file; an interrupted download is retried, up to ATTEMPTS times in a row without a new byte. Each
+    attempt gets a new address from the hub."""
     part, failed, size = path.with_name(path.name + PART), 0, 0
     while True:
         try:
@@ -192,13 +196,13 @@ def _list_files(source: Source, revision: str) -> tuple[str, dict[str, File]]:
     if source.each:
         people = [re.fullmatch(source.pattern, path)["subject"] for path in files]  # type: ignore[index]
         if part := sorted({person for person in people if people.count(person) != source.each}):
-            raise BenchError(f"{source.page} has not all {source.each} files of subject {', '.join(part)} at revision "
-                             f"{commit[:12]}; name another with --revision", ENVIRONMENT)
+            raise BenchError(f"{source.page} does not have all {source.each} files of subject {', '.join(part)} at "
+                             f"revision {commit[:12]}; name another with --revision", ENVIRONMENT)
     return commit, files
 
 
 def _locate(source: Source, revision: str, file: File) -> tuple[str, str]:
-    """Returns the address from which a file can be downloaded now, and the header with the token if it is the hub's."""
+    """Returns the current address of a file's content, and the authorization header if that address is the hub's."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 

@@ -60,8 +60,8 @@ def test_perfect_copies_of_images_that_four_people_saw_are_identified_for_sure(t
     assert len(two_way) == 4
     assert (two_way["value"] == 1).all()
     assert two_way["key"].str.endswith("among 3 pictures").all()
-    assert found.notes == [f"the 12 images of {repeated} show 3 different ones: two-way identification compares with "
-                           "the other 2"]
+    assert found.notes == [f"the 12 images of {repeated} show 3 different ones: in two-way identification, 2 others "
+                           "compete"]
     assert values(found)["fid"] == pytest.approx(0, abs=1e-6), "FID is of all 12 on both sides"
 
 
@@ -70,5 +70,5 @@ def test_without_a_second_image_there_is_no_two_way_identification(tmp_path, sce
     found = compare(same, same)
     assert not found.summary["metric"].str.startswith("two_way_").any()
     assert found.notes[0].startswith("left out: two_way_clip_tiny, two_way_judge_features")
-    with refused("the 3 images of .*same are one image.*; choose other --metrics than two_way_judge_layer2"):
+    with refused("the 3 images of .*same are all the same; .*; choose other --metrics than two_way_judge_layer2"):
         compare(same, same, wanted=["psnr", "two_way_judge_layer2"])

@@ -254,7 +254,7 @@ def test_rounding_outside_0_to_1_is_clipped_and_said(tmp_path, dtype):
     assert (first.clipped, second.clipped[0]) == (None, 3)
     [line] = second.describe()
     assert "b.npy: 3 values outside [0, 1] by rounding (-1" in line
-    assert line.endswith("no pixel changed by that")
+    assert line.endswith("this changes no pixel")
 
 
 GREY = np.full((2, 4, 4, 3), 0.5)

@@ -327,7 +327,7 @@ def test_what_the_hub_does_not_have_is_named(server, tmp_path, monkeypatch):
     with refused(f"{THINGS.page} has no revision {'3' * 40}; .*name another with --revision"):
         run("things_eeg2", "--revision", "3" * 40, "--to", str(tmp_path))
     del server.repositories[THINGS.repository][THINGS.revision][f"{THINGS.folder}{NAMES[0]}"]
-    with refused("has not all 2 files of subject 01"):
+    with refused("does not have all 2 files of subject 01"):
         run("things_eeg2", "--to", str(tmp_path))
     server.repositories[THINGS.repository][THINGS.revision] = {"README.md": b"x"}
     with refused("has no file Preprocessed_data_250Hz/sub-.*: its layout has changed"):
@@ -360,7 +360,7 @@ def test_a_page_in_place_of_the_listing_or_of_the_data_is_named(server, tmp_path
 def test_a_full_disk_is_said_before_the_first_byte(server, tmp_path, monkeypatch):
     wanted = hub.plan("things_eeg2", tmp_path / "x", "1")
     huge = replace(wanted, files={name: replace(file, bytes=10 ** 18) for name, file in wanted.files.items()})
-    with refused("2000000000.00 GB are missing, and the disk of .* left; free space, or name another", RESUMABLE):
+    with refused("2000000000.00 GB are missing, and the disk of .* left; free some space, or name another", RESUMABLE):
         hub.fetch(huge, lambda *_: None)
     assert not server.downloads()
 
