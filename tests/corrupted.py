@@ -53,7 +53,8 @@ RATE, CHANNELS, SECONDS = 160.0, 32, 12
 def images(n: int, side: int = SIDE) -> np.ndarray:
     """Smooth random images [n, side, side, 3]."""
     coarse = np.random.default_rng(0).integers(0, 255, (n, 4, 4, 3), np.uint8)
-    return np.stack([np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC)) for one in coarse])
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+                     for image in coarse])
 
 
 def write_folders(folder: Path) -> None:
@@ -118,10 +119,10 @@ def judged(folder: Path, judge: Path) -> Read:
 
     threads = torch.get_num_threads()
     try:
-        found = compare(folder / "made.npy", folder / "real.npy", wanted=JUDGED, judge=str(judge))
+        comparison = compare(folder / "made.npy", folder / "real.npy", wanted=JUDGED, judge=str(judge))
     finally:
         torch.set_num_threads(threads)
-    return Read(free=digest(found.summary, found.about["judge"].partition("@")[0]))
+    return Read(free=digest(comparison.summary, comparison.about["judge"].partition("@")[0]))
 
 
 def write_frozen(folder: Path) -> None:

@@ -112,8 +112,9 @@ def damages(reader: Reader, intact: Mapping[str, bytes], inputs: int) -> list[Da
         if file in reader.renames:
             other = reader.renames[file]
             by_kind["renamed"].append(Damage("renamed", f"{file} is {other}", {file: None, other: data}))
-    for one, other in reader.swaps:
-        by_kind["swapped"].append(Damage("swapped", f"{one} and {other}", {one: intact[other], other: intact[one]}))
+    for first, second in reader.swaps:
+        by_kind["swapped"].append(Damage("swapped", f"{first} and {second}",
+                                         {first: intact[second], second: intact[first]}))
     for each in by_kind.values():
         rng.shuffle(each)  # type: ignore[arg-type]
     order = list(by_kind)
@@ -178,7 +179,7 @@ def _quietly(reader: Reader, place: Path, context: Any) -> Read:
 
 def _outcome(reader: Reader, place: Path, context: Any, damage: Damage, expected: Read) -> tuple[str, str]:
     try:
-        found = _quietly(reader, place, context)
+        result = _quietly(reader, place, context)
     except BenchError as error:
         text = str(error)
         words = (*damage.files, *(Path(name).name for name in damage.files), *reader.named)
@@ -187,9 +188,9 @@ def _outcome(reader: Reader, place: Path, context: Any, damage: Damage, expected
         return "refused", text
     except Exception as error:  # what a user would see as a traceback
         return "traceback", f"{type(error).__name__}: {error}"
-    if found.hashed != expected.hashed:
+    if result.hashed != expected.hashed:
         return "changed, hashed", "accepted with a changed value that a hash covers"
-    return ("unchanged" if found == expected else "changed, no hash"), ""
+    return ("unchanged" if result == expected else "changed, no hash"), ""
 
 
 class _damaged:

@@ -18,26 +18,18 @@ from bench.scoring.audit_overlaps import find_inside, find_overlapping_eeg, find
 from bench.scoring.audit_predictions import predict_classes
 from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding, Report, json_bytes
 from bench.scoring.audit_signals import find_equal_eeg, find_equal_images, find_telling_channel
-from bench.scoring.audit_table import (
-    COLUMNS,
-    Array,
-    check_table,
-    find_left_out,
-    find_shared,
-    list_facts,
-    read_table,
-)
+from bench.scoring.audit_table import Array, check_table, find_left_out, find_shared, list_facts, read_table
 
-__all__ = ["CLEAR", "COLUMNS", "FACT", "LEAK", "UNKNOWN", "Array", "Finding", "Report", "audit", "claimed",
-           "json_bytes", "read", "read_table", "trained_on"]
+__all__ = ["CLEAR", "FACT", "LEAK", "UNKNOWN", "Array", "Finding", "Report", "audit", "claimed", "json_bytes", "read",
+           "trained_on"]
 
 
 def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None = None,
           corpus: Array | None = None, known: str = "no", left_out: Sequence[str] = ()) -> Report:
     """Checks what the split of a data set leaks from training into testing.
 
-    trials     one row for each trial: COLUMNS and optionally `session`, `exemplar` (the object or photo that several
-               images show), `start` and `stop` (samples of the recording; stop is the first one after the window).
+    trials     one row for each trial: `audit_table.COLUMNS`, and optionally `session`, `exemplar` (the object or photo
+               that several images show), `start` and `stop` (samples of the recording; stop follows the window).
                part: train, val or test. position: place in time in the recording of a subject (and session). A block,
                position, start or stop of -1 is unknown
     eeg        [N, C, T], one row for each trial; pictures [P, H, W, 3], indexed by `picture`; corpus [M, C, T'], the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ def _refuse_checkpoint(path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the pickle's protocol
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a broken or foreign pickle raises exceptions of any class
         raise _fault(f"{path} cannot be read as a checkpoint of tensors ({explain(path, error)[:120]}); pickled "
                      "objects are not loaded, as they can run code", SAVE_FOLDER) from error
     nested = next((key for key in ("state_dict", "model", "model_state_dict", "net")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterator
@@ -98,12 +99,12 @@ def keys_in_results(folders: list[Path]) -> set[str]:
         before = len(keys)
         for path in list_files(folder, (".csv",), hidden=True).files if folder.is_dir() else ():
             try:
-                with path.open(encoding="utf-8") as file:
-                    head = file.readline().strip().split(",")
+                with path.open(encoding="utf-8-sig", newline="") as file:
+                    head = next(csv.reader(file), [])
                 if "stage" in head and "metric" in head:
                     stages = pd.read_csv(path, usecols=["stage"], dtype=str, keep_default_na=False)["stage"]
                     keys.update(name for name in stages.unique() if name)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, csv.Error) as error:
                 raise BenchError(f"{path} cannot be read as a CSV ({one_line(error)}), so that the stages "
                                  "its results need are unknown; restore it, or move it out of the folder") from error
         if len(keys) == before:

@@ -157,7 +157,8 @@ def test_code_in_a_pickle_never_runs(tmp_path):
     trap.path = str(tmp_path / "ran")
     torch.save({"model": trap}, tmp_path / "a.pth")
     (tmp_path / "b.pt").write_bytes(pickle.dumps(trap))
-    for name in ("a.pth", "b.pt"):
+    (tmp_path / "c.pth").write_bytes(b"\x80")
+    for name in ("a.pth", "b.pt", "c.pth"):
         refused(tmp_path / name, f"{name} cannot be read as a checkpoint of tensors .*can run code")
     assert not (tmp_path / "ran").exists()
 

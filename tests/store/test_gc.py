@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+import pandas as pd
 import pytest
 
 from bench.cli import main
@@ -148,6 +150,16 @@ def test_results_behind_a_link_keep_their_stages(store, tmp_path, capsys):
     named(tmp_path / "disk" / "tiny", LOOSE)
     (tmp_path / "results" / "more").symlink_to(tmp_path / "disk")
     (tmp_path / "results" / "again").symlink_to(tmp_path / "results")
+    assert main(["gc", "--delete"]) == 0
+    assert len(there(store)) == 6
+
+
+def test_results_that_a_spreadsheet_saved_keep_their_stages(store, tmp_path):
+    """With all cells in quotes, and a mark of the byte order."""
+    named(tmp_path / "results" / "copy", LOOSE)
+    file = tmp_path / "results" / "copy" / "own.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table.to_csv(file, index=False, quoting=csv.QUOTE_ALL, encoding="utf-8-sig")
     assert main(["gc", "--delete"]) == 0
     assert len(there(store)) == 6
 
