@@ -153,31 +153,31 @@ class UserImports:
         parts, top = fromlist or (), name.partition(".")[0]
         if level or not is_beside(self.folder, name, parts):
             return builtins.__import__(name, globals, locals, parts, level)
-        module = self._load(name)
+        module = self._load(name, parts)
         if not parts:
             first = sys.modules[f"{self.package}.{top}"]
             if top in SUITE:  # what it lacks comes from the suite
                 vars(first).setdefault("__getattr__", partial(getattr, importlib.import_module(top)))
             return first
-        for part in parts:
-            if part != "*" and not hasattr(module, part) and find_module(self.folder, f"{name}.{part}"):
-                self._load(f"{name}.{part}")
-        absent = [part for part in parts if part != "*" and not hasattr(module, part)]
+        absent = [part for part in parts if part != "*" and not _has(module, part)]
         has_other = find_module(ROOT, name) if top in SUITE else not find_module(self.folder, top)
         if not absent or not has_other:
             return module
         other, merged = builtins.__import__(name, None, None, absent, 0), ModuleType(name)
         for part in parts:
             source = other if part in absent else module
-            if not hasattr(source, part):
+            if not _has(source, part):
                 raise ImportError(f"cannot import name {part!r} from {name!r}: neither {self.folder} nor "
                                   f"{getattr(other, '__file__', name)} has it")
-            setattr(merged, part, getattr(source, part))
+            setattr(merged, part, getattr(source, part, sys.modules.get(f"{source.__name__}.{part}")))
         return merged
 
-    def _load(self, name: str) -> ModuleType:
+    def _load(self, name: str, parts: Sequence[str]) -> ModuleType:
+        """Imports a module beside the file, and those of its submodules that are among the parts."""
         try:
-            return importlib.import_module(f"{self.package}.{name}")
+            module = importlib.import_module(f"{self.package}.{name}")
+            builtins.__import__(module.__name__, None, None, parts)
+            return module
         except ModuleNotFoundError as error:
             if error.name is None or not self.owns(error.name):
                 raise
@@ -204,6 +204,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
         """Executes the module; its functions keep the builtins."""
         module.__dict__["__builtins__"] = self._names
         super().exec_module(module)
+
+
+def _has(module: ModuleType, part: str) -> bool:
+    """Returns whether a module has an attribute, or a submodule of that name whose import has begun."""
+    return hasattr(module, part) or f"{module.__name__}.{part}" in sys.modules
 
 
 def find_module(folder: Path, name: str) -> Path | None:

@@ -152,6 +152,21 @@ def test_modules_import_each_other_also_relatively_and_are_read_again(tmp_path):
     assert first.Net.width == 2
 
 
+@pytest.mark.parametrize("package", ["layers", "models"])
+@pytest.mark.parametrize("files", [{}, {"__init__": ""}])
+def test_modules_beside_a_file_may_import_each_other_in_a_circle(tmp_path, package, files):
+    files = {**files, "x": f"from {package} import y\nX = 1\n", "y": f"from {package} import x\nY = 2\n"}
+    mine = run(tmp_path, f"from {package} import x\nY = x.y.Y\n",
+               {f"{package}/{name}": text for name, text in files.items()})
+    assert mine.Y == 2
+
+
+def test_a_star_imports_the_submodules_that_a_users_package_lists(tmp_path):
+    mine = run(tmp_path, "from models import *\n", {"models/__init__": "__all__ = ['X', 'sub']\nX = 1\n",
+                                                    "models/sub": "Y = 2\n"})
+    assert (mine.X, mine.sub.Y) == (1, 2)
+
+
 def test_an_edit_within_the_same_second_is_seen(tmp_path):
     for number in range(3):
         mine = run(tmp_path, f"from layers import X\nY = {number}\n", {"layers": f"X = {number}\n"})

@@ -54,3 +54,11 @@ def test_the_audit_reads_trials_in_their_order_whatever_the_index():
     expected = audit.audit(trials, eeg)
     assert expected.leaky
     assert audit.audit(trials.set_axis(RNG.permutation(N) // 2, axis=0), eeg).render() == expected.render()
+
+
+def test_the_audit_takes_positions_of_any_type_of_integer():
+    trials = pd.DataFrame({"item": np.arange(N), "subject": 1, "picture": np.arange(N), "label": np.arange(N) % 3,
+                           "part": np.repeat(["train", "test"], N // 2), "block": np.arange(N) // 4,
+                           "position": np.arange(N)})
+    expected = audit.audit(trials).render()
+    assert audit.audit(trials.astype({"position": np.uint64, "block": np.uint8})).render() == expected

@@ -40,7 +40,7 @@ def audit(trials: pd.DataFrame, eeg: Array | None = None, pictures: Array | None
 
     Raises BenchError for an invalid table.
     """
-    trials = check_table(trials, eeg, pictures)
+    trials = check_table(trials, eeg, pictures, corpus)
     predictions = predict_classes(trials)
     strongest = max((f for f in predictions if f.severity == LEAK), key=lambda f: f.count, default=None)
     findings = [find_shared(trials, trials["picture"], "picture in two parts", "picture", "pictures in two parts"),

@@ -15,6 +15,7 @@ from bench.scoring.audit_report import CLEAR, FACT, LEAK, UNKNOWN, Finding
 
 COLUMNS = ("item", "subject", "picture", "label", "part", "block", "position")
 OPTIONAL = ("session", "exemplar", "start", "stop")
+NUMBERS = ("position", "start", "stop")
 Array = np.ndarray
 
 
@@ -30,9 +31,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise BenchError(f"{path} is not a readable CSV table ({one_line(error)})") from error
 
 
-def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None) -> pd.DataFrame:
+def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None, corpus: Array | None) -> pd.DataFrame:
     """Returns the known columns of a valid table, with rows and labels numbered from 0. Raises BenchError for a table
-    that is not valid, or arrays [N, C, T] and [P, H, W, 3] that do not fit it."""
+    that is not valid, or arrays [N, C, T], [P, H, W, 3] and [M, C', T'] that do not fit it."""
     if missing := [name for name in COLUMNS if name not in trials]:
         raise BenchError(f"the trials have no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
     if len(half := [name for name in ("start", "stop") if name in trials]) == 1:
@@ -52,7 +53,7 @@ def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None)
             raise BenchError(f"the trials have an empty part {part}; the audit needs train and test trials")
     if (repeated := trials["item"].duplicated()).any():
         raise BenchError(f"item {trials['item'][repeated].iloc[0]} is repeated; each trial needs an id of its own")
-    for name in ("position", "start", "stop"):
+    for name in NUMBERS:
         if name in trials and not pd.api.types.is_numeric_dtype(trials[name]):
             raise BenchError(f"the trials' column {name} holds text; expected numbers")
     if "start" in trials:
@@ -63,15 +64,19 @@ def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None)
             raise BenchError(f"item {row['item']} has start {row['start']} and stop {row['stop']}; expected samples of "
                              "the recording with 0 <= start < stop (stop is the first sample after the window), or -1 "
                              "for both if unknown")
-    if eeg is not None and (eeg.ndim != 3 or eeg.dtype.kind not in "fiu" or not eeg.size):
-        raise BenchError(f"eeg is {eeg.dtype} {list(eeg.shape)}; expected numbers [trials, channels, time steps]")
+    for name, array in (("eeg", eeg), ("corpus", corpus)):
+        if array is not None and (array.ndim != 3 or array.dtype.kind not in "fiu" or not array.size):
+            rows = {"eeg": "trials", "corpus": "windows"}[name]
+            raise BenchError(f"{name} is {array.dtype} {list(array.shape)}; expected numbers [{rows}, channels, time "
+                             "steps]")
     if eeg is not None and len(eeg) != len(trials):
         raise BenchError(f"eeg has {len(eeg)} rows for {len(trials)} trials; expected one row for each trial")
     if pictures is not None:
         rows = trials["picture"]
         if not pd.api.types.is_integer_dtype(rows) or rows.min() < 0 or rows.max() >= len(pictures):
             raise BenchError(f"the trials' column picture must hold rows of pictures, 0 to {len(pictures) - 1}")
-    return trials.assign(label=pd.factorize(trials["label"], sort=True)[0])
+    unsigned = [name for name in ("block", *NUMBERS) if name in trials and trials[name].dtype.kind == "u"]
+    return trials.astype(dict.fromkeys(unsigned, "int64")).assign(label=pd.factorize(trials["label"], sort=True)[0])
 
 
 def find_shared(trials: pd.DataFrame, value: pd.Series, name: str, noun: str, reason: str) -> Finding:

@@ -307,6 +307,8 @@ def test_trials_without_a_block_or_a_position_are_no_block_of_their_own_and_are_
 def test_arrays_that_do_not_fit_the_table_are_refused():
     with pytest.raises(BenchError, match="eeg has 431 rows for 432 trials"):
         audit(trials(), eeg(431))
+    with pytest.raises(BenchError, match=r"corpus is float32 \[64\]; expected numbers \[windows, channels, "):
+        audit(trials(), eeg(), corpus=eeg()[0, 0])
     with pytest.raises(BenchError, match=r"eeg is float32 \[432, 64\]; expected numbers \[trials, channels, "):
         audit(trials(), eeg()[:, 0])
     with pytest.raises(BenchError, match="rows of pictures, 0 to 99"):
