@@ -145,11 +145,9 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
 
 
 def _request(ablation: AnyPath, **fields: Any) -> Request:
-    """The request of an entry's parameters, with folders as Paths and lists as tuples."""
+    """The request of an entry's parameters, with folders as Paths."""
     check_packages()
     from bench.setup.request import Request
 
     folders = {name: Path(fields[name]) for name in ("store", "results", "data", "weights") if fields.get(name)}
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, Sequence)
-             and not isinstance(value, str)}
-    return Request(**fields | folders | lists, ablation=str(ablation))
+    return Request(**fields | folders, ablation=str(ablation))

@@ -64,10 +64,9 @@ def check_table(trials: pd.DataFrame, eeg: Array | None, pictures: Array | None,
             raise BenchError(f"item {row['item']} has start {row['start']} and stop {row['stop']}; expected samples of "
                              "the recording with 0 <= start < stop (stop is the first sample after the window), or -1 "
                              "for both if unknown")
-    for name, array in (("eeg", eeg), ("corpus", corpus)):
+    for name, noun, array in (("eeg", "trials", eeg), ("corpus", "windows", corpus)):
         if array is not None and (array.ndim != 3 or array.dtype.kind not in "fiu" or not array.size):
-            rows = {"eeg": "trials", "corpus": "windows"}[name]
-            raise BenchError(f"{name} is {array.dtype} {list(array.shape)}; expected numbers [{rows}, channels, time "
+            raise BenchError(f"{name} is {array.dtype} {list(array.shape)}; expected numbers [{noun}, channels, time "
                              "steps]")
     if eeg is not None and len(eeg) != len(trials):
         raise BenchError(f"eeg has {len(eeg)} rows for {len(trials)} trials; expected one row for each trial")

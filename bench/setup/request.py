@@ -99,8 +99,8 @@ class Request:
         if wrong := [name for name in variants if not isinstance(name, str)]:
             raise BenchError(f"--variants: {wrong[0]!r} is a {type(wrong[0]).__name__}; expected the names of rows")
         object.__setattr__(self, "variants", tuple(map(str, variants)))
-        if self.processes < 1:
-            raise BenchError(f"--processes {self.processes}: expected at least 1")
+        if not isinstance(self.processes, int) or self.processes < 1:
+            raise BenchError(f"--processes {self.processes}: expected an integer of at least 1")
 
     @property
     def results_folder(self) -> Path:
@@ -109,9 +109,11 @@ class Request:
 
 
 def in_order(name: str, values: Any) -> list[Any]:
-    """Returns the values of a sequence. Raises BenchError for a single value, and for one without an order."""
-    if isinstance(values, (str, Mapping, set, frozenset)) or not isinstance(values, Iterable):
-        raise BenchError(f"--{name} {values}: a {type(values).__name__}; expected a sequence, such as a list")
+    """Returns the values of a sequence. Raises BenchError for a single value, and for a set or a mapping."""
+    if isinstance(values, (str, bytes, Mapping, set, frozenset)) or not isinstance(values, Iterable) or \
+            getattr(values, "ndim", 1) != 1:
+        shown = " ".join(str(values).split())[:80]
+        raise BenchError(f"--{name} {shown} is a {type(values).__name__}; expected a sequence, such as a list")
     return list(values)
 
 

@@ -156,7 +156,8 @@ def read_csv(path: Path) -> pd.DataFrame:
             table[name].map(_is_whole).astype(bool)
         if (wrong := ~np.where(empty_if, table[name] == "", is_number)).any():
             line = int(np.argmax(wrong))
-            expected = "no number in a failed row" if is_number.iloc[line] else "a number"
+            expected = "no number in a failed row" if is_number.iloc[line] else \
+                "a number" if name == "value" else "an integer"
             raise BenchError(f"{path}, line {line + 2}: {name} is {table[name].iloc[line]!r}, expected {expected}")
     return _typed(table)
 

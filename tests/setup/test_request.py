@@ -40,7 +40,9 @@ def test_a_seed_that_generators_cannot_tell_apart_is_refused_when_it_is_planned(
 @pytest.mark.parametrize(("seeds", "said"), [
     ([-1], "--seeds -1: expected integers from 0 on"), ([], "expected integers from 0 on"), (3, "a int; expected a "),
     ([0.0], "--seeds: 0.0 is a float; expected integers"), ([True], "--seeds: True is a bool"),
-    ("0", "a str; expected"),
+    ("0", "a str; expected"), (b"12", "a bytes; expected"),
+    (np.array(3), "--seeds 3 is a ndarray; expected a sequence"),
+    (pd.DataFrame({"a": [1]}), "is a DataFrame; expected a sequence"),
     ({0, 1}, "a set; expected a sequence"), (np.array([0.5]), "is a float64; expected integers"),
     (pd.Series(["1"]), "'1' is a str; expected integers"), ([0, np.int64(0)], "a seed is repeated")])
 def test_other_seeds_are_refused_in_one_line(seeds, said):
@@ -78,7 +80,7 @@ def test_names_of_rows_and_of_metrics_may_be_pandas_objects(tmp_path):
     for names in (pd.Series(["psnr", "ssim"], [7, 3]), np.array(["psnr", "ssim"]), pd.Index(["psnr", "ssim"])):
         scored = bench.score(tmp_path / "a.npy", tmp_path / "a.npy", judge="none", metrics=names)
         assert set(scored.summary["metric"]) == {"psnr", "ssim"}
-    with pytest.raises(BenchError, match="--metrics psnr: a str; expected a sequence"):
+    with pytest.raises(BenchError, match="--metrics psnr is a str; expected a sequence"):
         bench.score(tmp_path / "a.npy", tmp_path / "a.npy", judge="none", metrics="psnr")
 
 

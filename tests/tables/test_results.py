@@ -442,9 +442,9 @@ def test_a_variant_whose_name_looks_like_a_missing_value_keeps_its_name(tmp_path
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    (lambda text: text.replace(",1234,", ",12c4,"), "line 2: params is '12c4', expected a number"),
-    (lambda text: text.replace(",0.5,2,", ",0.5,2.0,"), r"line 3: n is '2.0', expected a number"),
-    (lambda text: text.replace(",0.5,2,", f",0.5,{2**63},"), f"line 3: n is '{2**63}', expected a number"),
+    (lambda text: text.replace(",1234,", ",12c4,"), "line 2: params is '12c4', expected an integer"),
+    (lambda text: text.replace(",0.5,2,", ",0.5,2.0,"), r"line 3: n is '2.0', expected an integer"),
+    (lambda text: text.replace(",0.5,2,", f",0.5,{2**63},"), f"line 3: n is '{2**63}', expected an integer"),
     (lambda text: '""\n', "other columns"),
     (lambda text: "\n,\n", "other columns")])
 def test_a_csv_with_a_damaged_number_names_its_line(tmp_path, change, line):
