@@ -94,12 +94,16 @@ def find_inside(trials: pd.DataFrame, eeg: Array | None, corpus: Array | None) -
     test = np.flatnonzero(trials["part"] == "test")
     if not (choice := _choose_lag(eeg, test, (0,))) or _span(choice[1]) > corpus.shape[-1]:
         return Finding(name, UNKNOWN, example="the first channel is flat, or too smooth or regular for its length")
-    matches = _search(eeg, test, corpus, np.arange(len(corpus)), *choice)
-    note = _describe_unsearched({"test trial": len(matches.unsearched), "window of the corpus": len(matches.blind)},
-                                {"test trial": len(matches.one_end), "window of the corpus": len(matches.with_gaps)})
-    if len(matches.unsearched) == len(test):
+    is_short = corpus.shape[-1] < eeg.shape[-1]  # the ends of the shorter windows are searched in the longer ones
+    arrays = (eeg, test), (corpus, np.arange(len(corpus)))
+    matches = _search(*arrays[is_short], *arrays[not is_short], *choice)
+    sides = (matches.unsearched, matches.one_end), (matches.blind, matches.with_gaps)
+    of_test, of_corpus = sides[is_short], sides[not is_short]
+    note = _describe_unsearched(*({"test trial": len(rows), "window of the corpus": len(windows)}
+                                  for rows, windows in zip(of_test, of_corpus, strict=True)))
+    if len(of_test[0]) == len(test) or len(of_corpus[0]) == len(corpus):
         return Finding(name, UNKNOWN, example=note)
-    inside = np.unique(matches.pairs[:, 0])
+    inside = np.unique(matches.pairs[:, int(is_short)])
     if not len(inside):
         return Finding(name, CLEAR, example=note)
     return Finding(name, LEAK, len(inside), "; ".join(filter(None, [f"item {trials['item'][inside[0]]}", note])),
@@ -226,7 +230,7 @@ def _cut_ends(signal: Array, lag: int) -> Array:
 
 def _search(eeg: Array, rows: Array, windows: Array, others: Array, channels: Sequence[int], lag: int) -> _Matches:
     """Finds the rows of eeg [N, C, T] whose signal begins or ends inside windows [M, C', T'] (rows `others`), at any
-    place: two windows that overlap always do.
+    place. These are all that overlap if T <= T'.
 
     The first and last stretch of a row, SNIPPET values of channels[0] that are `lag` samples apart, is correlated with
     all stretches of the windows. Differences between successive values are compared, and their mean is removed, so that

@@ -142,6 +142,28 @@ def test_smooth_eeg_at_a_high_rate_is_in_no_corpus_by_chance():
     assert find_inside(trials, eeg, corpus).count == 1
 
 
+@pytest.mark.parametrize("length", [64, 300])
+def test_windows_of_the_corpus_may_be_shorter_or_longer_than_a_test_trial_that_they_share(length):
+    trials = table(40)
+    eeg = windows(recording(40 * LENGTH), LENGTH * np.arange(40))
+    item = int(np.flatnonzero(trials["part"] == "test")[2])
+    corpus = windows(recording(20 * length, seed=5), length * np.arange(20), length)
+    assert find_inside(trials, eeg, corpus).severity == CLEAR
+    if length < LENGTH:
+        corpus[3] = eeg[item, :, 30 : 30 + length]
+    else:
+        corpus[3, :, 100 : 100 + LENGTH] = eeg[item]
+    finding = find_inside(trials, eeg, corpus)
+    assert (finding.severity, finding.count, finding.example) == (LEAK, 1, f"item {item}")
+
+
+def test_a_corpus_that_is_flat_is_not_checked():
+    eeg = windows(recording(40 * LENGTH), LENGTH * np.arange(40))
+    finding = find_inside(table(40), eeg, np.zeros((5, 4, LENGTH)))
+    assert (finding.severity, finding.example) == (
+        UNKNOWN, "flat, periodic or not finite, thus not searched: 5 windows of the corpus")
+
+
 def test_a_signal_without_detail_is_not_checked_and_the_report_says_why():
     eeg = windows(recording(100 * LENGTH, band=(1, 6)), LENGTH * np.arange(100))
     assert found(audit(table(100), eeg), SIGNAL).severity == UNKNOWN
