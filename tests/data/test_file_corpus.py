@@ -209,6 +209,7 @@ def test_a_name_that_is_none_or_is_published_is_refused(name, recordings, tmp_pa
 def test_a_name_that_another_corpus_has_is_refused(recordings, tmp_path):
     (tmp_path / "corpora" / "mine").mkdir(parents=True)
     (tmp_path / "corpora" / "mine" / "manifest.json").write_text(json.dumps(
-        {"kind": "corpus", "schema": 1, "name": "mine", "datasets": ["Cho2017"]}))
+        {"kind": "corpus", "schema": 1, "name": "mine", "datasets": ["Cho2017"], "n_chans": 128, "band": [5, 95],
+         "window": {"n_times": 512}, "windows": 0, "shards": [], "files": {}}))
     with pytest.raises(BenchError, match="is a corpus of Cho2017, not of your recordings; choose another --name"):
         prepare(recordings, tmp_path)

@@ -216,8 +216,9 @@ def test_windows_that_an_older_version_cut_are_neither_taken_for_these_nor_mixed
     done = tmp_path / "corpora" / "one"
     done.mkdir()
     band = list(old.pop("band"))
-    (done / "manifest.json").write_text(json.dumps({"schema": 1, "kind": "corpus", "band": band, "window": old,
-                                                    "datasets": ["Fake032"], "subjects": None}))
+    (done / "manifest.json").write_text(json.dumps({
+        "schema": 1, "kind": "corpus", "name": "one", "n_chans": 128, "band": band, "window": old, "windows": 0,
+        "shards": [], "files": {}, "datasets": ["Fake032"], "subjects": None}))
     with pytest.raises(BenchError, match="was prepared with another window; remove it"):
         corpora.prepare("one", tmp_path, ("Fake032",), cutting=Cutting())
     assert catalogue.RULES == 2
