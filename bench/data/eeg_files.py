@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.data.listing import list_files
 from bench.errors import ENVIRONMENT, BenchError
 
 ENDINGS = (".edf", ".bdf", ".gdf", ".set", ".vhdr", ".fif", ".fif.gz", ".cnt")
@@ -17,7 +18,6 @@ DESCRIPTION = "dataset_description.json"  # makes a folder a BIDS data set
 ASIDE = ("derivatives", "sourcedata", "code", "stimuli", "phenotype")  # of a BIDS data set, not its recordings
 OTHER_FIF = re.compile(r"[-_](epo|ave|cov|fwd|sol|inv|src|bem|ica|proj|trans|eve|annot|lay|hc|head|dense|coreg)"
                        r"\.fif(\.gz)?$", re.I)
-SPLIT_FIF = re.compile(r"(-\d+(?=\.fif)|_split-(?!0*1_)\d+(?=_))", re.I)  # all parts but the first
 
 
 @dataclass(frozen=True)
@@ -102,41 +102,25 @@ class _Search:
 
     def add(self, given: Path) -> None:
         """Adds a file, or all files of a folder."""
-        bids = _bids_root(given)
-        for path, root in self._walk(given, bids, ()) if given.is_dir() else [(given, bids)]:
-            name = self._name(path)
-            if reason := self._reason_to_skip(path, root):
+        files = [given]
+        if given.is_dir():
+            listing = list_files(given)
+            files = list(listing.files)
+            for reason, names in listing.skipped.items():
+                self.skipped[reason] += [self._name(given / name) for name in names]
+        roots: dict[Path, tuple[Path | None, str]] = {}  # by folder
+        for path in files:
+            name, folder = self._name(path), path.parent
+            if folder not in roots:
+                roots[folder] = _find_bids(folder, given)
+            root, aside = roots[folder]
+            if reason := f"in {aside}/ of a BIDS data set" if aside else self._reason_to_skip(path, root):
                 self.skipped[reason].append(name)
                 continue
             self._refuse_twice(path, name)
             session, run = _session_and_run(path) if root else ("", "")
             self.recordings.append(Recording(path, name, self._person(path, name, given, root), session, run or name,
                                              root))
-
-    def _walk(self, folder: Path, bids: Path | None,
-              above: tuple[str, ...]) -> Iterator[tuple[Path, Path | None]]:
-        """Yields each file below a folder with the root of its BIDS data set, in order of names."""
-        real = os.path.realpath(folder)
-        if real in above:
-            self.skipped["link back to a folder that it is in"].append(self._name(folder))
-            return
-        if bids is None and (folder / DESCRIPTION).is_file():
-            bids = folder
-        try:
-            inner = sorted(folder.iterdir())
-        except OSError as error:
-            raise BenchError(f"{folder}: this folder cannot be read ({error.strerror}); give read access, or leave it "
-                             "out", ENVIRONMENT) from error
-        for path in inner:
-            if path.name.startswith("."):
-                self.skipped["hidden"].append(self._name(path))
-            elif path.is_dir() and folder == bids and path.name in ASIDE:
-                count = [Path(root, name) for root, _, names in os.walk(path) for name in names]
-                self.skipped[f"in {path.name}/ of a BIDS data set"] += map(self._name, count)
-            elif path.is_dir():
-                yield from self._walk(path, bids, (*above, real))
-            else:
-                yield path, bids
 
     def _name(self, path: Path) -> str:
         return Path(os.path.relpath(path, self.base)).as_posix()
@@ -166,7 +150,7 @@ class _Search:
         if bids and not re.fullmatch(r"sub-[^_]+(_[^_]+-[^_]+)*_eeg", stem):
             return "in a BIDS data set, but not named sub-..._eeg"
         if ending.startswith(".fif"):
-            if SPLIT_FIF.search(path.name):
+            if _first_part(path.name).lower() in self._beside(path):
                 return "further part of a FIF recording"
             if OTHER_FIF.search(path.name):
                 return "FIF without continuous EEG, by its name"
@@ -204,14 +188,25 @@ def _compile(pattern: str) -> re.Pattern[str] | None:
     return compiled
 
 
-def _bids_root(path: Path) -> Path | None:
-    """Returns the nearest BIDS data set that a path is (in); None in a folder of ASIDE."""
-    for folder in (path, *path.parents):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-        if folder.name in ASIDE:
-            return None
-    return None
+def _find_bids(folder: Path, given: Path) -> tuple[Path | None, str]:
+    """Returns the nearest BIDS data set that a folder is (in), or None; and the folder of ASIDE, below the given one,
+    that it is in, or ""."""
+    root = None
+    for each in (folder, *folder.parents):
+        if each.name in ASIDE and (each.parent / DESCRIPTION).is_file():
+            return (None, each.name) if each != given and each.is_relative_to(given) else (root, "")
+        if root is None and (each / DESCRIPTION).is_file():
+            root = each
+    return root, ""
+
+
+def _first_part(name: str) -> str:
+    """Returns the name of the first file of a FIF recording in several files; "" if this is the first, or no part."""
+    if match := re.search(r"-\d+(?=\.fif)", name, re.I):
+        return name[: match.start()] + name[match.end():]
+    if (match := re.search(r"(?<=_split-)\d+(?=_)", name)) and int(match[0]) > 1:
+        return name[: match.start()] + "1".zfill(len(match[0])) + name[match.end():]
+    return ""
 
 
 def split_ending(name: str) -> tuple[str, str]:

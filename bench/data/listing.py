@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,8 @@ class Listing:
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def list_files(folder: Path, endings: Sequence[str], hidden: bool = False) -> Listing:
-    """Lists the files below `folder` whose names have one of `endings` (in lower case, with the dot).
+def list_files(folder: Path, endings: Sequence[str] = (), hidden: bool = False) -> Listing:
+    """Lists the files below `folder` whose names have one of `endings` (in lower case, with the dot); (): any.
 
     Links to files and to folders are followed, also where two links lead to one folder. A link to a folder that
     contains the link would never end, so it is left out. Hidden files and folders (names with a dot first), unless
@@ -32,17 +32,17 @@ def list_files(folder: Path, endings: Sequence[str], hidden: bool = False) -> Li
     files: list[Path] = []
     skipped: dict[str, list[str]] = {}
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        here = Path(place)
-        reasons = {name: reason for name in folders if (reason := _reject_folder(folder, here / name, hidden))}
+        inner = Path(place)
+        reasons = {name: reason for name in folders if (reason := _reject_folder(folder, inner / name, hidden))}
         folders[:] = [name for name in folders if name not in reasons]
-        found = [(f"{name}/", reason) for name, reason in reasons.items()]
+        rejected = [(f"{name}/", reason) for name, reason in reasons.items()]
         for name in names:
             if reason := _reject_file(name, endings, hidden):
-                found.append((name, reason))
+                rejected.append((name, reason))
             else:
-                files.append(here / name)
-        for name, reason in found:
-            below = here.relative_to(folder).as_posix()
+                files.append(inner / name)
+        for name, reason in rejected:
+            below = inner.relative_to(folder).as_posix()
             skipped.setdefault(reason, []).append(name if below == "." else f"{below}/{name}")
     return Listing(tuple(sorted(files)), {reason: tuple(sorted(skipped[reason])) for reason in sorted(skipped)})
 
@@ -60,12 +60,12 @@ def _refuse(error: OSError) -> None:
     raise BenchError(f"{error.filename} cannot be listed: {error.strerror}; give read access, or remove it") from error
 
 
-def _reject_file(name: str, endings: Iterable[str], hidden: bool) -> str:
+def _reject_file(name: str, endings: Sequence[str], hidden: bool) -> str:
     """Returns why a file is left out, "" if it is not."""
     if name.startswith(".") and not hidden:
         return HIDDEN
     ending = Path(name).suffix.lower()
-    return "" if ending in endings else f"ending {ending}" if ending else NO_ENDING
+    return "" if not endings or ending in endings else f"ending {ending}" if ending else NO_ENDING
 
 
 def _reject_folder(top: Path, folder: Path, hidden: bool) -> str:

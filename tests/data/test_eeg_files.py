@@ -24,16 +24,16 @@ def people(found):
 def test_what_is_no_recording_is_skipped_and_counted_by_reason(tmp_path):
     write(make_raw(seconds=2), tmp_path / "a" / "rec.vhdr")
     for name in ("a/notes.txt", "a/.hidden.edf", "README", "a/lost.fdt", "a/lost.eeg", "a/rec_raw-1.fif",
-                 "a/sub-epo.fif", ".git/x.edf"):
+                 "a/rec_raw.fif", "a/sub-epo.fif", ".git/x.edf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     found = eeg_files.find([tmp_path])
-    assert names(found) == ["a/rec.vhdr"]
+    assert names(found) == ["a/rec.vhdr", "a/rec_raw.fif"]
     assert found.skipped == {
         ".eeg without a .vhdr of its name": ("a/lost.eeg",), ".fdt without a .set of its name": ("a/lost.fdt",),
         "FIF without continuous EEG, by its name": ("a/sub-epo.fif",), "ending .txt": ("a/notes.txt",),
-        "further part of a FIF recording": ("a/rec_raw-1.fif",), "hidden": (".git", "a/.hidden.edf"),
-        "no ending": ("README",), "part of a recording": ("a/rec.eeg", "a/rec.vmrk")}
+        "further part of a FIF recording": ("a/rec_raw-1.fif",), "hidden": ("a/.hidden.edf",),
+        "hidden folder": (".git",), "no ending": ("README",), "part of a recording": ("a/rec.eeg", "a/rec.vmrk")}
 
 
 def test_a_split_fif_is_one_recording_and_all_its_parts_are_its_files(tmp_path):
@@ -46,6 +46,13 @@ def test_a_split_fif_is_one_recording_and_all_its_parts_are_its_files(tmp_path):
     assert raw.times[-1] > 59
 
 
+def test_a_number_at_the_end_of_a_name_makes_no_part_where_there_is_no_first_one(tmp_path):
+    touch(tmp_path, "person-1.fif", "person-2.fif", "x_split-01_raw.fif", "x_split-02_raw.fif", "y_split-02_raw.fif")
+    found = eeg_files.find([tmp_path])
+    assert names(found) == ["person-1.fif", "person-2.fif", "x_split-01_raw.fif", "y_split-02_raw.fif"]
+    assert found.skipped == {"further part of a FIF recording": ("x_split-02_raw.fif",)}
+
+
 def test_linked_folders_are_followed_and_a_link_that_leads_back_is_counted(tmp_path):
     write(make_raw(seconds=2), tmp_path / "real" / "ann.edf")
     (tmp_path / "given").mkdir()
@@ -53,7 +60,7 @@ def test_linked_folders_are_followed_and_a_link_that_leads_back_is_counted(tmp_p
     (tmp_path / "real" / "back").symlink_to(tmp_path / "given")
     found = eeg_files.find([tmp_path / "given"])
     assert names(found) == ["one/ann.edf"]
-    assert found.skipped == {"link back to a folder that it is in": ("one/back",)}
+    assert found.skipped == {"link to a folder above it": ("one/back",)}
 
 
 def test_a_file_that_is_found_twice_is_refused_by_both_names(tmp_path):
