@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -33,6 +33,7 @@ CHANNELS = (30, 128)  # accepted for pre-training; replication to 128 never drop
 AMPLITUDE = (0.1, 1e4)  # µV, expected median of |filtered EEG|, for any amplifier
 BATCH = 32  # windows normalised at a time
 LARGEST_FACTOR = 4096  # of a resampling: exact for rates as published, else an error of at most 0.2 ms in an hour
+Mark = tuple[float, float, str]  # onset and duration in s, description
 # Where two recordings meet: MNE's concatenate_raws, EEGLAB (also "boundary", -99), BrainVision (also LostSamples)
 JOIN = re.compile(r"(bad|edge)[ _]?boundary|boundary|-99(\.0)?|new segment(/.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -84,33 +85,47 @@ def effective_band(band: tuple[float, float], sfreq: float) -> tuple[float, floa
     return (low, high) if high < sfreq / 2 else (low, None)
 
 
-def _find_gaps(raw: mne.io.BaseRaw, data: Array) -> Array:
-    """Returns a mask of the samples [n] without signal: not finite, or in an annotation that begins with BAD.
+def list_marks(raw: mne.io.BaseRaw) -> list[Mark]:
+    """Returns the annotations of a recording, their onsets counted from its first sample."""
+    return [(float(mark["onset"]) - raw.first_time, float(mark["duration"]), str(mark["description"]))
+            for mark in raw.annotations]
 
-    Annotations that mark a join are not among them; one without a duration marks one sample.
+
+def mask_bad(marks: Iterable[Mark], n: int, sfreq: float) -> Array:
+    """Returns a mask of the samples [n] in a mark that begins with BAD; one without a duration marks one sample.
+
+    Marks of a join are not among them.
     """
-    gaps = ~np.isfinite(data).all(0)
-    for mark in raw.annotations:
-        if mark["description"].upper().startswith("BAD") and not JOIN.fullmatch(mark["description"].strip()):
-            begin = round((mark["onset"] - raw.first_time) * raw.info["sfreq"])
-            length = round(np.nan_to_num(mark["duration"]) * raw.info["sfreq"])
-            gaps[max(begin, 0) : max(begin + max(length, 1), 0)] = True
-    return gaps
+    bad = np.zeros(n, bool)
+    for onset, duration, text in marks:
+        if text.upper().startswith("BAD") and not JOIN.fullmatch(text.strip()):
+            begin, length = round(onset * sfreq), round(np.nan_to_num(duration) * sfreq)
+            bad[max(begin, 0) : max(begin + max(length, 1), 0)] = True
+    return bad
+
+
+def mask_joins(marks: Iterable[Mark], n: int, sfreq: float) -> Array:
+    """Returns a mask of the samples [n] before which two recordings were joined, by the marks (JOIN).
+
+    A mark stands for one sample, whatever its duration, which EEGLAB states for what was cut out. One at the first
+    sample or after the last is no join: a BrainVision file begins with a New Segment.
+    """
+    joins = np.zeros(n, bool)
+    for onset, _, text in marks:
+        sample = math.ceil(round(onset * sfreq, 3))
+        if JOIN.fullmatch(text.strip()) and 0 < sample < n:
+            joins[sample] = True
+    return joins
+
+
+def _find_gaps(raw: mne.io.BaseRaw, data: Array) -> Array:
+    """Returns a mask of the samples [n] without signal: not finite, or marked as bad."""
+    return ~np.isfinite(data).all(0) | mask_bad(list_marks(raw), raw.n_times, raw.info["sfreq"])
 
 
 def find_joins(raw: mne.io.BaseRaw) -> Array:
-    """Returns a mask of the samples [n] before which two recordings were joined, by the annotations (JOIN).
-
-    An annotation marks one sample, whatever its duration, which EEGLAB states for what was cut out. One at the first
-    sample or after the last is no join: a BrainVision file begins with a New Segment.
-    """
-    joins = np.zeros(raw.n_times, bool)
-    for mark in raw.annotations:
-        if JOIN.fullmatch(mark["description"].strip()):
-            sample = math.ceil(round((mark["onset"] - raw.first_time) * raw.info["sfreq"], 3))
-            if 0 < sample < raw.n_times:
-                joins[sample] = True
-    return joins
+    """Returns the mask of joins [n] of a recording, by its annotations."""
+    return mask_joins(list_marks(raw), raw.n_times, raw.info["sfreq"])
 
 
 def read_channels(raw: mne.io.BaseRaw, picks: Array, dtype: type = np.float64) -> tuple[Array, Array]:
