@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -16,15 +15,18 @@ import mne
 import numpy as np
 import pandas as pd
 
+from bench.data import eeg_readers
+from bench.data.catalogue import quiet
+from bench.data.eeg_files import Recording
+from bench.data.listing import list_files
 from bench.data.prepared import Array
+from bench.data.recordings import Mark, list_marks, mask_bad, mask_joins
 from bench.errors import ENVIRONMENT, BenchError, one_line
 from bench.files import explain
 
 ENDINGS = (".vhdr", ".edf", ".EDF", ".bdf", ".BDF", ".set")  # the formats of EEG that BIDS allows
 BESIDE = (".json", ".tsv", ".eeg", ".vmrk", ".fdt")  # what belongs to a recording
 MISSING = ("n/a", "N/A", "")  # how events.tsv says that there is no value
-MARKED = re.compile(r"bad|edge|boundary|new segment|-99$", re.IGNORECASE)  # begins the name of what is no signal
-JOIN = re.compile(r"(bad[ _]?)?boundary|edge|new segment|-99$", re.IGNORECASE)  # where two recordings meet
 COLUMNS = ("onset", "duration")  # that every events.tsv has
 NEEDED = "BIDS folders are read with the package mne-bids: pip install eeg2image-bench[bids]"
 
@@ -34,12 +36,12 @@ class Run:
     """A recording of a BIDS folder; only its header and its tables have been read.
 
     participant, session: as in BIDS, such as sub-01 and ses-1 (""). ch_names: its EEG channels; others: number of its
-    other channels, by type. bads: EEG channels with status bad. marks: onset and duration in s, description.
-    events: the rows of its events.tsv, all as text; None: it has none. is_described: it has a channels.tsv
+    other channels, by type. bads: EEG channels with status bad. events: the rows of its events.tsv, all as text; None:
+    it has none. marks: annotations of the file, and events without an image. is_described: it has a channels.tsv.
+    warnings: of its reader.
     """
 
-    path: Any
-    file: Path
+    recording: Recording
     participant: str
     session: str
     sfreq: float
@@ -47,32 +49,26 @@ class Run:
     ch_names: tuple[str, ...]
     others: Counter[str]
     bads: frozenset[str]
-    marks: tuple[tuple[float, float, str], ...]
+    marks: tuple[Mark, ...]
     events_file: Path | None
     events: pd.DataFrame | None
     date: Any
     is_described: bool
+    warnings: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The name of its file, without the ending."""
-        return self.file.stem
+        return self.recording.path.stem
 
     def mask(self) -> Array:
-        """Returns a mask of the marked samples [n_times]: of a join the one before and after, whatever its duration,
-        which EEGLAB states for what was cut out."""
-        marked = np.zeros(self.n_times, bool)
-        for onset, duration, text in self.marks:
-            begin = round(onset * self.sfreq)
-            stop = begin if JOIN.match(text) else round((onset + duration) * self.sfreq)
-            if begin > 0 or stop > 1:  # else it says where the recording begins
-                marked[max(begin - 1, 0) : max(stop, begin + 1)] = True
-        return marked
+        """Returns a mask of the samples [n_times] that are marked as bad or as a join."""
+        return mask_bad(self.marks, self.n_times, self.sfreq) | mask_joins(self.marks, self.n_times, self.sfreq)
 
 
 def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] = (), tasks: Sequence[str] = ()
-              ) -> tuple[list[Any], dict[str, list[str]]]:
-    """Returns the mne_bids.BIDSPath of each EEG recording in sub-*/[ses-*/]eeg, sorted, and what was skipped by reason.
+              ) -> tuple[list[Recording], dict[str, list[str]]]:
+    """Returns the EEG recordings in sub-*/[ses-*/]eeg, sorted, and what was skipped by reason.
 
     Linked folders are read too. Of these labels only, where some are given, such as 01. Raises BenchError: exit 3
     without mne-bids, else for no recording, or none with a label.
@@ -108,55 +104,42 @@ def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] 
         paths = [path for path in paths if not labels or getattr(path, field) in labels]
     if not paths:
         raise BenchError(f"{root}: no recording has all of these subjects, sessions and tasks")
-    return paths, {reason: names for reason, names in skipped.items() if names}
+    recordings = [Recording(Path(path.fpath), Path(path.fpath).relative_to(root).as_posix(), f"sub-{path.subject}",
+                            f"ses-{path.session}" if path.session else "", "", root) for path in paths]
+    return recordings, {reason: names for reason, names in skipped.items() if names}
 
 
-def read_raw(path: Any) -> mne.io.BaseRaw:
-    """Opens a recording with types and status of its channels as channels.tsv has them; its annotations are those of
-    events.tsv. Raises BenchError for a recording that mne-bids cannot read."""
-    import mne_bids
-
+def open_recording(recording: Recording) -> tuple[mne.io.BaseRaw, list[str]]:
+    """Opens a recording as those of a corpus are opened. Raises BenchError for one that cannot be read."""
     try:
-        return mne_bids.read_raw_bids(path, verbose="error")
+        with quiet():
+            return eeg_readers.open_recording(recording)
     except Exception as error:  # whatever the reader of a format raises
-        raise BenchError(f"{path.fpath} cannot be read with mne-bids: "
-                         f"{explain(Path(path.fpath), error)[:300]}") from error
+        raise BenchError(f"{recording.path} cannot be read: {explain(recording.path, error)[:300]}") from error
 
 
-def read_run(path: Any, column: str) -> Run:
-    """Reads what is known of a recording without its EEG. column: of events.tsv, names the image of an event.
-
-    A stretch is marked by an annotation of the file, or by an event without an image, that begins with BAD, EDGE,
-    boundary or New Segment; one at the first sample is the beginning of the recording, and marks nothing. Raises
-    BenchError for files that cannot be read.
-    """
-    file = path.copy().update(suffix="events", extension=".tsv").fpath
-    file = file if file.is_file() else path.find_matching_sidecar("events", ".tsv", on_error="ignore")
-    events = read_events(Path(file)) if file else None
-    raw = read_raw(path)
+def read_run(recording: Recording, column: str) -> Run:
+    """Reads what is known of a recording without its EEG. column: of events.tsv, names the image of an event. Raises
+    BenchError for files that cannot be read."""
+    file = eeg_readers.find_sidecar(recording, "events")
+    events = read_events(file) if file else None
+    raw, warnings = open_recording(recording)
     types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     eeg = tuple(name for name, kind in types.items() if kind == "eeg")
-    return Run(path, Path(path.fpath), f"sub-{path.subject}", f"ses-{path.session}" if path.session else "",
-               float(raw.info["sfreq"]), raw.n_times, eeg, Counter(kind for kind in types.values() if kind != "eeg"),
-               frozenset(raw.info["bads"]) & set(eeg), tuple(_find_marks(path, raw, events, column)),
-               Path(file) if file else None, events, raw.info["meas_date"],
-               path.find_matching_sidecar("channels", ".tsv", on_error="ignore") is not None)
+    return Run(recording, recording.person, recording.session, float(raw.info["sfreq"]), raw.n_times, eeg,
+               Counter(kind for kind in types.values() if kind != "eeg"), frozenset(raw.info["bads"]) & set(eeg),
+               tuple(_find_marks(recording, events, column)), file, events, raw.info["meas_date"],
+               eeg_readers.find_sidecar(recording, "channels") is not None, tuple(warnings))
 
 
-def _find_marks(path: Any, raw: mne.io.BaseRaw, events: pd.DataFrame | None, column: str
-                ) -> list[tuple[float, float, str]]:
-    """mne-bids drops the file's own annotations, and takes an event of the image badger.png for a bad stretch."""
-    try:
-        inside = mne.io.read_raw(path.fpath, verbose="error").annotations
-    except Exception as error:
-        raise BenchError(f"{path.fpath} cannot be read with mne: {explain(Path(path.fpath), error)[:300]}") from error
-    marks = [(float(mark["onset"]) - raw.first_time, read_number(mark["duration"]) or 0.0, str(mark["description"]))
-             for mark in inside]
+def _find_marks(recording: Recording, events: pd.DataFrame | None, column: str) -> list[Mark]:
+    """mne-bids would take an event of the image badger.png for a bad stretch, so its annotations are not used."""
+    marks = list_marks(mne.io.read_raw(recording.path, verbose="error"))
     for row in [] if events is None else events.to_dict("records"):
         if row.get(column, "") in MISSING and (onset := read_number(row["onset"])) is not None:
             text = next((row[name] for name in ("trial_type", "value") if row.get(name, "") not in MISSING), "")
             marks.append((onset, read_number(row["duration"]) or 0.0, text))
-    return [mark for mark in marks if MARKED.match(mark[2])]
+    return marks
 
 
 def read_events(file: Path) -> pd.DataFrame:
@@ -208,4 +191,4 @@ class Images:
     @cached_property
     def _composed(self) -> dict[str, Path]:
         return {unicodedata.normalize("NFC", file.relative_to(self.folder).as_posix()): file
-                for file in self.folder.rglob("*") if file.is_file()}
+                for file in list_files(self.folder).files}

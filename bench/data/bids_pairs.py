@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mne
 import numpy as np
 import pandas as pd
 
@@ -58,7 +57,7 @@ class Settings:
 class Found:
     """What a BIDS folder has to give. trials: as `own.prepare` takes them; run, first: index in `runs` and first sample
     (at `sfreq`) of each. left_out: events by reason. files: of the images; band: as filtered. notes: about channels,
-    runs, classes and images, a sentence each."""
+    runs, classes and images, a sentence each. warnings: of the readers, which depend on MNE's version."""
 
     settings: Settings
     runs: list[Run]
@@ -74,6 +73,7 @@ class Found:
     band: tuple[float, float]
     n_times: int
     notes: list[str]
+    warnings: list[str]
 
 
 def find(root: Path, settings: Settings) -> Found:
@@ -84,9 +84,9 @@ def find(root: Path, settings: Settings) -> Found:
     """
     images = Images(settings.images)
     column, notes = settings.event_column, list[str]()
-    paths, skipped = bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)
+    recorded, skipped = bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)
     notes += [f"left out, {reason} ({len(names)}): {_some(names)}" for reason, names in skipped.items()]
-    runs = [bids.read_run(path, column) for path in paths]
+    runs = [bids.read_run(recording, column) for recording in recorded]
     used = [run for run in _in_order(runs) if run.events is not None and column in run.events]
     if not used:
         columns = sorted({str(name) for run in runs if run.events is not None for name in run.events})
@@ -95,6 +95,8 @@ def find(root: Path, settings: Settings) -> Found:
     if len(used) < len(runs):
         lacking = [run.name for run in runs if run not in used]
         notes.append(f"recordings left out, no column {column} in their events ({len(lacking)}): {_some(lacking)}")
+    warned = Counter(text for run in used for text in run.warnings)
+    warnings = [f"{text[:200]} ({number:,} of {len(used):,} recordings)" for text, number in warned.items()]
     sfreq = _common_rate(root, used, settings)
     ch_names = _common_channels(root, used, notes)
     low, high = settings.band
@@ -132,7 +134,8 @@ def find(root: Path, settings: Settings) -> Found:
     for split in dict.fromkeys(("item", *settings.splits)):
         trials[f"part_{split}"] = assign_parts(split, trials, content, settings.seed)
     return Found(settings, used, trials, rows["run"].to_numpy(), rows["first"].to_numpy(),
-                 len(rows) + sum(left_out.values()), left_out, files, classes, ch_names, sfreq, band, n_times, notes)
+                 len(rows) + sum(left_out.values()), left_out, files, classes, ch_names, sfreq, band, n_times, notes,
+                 warnings)
 
 
 def _in_order(runs: Sequence[Run]) -> list[Run]:
@@ -164,8 +167,8 @@ def _common_channels(root: Path, runs: Sequence[Run], notes: list[str]) -> list[
     for run in runs:
         others |= run.others  # the most of each type
     if undescribed := [run.name for run in runs if not run.is_described]:
-        notes.append(f"recordings without a channels.tsv, where types of channels are those of the file "
-                     f"({len(undescribed)}): {_some(undescribed)}")
+        notes.append(f"recordings without a channels.tsv, where types of channels are those of the file and "
+                     f"of their names ({len(undescribed)}): {_some(undescribed)}")
     if others:
         notes.append(f"channels left out, not EEG ({sum(others.values())}): {describe_counts(others)}")
     if partly := [name for name in every if lacking[name]]:
@@ -204,7 +207,7 @@ def _plan_trials(root: Path, runs: Sequence[Run], settings: Settings, sfreq: flo
         marked, unusable = _mask_marks(run, settings, sfreq), ""
         if len(run.bads & set(ch_names)) > MOST_FLAT * len(ch_names):
             unusable = f"more than {MOST_FLAT:.0%} of the recording's channels are bad"
-        elif len(marked) < n_times or run.n_times < _filter_length(run.sfreq, settings.band):
+        elif run.n_times < recordings.shortest(run.sfreq, settings.band, n_times, sfreq):
             unusable = "recording shorter than the filter"
         session = run.participant, run.session
         for event in run.events.to_dict("records"):
@@ -221,7 +224,7 @@ def _plan_trials(root: Path, runs: Sequence[Run], settings: Settings, sfreq: flo
             elif first < 0 or first + n_times > len(marked):
                 reason = reason or "epoch not inside the recording"
             elif marked[first : first + n_times].any():
-                reason = reason or "BAD or boundary within the filter's reach"
+                reason = reason or "BAD or a join within the filter's reach"
             for name, told in (("class", settings.class_column), ("block", settings.block_column)):
                 if told and event[told] in MISSING:
                     reason = reason or f"no {name} ({told} is n/a)"
@@ -253,10 +256,6 @@ def _mask_marks(run: Run, settings: Settings, sfreq: float) -> Array:
     """Returns a mask of the samples [n] at `sfreq` within the filter's reach of a mark, as `recordings.band_pass`."""
     silent = np.zeros((1, run.n_times))
     return recordings.band_pass(silent, run.mask(), run.sfreq, settings.band, sfreq)[1]
-
-
-def _filter_length(sfreq: float, band: tuple[float, float]) -> int:
-    return len(mne.filter.create_filter(None, sfreq, *recordings.effective_band(band, sfreq), verbose="error"))
 
 
 def _find_classes(rows: pd.DataFrame, files: Sequence[Path], settings: Settings, notes: list[str]
@@ -312,7 +311,7 @@ class _Windows(Sequence[Array]):
 
     def _read(self, number: int) -> None:
         found, run = self._found, self._found.runs[number]
-        raw = bids.read_raw(run.path).set_annotations(None)
+        raw = bids.open_recording(run.recording)[0].set_annotations(None)
         data, gaps = recordings.read_channels(raw, np.array([raw.ch_names.index(name) for name in found.ch_names]))
         self._signal, self._gaps, _ = recordings.band_pass(data, gaps | run.mask(), run.sfreq, found.settings.band,
                                                            found.sfreq)
@@ -342,7 +341,7 @@ def prepare(root: Path, found: Found, out: Path, leaky: Mapping[str, str],
 
 def _describe_sources(root: Path, found: Found) -> dict[str, Any]:
     files = {file for run in found.runs for file in
-             (*run.file.parent.glob(f"{run.name.removesuffix('_eeg')}_*"), run.events_file) if file and file.is_file()}
+             (*run.recording.path.parent.glob(f"{run.name.removesuffix('_eeg')}_*"), run.events_file) if file and file.is_file()}
     return {file.relative_to(root).as_posix(): prepared.digest(file) for file in sorted(files)} | {
         "pictures": writing.describe_images(found.files)}
 
@@ -373,7 +372,8 @@ def describe(found: Found) -> str:
         lines.append(f"split       {split.removeprefix('part_')}: "
                      + ", ".join(f"{parts[part]:,} {part}" for part in PARTS)
                      + (f", {parts['']:,} in no part" if parts[""] else ""))
-    return "\n".join([*lines, *(f"note        {note}" for note in found.notes)])
+    return "\n".join([*lines, *(f"note        {note}" for note in found.notes),
+                      *(f"reader      {text}" for text in found.warnings)])
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

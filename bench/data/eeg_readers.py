@@ -44,7 +44,7 @@ def open_recording(recording: Recording) -> tuple[BaseRaw, list[str]]:
             raw = _open_bids(recording)
         else:
             raw = mne.io.read_raw(path, preload=False, **({"infer_types": True} if ending in EDF else {}))
-        if not recording.bids or _find_sidecar(recording, "channels") is None:
+        if not recording.bids or find_sidecar(recording, "channels") is None:
             _set_types(raw)
         others, is_faster = _other_rates(path, raw) if ending in EDF else ([], False)
         if others and not is_faster:
@@ -76,7 +76,7 @@ def _open_bids(recording: Recording) -> BaseRaw:
             raise error from None
         raise ValueError("mne-bids cannot read the tables beside it (participants.tsv, scans.tsv, channels.tsv, "
                          f"events.tsv or a .json): {type(error).__name__}: {error}") from error
-    if (table := _find_sidecar(recording, "channels")) is not None:
+    if (table := find_sidecar(recording, "channels")) is not None:
         lines = [line.split("\t") for line in table.read_text("utf-8-sig").splitlines()]
         if not lines or not {"name", "type"} <= set(lines[0]):
             raise ValueError(f"{table.name} has no columns name and type")
@@ -84,7 +84,7 @@ def _open_bids(recording: Recording) -> BaseRaw:
         kinds = zip(raw.ch_names, raw.get_channel_types(), strict=True)
         if unlisted := [name for name, kind in kinds if kind == "eeg" and name not in listed]:
             raise ValueError(f"{table.name} has no row for the channel {unlisted[0]}")
-    if _find_sidecar(recording, "events") is not None:  # then mne-bids drops the file's own marks, such as BAD or joins
+    if find_sidecar(recording, "events") is not None:  # then mne-bids drops the file's own marks, such as BAD or joins
         plain = mne.io.read_raw(recording.path, preload=False)
         marks, shift = plain.annotations, raw.first_time - plain.first_time
         raw.annotations.append(marks.onset + shift, marks.duration, marks.description)
@@ -131,9 +131,9 @@ def _other_rates(path: Path, raw: BaseRaw) -> tuple[list[str], bool]:
 def _set_types(raw: BaseRaw) -> None:
     """Sets the type of EEG channels whose name tells another one."""
     eeg = [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "eeg"]
-    found = {name: kind for kind, known in reversed(TYPES) for name in eeg if known.search(name.upper())}
-    if found:
-        raw.set_channel_types(found, on_unit_change="ignore")
+    others = {name: kind for kind, known in reversed(TYPES) for name in eeg if known.search(name.upper())}
+    if others:
+        raw.set_channel_types(others, on_unit_change="ignore")
 
 
 def list_files(recording: Recording, raw: BaseRaw) -> dict[str, Path]:
@@ -149,8 +149,8 @@ def list_files(recording: Recording, raw: BaseRaw) -> dict[str, Path]:
         if file.is_file():
             files[posixpath.join(above, file.name)] = file
     for sidecar in SIDECARS if recording.bids else ():
-        if (found := _find_sidecar(recording, sidecar)) is not None:
-            files[posixpath.normpath(posixpath.join(above, os.path.relpath(found, recording.path.parent)))] = found
+        if (table := find_sidecar(recording, sidecar)) is not None:
+            files[posixpath.normpath(posixpath.join(above, os.path.relpath(table, recording.path.parent)))] = table
     return files
 
 
@@ -160,6 +160,9 @@ def _bids_path(recording: Recording) -> Any:
     return mne_bids.get_bids_path_from_fname(recording.path, check=False).update(root=recording.bids, check=True)
 
 
-def _find_sidecar(recording: Recording, suffix: str) -> Path | None:
-    found: Path | None = _bids_path(recording).find_matching_sidecar(suffix, ".tsv", on_error="ignore")
-    return found
+def find_sidecar(recording: Recording, suffix: str) -> Path | None:
+    """Returns the table of a BIDS recording, such as "channels": the one beside it, else one that it inherits."""
+    path = _bids_path(recording)
+    beside: Path = path.copy().update(suffix=suffix, extension=".tsv", check=False).fpath
+    inherited: Path | None = None if beside.is_file() else path.find_matching_sidecar(suffix, ".tsv", on_error="ignore")
+    return inherited or (beside if beside.is_file() else None)

@@ -134,7 +134,7 @@ def test_each_window_is_the_filtered_signal_from_the_samples_of_its_event_on(sou
 def test_what_is_left_out_is_said_and_in_the_manifest(done):
     folder, _, said = done
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["left_out"] == {"no image (stim_file is n/a)": 8, "BAD or boundary within the filter's reach": 8,
+    assert manifest["left_out"] == {"no image (stim_file is n/a)": 8, "BAD or a join within the filter's reach": 8,
                                     "epoch not inside the recording": 4}
     for reason, number in manifest["left_out"].items():
         assert f"left out    {number}: {reason}\n" in said
@@ -299,7 +299,7 @@ def test_a_join_is_one_place_however_long_the_stretch_that_was_cut_out_there(one
     assert bench(one, "--leaky", "no: the order was drawn", "--dry-run") == OK
     said = capsys.readouterr().out
     assert "events      29; 25 are trials\n" in said
-    assert "left out    2: BAD or boundary within the filter's reach\n" in said
+    assert "left out    2: BAD or a join within the filter's reach\n" in said
 
 
 def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_channels(one, capsys):
@@ -321,15 +321,17 @@ def test_linked_people_are_read_and_what_is_no_recording_is_said(one, capsys):
     said = capsys.readouterr().out
     assert "people      2, sessions 2, recordings 2," in said
     assert "left out, people without a recording (1): sub-03\n" in said
-    assert "without a channels.tsv, where types of channels are those of the file (1): sub-01_ses-1" in said
+    assert "without a channels.tsv, where types of channels are those of the file and of their names (1): sub-01_ses-1" in said
     assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt\n" in said
 
 
-def test_the_names_of_images_match_however_their_letters_are_composed(one, capsys):
+def test_the_names_of_images_match_however_their_letters_are_composed_also_in_a_linked_folder(one, capsys):
     def umlaut(rows):
         return [(*row[:3], row[3].replace("cup/0", "cup/Tu\u0308r")) for row in rows]
 
     (one / "images" / "cup" / "0.png").rename(one / "images" / "cup" / "T\u00fcr.png")
+    (one / "images" / "cup").rename(one / "cups")
+    (one / "images" / "cup").symlink_to(one / "cups")
     write_run(one / "bids", "01", "1", 5, umlaut)
     assert bench(one, "--dry-run") == OK
     assert "images      24\n" in capsys.readouterr().out
@@ -369,8 +371,12 @@ def test_a_damaged_table_of_events_is_named(one, capsys, damage, message):
 
 
 def test_a_recording_that_is_cut_off_is_named(one, capsys):
-    (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.vhdr").write_text("Brain Vision\n")
-    refused(capsys, one, "sub-01_ses-1_task-look_eeg.vhdr cannot be read with mne-bids: ")
+    file = one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.vhdr"
+    samples = file.with_suffix(".eeg")
+    samples.write_bytes(samples.read_bytes()[:200_001])
+    refused(capsys, one, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: the file of its samples has 200,001 bytes")
+    file.write_text("Brain Vision\n")
+    refused(capsys, one, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: ")
 
 
 def test_a_bids_folder_without_eeg_says_what_is_expected(tmp_path, capsys):
