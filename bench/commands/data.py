@@ -10,16 +10,14 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich import progress as bars
 from rich.console import Console
 
 from bench import errors
 from bench.commands import data_files, pairs
-from bench.commands.options import read_subjects
+from bench.commands.options import read_band, read_subjects, show_progress
 from bench.data import catalogue, corpora, file_corpus, prepared, shards
 from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
@@ -94,14 +92,14 @@ def main(options: argparse.Namespace, console: Console) -> int:
 def _prepare_files(options: argparse.Namespace, console: Console) -> Path | None:
     """Prepares a corpus of the user's own recordings; returns its folder, or None after --dry-run."""
     if options.set or options.source:
-        raise BenchError(f"--{'set' if options.set else 'from'} does not fit to --name: your own recordings are given "
-                         "by their files and folders")
+        raise BenchError(f"--{'set' if options.set else 'from'} cannot be combined with --name: your own recordings "
+                         "are given by their files and folders")
     recordings, cutting = data_files.find(options), _cutting(options)
     if options.dry_run:
         print(data_files.describe(recordings, cutting))
         return None
     print(data_files.summarise(recordings))
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         folder = file_corpus.prepare(options.title, Path(options.data), recordings,
                                      workers=options.workers or os.cpu_count() or 1, progress=progress,
                                      cutting=cutting, allow_missing=options.allow_missing, warn=data_files.warn)
@@ -141,9 +139,9 @@ def _prepare_pairs(options: argparse.Namespace, console: Console) -> Path | None
         size = _size(Path(options.source))
         print(f"{options.name}: {size / GB:.1f} GB of files in {options.source}; {out} needs about as much")
         return None
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         module.prepare(Path(options.source), out, **chosen,
-                       progress=lambda done, total, **_: progress(done, total, ""))
+                       progress=lambda done, total, **_: progress(done, total))
     return out
 
 
@@ -154,7 +152,7 @@ def _prepare_corpus(options: argparse.Namespace, console: Console) -> Path | Non
     if options.set:
         raise BenchError(f"--set is for {', '.join(PAIRS)}; the options of a corpus are in --help")
     if options.name == catalogue.TRAIN_ONLY:
-        return None if options.dry_run else corpora.from_pairs(root, _band(options.band))
+        return None if options.dry_run else corpora.from_pairs(root, read_band(options.band))
     name, datasets = catalogue.parse_corpus(options.name)
     subjects = sorted(set(read_subjects(options.subjects))) if options.subjects not in (None, "all") else None
     cutting = _cutting(options)
@@ -176,26 +174,9 @@ def _prepare_corpus(options: argparse.Namespace, console: Console) -> Path | Non
                   file=sys.stderr)
     if options.dry_run:
         return None
-    with _progress(console) as progress:
+    with show_progress(console) as progress:
         return corpora.prepare(name, root, datasets, subjects, workers=workers, progress=progress, cutting=cutting,
                                allow_missing=options.allow_missing)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal; elsewhere a line for each step that has a text."""
-    bar = bars.Progress(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
-                        bars.TimeElapsedColumn(), bars.TextColumn("left"), bars.TimeRemainingColumn(),
-                        console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("preparing")
-
-    def advance(done: int, total: int, text: str) -> None:
-        bar.update(task, completed=done, total=total, description=text or "preparing")
-        if text and not console.is_terminal:
-            print(f"[{done}/{total}] {text}")
-
-    with bar:
-        yield advance
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -288,16 +269,5 @@ def _cutting(options: argparse.Namespace) -> catalogue.Cutting:
     for option in ("workers", "stride", "sfreq", "per_subject"):
         if (value := vars(options)[option]) is not None and not value > 0:
             raise BenchError(f"--{option.replace('_', '-')} {value}: a number above 0 is expected")
-    return catalogue.Cutting(_band(options.band), sfreq=options.sfreq, stride=options.stride or catalogue.N_TIMES,
+    return catalogue.Cutting(read_band(options.band), sfreq=options.sfreq, stride=options.stride or catalogue.N_TIMES,
                              per_subject=options.per_subject)
-
-
-def _band(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise BenchError(f"--band {text}: two numbers in Hz are expected, such as 5,95") from error
-    if not 0 < low < high:
-        raise BenchError(f"--band {text}: the second must be above the first, and both above 0")
-    return low, high
-

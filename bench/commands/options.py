@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from rich import progress as bars
+from rich.console import Console
 
 from bench.arguments import names, seeds
 from bench.errors import BenchError
@@ -90,6 +94,34 @@ def read_subjects(text: str) -> Any:
     if text != "all" and not all(part.isdecimal() and len(part) <= 20 for part in parts):
         raise BenchError(f"--subjects {text}: all, or numbers of subjects, separated by commas, are expected")
     return text if text == "all" else tuple(map(int, parts))
+
+
+def read_band(text: str) -> tuple[float, float]:
+    """"5,95" -> (5.0, 95.0). Raises BenchError for anything but two ascending numbers in Hz above 0."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise BenchError(f"--band {text}: two numbers in Hz are expected, such as 5,95") from error
+    if not 0 < low < high < float("inf"):
+        raise BenchError(f"--band {text}: the second must be above the first, and both above 0")
+    return low, high
+
+
+@contextmanager
+def show_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows a progress bar on a terminal; elsewhere a line for each step that has a text."""
+    bar = bars.Progress(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
+                        bars.TimeElapsedColumn(), bars.TextColumn("left"), bars.TimeRemainingColumn(),
+                        console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("preparing")
+
+    def advance(done: int, total: int, text: str = "") -> None:
+        bar.update(task, completed=done, total=total, description=text or "preparing")
+        if text and not console.is_terminal:
+            print(f"[{done}/{total}] {text}")
+
+    with bar:
+        yield advance
 
 
 READERS: dict[str, Callable[[str], Any]] = {  # for options whose field of a Request is not text

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich import progress as bars
 from rich.console import Console
 
 from bench import errors
 from bench.arguments import names
+from bench.commands.options import read_band, show_progress
 from bench.data import prepared, writing
 from bench.data.bids_splits import SPLITS
 from bench.data.prepared import MANIFEST
@@ -81,8 +79,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         return errors.OK
     leaky = {split: options.leaky or _derive_leak(found, split) for split in splits}
-    with _progress(console) as progress:
-        bids_pairs.prepare(root, found, out, leaky, progress)
+    with show_progress(console) as progress:
+        bids_pairs.prepare(found, out, leaky, lambda done, total, **_: progress(done, total))
     table = pd.read_csv(out / "trials.csv", keep_default_na=False)
     rejected = prepared.read_manifest(out)[0]["rejected"]
     print(f"\n{out}: {len(table):,} trials written; rejected: {bids_pairs.describe_counts(rejected)}")
@@ -107,12 +105,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     splits = names(options.split)
     if unknown := [split for split in splits if split not in SPLITS]:
         raise BenchError(f"--split {options.split}: no split {unknown[0]!r}; expected {', '.join(SPLITS)}")
-    try:
-        low, high = map(float, options.band.split(","))
-    except ValueError as error:
-        raise BenchError(f"--band {options.band}: two numbers in Hz are expected, such as 5,95") from error
-    if not 0 < low < high < float("inf"):
-        raise BenchError(f"--band {options.band}: the second must be above the first, and both above 0")
+    band = read_band(options.band)
     if not options.tmin < options.tmax:
         raise BenchError(f"--tmin {options.tmin:g} --tmax {options.tmax:g}: the end must be after the begin")
     if options.sfreq is not None and not 0 < options.sfreq < float("inf"):
@@ -130,7 +123,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     subjects, sessions, tasks = (tuple(label.removeprefix(prefix) for label in names(text)) for prefix, text in (
         ("sub-", options.subjects), ("ses-", options.sessions), ("task-", options.tasks)))
     return Settings(Path(options.images), options.event_column, options.class_column, options.block_column,
-                    options.tmin, options.tmax, (low, high), options.sfreq, splits, options.seed,
+                    options.tmin, options.tmax, band, options.sfreq, splits, options.seed,
                     writing.parse_side(options.size), subjects, sessions, tasks, judge)
 
 
@@ -155,11 +148,3 @@ def _audit(table: pd.DataFrame, split: str, eeg: Any = None, pictures: Any = Non
     if len(rows) < len(table) and eeg is not None:
         eeg = eeg[rows]
     return audit(chosen, eeg, pictures, known=known, left_out=left_out)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Any]:
-    """A progress bar on a terminal."""
-    with bars.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("preparing")
-        yield lambda done, total, **_: bar.update(task, completed=done, total=total)

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import mne
-import numpy as np
 import pandas as pd
 
 from bench.data import eeg_readers
@@ -38,7 +37,7 @@ class Run:
     participant, session: as in BIDS, such as sub-01 and ses-1 (""). ch_names: its EEG channels; others: number of its
     other channels, by type. bads: EEG channels with status bad. events: the rows of its events.tsv, all as text; None:
     it has none. marks: annotations of the file, and events without an image. is_described: it has a channels.tsv.
-    warnings: of its reader.
+    files: all that it is read from, by their names from the folder on. warnings: of its reader.
     """
 
     recording: Recording
@@ -54,6 +53,7 @@ class Run:
     events: pd.DataFrame | None
     date: Any
     is_described: bool
+    files: dict[str, Path]
     warnings: tuple[str, ...]
 
     @property
@@ -121,15 +121,16 @@ def open_recording(recording: Recording) -> tuple[mne.io.BaseRaw, list[str]]:
 def read_run(recording: Recording, column: str) -> Run:
     """Reads what is known of a recording without its EEG. column: of events.tsv, names the image of an event. Raises
     BenchError for files that cannot be read."""
-    file = eeg_readers.find_sidecar(recording, "events")
-    events = read_events(file) if file else None
+    events_file = eeg_readers.find_sidecar(recording, "events")
+    events = read_events(events_file) if events_file else None
     raw, warnings = open_recording(recording)
     types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     eeg = tuple(name for name, kind in types.items() if kind == "eeg")
     return Run(recording, recording.person, recording.session, float(raw.info["sfreq"]), raw.n_times, eeg,
                Counter(kind for kind in types.values() if kind != "eeg"), frozenset(raw.info["bads"]) & set(eeg),
-               tuple(_find_marks(recording, events, column)), file, events, raw.info["meas_date"],
-               eeg_readers.find_sidecar(recording, "channels") is not None, tuple(warnings))
+               tuple(_find_marks(recording, events, column)), events_file, events, raw.info["meas_date"],
+               eeg_readers.find_sidecar(recording, "channels") is not None, eeg_readers.list_files(recording, raw),
+               tuple(warnings))
 
 
 def _find_marks(recording: Recording, events: pd.DataFrame | None, column: str) -> list[Mark]:

@@ -319,7 +319,7 @@ class _Windows(Sequence[Array]):
         self._run = number
 
 
-def prepare(root: Path, found: Found, out: Path, leaky: Mapping[str, str],
+def prepare(found: Found, out: Path, leaky: Mapping[str, str],
             progress: Callable[..., None] = ignore) -> Path:
     """Writes the prepared data set of what was found, by `own.prepare`, which checks everything.
 
@@ -332,18 +332,14 @@ def prepare(root: Path, found: Found, out: Path, leaky: Mapping[str, str],
           tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-images-") as work):
         writing.write_images(Path(work) / "pictures.npy", found.files, settings.size)
         pictures = np.load(Path(work) / "pictures.npy", mmap_mode="r")
+        files = {name: file for run in found.runs for name, file in run.files.items()}
+        sources = {name: prepared.digest(file) for name, file in sorted(files.items())} | {
+            "pictures": writing.describe_images(found.files)}
         return own.prepare(out, eeg=_Windows(found), sfreq=found.sfreq, band=found.band, pictures=pictures,
                            trials=found.trials, classes=found.classes, leaky=leaky, ch_names=found.ch_names,
                            progress=progress, about={
-                               "left_out": dict(found.left_out), "sources": _describe_sources(root, found),
+                               "left_out": dict(found.left_out), "sources": sources,
                                "notes": found.notes, "settings": describe_settings(settings)})
-
-
-def _describe_sources(root: Path, found: Found) -> dict[str, Any]:
-    files = {file for run in found.runs for file in
-             (*run.recording.path.parent.glob(f"{run.name.removesuffix('_eeg')}_*"), run.events_file) if file and file.is_file()}
-    return {file.relative_to(root).as_posix(): prepared.digest(file) for file in sorted(files)} | {
-        "pictures": writing.describe_images(found.files)}
 
 
 def describe_settings(settings: Settings) -> dict[str, Any]:

