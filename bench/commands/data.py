@@ -19,6 +19,7 @@ from bench import errors
 from bench.commands import data_files, pairs
 from bench.commands.options import read_band, read_subjects, show_progress
 from bench.data import catalogue, corpora, file_corpus, prepared, shards
+from bench.data.listing import describe_counts
 from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
 from bench.execute.progress import format_seconds
@@ -244,8 +245,7 @@ def _describe_losses(folder: Path) -> Iterator[str]:
             total.update(entry.get(key, {}))
         if total:
             more = f" and {len(total) - SHOWN} more, in {folder / MANIFEST}" if len(total) > SHOWN else ""
-            counts = ", ".join(f"{name}: {n:,}" for name, n in total.most_common(SHOWN))
-            yield f"  {key.replace('_', ' ')}: {counts}{more}"
+            yield f"  {key.replace('_', ' ')}: {describe_counts(dict(total.most_common(SHOWN)))}{more}"
 
 
 def _size(folder: Path) -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 from bench.arguments import names
 from bench.data import catalogue, eeg_files, file_corpus
 from bench.data.catalogue import Cutting
-from bench.data.eeg_files import Found
+from bench.data.eeg_files import Study
 from bench.data.file_corpus import Header
+from bench.data.listing import describe_counts, describe_skipped
 from bench.data.prepared import MANIFEST
 from bench.errors import BenchError
 
 WIDTH = 44  # of a file's path in a list; longer ones lose their beginning
-EXAMPLES = 3  # names printed of skipped files, warnings and unreadable recordings
+EXAMPLES = 3  # warnings printed of a recording
 
 
 def is_asked_for(options: argparse.Namespace, pairs: Collection[str]) -> bool:
@@ -50,18 +51,18 @@ def _is_list(text: str) -> bool:
     return "/" not in text and all(catalogue.is_dataset(part.strip()) for part in text.split(","))
 
 
-def find(options: argparse.Namespace) -> Found:
+def find(options: argparse.Namespace) -> Study:
     """Finds the recordings of the arguments, of the requested people only. Raises BenchError as `eeg_files.find`."""
-    found = eeg_files.find([Path(name) for name in options.sources], options.subject_pattern)
+    study = eeg_files.find([Path(name) for name in options.sources], options.subject_pattern)
     if options.subjects not in (None, "", "all"):
-        found = found.only(names(options.subjects))
-    eeg_files.check_bids(found.recordings)
-    return found
+        study = study.only(names(options.subjects))
+    eeg_files.check_bids(study.recordings)
+    return study
 
 
-def describe(found: Found, cutting: Cutting) -> str:
+def describe(study: Study, cutting: Cutting) -> str:
     """Returns a list of all recordings by their headers, what will be left out, and how people are told apart."""
-    headers = [file_corpus.read_header(recording, cutting) for recording in found.recordings]
+    headers = [file_corpus.read_header(recording, cutting) for recording in study.recordings]
     lines = [f"{'recording':{WIDTH}}  {'person':14}{'Hz':>6}{'EEG/all':>9}{'hours':>8}{'windows':>9}"]
     for header in headers:
         line = f"{_short(header.recording.name, WIDTH):{WIDTH}}  {_short(header.recording.person, 13):14}"
@@ -81,21 +82,21 @@ def describe(found: Found, cutting: Cutting) -> str:
         f"{sum(header.seconds for header in used) / 3600:.3f} hours, at most "
         f"{_count(sum(header.windows for header in used), 'window')} of {cutting.n_times} samples"
         + _describe_length(used, cutting),
-        *([f"left out: {', '.join(f'{reason} {n}' for reason, n in sorted(reasons.items()))}"] if reasons else []),
-        *_describe_skipped(found), _describe_people(found)]
+        *([f"left out: {describe_counts(reasons)}"] if reasons else []),
+        *_describe_skipped(study), _describe_people(study)]
     if used and len(people) == 1:
         lines.append("one person alone: the last sixth of each recording will be held out")
     lines.append("more may be rejected when the samples are read: gaps, flat channels, wrong units")
     return "\n".join(lines)
 
 
-def summarise(found: Found) -> str:
+def summarise(study: Study) -> str:
     """Returns how many recordings were found, of how many people, and what was skipped."""
-    endings = Counter(eeg_files.split_ending(recording.path.name)[1] for recording in found.recordings)
+    endings = Counter(eeg_files.split_ending(recording.path.name)[1] for recording in study.recordings)
     kinds = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
-    return "\n".join([f"{_count(len(found.recordings), 'recording')} ({kinds}) in {found.base}",
-                      *_describe_skipped(found),
-                      _describe_people(found)])
+    return "\n".join([f"{_count(len(study.recordings), 'recording')} ({kinds}) in {study.base}",
+                      *_describe_skipped(study),
+                      _describe_people(study)])
 
 
 def describe_result(folder: Path) -> str:
@@ -130,14 +131,13 @@ def _describe_warnings(warnings: Sequence[str]) -> list[str]:
     return [*lines, *([f"    reader: {len(warnings) - EXAMPLES} more warnings"] if len(warnings) > EXAMPLES else [])]
 
 
-def _describe_skipped(found: Found) -> list[str]:
+def _describe_skipped(study: Study) -> list[str]:
     """Returns a line for each reason for which files were skipped."""
-    return [f"skipped: {reason}: {len(files):,} ({', '.join(files[:EXAMPLES])}{', ...' * (len(files) > EXAMPLES)})"
-            for reason, files in found.skipped.items()]
+    return [f"skipped: {describe_skipped({reason: files})}" for reason, files in study.skipped.items()]
 
 
-def _describe_people(found: Found) -> str:
-    labels = list(found.people.values())
+def _describe_people(study: Study) -> str:
+    labels = list(study.people.values())
     shown = ", ".join(labels[:8]) + f", ... ({len(labels):,})" * (len(labels) > 8)
     return (f"people: {shown}\n  a person is a BIDS subject; else a folder in the given folder, or a file outside of "
             "such folders\n  (another rule: --subject-pattern REGEX)")
@@ -147,5 +147,5 @@ def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"...{text[len(text) - width + 3:]}"
 
 
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+def _count(n: int, singular: str, plural: str = "") -> str:
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"

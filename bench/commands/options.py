@@ -108,7 +108,7 @@ def read_band(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def show_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+def show_progress(console: Console) -> Iterator[Callable[..., None]]:
     """Shows a progress bar on a terminal; elsewhere a line for each step that has a text."""
     bar = bars.Progress(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
                         bars.TimeElapsedColumn(), bars.TextColumn("left"), bars.TimeRemainingColumn(),

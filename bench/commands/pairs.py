@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,16 @@ from rich.console import Console
 from bench import errors
 from bench.arguments import names
 from bench.commands.options import read_band, show_progress
-from bench.data import prepared, writing
+from bench.data import own, prepared, writing
 from bench.data.bids_splits import SPLITS
+from bench.data.listing import describe_counts
 from bench.data.prepared import MANIFEST
 from bench.errors import BenchError
 from bench.scoring.audit import UNKNOWN, Report, audit
 from bench.setup.request import DATA
 
 if TYPE_CHECKING:
-    from bench.data.bids_pairs import Found, Settings
+    from bench.data.bids_pairs import Plan, Settings
 
 ORDER = "the time tells the class"  # the audit's check of the order of the trials
 DESCRIPTION = """\
@@ -69,22 +69,21 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
     settings, root = _settings(options), Path(options.bids)
     out = Path(options.data) / (options.name or root.resolve().name)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name):  # as own.prepare, which comes late
-        raise BenchError(f"{out.name!r} cannot name a data set; expected --name with letters, digits, - and _")
+    own.check_name(out.name)  # as own.prepare does, but before the recordings are read
     if (out / MANIFEST).is_file() and not options.dry_run:
         raise BenchError(f"{out} is already prepared; remove it, or choose another --name")
-    found = bids_pairs.find(root, settings)
-    print(f"{root}\n{bids_pairs.describe(found)}")
-    splits = [name.removeprefix("part_") for name in map(str, found.trials) if name.startswith("part_")]
+    plan = bids_pairs.make_plan(root, settings)
+    print(f"{root}\n{bids_pairs.describe(plan)}")
+    splits = [name.removeprefix("part_") for name in map(str, plan.trials) if name.startswith("part_")]
     if options.dry_run:
         return errors.OK
-    leaky = {split: options.leaky or _derive_leak(found, split) for split in splits}
+    leaky = {split: options.leaky or _derive_leak(plan, split) for split in splits}
     with show_progress(console) as progress:
-        bids_pairs.prepare(found, out, leaky, lambda done, total, **_: progress(done, total))
+        bids_pairs.prepare(plan, out, leaky, lambda done, total, **_: progress(done, total))
     table = pd.read_csv(out / "trials.csv", keep_default_na=False)
     rejected = prepared.read_manifest(out)[0]["rejected"]
-    print(f"\n{out}: {len(table):,} trials written; rejected: {bids_pairs.describe_counts(rejected)}")
-    eeg = np.load(out / prepared.eeg_file(found.band), mmap_mode="r")
+    print(f"\n{out}: {len(table):,} trials written; rejected: {describe_counts(rejected)}")
+    eeg = np.load(out / prepared.eeg_file(plan.band), mmap_mode="r")
     pictures = np.load(out / "pictures.npy", mmap_mode="r")
     stated = dict(leaky)
     for split in splits:
@@ -127,17 +126,17 @@ def _settings(options: argparse.Namespace) -> Settings:
                     writing.parse_side(options.size), subjects, sessions, tasks, judge)
 
 
-def _derive_leak(found: Found, split: str) -> str:
+def _derive_leak(plan: Plan, split: str) -> str:
     """Returns "no: ..." or "yes: ...", as the audit of the table of trials finds. Raises BenchError if it cannot."""
     shares = "no image is in two parts" if split == "item" else f"no image and no {split} is in two parts"
-    if len(found.classes) == 1:
+    if len(plan.classes) == 1:
         return f"no: {shares}, and all images are of one class"
-    report = _audit(found.trials, split)
+    report = _audit(plan.trials, split)
     if report.leaky:
         return report.verdict
     if unknown := [finding for finding in report.findings if finding.name == ORDER and finding.severity == UNKNOWN]:
         raise BenchError(f"split {split}: whether the order of the events tells the class cannot be known "
-                         f"({unknown[0].example}); say it: --leaky 'no: REASON' or --leaky 'yes: REASON'")
+                         f"({unknown[0].example}); state it: --leaky 'no: REASON' or --leaky 'yes: REASON'")
     return f"no: {shares}, and the order of the events does not tell the class"
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from bench.data import bids, own, prepared, recordings, writing
 from bench.data.bids import MISSING, Images, Run
 from bench.data.bids_splits import assign_parts
+from bench.data.listing import describe_counts, describe_names
 from bench.data.prepared import PARTS, Array
 from bench.data.recordings import MOST_FLAT
 from bench.data.writing import TOKEN
@@ -54,10 +55,13 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a BIDS folder has to give. trials: as `own.prepare` takes them; run, first: index in `runs` and first sample
-    (at `sfreq`) of each. left_out: events by reason. files: of the images; band: as filtered. notes: about channels,
-    runs, classes and images, a sentence each. warnings: of the readers, which depend on MNE's version."""
+class Plan:
+    """The trials that will be cut from a BIDS folder.
+
+    trials: as `own.prepare` takes them; run, first: index in `runs` and first sample (at `sfreq`) of each. left_out:
+    events by reason. files: of the images. band: as filtered. notes: about channels, runs, classes and images, a
+    sentence each. warnings: of the readers; they are not in the manifest, as they depend on MNE's version.
+    """
 
     settings: Settings
     runs: list[Run]
@@ -76,7 +80,7 @@ class Found:
     warnings: list[str]
 
 
-def find(root: Path, settings: Settings) -> Found:
+def make_plan(root: Path, settings: Settings) -> Plan:
     """Reads headers and tables of a BIDS folder, and plans the trials; no EEG is read.
 
     Raises BenchError: exit 3 without mne-bids; else for files that cannot be read, images that are absent, and
@@ -85,7 +89,7 @@ def find(root: Path, settings: Settings) -> Found:
     images = Images(settings.images)
     column, notes = settings.event_column, list[str]()
     recorded, skipped = bids.find_runs(root, settings.subjects, settings.sessions, settings.tasks)
-    notes += [f"left out, {reason} ({len(names)}): {_some(names)}" for reason, names in skipped.items()]
+    notes += [f"left out, {reason} ({len(names)}): {describe_names(names)}" for reason, names in skipped.items()]
     runs = [bids.read_run(recording, column) for recording in recorded]
     used = [run for run in _in_order(runs) if run.events is not None and column in run.events]
     if not used:
@@ -94,7 +98,8 @@ def find(root: Path, settings: Settings) -> Found:
                          f"{', '.join(columns) or 'no events.tsv at all'}")
     if len(used) < len(runs):
         lacking = [run.name for run in runs if run not in used]
-        notes.append(f"recordings left out, no column {column} in their events ({len(lacking)}): {_some(lacking)}")
+        notes.append(f"recordings left out, no column {column} in their events ({len(lacking)}): "
+                     f"{describe_names(lacking)}")
     warned = Counter(text for run in used for text in run.warnings)
     warnings = [f"{text[:200]} ({number:,} of {len(used):,} recordings)" for text, number in warned.items()]
     sfreq = _common_rate(root, used, settings)
@@ -133,13 +138,13 @@ def find(root: Path, settings: Settings) -> Found:
         "image": rows["image"]})
     for split in dict.fromkeys(("item", *settings.splits)):
         trials[f"part_{split}"] = assign_parts(split, trials, content, settings.seed)
-    return Found(settings, used, trials, rows["run"].to_numpy(), rows["first"].to_numpy(),
+    return Plan(settings, used, trials, rows["run"].to_numpy(), rows["first"].to_numpy(),
                  len(rows) + sum(left_out.values()), left_out, files, classes, ch_names, sfreq, band, n_times, notes,
                  warnings)
 
 
 def _in_order(runs: Sequence[Run]) -> list[Run]:
-    """By person and session; within one in time if every recording has a date of its own, else by name."""
+    """Returns the recordings by person and session; within a session by time if all dates differ, else by name."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.participant, run.session), []).append(run)
@@ -159,7 +164,7 @@ def _common_rate(root: Path, runs: Sequence[Run], settings: Settings) -> float:
 
 
 def _common_channels(root: Path, runs: Sequence[Run], notes: list[str]) -> list[str]:
-    """The EEG channels that all recordings have and that are not bad in all of them, in the first one's order."""
+    """Returns the EEG channels that all recordings have and that are not bad in all of them, in their order."""
     every = list(dict.fromkeys(name for run in runs for name in run.ch_names))
     lacking = {name: sum(name not in run.ch_names for run in runs) for name in every}
     always_bad = [name for name in every if not lacking[name] and all(name in run.bads for run in runs)]
@@ -168,19 +173,19 @@ def _common_channels(root: Path, runs: Sequence[Run], notes: list[str]) -> list[
         others |= run.others  # the most of each type
     if undescribed := [run.name for run in runs if not run.is_described]:
         notes.append(f"recordings without a channels.tsv, where types of channels are those of the file and "
-                     f"of their names ({len(undescribed)}): {_some(undescribed)}")
+                     f"of their names ({len(undescribed)}): {describe_names(undescribed)}")
     if others:
         notes.append(f"channels left out, not EEG ({sum(others.values())}): {describe_counts(others)}")
     if partly := [name for name in every if lacking[name]]:
-        notes.append(f"channels left out, not in every recording ({len(partly)}): {_some(partly)}")
+        notes.append(f"channels left out, not in every recording ({len(partly)}): {describe_names(partly)}")
     if always_bad:
-        notes.append(f"channels left out, bad in every recording ({len(always_bad)}): {_some(always_bad)}")
+        notes.append(f"channels left out, bad in every recording ({len(always_bad)}): {describe_names(always_bad)}")
     names = [name for name in every if not lacking[name] and name not in always_bad]
     if not names:
         raise BenchError(f"{root}: no EEG channel is in all {len(runs)} recordings and good in one")
     if some := sorted({name for run in runs for name in run.bads & set(names)}):
         notes.append(f"channels bad in some recordings, replaced there by the next good one ({len(some)}): "
-                     f"{_some(some)}")
+                     f"{describe_names(some)}")
     return names
 
 
@@ -225,9 +230,9 @@ def _plan_trials(root: Path, runs: Sequence[Run], settings: Settings, sfreq: flo
                 reason = reason or "epoch not inside the recording"
             elif marked[first : first + n_times].any():
                 reason = reason or "BAD or a join within the filter's reach"
-            for name, told in (("class", settings.class_column), ("block", settings.block_column)):
-                if told and event[told] in MISSING:
-                    reason = reason or f"no {name} ({told} is n/a)"
+            for name, named in (("class", settings.class_column), ("block", settings.block_column)):
+                if named and event[named] in MISSING:
+                    reason = reason or f"no {name} ({named} is n/a)"
             if reason:
                 left_out[reason] += 1
                 continue
@@ -284,11 +289,11 @@ def _find_classes(rows: pd.DataFrame, files: Sequence[Path], settings: Settings,
         names = [titles.get(name, name) for name in names]
     if unknown := sorted(set(given) - set(names)):
         raise BenchError(f"--judge {unknown[0]}={given[unknown[0]]}: no trial has the class {unknown[0]}; there are "
-                         f"{_some(sorted(set(names)))}")
+                         f"{describe_names(sorted(set(names)))}")
     classes = {name: given.get(name, judged.get(name, -1)) for name in sorted(set(names))}
     if absent := [name for name, number in classes.items() if number < 0]:
         notes.append(f"classes without the judge's number, which a run needs (--judge NAME=NUMBER,...; {len(absent)} "
-                     f"of {len(classes)}): {_some(absent)}")
+                     f"of {len(classes)}): {describe_names(absent)}")
     order = {name: number for number, name in enumerate(classes)}
     return classes, np.array([order[name] for name in names])
 
@@ -296,50 +301,50 @@ def _find_classes(rows: pd.DataFrame, files: Sequence[Path], settings: Settings,
 class _Windows(Sequence[Array]):
     """The epochs [C, T] of all trials in µV, one recording in memory at a time; NaN where samples are missing."""
 
-    def __init__(self, found: Found):
-        self._found, self._run = found, -1
+    def __init__(self, plan: Plan):
+        self._plan, self._run = plan, -1
         self._signal, self._gaps = np.empty((0, 0)), np.empty(0, bool)
 
     def __len__(self) -> int:
-        return len(self._found.trials)
+        return len(self._plan.trials)
 
     def __getitem__(self, row: Any) -> Any:
-        if self._found.run[row] != self._run:
-            self._read(int(self._found.run[row]))
-        samples = slice(self._found.first[row], self._found.first[row] + self._found.n_times)
+        if self._plan.run[row] != self._run:
+            self._read(int(self._plan.run[row]))
+        samples = slice(self._plan.first[row], self._plan.first[row] + self._plan.n_times)
         return np.where(self._gaps[samples], np.nan, self._signal[:, samples])
 
     def _read(self, number: int) -> None:
-        found, run = self._found, self._found.runs[number]
+        plan, run = self._plan, self._plan.runs[number]
         raw = bids.open_recording(run.recording)[0].set_annotations(None)
-        data, gaps = recordings.read_channels(raw, np.array([raw.ch_names.index(name) for name in found.ch_names]))
-        self._signal, self._gaps, _ = recordings.band_pass(data, gaps | run.mask(), run.sfreq, found.settings.band,
-                                                           found.sfreq)
-        self._signal[[name in run.bads for name in found.ch_names]] = 0  # flat: replaced by the next one that is not
+        data, gaps = recordings.read_channels(raw, np.array([raw.ch_names.index(name) for name in plan.ch_names]))
+        self._signal, self._gaps, _ = recordings.band_pass(data, gaps | run.mask(), run.sfreq, plan.settings.band,
+                                                           plan.sfreq)
+        self._signal[[name in run.bads for name in plan.ch_names]] = 0  # flat: replaced by the next one that is not
         self._run = number
 
 
-def prepare(found: Found, out: Path, leaky: Mapping[str, str],
+def prepare(plan: Plan, out: Path, leaky: Mapping[str, str],
             progress: Callable[..., None] = ignore) -> Path:
-    """Writes the prepared data set of what was found, by `own.prepare`, which checks everything.
+    """Writes the prepared data set of a plan, by `own.prepare`, which checks everything.
 
     leaky: of each split. What was left out is in the manifest. Raises BenchError as `own.prepare` does.
     """
-    settings = found.settings
+    settings = plan.settings
     with reporting_access(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     with (writing.reporting_full_disk(out.parent),
           tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-images-") as work):
-        writing.write_images(Path(work) / "pictures.npy", found.files, settings.size)
+        writing.write_images(Path(work) / "pictures.npy", plan.files, settings.size)
         pictures = np.load(Path(work) / "pictures.npy", mmap_mode="r")
-        files = {name: file for run in found.runs for name, file in run.files.items()}
+        files = {name: file for run in plan.runs for name, file in run.files.items()}
         sources = {name: prepared.digest(file) for name, file in sorted(files.items())} | {
-            "pictures": writing.describe_images(found.files)}
-        return own.prepare(out, eeg=_Windows(found), sfreq=found.sfreq, band=found.band, pictures=pictures,
-                           trials=found.trials, classes=found.classes, leaky=leaky, ch_names=found.ch_names,
+            "pictures": writing.describe_images(plan.files)}
+        return own.prepare(out, eeg=_Windows(plan), sfreq=plan.sfreq, band=plan.band, pictures=pictures,
+                           trials=plan.trials, classes=plan.classes, leaky=leaky, ch_names=plan.ch_names,
                            progress=progress, about={
-                               "left_out": dict(found.left_out), "sources": sources,
-                               "notes": found.notes, "settings": describe_settings(settings)})
+                               "left_out": dict(plan.left_out), "sources": sources,
+                               "notes": plan.notes, "settings": describe_settings(settings)})
 
 
 def describe_settings(settings: Settings) -> dict[str, Any]:
@@ -348,34 +353,25 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
             for name, value in vars(settings).items() if name not in ("images", "judge")}
 
 
-def describe(found: Found) -> str:
-    """Returns what was found and what is left out, a line for each."""
-    trials, runs = found.trials, found.runs
+def describe(plan: Plan) -> str:
+    """Describes a plan and what it leaves out, a line for each."""
+    trials, runs = plan.trials, plan.runs
     sessions = {(run.participant, run.session) for run in runs}
     count = Counter(trials["label"])
-    classes = [f"{name} {count[label]}" for label, name in enumerate(found.classes)]
-    start, stop = found.settings.tmin, found.settings.tmin + found.n_times / found.sfreq
+    classes = [f"{name} {count[label]}" for label, name in enumerate(plan.classes)]
+    start, stop = plan.settings.tmin, plan.settings.tmin + plan.n_times / plan.sfreq
     lines = [f"people      {len({run.participant for run in runs})}, sessions {len(sessions)}, recordings {len(runs)}, "
              f"{sum(run.n_times / run.sfreq for run in runs) / 3600:.2f} h",
-             f"EEG         {len(found.ch_names)} channels, {found.sfreq:g} Hz, {found.band[0]:g}-{found.band[1]:g} Hz; "
-             f"epochs of {found.n_times} samples, {start:g} to {stop:g} s",
-             f"events      {found.events:,}; {len(trials):,} are trials",
-             *(f"left out    {number:,}: {reason}" for reason, number in sorted(found.left_out.items())),
-             f"images      {len(found.files):,}",
-             f"classes     {len(classes):,}; trials of each: {_some(classes)}"]
+             f"EEG         {len(plan.ch_names)} channels, {plan.sfreq:g} Hz, {plan.band[0]:g}-{plan.band[1]:g} Hz; "
+             f"epochs of {plan.n_times} samples, {start:g} to {stop:g} s",
+             f"events      {plan.events:,}; {len(trials):,} are trials",
+             *(f"left out    {number:,}: {reason}" for reason, number in sorted(plan.left_out.items())),
+             f"images      {len(plan.files):,}",
+             f"classes     {len(classes):,}; trials of each: {describe_names(classes)}"]
     for split in [name for name in map(str, trials) if name.startswith("part_")]:
         parts = Counter(trials[split])
         lines.append(f"split       {split.removeprefix('part_')}: "
                      + ", ".join(f"{parts[part]:,} {part}" for part in PARTS)
                      + (f", {parts['']:,} in no part" if parts[""] else ""))
-    return "\n".join([*lines, *(f"note        {note}" for note in found.notes),
-                      *(f"reader      {text}" for text in found.warnings)])
-
-
-def describe_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items())) or "nothing"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first ten."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+    return "\n".join([*lines, *(f"note        {note}" for note in plan.notes),
+                      *(f"reader      {text}" for text in plan.warnings)])

@@ -37,8 +37,8 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What `find` found: recordings by name, the names of skipped files by reason, and the folder of all names."""
+class Study:
+    """What `find` returns: recordings by name, the names of skipped files by reason, and the folder of all names."""
 
     base: Path
     recordings: tuple[Recording, ...]
@@ -53,7 +53,7 @@ class Found:
         """Returns the recordings of a person."""
         return [recording for recording in self.recordings if recording.person == person]
 
-    def only(self, labels: Sequence[str]) -> Found:
+    def only(self, labels: Sequence[str]) -> Study:
         """Returns the same with the recordings of these people. Raises BenchError for a label that nobody has."""
         known = sorted(self.people.values())
         if unknown := [label for label in labels if label not in known]:
@@ -61,7 +61,7 @@ class Found:
         return replace(self, recordings=tuple(each for each in self.recordings if each.person in labels))
 
 
-def find(paths: Sequence[Path], pattern: str = "") -> Found:
+def find(paths: Sequence[Path], pattern: str = "") -> Study:
     """Finds all recordings in files and folders, whose links are followed.
 
     A person is a BIDS subject; elsewhere each folder directly in a given folder is a person, and each file that is in
@@ -87,7 +87,7 @@ def find(paths: Sequence[Path], pattern: str = "") -> Found:
         raise BenchError(f"no recording in {', '.join(map(str, paths))}: expected files that end in "
                          f"{', '.join(ENDINGS)}; {there}" + (f" ({reasons})" if reasons else ""))
     skipped = {reason: tuple(sorted(names)) for reason, names in sorted(search.skipped.items())}
-    return Found(base, tuple(_distinct_runs(search.recordings)), skipped)
+    return Study(base, tuple(_distinct_runs(search.recordings)), skipped)
 
 
 class _Search:

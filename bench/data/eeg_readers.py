@@ -137,7 +137,7 @@ def _set_types(raw: BaseRaw) -> None:
 
 
 def list_files(recording: Recording, raw: BaseRaw) -> dict[str, Path]:
-    """Returns all files that a recording is read from, by their names from the base of `Found`."""
+    """Returns all files that a recording is read from, by their names from the base of `Study`."""
     above = posixpath.dirname(recording.name)
     files = {recording.name: recording.path}
     for file in raw.filenames:  # parts, and the files beside a header

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data import catalogue, corpora, eeg_files, eeg_readers
 from bench.data.catalogue import Cutting, quiet
-from bench.data.eeg_files import Found, Recording
+from bench.data.eeg_files import Recording, Study
+from bench.data.listing import describe_counts
 from bench.data.prepared import MANIFEST, digest
 from bench.data.shard_writer import HELD_OUT, cut_subject, finish_corpus, read_receipt
 from bench.data.shards import CORPORA, read_manifest
@@ -77,7 +78,7 @@ def read_header(recording: Recording, cutting: Cutting) -> Header:
         return Header(recording, native, eeg, len(raw.ch_names), length / native, windows, reason, tuple(warnings))
 
 
-def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: corpora.Progress | None = None,
+def prepare(name: str, root: Path, study: Study, *, workers: int = 1, progress: corpora.Progress | None = None,
             cutting: Cutting | None = None, allow_missing: bool = False,
             warn: Callable[[str, list[str]], None] = lambda file, warnings: None) -> Path:
     """Cuts all recordings into root/corpora/<name>/, a folder that is complete or absent; finished people are kept.
@@ -87,19 +88,19 @@ def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: 
     one line for each, after all others are prepared. warn: gets the warnings of the reader of each recording. Raises
     BenchError also if the name is taken, if a recording was changed since, and if two recordings hold the same data.
     """
-    folder, cutting, people = root / CORPORA / name, cutting or Cutting(), found.people
+    folder, cutting, people = root / CORPORA / name, cutting or Cutting(), study.people
     check_name(name)
-    eeg_files.check_bids(found.recordings)
+    eeg_files.check_bids(study.recordings)
     wanted = corpora.settings(cutting, [name]) | {"people": {str(number): label for number, label in people.items()}}
     if (folder / MANIFEST).is_file():
-        _check_same(folder, wanted, found)
+        _check_same(folder, wanted, study)
         return folder
     work = corpora.open_work_folder(folder, cutting)
-    by_number = {number: found.of(label) for number, label in people.items()}
+    by_number = {number: study.of(label) for number, label in people.items()}
 
     def is_done(task: corpora.Task) -> bool:
         receipt = read_receipt(work, *task)
-        return receipt is not None and _is_current(receipt, by_number[task[1]], found.base) and (
+        return receipt is not None and _is_current(receipt, by_number[task[1]], study.base) and (
             allow_missing or not _unreadable(receipt["recordings"]))
 
     with reporting_full_disk(root):
@@ -113,7 +114,7 @@ def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: 
                 warn(entry["file"], warnings)
         if (unreadable := _unreadable(entries)) and not allow_missing:
             lines = "".join(f"\n  {file}: {reason}" for file, reason in unreadable.items())
-            raise BenchError(f"{name}: {len(unreadable)} of {len(found.recordings)} recordings cannot be read; the "
+            raise BenchError(f"{name}: {len(unreadable)} of {len(study.recordings)} recordings cannot be read; the "
                              f"others are prepared and kept{lines}\n  replace or remove these files and give the same "
                              "command again, or add --allow-missing for a corpus without them", ENVIRONMENT)
         sources = {file: entry for receipt in receipts for file, entry in sorted(receipt["sources"].items())}
@@ -125,7 +126,7 @@ def prepare(name: str, root: Path, found: Found, *, workers: int = 1, progress: 
         alone = len(with_windows) == 1
         parts = hold_out_ends(receipts, cutting) if alone else {}
         about = {"held_out": TIME if alone else PERSON, "parts": parts, "recordings": entries, "sources": sources,
-                 "skipped": {reason: len(names) for reason, names in found.skipped.items()}}
+                 "skipped": {reason: len(names) for reason, names in study.skipped.items()}}
         return finish_corpus(name, root, work, receipts, wanted | about, [])
 
 
@@ -172,18 +173,18 @@ def hold_out_ends(receipts: list[dict[str, Any]], cutting: Cutting) -> dict[str,
         for row, (session, run, onset) in enumerate(shard["places"]):
             windows.setdefault((session, run), []).append((onset, shard, row))
     longest = max(windows, key=lambda key: len(windows[key]))
-    sixth = {key: round(len(found) / HELD_OUT) for key, found in windows.items()}
+    sixth = {key: round(len(placed) / HELD_OUT) for key, placed in windows.items()}
     for ends in (sixth, {longest: 1}):  # of a few windows in all, one is held out
         for shard in shards:
             shard["parts"] = [TRAIN] * shard["n"]
-        for key, found in windows.items():
-            found.sort(key=lambda window: window[0])
-            first = len(found) - ends.get(key, 0)
-            for number, (onset, shard, row) in enumerate(found):
+        for key, placed in windows.items():
+            placed.sort(key=lambda window: window[0])
+            first = len(placed) - ends.get(key, 0)
+            for number, (onset, shard, row) in enumerate(placed):
                 rate = cutting.sfreq or shard["sfreq_native"]
                 if number >= first:
                     shard["parts"][row] = END
-                elif first < len(found) and onset + (cutting.n_times - 0.5) / rate > found[first][0]:
+                elif first < len(placed) and onset + (cutting.n_times - 0.5) / rate > placed[first][0]:
                     shard["parts"][row] = BORDER
         count = Counter(part for shard in shards for part in shard["parts"])
         if count[TRAIN] and count[END]:
@@ -197,8 +198,7 @@ def describe_result(entry: dict[str, Any]) -> str:
     """Returns what became of a recording, from its entry in the manifest: windows, and what was rejected and why."""
     if "unreadable" in entry:
         return f"unreadable: {entry['unreadable']}"
-    rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(entry["rejected"].items()))
-    return f"{entry['windows']:,} windows" + (f"; rejected: {rejected}" if rejected else "")
+    return f"{entry['windows']:,} windows; rejected: {describe_counts(entry['rejected'])}"
 
 
 def _unreadable(entries: list[dict[str, Any]]) -> dict[str, str]:
@@ -222,7 +222,7 @@ def _find_change(about: dict[str, Any], base: Path) -> str | None:
                  if entry["file"] not in about["sources"] and (base / entry["file"]).is_file()), None)
 
 
-def _check_same(folder: Path, wanted: dict[str, Any], found: Found) -> None:
+def _check_same(folder: Path, wanted: dict[str, Any], study: Study) -> None:
     """Raises BenchError unless the finished corpus was prepared from these recordings with these settings."""
     manifest = read_manifest(folder)
     cure = "choose another --name, or remove that folder"
@@ -230,12 +230,12 @@ def _check_same(folder: Path, wanted: dict[str, Any], found: Found) -> None:
         raise BenchError(f"{folder} is a corpus of {', '.join(manifest['datasets'][:3])}, not of your recordings; "
                          f"{cure}")
     different = [key for key, value in wanted.items() if manifest.get(key) != value]
-    before, now = {entry["file"] for entry in manifest["recordings"]}, {each.name for each in found.recordings}
+    before, now = {entry["file"] for entry in manifest["recordings"]}, {each.name for each in study.recordings}
     if before != now and not different:
         different = [f"set of recordings ({sorted(before ^ now)[0]})"]
     if different:
         raise BenchError(f"{folder} was prepared with another {' and '.join(different)}; {cure}")
-    if changed := _find_change(manifest, found.base):
+    if changed := _find_change(manifest, study.base):
         raise BenchError(f"{folder} was prepared from another {changed}: this file was changed or moved since; {cure}")
 
 

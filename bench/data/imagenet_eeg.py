@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import prepared, writing
+from bench.data.listing import describe_counts
 from bench.data.prepared import PARTS, Array
 from bench.data.unpickle import load_torch
 from bench.data.writing import TrialWriter
@@ -83,7 +84,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None,
         keep = np.array([not reason for reason in reasons])
         items = np.flatnonzero(keep).tolist()
         if not items:
-            raise BenchError(f"{source}: all trials are rejected: {dict(Counter(reasons))}")
+            raise BenchError(f"{source}: all trials are rejected: {describe_counts(Counter(reasons))}")
         columns = {name: [part[item] for item in items] for name, part in parts.items()}
         for file, writer in writers.items():
             writer.keep_rows(keep, items, columns, str(file))

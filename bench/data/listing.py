@@ -47,6 +47,17 @@ def list_files(folder: Path, endings: Sequence[str] = (), hidden: bool = False) 
     return Listing(tuple(sorted(files)), {reason: tuple(sorted(skipped[reason])) for reason in sorted(skipped)})
 
 
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Returns each reason with its count, the largest first: "gap: 12, flat: 3"; "nothing" for none."""
+    return ", ".join(f"{reason}: {n:,}" for reason, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+                     ) or "nothing"
+
+
+def describe_names(names: Sequence[str], most: int = 10) -> str:
+    """Returns the first names: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def describe_skipped(skipped: Mapping[str, Sequence[str]]) -> str:
     """Returns how many were left out for each reason, with the first names; "" for none."""
     return ", ".join(f"{len(names)} {reason} ({_first(names)})" for reason, names in skipped.items())

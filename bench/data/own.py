@@ -60,8 +60,7 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
                  if not (isinstance(text, str) and text.startswith(("no: ", "yes: ")) and text.isprintable())]:
         raise BenchError(f"leaky of the split {wrong[0]!r} is {statements[wrong[0]]!r}; expected 'no: ' or 'yes: ' and "
                          "the reason, such as 'no: images came in random order'")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", out.name) or out.name == "corpora":
-        raise BenchError(f"{out.name!r} cannot name a data set; expected letters, digits, - and _")
+    check_name(out.name)
     with writing.new_folder(out) as work:
         writer = TrialWriter(work / prepared.eeg_file((low, high)), len(table), n_chans, n_times, sfreq=float(sfreq),
                              ch_names=ch_names)
@@ -91,6 +90,12 @@ def prepare(out: Path | str, *, eeg: Array | Sequence[Array], sfreq: float, band
             "options": {"size": pictures.shape[1]}, "classes": len(names), "leaky": statements,
             **writing.count_trials(writer.rejected, writer.repaired, columns, writer.bad_channels)})
     return out
+
+
+def check_name(name: str) -> None:
+    """Raises BenchError for a name that a data set cannot have."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "corpora":
+        raise BenchError(f"{name!r} cannot name a data set; expected letters, digits, - and _, and not 'corpora'")
 
 
 def _complete_table(table: pd.DataFrame, n: int, classes: list[str]) -> tuple[pd.DataFrame, list[str]]:

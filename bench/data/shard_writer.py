@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.catalogue import N_CHANS, Cutting, identify_person, load_dataset, quiet
+from bench.data.listing import describe_counts
 from bench.data.prepared import MANIFEST, Array, digest
 from bench.data.shards import CORPORA, INDEX
 from bench.data.writing import DISK_FULL
@@ -218,8 +219,8 @@ def finish_corpus(name: str, root: Path, work: Path, receipts: list[dict[str, An
     """
     shards = sorted((shard for receipt in receipts for shard in receipt["shards"]), key=lambda shard: shard["file"])
     if not shards:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in _total(receipts, "rejected").items())
-        raise BenchError(f"{name}: no recording gave a window; rejected: {reasons}")
+        raise BenchError(f"{name}: no recording gave a window; rejected: "
+                         f"{describe_counts(_total(receipts, 'rejected'))}")
     part = {} if all("parts" in shard for shard in shards) else assign_parts([
         (shard["dataset"], shard["subject"]) for shard in shards])
     text = io.StringIO()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.channels import count_levels, find_codes, judge, replacements
+from bench.data.listing import describe_counts, describe_names
 from bench.data.prepared import MANIFEST, PARTS, ROWS, Array, digest
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import create_npy, disk_full, sync
@@ -116,9 +117,8 @@ def check_present(files: Sequence[Path], folder: Path) -> None:
     """Raises BenchError (exit 2) with the number of missing image files and the first ten names."""
     missing = [file for file in files if not file.is_file()]
     if missing:
-        names = ", ".join(str(file.relative_to(folder)) for file in missing[:10])
-        more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
-        raise BenchError(f"{folder}: {len(missing):,} of {len(files):,} images are missing: {names}{more}")
+        names = describe_names([str(file.relative_to(folder)) for file in missing])
+        raise BenchError(f"{folder}: {len(missing):,} of {len(files):,} images are missing: {names}")
 
 
 def describe_images(files: Sequence[Path]) -> dict[str, Any]:
@@ -221,8 +221,8 @@ class TrialWriter(Repairs):
             raise BenchError(f"{source}: channel {self.ch_names[channel]} holds {count_levels(examples[channel])} "
                              "distinct values, as a trigger channel does, which tells the class: leave it out")
         if not self.amplitudes:
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(self.rejected).items()))
-            raise BenchError(f"{source}: all {len(self.rejected):,} trials are rejected ({reasons})")
+            raise BenchError(f"{source}: all {len(self.rejected):,} trials are rejected "
+                             f"({describe_counts(Counter(self.rejected))})")
         typical = float(np.median(self.amplitudes))
         if not amplitude[0] <= typical <= amplitude[1]:
             raise BenchError(f"{source}: the median of |EEG| is {typical:.3g}; expected {amplitude[0]:g} to "

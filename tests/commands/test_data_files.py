@@ -51,8 +51,8 @@ def test_a_dry_run_lists_what_was_found_and_what_will_be_left_out_and_why(folder
     assert "left out: few_channels: 12 EEG channels; at least 30 are needed" in out
     assert "left out: unreadable: " in out
     assert "2 of 4 recordings will be cut: 2 people, 0.004 hours, at most 8 windows of 512 samples (2 s)" in out
-    assert "skipped: ending .txt: 1 (notes.txt)" in out
-    assert "skipped: part of a recording: 2 (bob/two.eeg, bob/two.vmrk)" in out
+    assert "skipped: 1 ending .txt (notes.txt)" in out
+    assert "skipped: 2 part of a recording (bob/two.eeg, bob/two.vmrk)" in out
     assert "people: ann, bob\n" in out
     assert max(map(len, out.splitlines())) <= 110
     assert not (tmp_path / "data").exists()
@@ -62,7 +62,7 @@ def test_a_folder_becomes_a_corpus_that_a_run_uses_by_its_name(folder, tmp_path,
     assert prepare(folder, "--name", "mine", "--data", tmp_path) == OK
     out = capsys.readouterr().out
     assert out.startswith(f"3 recordings (1 .bdf, 1 .edf, 1 .vhdr) in {folder}\n")
-    assert "2 of 3 recordings gave windows\n  left out: ann/few.bdf: 0 windows; rejected: few_channels 1" in out
+    assert "2 of 3 recordings gave windows\n  left out: ann/few.bdf: 0 windows; rejected: few_channels: 1" in out
     assert "8 windows       32 channels" in out
     assert bench("status", "--data", tmp_path, "--verify") == OK
     assert "every file has the hash in its manifest" in capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_what_is_left_out_is_said_and_in_the_manifest(done):
         assert f"left out    {number}: {reason}\n" in said
     assert "people      2, sessions 4, recordings 4, 0.03 h\n" in said
     assert "events      116; 96 are trials\n" in said
-    assert "channels left out, not EEG (1): 1 eog\n" in said
+    assert "channels left out, not EEG (1): eog: 1\n" in said
     assert "channels bad in some recordings, replaced there by the next good one (1): E2\n" in said
     assert manifest["repaired"] == {"flat channel": 24}
     assert manifest["options"] == {"size": 32}
@@ -262,7 +262,7 @@ def test_too_few_trials_to_tell_a_leak_need_the_users_word(one, capsys):
         return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows, few, strict=False)]
 
     write_run(one / "bids", "01", "1", 5, two_classes)
-    refused(capsys, one, "too few to tell); say it: --leaky 'no: REASON'")
+    refused(capsys, one, "too few to tell); state it: --leaky 'no: REASON'")
     assert bench(one, "--leaky", "no: the order was drawn") == OK
     assert json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"] == {
         "item": "no: the order was drawn"}
@@ -290,7 +290,7 @@ def test_missing_samples_are_rejected_with_the_epochs_within_the_filters_reach(o
     begins = 2 + 0.7 * np.arange(24)
     near = (begins < 10.4 + 0.82) & (begins + 0.5 > 10.4 - 0.82)
     assert trials["position"].tolist() == np.flatnonzero(~near).tolist()
-    assert f"{24 - near.sum()} trials written; rejected: {near.sum()} not finite\n" in capsys.readouterr().out
+    assert f"{24 - near.sum()} trials written; rejected: not finite: {near.sum()}\n" in capsys.readouterr().out
 
 
 def test_a_join_is_one_place_however_long_the_stretch_that_was_cut_out_there(one, capsys):

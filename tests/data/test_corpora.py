@@ -366,7 +366,7 @@ def test_a_folder_for_downloads_that_is_not_there_is_named_before_any_work(tmp_p
 
 
 def test_a_corpus_without_a_window_or_of_one_person_says_why(tmp_path):
-    with pytest.raises(BenchError, match="no recording gave a window; rejected: few_channels 2"):
+    with pytest.raises(BenchError, match="no recording gave a window; rejected: few_channels: 2"):
         prepare("none", tmp_path, ("Fake003",))
     with pytest.raises(BenchError, match="at least two people"):
         prepare("one", tmp_path, ("Fake032",), subjects=[1])

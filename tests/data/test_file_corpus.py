@@ -176,7 +176,7 @@ def test_one_person_with_one_window_is_too_little(tmp_path):
 def test_without_any_window_the_reason_is_told_for_each_recording(tmp_path):
     write(make_raw(8, seconds=8), tmp_path / "in" / "few.edf")
     write(make_raw(seconds=1), tmp_path / "in" / "brief.edf")
-    with pytest.raises(BenchError, match="brief.edf: 0 windows; rejected: short 1\n  few.edf: .*few_channels 1"):
+    with pytest.raises(BenchError, match="brief.edf: 0 windows; rejected: short: 1\n  few.edf: .*few_channels: 1"):
         prepare(tmp_path / "in", tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.data.listing import describe_skipped, list_files
+from bench.data.listing import describe_counts, describe_names, describe_skipped, list_files
 from bench.errors import BenchError
 
 
@@ -55,6 +55,13 @@ def test_what_is_left_out_is_counted_by_reason_with_names(tmp_path):
     assert describe_skipped(skipped).startswith("1 ending .heic (d.heic), 2 ending .txt (c.txt, x/b.txt), 1 hidden")
     assert describe_skipped({"hidden": list("abcd")}) == "4 hidden (a, b, c, ...)"
     assert describe_skipped({}) == ""
+
+
+def test_counts_and_names_are_described_shortly():
+    assert describe_counts({"flat": 3, "gap": 1200, "short": 3}) == "gap: 1,200, flat: 3, short: 3"
+    assert describe_counts({}) == "nothing"
+    assert describe_names(list("abc"), 2) == "a, b and 1 more"
+    assert describe_names(["a"]) == "a"
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
