@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import importlib
 import json
@@ -214,8 +215,9 @@ def _describe(folder: Path) -> str:
             channels = f"{counts[0]}-{counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         else:
             bands, channels = manifest["bands"], f"{manifest['n_chans']}"
-            rows = f"{sum(1 for _ in (folder / 'trials.csv').open()) - 1:,} trials"
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            with (folder / "trials.csv").open(newline="") as file:  # a value may have several lines
+                rows = f"{sum(1 for _ in csv.reader(file)) - 1:,} trials"
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         return _line(folder.name, _size(folder), f"incomplete: {MANIFEST} cannot be read ({type(error).__name__}); "
                      "remove the folder and prepare it again")
     wrong = [name for name, size in files.items()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.catalogue import BAND, TRAIN_ONLY, Cutting, check_names, load_dataset
-from bench.data.prepared import MANIFEST, check_hashes, eeg_file
+from bench.data.prepared import MANIFEST, check_hashes, eeg_file, read_trials
 from bench.data.shard_writer import SUBJECTS, ShardWriter, Unavailable, finish_corpus, prepare_subject, read_receipt
 from bench.data.shards import CORPORA, read_manifest
 from bench.data.writing import reporting_full_disk
@@ -70,8 +70,6 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
 
     Trials that any split tests on are left out. Raises BenchError (exit 3) if that data set is not prepared.
     """
-    import pandas as pd
-
     from bench.data.recordings import normalise
 
     pairs, folder = root / source, root / CORPORA / TRAIN_ONLY
@@ -79,7 +77,7 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
         about = json.loads((pairs / MANIFEST).read_text())
         check_hashes(pairs, about["files"],
                      [name for name in ("trials.csv", eeg_file(band)) if (pairs / name).is_file()])
-        trials = pd.read_csv(pairs / "trials.csv", keep_default_na=False)
+        trials = read_trials(pairs)
         eeg = np.load(pairs / eeg_file(band), mmap_mode="r", allow_pickle=False)
         tested = (trials[[name for name in map(str, trials) if name.startswith("part_")]] == "test").any(axis=1)
         part = trials["part_item"].where(~tested, "test")

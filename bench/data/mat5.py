@@ -15,7 +15,7 @@ import numpy as np
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}  # bytes, by type
 MATRIX, COMPRESSED = 14, 15  # types
-CELL, STRUCT, OBJECT, CHAR, SPARSE = 1, 2, 3, 4, 5  # classes of matrices; 6 to 15: numbers
+CELL, STRUCT, OBJECT, CHAR, SPARSE, FUNCTION, OPAQUE = 1, 2, 3, 4, 5, 16, 17  # classes of matrices; 6 to 15: numbers
 UTF8 = 16
 HEADER = 128  # bytes
 DEEPEST = 100  # matrices inside each other
@@ -52,18 +52,25 @@ def _check_matrix(code: int, data: memoryview, order: str, depth: int = 0) -> No
     if not len(data):  # an empty matrix
         return
     parts = list(_elements(data, order))
+    kind = struct.unpack(f"{order}I", parts[0][1][:4])[0] & 0xFF if parts and len(parts[0][1]) == 8 else 0
+    if kind == OPAQUE:  # a string, a table, a map: three texts and a matrix, without dimensions
+        _expect([inner for inner, _ in parts] == [6, 1, 1, 1, MATRIX], "an object of MATLAB without its content")
+        _check_matrix(*parts[-1], order, depth + 1)
+        return
     _expect([inner for inner, _ in parts[:2]] == [6, 5] and len(parts[0][1]) == 8 and len(parts) > 2
             and parts[2][0] in (1, UTF8), "a matrix does not begin with its class, dimensions and name")
     dims = np.frombuffer(parts[1][1], f"{order}i4") if len(parts[1][1]) % 4 == 0 else np.array([-1])
     _expect(len(dims) >= 2 and bool((dims >= 0).all()), "a matrix has no dimensions")
-    kind, count, parts = struct.unpack(f"{order}I", parts[0][1][:4])[0] & 0xFF, math.prod(dims.tolist()), parts[3:]
+    count, parts = math.prod(dims.tolist()), parts[3:]
     if kind in (STRUCT, OBJECT):
         head, parts = parts[:kind], parts[kind:]  # of an object the name of its class comes first
         _expect([inner for inner, _ in head[-2:]] == [5, 1] and len(head[-2][1]) == 4, "a struct without its fields")
         length = struct.unpack(f"{order}i", head[-2][1])[0]
         _expect(length > 0 and len(head[-1][1]) % length == 0, "the names of a struct's fields have another length")
         count *= len(head[-1][1]) // length
-    if kind in (CELL, STRUCT, OBJECT):
+    if kind == FUNCTION:
+        count = 1
+    if kind in (CELL, STRUCT, OBJECT, FUNCTION):
         _expect(len(parts) == count, f"{len(parts)} elements for {count} places")
         for inner, content in parts:
             _check_matrix(inner, content, order, depth + 1)
@@ -73,8 +80,13 @@ def _check_matrix(code: int, data: memoryview, order: str, depth: int = 0) -> No
             _expect(inner in SIZES, f"text of the type {inner}")
             actual = len(bytes(content).decode()) if inner == UTF8 else len(content) / SIZES[inner]
             _expect(actual == count, f"{actual:g} characters for {count} places")
+    elif kind == SPARSE:
+        _expect(len(parts) in (3, 4), "a sparse matrix without its places and numbers")
+        for inner, content in parts:
+            _expect(inner in SIZES and len(content) % SIZES[inner] == 0,
+                    f"{len(content)} bytes of the type {inner} in a sparse matrix")
     else:
-        _expect(SPARSE < kind <= 15, f"a matrix of the class {kind}, which EEGLAB does not write")
+        _expect(SPARSE < kind < FUNCTION, f"a matrix of the class {kind}, which does not exist")
         _expect(len(parts) in (1, 2), "a matrix without its numbers")
         for inner, content in parts:
             _expect(inner in SIZES and len(content) == count * SIZES[inner],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.sparse import csc_matrix
 
 from bench.data import mat5
 
@@ -25,6 +27,29 @@ def file(request, tmp_path):
 def test_intact_files_pass_with_and_without_compression(file):
     mat5.check(file)
     assert loadmat(file)["EEG"]["nbchan"].item().item() == 4
+
+
+def element(code, content):
+    return struct.pack("<II", code, len(content)) + content + bytes(-len(content) % 8)
+
+
+def test_a_string_or_table_of_matlab_inside_a_set_is_no_damage(tmp_path):
+    """MATLAB writes objects of its classes as opaque matrices; scipy.io.savemat cannot."""
+    savemat(tmp_path / "rec.set", {"x": np.ones(3), "sparse": csc_matrix(np.eye(3)), "none": csc_matrix((2, 2))},
+            appendmat=False)
+    number = element(14, element(6, struct.pack("<II", 13, 0)) + element(5, struct.pack("<2i", 1, 1)) + element(1, b"")
+                     + element(6, struct.pack("<I", 7)))
+    opaque = element(14, element(6, struct.pack("<II", 17, 0)) + element(1, b"note") + element(1, b"MCOS")
+                     + element(1, b"string") + number)
+    handle = element(14, element(6, struct.pack("<II", 16, 0)) + element(5, struct.pack("<2i", 1, 1))
+                     + element(1, b"handle") + number)
+    data = (tmp_path / "rec.set").read_bytes()
+    (tmp_path / "rec.set").write_bytes(data + opaque + handle)
+    mat5.check(tmp_path / "rec.set")
+    assert set(loadmat(tmp_path / "rec.set")) >= {"x", "sparse", "none", "handle"}
+    (tmp_path / "rec.set").write_bytes(data + opaque.replace(b"MCOS", b"MC\0\0").replace(number, b""))
+    with pytest.raises(ValueError, match="truncated|damaged"):
+        mat5.check(tmp_path / "rec.set")
 
 
 @pytest.mark.parametrize("text", [b"", b"text", b"\x89HDF\r\n\x1a\n" + bytes(600)])
