@@ -239,9 +239,9 @@ def _line(name: str, size: int, state: str, rows: str = "-", channels: str = "-"
 
 
 def _describe_losses(folder: Path) -> Iterator[str]:
-    """A line each on what was rejected, what was repaired and bad channels, by the manifest of a prepared folder."""
+    """Yields a line each on what was skipped, rejected and repaired, and on bad channels, by a folder's manifest."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    for key in ("rejected", "repaired", "bad_channels"):
+    for key in ("skipped", "rejected", "repaired", "bad_channels"):
         total = Counter[str]()
         for entry in manifest.get("datasets_found", [manifest]):
             total.update(entry.get(key, {}))

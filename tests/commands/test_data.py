@@ -97,10 +97,12 @@ def test_what_was_rejected_and_which_channels_were_bad_is_said_at_the_end(tmp_pa
     content["preprocessed_eeg_data"][:3, 0, 5] *= 100
     content["preprocessed_eeg_data"][4, 0, :, 50:] = 0
     dump(file, content, "gifford")
+    (tmp_path / "raw" / "sub-old").mkdir()
     assert bench("prepare", "things_eeg2", "--from", tmp_path / "raw", "--data", tmp_path, "--set", "size=16", "--set",
                  f"pictures={tmp_path / 'raw' / 'images'}", "--set", "val_concepts=2") == OK
-    assert capsys.readouterr().out.splitlines()[-3:] == [
-        "  rejected: constant: 1", "  repaired: channel of another scale: 3", "  bad channels: E6 (scale): 3"]
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "  skipped: sub- without a number: 1", "  rejected: constant: 1", "  repaired: channel of another scale: 3",
+        "  bad channels: E6 (scale): 3"]
 
 
 def test_status_tells_what_is_unfinished_damaged_or_no_data_at_all(data, tmp_path, capsys):
