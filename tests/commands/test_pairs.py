@@ -79,10 +79,10 @@ def bench(source, *options, name="mine"):
 
 def refused(capsys, source, message, *options, code=USAGE, name="other"):
     assert bench(source, *options, name=name) == code
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("bench: ")
-    assert message in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed.startswith("bench: ")
+    assert message in printed
     assert not (source / "data" / name).exists()
 
 
@@ -92,10 +92,10 @@ def done(source):
     from contextlib import redirect_stdout
     from io import StringIO
 
-    with redirect_stdout(StringIO()) as said:
+    with redirect_stdout(StringIO()) as printed:
         assert bench(source[0], "--split", "item,session,subject") == OK
     folder = source[0] / "data" / "mine"
-    return folder, pd.read_csv(folder / "trials.csv", keep_default_na=False), said.getvalue()
+    return folder, pd.read_csv(folder / "trials.csv", keep_default_na=False), printed.getvalue()
 
 
 def test_events_that_name_an_image_become_the_trials_of_a_prepared_data_set(source, done):
@@ -132,16 +132,16 @@ def test_each_window_is_the_filtered_signal_from_the_samples_of_its_event_on(sou
 
 
 def test_what_is_left_out_is_said_and_in_the_manifest(done):
-    folder, _, said = done
+    folder, _, printed = done
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["left_out"] == {"no image (stim_file is n/a)": 8, "BAD or a join within the filter's reach": 8,
                                     "epoch not inside the recording": 4}
     for reason, number in manifest["left_out"].items():
-        assert f"left out    {number}: {reason}\n" in said
-    assert "people      2, sessions 4, recordings 4, 0.03 h\n" in said
-    assert "events      116; 96 are trials\n" in said
-    assert "channels left out, not EEG (1): eog: 1\n" in said
-    assert "channels bad in some recordings, replaced there by the next good one (1): E2\n" in said
+        assert f"left out    {number}: {reason}\n" in printed
+    assert "people      2, sessions 4, recordings 4, 0.03 h\n" in printed
+    assert "events      116; 96 are trials\n" in printed
+    assert "channels left out, not EEG (1): eog: 1\n" in printed
+    assert "channels bad in some recordings, replaced there by the next good one (1): E2\n" in printed
     assert manifest["repaired"] == {"flat channel": 24}
     assert manifest["options"] == {"size": 32}
     assert (manifest["settings"]["event_column"], manifest["settings"]["seed"]) == ("stim_file", 0)
@@ -162,12 +162,12 @@ def test_parts_share_no_image_and_splits_by_session_and_person_none_of_these_eit
 
 
 def test_the_audit_is_printed_at_once_and_its_verdict_on_the_order_of_the_events_is_stated(done):
-    folder, _, said = done
+    folder, _, printed = done
     leaky = json.loads((folder / "manifest.json").read_text())["leaky"]
     assert leaky["item"] == "no: no image is in two parts, and the order of the events does not tell the class"
-    assert f"audit of split item (stated: {leaky['item']})" in said
-    assert said.count("\nleaky: no\n") == 3
-    assert "identical EEG in two parts" in said
+    assert f"audit of split item (stated: {leaky['item']})" in printed
+    assert printed.count("\nleaky: no\n") == 3
+    assert "identical EEG in two parts" in printed
 
 
 def test_a_run_reads_it(done, tmp_path):
@@ -180,9 +180,9 @@ def test_a_run_reads_it(done, tmp_path):
 
 def test_a_dry_run_says_the_same_and_writes_nothing(source, done, capsys):
     assert bench(source[0], "--split", "item,session,subject", "--dry-run", name="dry") == OK
-    said = capsys.readouterr().out
-    assert done[2].startswith(said)
-    assert "badger 24, car 24, cup 24, dog 24" in said
+    printed = capsys.readouterr().out
+    assert done[2].startswith(printed)
+    assert "badger 24, car 24, cup 24, dog 24" in printed
     assert not (source[0] / "data" / "dry").exists()
 
 
@@ -192,9 +192,9 @@ def test_epochs_of_other_times_rates_and_people(source, capsys):
     trials, manifest = pd.read_csv(folder / "trials.csv"), json.loads((folder / "manifest.json").read_text())
     assert (manifest["n_times"], manifest["sfreq"], manifest["bands"]) == (48, 100.0, [[5.0, 50.0]])
     assert set(trials["subject"]) == {2}
-    said = capsys.readouterr().out
-    assert "50 samples from tmin to tmax; the first 48 are used, a multiple of 4" in said
-    assert "the band ends at 50 Hz" in said
+    printed = capsys.readouterr().out
+    assert "50 samples from tmin to tmax; the first 48 are used, a multiple of 4" in printed
+    assert "the band ends at 50 Hz" in printed
     assert (trials["stop"] - trials["start"] == 48).all()
     assert trials["start"][0] == round(1.9 * 100)
     assert bench(source[0], "--subjects", "02", name="few") == USAGE
@@ -223,137 +223,137 @@ def test_a_wrong_option_is_one_line(source, capsys, message, options):
 
 
 @pytest.fixture
-def one(tmp_path):
+def single(tmp_path):
     """A folder of one recording and its images, for a test to change."""
     write_images(tmp_path / "images")
     write_run(tmp_path / "bids", "01", "1", 5)
     return tmp_path
 
 
-def test_images_that_are_not_there_are_counted_in_one_line(one, capsys):
+def test_images_that_are_not_there_are_counted_in_one_line(single, capsys):
     for name in image_names()[:12]:
-        (one / "images" / name).unlink()
-    refused(capsys, one, "12 of 24 images are missing: badger/0.png, badger/1.png, badger/2.png, badger/3.png, "
+        (single / "images" / name).unlink()
+    refused(capsys, single, "12 of 24 images are missing: badger/0.png, badger/1.png, badger/2.png, badger/3.png, "
             "badger/4.png, badger/5.png, car/0.png, car/1.png, car/2.png, car/3.png and 2 more")
 
 
-def test_an_image_outside_the_folder_is_refused(one, capsys):
-    write_run(one / "bids", "01", "1", 5, lambda rows: [(2.0, 0.1, "car", "../secret.png"), *rows[1:]])
-    refused(capsys, one, "an event names the image '../secret.png'; expected a file below")
+def test_an_image_outside_the_folder_is_refused(single, capsys):
+    write_run(single / "bids", "01", "1", 5, lambda rows: [(2.0, 0.1, "car", "../secret.png"), *rows[1:]])
+    refused(capsys, single, "an event names the image '../secret.png'; expected a file below")
 
 
-def test_an_order_that_tells_the_class_is_stated_as_a_leak(one, capsys):
+def test_an_order_that_tells_the_class_is_stated_as_a_leak(single, capsys):
     def by_class(rows):
         names = sorted(row[3] for row in rows[:24])
         return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows, names, strict=False)] + rows[24:]
 
     for person in ("01", "02", "03"):
-        write_run(one / "bids", person, "1", 5 + int(person), by_class)
-    assert bench(one) == OK
-    leaky = json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"]["item"]
+        write_run(single / "bids", person, "1", 5 + int(person), by_class)
+    assert bench(single) == OK
+    leaky = json.loads((single / "data" / "mine" / "manifest.json").read_text())["leaky"]["item"]
     assert leaky.startswith("yes: the time tells the class")
     assert f"leaky: {leaky}\n" in capsys.readouterr().out
 
 
-def test_too_few_trials_to_tell_a_leak_need_the_users_word(one, capsys):
+def test_too_few_trials_to_tell_a_leak_need_the_users_word(single, capsys):
     few = [name for name in image_names() if name.startswith(("car", "dog"))]
 
     def two_classes(rows):
         return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows, few, strict=False)]
 
-    write_run(one / "bids", "01", "1", 5, two_classes)
-    refused(capsys, one, "too few to tell); state it: --leaky 'no: REASON'")
-    assert bench(one, "--leaky", "no: the order was drawn") == OK
-    assert json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"] == {
+    write_run(single / "bids", "01", "1", 5, two_classes)
+    refused(capsys, single, "too few to tell); state it: --leaky 'no: REASON'")
+    assert bench(single, "--leaky", "no: the order was drawn") == OK
+    assert json.loads((single / "data" / "mine" / "manifest.json").read_text())["leaky"] == {
         "item": "no: the order was drawn"}
 
 
-def test_equal_images_of_different_files_in_two_parts_are_stated_as_a_leak(one, capsys):
-    image = Image.open(one / "images" / "car" / "0.png")
+def test_equal_images_of_different_files_in_two_parts_are_stated_as_a_leak(single, capsys):
+    image = Image.open(single / "images" / "car" / "0.png")
     for number in range(EACH):
-        image.save(one / "images" / "car" / f"{number}.png", compress_level=number)
+        image.save(single / "images" / "car" / f"{number}.png", compress_level=number)
     for person in ("02", "03"):
-        write_run(one / "bids", person, "1", int(person))
-    assert bench(one) == OK
-    leaky = json.loads((one / "data" / "mine" / "manifest.json").read_text())["leaky"]["item"]
+        write_run(single / "bids", person, "1", int(person))
+    assert bench(single) == OK
+    leaky = json.loads((single / "data" / "mine" / "manifest.json").read_text())["leaky"]["item"]
     assert leaky == "yes: 1 identical picture under different ids in two parts"
     assert f"leaky: {leaky}\n" in capsys.readouterr().out
-    assert prepared.verify(one / "data" / "mine") == []
+    assert prepared.verify(single / "data" / "mine") == []
 
 
-def test_missing_samples_are_rejected_with_the_epochs_within_the_filters_reach(one, capsys):
-    eeg = np.memmap(one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.eeg", np.float32, "r+").reshape(-1, 13)
+def test_missing_samples_are_rejected_with_the_epochs_within_the_filters_reach(single, capsys):
+    eeg = np.memmap(single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.eeg", np.float32, "r+").reshape(-1, 13)
     eeg[round(10.4 * SFREQ), 3] = np.nan
     eeg.flush()
-    assert bench(one, "--leaky", "no: the order was drawn") == OK
-    trials = pd.read_csv(one / "data" / "mine" / "trials.csv", keep_default_na=False)
+    assert bench(single, "--leaky", "no: the order was drawn") == OK
+    trials = pd.read_csv(single / "data" / "mine" / "trials.csv", keep_default_na=False)
     begins = 2 + 0.7 * np.arange(24)
     near = (begins < 10.4 + 0.82) & (begins + 0.5 > 10.4 - 0.82)
     assert trials["position"].tolist() == np.flatnonzero(~near).tolist()
     assert f"{24 - near.sum()} trials written; rejected: not finite: {near.sum()}\n" in capsys.readouterr().out
 
 
-def test_a_join_is_one_place_however_long_the_stretch_that_was_cut_out_there(one, capsys):
-    write_run(one / "bids", "01", "1", 5, lambda rows: [
+def test_a_join_is_one_place_however_long_the_stretch_that_was_cut_out_there(single, capsys):
+    write_run(single / "bids", "01", "1", 5, lambda rows: [
         *rows[:-2], (25.3, 3.0, "boundary", "n/a"), (27.0, 0.1, "cup", rows[0][3])])
-    assert bench(one, "--leaky", "no: the order was drawn", "--dry-run") == OK
-    said = capsys.readouterr().out
-    assert "events      29; 25 are trials\n" in said
-    assert "left out    2: BAD or a join within the filter's reach\n" in said
+    assert bench(single, "--leaky", "no: the order was drawn", "--dry-run") == OK
+    printed = capsys.readouterr().out
+    assert "events      29; 25 are trials\n" in printed
+    assert "left out    2: BAD or a join within the filter's reach\n" in printed
 
 
-def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_channels(one, capsys):
-    write_run(one / "bids", "02", "1", 6, sfreq=250.0, ch_names=[*CHANNELS[:11], "X"])
-    refused(capsys, one, "recordings at 200, 250 Hz; name a common rate with --sfreq, such as --sfreq 200")
-    assert bench(one, "--sfreq", 200, "--dry-run") == OK
-    said = capsys.readouterr().out
-    assert "EEG         11 channels, 200 Hz, 5-95 Hz; epochs of 100 samples, 0 to 0.5 s\n" in said
-    assert "channels left out, not in every recording (2): E12, X\n" in said
+def test_recordings_of_several_rates_and_channels_need_a_common_rate_and_share_channels(single, capsys):
+    write_run(single / "bids", "02", "1", 6, sfreq=250.0, ch_names=[*CHANNELS[:11], "X"])
+    refused(capsys, single, "recordings at 200, 250 Hz; name a common rate with --sfreq, such as --sfreq 200")
+    assert bench(single, "--sfreq", 200, "--dry-run") == OK
+    printed = capsys.readouterr().out
+    assert "EEG         11 channels, 200 Hz, 5-95 Hz; epochs of 100 samples, 0 to 0.5 s\n" in printed
+    assert "channels left out, not in every recording (2): E12, X\n" in printed
 
 
-def test_linked_people_are_read_and_what_is_no_recording_is_said(one, capsys):
-    write_run(one / "elsewhere", "02", "1", 7)
-    (one / "bids" / "sub-02").symlink_to(one / "elsewhere" / "sub-02")
-    (one / "bids" / "sub-03").mkdir()
-    (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_channels.tsv").unlink()
-    (one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-rest_eeg.cnt").write_bytes(b"EEG")
-    assert bench(one, "--dry-run") == OK
-    said = capsys.readouterr().out
-    assert "people      2, sessions 2, recordings 2," in said
-    assert "left out, people without a recording (1): sub-03\n" in said
-    assert "without a channels.tsv, where types of channels are those of the file and of their names (1): sub" in said
-    assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt\n" in said
+def test_linked_people_are_read_and_what_is_no_recording_is_said(single, capsys):
+    write_run(single / "elsewhere", "02", "1", 7)
+    (single / "bids" / "sub-02").symlink_to(single / "elsewhere" / "sub-02")
+    (single / "bids" / "sub-03").mkdir()
+    (single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_channels.tsv").unlink()
+    (single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-rest_eeg.cnt").write_bytes(b"EEG")
+    assert bench(single, "--dry-run") == OK
+    printed = capsys.readouterr().out
+    assert "people      2, sessions 2, recordings 2," in printed
+    assert "left out, people without a recording (1): sub-03\n" in printed
+    assert "without a channels.tsv, where types of channels are those of the file and of their names (1)" in printed
+    assert "left out, files of a format that BIDS does not allow for EEG (1): sub-01_ses-1_task-rest_eeg.cnt" in printed
 
 
-def test_the_names_of_images_match_however_their_letters_are_composed_also_in_a_linked_folder(one, capsys):
+def test_the_names_of_images_match_however_their_letters_are_composed_also_in_a_linked_folder(single, capsys):
     def umlaut(rows):
         return [(*row[:3], row[3].replace("cup/0", "cup/Tu\u0308r")) for row in rows]
 
-    (one / "images" / "cup" / "0.png").rename(one / "images" / "cup" / "T\u00fcr.png")
-    (one / "images" / "cup").rename(one / "cups")
-    (one / "images" / "cup").symlink_to(one / "cups")
-    write_run(one / "bids", "01", "1", 5, umlaut)
-    assert bench(one, "--dry-run") == OK
+    (single / "images" / "cup" / "0.png").rename(single / "images" / "cup" / "T\u00fcr.png")
+    (single / "images" / "cup").rename(single / "cups")
+    (single / "images" / "cup").symlink_to(single / "cups")
+    write_run(single / "bids", "01", "1", 5, umlaut)
+    assert bench(single, "--dry-run") == OK
     assert "images      24\n" in capsys.readouterr().out
 
 
-def test_without_mne_bids_the_extra_is_named(one, capsys, monkeypatch):
+def test_without_mne_bids_the_extra_is_named(single, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mne_bids", None)  # an import then fails, as if not installed
-    refused(capsys, one, "pip install eeg2image-bench[bids]", code=ENVIRONMENT)
+    refused(capsys, single, "pip install eeg2image-bench[bids]", code=ENVIRONMENT)
 
 
-def test_classes_and_blocks_come_from_columns_and_the_judges_numbers_from_the_user(one, capsys):
-    table = one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_events.tsv"
+def test_classes_and_blocks_come_from_columns_and_the_judges_numbers_from_the_user(single, capsys):
+    table = single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_events.tsv"
     events = pd.read_csv(table, sep="\t", keep_default_na=False, dtype=str)
     kind = ["n/a" if row in (3, 4) else name for row, name in enumerate(events["trial_type"])]
     events.assign(kind=kind, part=[str(row // 12) for row in range(len(events))]).to_csv(table, sep="\t", index=False)
-    assert bench(one, "--class-column", "kind", "--block-column", "part", "--split", "block", "--judge",
+    assert bench(single, "--class-column", "kind", "--block-column", "part", "--split", "block", "--judge",
                  "dog=207,cup=504", "--leaky", "no: the order was drawn") == OK
-    trials = pd.read_csv(one / "data" / "mine" / "trials.csv", keep_default_na=False)
+    trials = pd.read_csv(single / "data" / "mine" / "trials.csv", keep_default_na=False)
     assert len(trials) == 22
     used = trials[trials["part_block"] != ""]
     assert (used.groupby("block")["part_block"].nunique() <= 1).all()
-    judge = pd.read_csv(one / "data" / "mine" / "classes.csv").set_index("name")["judge"].to_dict()
+    judge = pd.read_csv(single / "data" / "mine" / "classes.csv").set_index("name")["judge"].to_dict()
     assert judge == {"badger": -1, "car": -1, "cup": 504, "dog": 207}
     assert "left out    2: no class (kind is n/a)\n" in capsys.readouterr().out
 
@@ -364,19 +364,19 @@ def test_classes_and_blocks_come_from_columns_and_the_judges_numbers_from_the_us
     (lambda text: text.replace("\t", ","), "has no column onset"),
     (lambda text: "", "has no column onset"),
 ])
-def test_a_damaged_table_of_events_is_named(one, capsys, damage, message):
-    table = one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_events.tsv"
+def test_a_damaged_table_of_events_is_named(single, capsys, damage, message):
+    table = single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_events.tsv"
     table.write_text(damage(table.read_text()))
-    refused(capsys, one, message)
+    refused(capsys, single, message)
 
 
-def test_a_recording_that_is_cut_off_is_named(one, capsys):
-    file = one / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.vhdr"
+def test_a_recording_that_is_cut_off_is_named(single, capsys):
+    file = single / "bids/sub-01/ses-1/eeg/sub-01_ses-1_task-look_eeg.vhdr"
     samples = file.with_suffix(".eeg")
     samples.write_bytes(samples.read_bytes()[:200_001])
-    refused(capsys, one, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: the file of its samples has 200,001 bytes")
+    refused(capsys, single, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: the file of its samples has 200,001 bytes")
     file.write_text("Brain Vision\n")
-    refused(capsys, one, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: ")
+    refused(capsys, single, "sub-01_ses-1_task-look_eeg.vhdr cannot be read: ")
 
 
 def test_a_bids_folder_without_eeg_says_what_is_expected(tmp_path, capsys):

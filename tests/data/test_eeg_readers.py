@@ -17,21 +17,21 @@ def open_file(file):
                                            if each.path == file))
 
 
-def names(found):
-    return [recording.name for recording in found.recordings]
+def names(study):
+    return [recording.name for recording in study.recordings]
 
 
 @pytest.mark.parametrize("ending", [".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".EDF"])
 def test_a_recording_of_every_format_is_read_as_it_was_written(ending, tmp_path):
     raw = make_raw(seconds=4)
     file = write(raw, tmp_path / f"one_raw{ending}")
-    found = eeg_files.find([tmp_path])
-    assert names(found) == [file.name]
-    again, _ = eeg_readers.open_recording(found.recordings[0])
+    study = eeg_files.find([tmp_path])
+    assert names(study) == [file.name]
+    again, _ = eeg_readers.open_recording(study.recordings[0])
     assert again.ch_names == raw.ch_names
     assert again.info["sfreq"] == raw.info["sfreq"]
     assert np.abs(again.get_data() - raw.get_data()).max() < 1e-7  # V
-    assert list(found.skipped) == (["part of a recording"] if ending == ".vhdr" else [])
+    assert list(study.skipped) == (["part of a recording"] if ending == ".vhdr" else [])
 
 
 def test_channels_named_as_of_the_eye_the_heart_or_a_muscle_are_not_eeg(tmp_path):
@@ -45,9 +45,9 @@ def test_channels_named_as_of_the_eye_the_heart_or_a_muscle_are_not_eeg(tmp_path
 
 def test_a_link_to_data_that_were_not_fetched_is_a_recording_that_cannot_be_read(tmp_path):
     (tmp_path / "a.edf").symlink_to(tmp_path / ".git" / "annex" / "a.edf")
-    found = eeg_files.find([tmp_path])
+    study = eeg_files.find([tmp_path])
     with pytest.raises(FileNotFoundError, match="datalad"):
-        eeg_readers.open_recording(found.recordings[0])
+        eeg_readers.open_recording(study.recordings[0])
 
 
 def write_rates(file, rates):

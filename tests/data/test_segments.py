@@ -61,11 +61,11 @@ def brainvision(folder, *segments):
     return mne.io.read_raw_brainvision(folder / "two.vhdr", verbose="error")
 
 
-def check_join(found, without_step):
+def check_join(cut, without_step):
     """The window at 8 s ends with the join, that at 10 s begins with it; all others are as without the step."""
-    assert found.rejected == {"join": 2}
-    assert found.onsets.tolist() == [0, 2, 4, 6, 12, 14, 16, 18]
-    assert np.allclose(found.windows, without_step.windows[[0, 1, 2, 3, 6, 7, 8, 9]], atol=0.02)
+    assert cut.rejected == {"join": 2}
+    assert cut.onsets.tolist() == [0, 2, 4, 6, 12, 14, 16, 18]
+    assert np.allclose(cut.windows, without_step.windows[[0, 1, 2, 3, 6, 7, 8, 9]], atol=0.02)
 
 
 @pytest.mark.parametrize(("description", "duration"), [
@@ -97,9 +97,9 @@ def test_a_new_segment_at_the_beginning_or_after_the_end_is_no_join(tmp_path):
 
 
 def test_a_bad_mark_without_a_duration_marks_its_sample():
-    found = cut_segments(raw(noise(), annotations=((9.9, 0.0, "BAD_jump"),)), BAND, TIMES)
-    assert found.rejected == {"gap": 2}
-    assert found.onsets.tolist() == [0, 2, 4, 6, 12, 14, 16, 18]
+    cut = cut_segments(raw(noise(), annotations=((9.9, 0.0, "BAD_jump"),)), BAND, TIMES)
+    assert cut.rejected == {"gap": 2}
+    assert cut.onsets.tolist() == [0, 2, 4, 6, 12, 14, 16, 18]
 
 
 def test_a_join_counts_as_a_gap_in_simulated_recordings_and_an_epoch_over_one_is_an_error():
@@ -133,15 +133,15 @@ MOABB = {  # at their rate: recordings, and the seconds that have a signal
 
 @pytest.mark.parametrize(("data", "sfreq", "seconds"), MOABB.values(), ids=MOABB)
 def test_no_window_holds_zeros_between_trials_as_moabb_stacks_them_nor_their_edges(data, sfreq, seconds):
-    found = cut_segments(raw(data, sfreq), BAND, TIMES)
+    cut = cut_segments(raw(data, sfreq), BAND, TIMES)
     whole = 1 + (data.shape[1] - TIMES) // TIMES
-    assert set(found.rejected) == {"constant"}
-    assert len(found.windows) + found.rejected["constant"] == whole
+    assert set(cut.rejected) == {"constant"}
+    assert len(cut.windows) + cut.rejected["constant"] == whole
     silent = (np.diff(data, axis=1) == 0).all(0)
     reach = int(REACH * sfreq)
-    for onset in (found.onsets * sfreq).round().astype(int):
+    for onset in (cut.onsets * sfreq).round().astype(int):
         assert not silent[max(onset - reach, 0) : onset + TIMES + reach].any()
-    assert 0.25 * seconds * sfreq / TIMES < len(found.windows) <= seconds * sfreq / TIMES
+    assert 0.25 * seconds * sfreq / TIMES < len(cut.windows) <= seconds * sfreq / TIMES
 
 
 def test_every_rejected_window_has_one_reason_and_all_are_counted():
@@ -149,36 +149,36 @@ def test_every_rejected_window_has_one_reason_and_all_are_counted():
     data[:, 500:600] = np.nan
     data[:, 3900:4000] = 0
     data[:9, 4600:] = 5.0
-    found = cut_segments(raw(data, annotations=((10.0, 0.0, "boundary"),)), BAND, TIMES)
-    assert found.rejected == {"gap": 2, "join": 2, "constant": 2, "flat": 1}
-    assert len(found.windows) == 3
+    cut = cut_segments(raw(data, annotations=((10.0, 0.0, "boundary"),)), BAND, TIMES)
+    assert cut.rejected == {"gap": 2, "join": 2, "constant": 2, "flat": 1}
+    assert len(cut.windows) == 3
 
 
 @pytest.mark.parametrize("factor", [100, 0.01])
 def test_a_channel_of_another_scale_is_replaced_and_named_and_crushes_no_other(factor):
     data = noise()
     data[7] *= factor
-    found = cut_segments(raw(data), BAND, TIMES)
-    assert (found.rejected, found.repaired, found.bad_channels) == ({}, {"scale": 10}, {"E7 (scale)": 10})
-    assert np.array_equal(found.windows[:, 7], found.windows[:, 8])
-    assert 0.9 < found.windows.astype(float).std(-1).min() < found.windows.astype(float).std(-1).max() < 1.1
+    cut = cut_segments(raw(data), BAND, TIMES)
+    assert (cut.rejected, cut.repaired, cut.bad_channels) == ({}, {"scale": 10}, {"E7 (scale)": 10})
+    assert np.array_equal(cut.windows[:, 7], cut.windows[:, 8])
+    assert 0.9 < cut.windows.astype(float).std(-1).min() < cut.windows.astype(float).std(-1).max() < 1.1
 
 
 def test_more_channels_of_another_scale_reject_the_windows_and_are_named():
     data = noise()
     data[[2, 7, 8, 30]] *= 100
     data[:, 3000:] = noise()[:, 3000:]  # in most windows of the recording, so in all
-    found = cut_segments(raw(data), BAND, TIMES)
-    assert found.rejected == {"scale": 10}
-    assert found.bad_channels == {f"E{number} (scale)": 10 for number in (2, 7, 8, 30)}
+    cut = cut_segments(raw(data), BAND, TIMES)
+    assert cut.rejected == {"scale": 10}
+    assert cut.bad_channels == {f"E{number} (scale)": 10 for number in (2, 7, 8, 30)}
 
 
 def test_a_channel_that_is_loud_in_one_part_is_replaced_there_alone():
     data = noise()
     data[7, 512:1536] *= 100
-    found = cut_segments(raw(data), BAND, TIMES)
-    assert (found.rejected, found.bad_channels) == ({}, {"E7 (scale)": 2})
-    assert not np.array_equal(found.windows[5, 7], found.windows[5, 8])
+    cut = cut_segments(raw(data), BAND, TIMES)
+    assert (cut.rejected, cut.bad_channels) == ({}, {"E7 (scale)": 2})
+    assert not np.array_equal(cut.windows[5, 7], cut.windows[5, 8])
 
 
 def test_flat_and_marked_channels_and_triggers_are_named():
@@ -187,10 +187,10 @@ def test_flat_and_marked_channels_and_triggers_are_named():
     data[33] = np.repeat(np.random.default_rng(0).permutation(40) * 0.25, 128)
     recording = as_raw(data, SFREQ, [*(f"E{i}" for i in range(34)), "Status"])
     recording.info["bads"] = ["E5"]
-    found = cut_segments(recording, BAND, TIMES)
-    assert found.windows.shape == (10, 33, TIMES)
-    assert found.repaired == {"trigger": 2, "flat": 11}
-    assert found.bad_channels == {"E33 (trigger)": 1, "Status (trigger)": 1, "E3 (flat)": 1, "E5 (marked bad)": 10}
+    cut = cut_segments(recording, BAND, TIMES)
+    assert cut.windows.shape == (10, 33, TIMES)
+    assert cut.repaired == {"trigger": 2, "flat": 11}
+    assert cut.bad_channels == {"E33 (trigger)": 1, "Status (trigger)": 1, "E3 (flat)": 1, "E5 (marked bad)": 10}
 
 
 def test_bad_channels_are_in_the_receipt_of_a_person_and_in_the_manifest(tmp_path):
@@ -239,16 +239,16 @@ def test_any_length_and_any_two_rates_give_windows_and_masks_of_one_length(nativ
     assert signal.shape == steady.shape == (9, len(lost))
     assert abs(len(lost) - n * target / native) < 1.001
     assert lost[0]
-    found = cut_segments(raw(np.tile(data * 1e6, (4, 1))[:30], native), BAND, 128, sfreq=target, stride=stride)
-    assert len(found.windows) == 1 + (len(lost) - 128) // stride
-    assert found.onsets[-1] + 128 / target <= n / native + 1 / target
+    cut = cut_segments(raw(np.tile(data * 1e6, (4, 1))[:30], native), BAND, 128, sfreq=target, stride=stride)
+    assert len(cut.windows) == 1 + (len(lost) - 128) // stride
+    assert cut.onsets[-1] + 128 / target <= n / native + 1 / target
     epochs = cut_epochs(raw(data * 1e6, native), np.array([n // 2]), BAND, target, 64)
     assert epochs.shape == (1, 9, 64)
 
 
 def test_10001_samples_are_resampled_from_500_to_250_hz():
-    found = cut_segments(raw(noise(32, 20.002, 500.0), 500.0), BAND, TIMES, sfreq=250.0)
-    assert (len(found.windows), found.rejected) == (9, {})
+    cut = cut_segments(raw(noise(32, 20.002, 500.0), 500.0), BAND, TIMES, sfreq=250.0)
+    assert (len(cut.windows), cut.rejected) == (9, {})
 
 
 def test_the_work_of_resampling_depends_on_the_rates_alone_and_not_on_a_prime_length():
@@ -279,8 +279,8 @@ def test_a_recording_read_from_a_file_gives_windows_at_its_own_rate_and_at_anoth
         recording = mne.io.read_raw_edf(tmp_path / "a.edf", verbose="error")
     else:
         recording = write_set(tmp_path / "a.set", data, names, 128.0, boundary=768.5)
-    own, other = (cut_segments(recording, BAND, 256, sfreq=rate) for rate in (None, 250.0))
-    assert (len(own.windows), own.rejected["join"]) == ((6, 0) if name == "edf" else (4, 2))
+    native_rate, other = (cut_segments(recording, BAND, 256, sfreq=rate) for rate in (None, 250.0))
+    assert (len(native_rate.windows), native_rate.rejected["join"]) == ((6, 0) if name == "edf" else (4, 2))
     assert len(other.windows) + other.rejected["join"] == 12 * 250 // 256
 
 
