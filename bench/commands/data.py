@@ -269,7 +269,7 @@ def _settings(given: Sequence[str], known: dict[str, str], name: str) -> dict[st
 def _cutting(options: argparse.Namespace) -> catalogue.Cutting:
     """Returns how recordings become windows. Raises BenchError for an option that is no number above 0."""
     for option in ("workers", "stride", "sfreq", "per_subject"):
-        if (value := vars(options)[option]) is not None and not value > 0:
+        if (value := vars(options)[option]) is not None and not 0 < value < float("inf"):
             raise BenchError(f"--{option.replace('_', '-')} {value}: a number above 0 is expected")
     return catalogue.Cutting(read_band(options.band), sfreq=options.sfreq, stride=options.stride or catalogue.N_TIMES,
                              per_subject=options.per_subject)

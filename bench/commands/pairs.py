@@ -36,12 +36,14 @@ def add_parser(actions: Any) -> None:
     parser = actions.add_parser("pairs", help="prepare paired data from a BIDS folder", description=DESCRIPTION)
     parser.add_argument("bids", metavar="BIDS", help="the BIDS folder, with sub-XX/[ses-YY/]eeg")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images that the events name")
-    parser.add_argument("--name", help="of the data set (default: the name of the BIDS folder)")
+    parser.add_argument("--name", help="name of the data set (default: that of the BIDS folder)")
     parser.add_argument("--data", default=str(DATA), metavar="DIR", help="folder to write to")
     parser.add_argument("--dry-run", action="store_true", help="print what was found and what is left out, and stop")
     events = parser.add_argument_group("events and images")
-    events.add_argument("--event-column", default="stim_file", metavar="COLUMN", help="of events.tsv: the image's file")
-    events.add_argument("--class-column", metavar="COLUMN", help="of events.tsv: the class (default: image's folder)")
+    events.add_argument("--event-column", default="stim_file", metavar="COLUMN",
+                        help="column of events.tsv with the image's file")
+    events.add_argument("--class-column", metavar="COLUMN", help="column of events.tsv with the class "
+                        "(default: the image's folder)")
     events.add_argument("--judge", default="", metavar="NAME=NUMBER,...", help="number of a class for the judge "
                         "(default: by a WordNet id, else unknown)")
     events.add_argument("--size", default="512", metavar="N", help="side of the images in pixels; at tiny and micro 32")
@@ -54,12 +56,12 @@ def add_parser(actions: Any) -> None:
     epochs.add_argument("--sfreq", type=float, metavar="HZ", help="resample to this rate (default: no resampling)")
     split = parser.add_argument_group("splits")
     split.add_argument("--split", default="item", metavar="A,B", help=f"{', '.join(SPLITS)}; item (by image) is always "
-                       "made; in each of the others images are in one part, too")
-    split.add_argument("--block-column", metavar="COLUMN", help="of events.tsv: the block (default: the recording, "
-                       "where a session has several)")
+                       "made; the other splits separate images as well")
+    split.add_argument("--block-column", metavar="COLUMN", help="column of events.tsv with the block "
+                       "(default: the recording, where a session has several)")
     split.add_argument("--seed", type=int, default=0, metavar="N", help="draws the images of each part")
     split.add_argument("--leaky", metavar="TEXT", help="'no: REASON' or 'yes: REASON': whether anything but the image "
-                       "tells the class of a test trial (default: as the audit of the order of the events finds)")
+                       "tells the class of a test trial (default: what the audit finds in the order of the events)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -105,7 +107,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if unknown := [split for split in splits if split not in SPLITS]:
         raise BenchError(f"--split {options.split}: no split {unknown[0]!r}; expected {', '.join(SPLITS)}")
     band = read_band(options.band)
-    if not options.tmin < options.tmax:
+    if not -float("inf") < options.tmin < options.tmax < float("inf"):
         raise BenchError(f"--tmin {options.tmin:g} --tmax {options.tmax:g}: the end must be after the begin")
     if options.sfreq is not None and not 0 < options.sfreq < float("inf"):
         raise BenchError(f"--sfreq {options.sfreq:g}: a number above 0 is expected")

@@ -93,9 +93,9 @@ def _check_matrix(code: int, data: memoryview, order: str, depth: int = 0) -> No
                     f"{len(content)} bytes of the type {inner} for {count} numbers")
 
 
-def _expect(is_so: bool, otherwise: str) -> None:
-    if not is_so:
-        raise ValueError(f"damaged: {otherwise}")
+def _expect(condition: bool, fault: str) -> None:
+    if not condition:
+        raise ValueError(f"damaged: {fault}")
 
 
 def _elements(data: memoryview, order: str, padded: bool = True) -> Iterator[tuple[int, memoryview]]:

@@ -110,6 +110,8 @@ def test_only_some_people_are_prepared_by_their_labels(folder, tmp_path, capsys)
     ("--from cannot be combined with --name", ["{folder}", "--name", "mine", "--from", "{folder}"]),
     ("--set cannot be combined with --name", ["{folder}", "--name", "mine", "--set", "a=b"]),
     ("--stride 0: a number above 0", ["{folder}", "--name", "mine", "--stride", "0"]),
+    ("--sfreq inf: a number above 0", ["{folder}", "--name", "mine", "--sfreq", "inf"]),
+    ("--band 5,inf: the second must be above", ["{folder}", "--name", "mine", "--band", "5,inf"]),
     ("--subject-pattern is for your own recordings", ["fake", "--subject-pattern", "(s)"]),
     ("--subject-pattern .*: nothing in 'ann/few.bdf' fits", ["{folder}", "--name", "mine", "--subject-pattern", "(S)"]),
 ])

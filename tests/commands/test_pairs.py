@@ -212,6 +212,7 @@ def test_epochs_of_other_times_rates_and_people(source, capsys):
     ("--split subject: expected at least two people", ["--split", "subject", "--subjects", "01"]),
     ("--band 95,5: the second must be above", ["--band", "95,5"]),
     ("the end must be after the begin", ["--tmin", "1"]),
+    ("the end must be after the begin", ["--tmax", "inf"]),
     ("--sfreq 0: a number above 0", ["--sfreq", "0"]),
     ("expected 'no: ' or 'yes: ' and the reason", ["--leaky", "maybe"]),
     ("--judge cat=3: no trial has the class cat", ["--judge", "cat=3"]),
