@@ -29,7 +29,7 @@ NAMES = {"status", "sti", "din", "event", "events", "marker", "markers", "ttl"} 
 THIN = 10_000  # samples, about, from which a recording's usual scale is taken
 
 
-class Judgement(NamedTuple):
+class Assessment(NamedTuple):
     """Why a trial cannot be used ("", "flat", "constant", "scale"), and its channels [C] that are flat or outlying."""
 
     reason: str
@@ -136,17 +136,17 @@ def find_outlying(scale: Array) -> Array:
     return (typical > 0) & ((scale > LARGE * typical) | (scale < SMALL * typical))
 
 
-def judge(window: Array, sfreq: float) -> Judgement:
-    """Judges a trial [C, T]: it can be used if at most MOST_FLAT of its channels are flat or outlying."""
+def assess(window: Array, sfreq: float) -> Assessment:
+    """Assesses a trial [C, T]: it can be used if at most MOST_FLAT of its channels are flat or outlying."""
     deviation = window.std(1)
     flat = deviation <= STEADY * np.median(deviation)
     scale = np.where(flat, np.nan, measure_scale(window))
     if flat.mean() > MOST_FLAT:
-        return Judgement("flat", flat, np.zeros(len(flat), bool))
+        return Assessment("flat", flat, np.zeros(len(flat), bool))
     if find_constant(window, sfreq).any():
-        return Judgement("constant", flat, np.zeros(len(flat), bool))
+        return Assessment("constant", flat, np.zeros(len(flat), bool))
     outlying = find_outlying(scale)
-    return Judgement("scale" if (flat | outlying).mean() > MOST_FLAT else "", flat, outlying)
+    return Assessment("scale" if (flat | outlying).mean() > MOST_FLAT else "", flat, outlying)
 
 
 def replacements(bad: Array) -> Array:

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 
 MOST_CHANNELS = 512  # no EEG system has more; such arrays are [N, T, C]
 LARGEST = np.iinfo(np.int64).max
-COUNTED = ("item", "subject")  # columns without negative numbers: noise is drawn from the item's number
+NOT_NEGATIVE = ("item", "subject")  # columns; noise is drawn from the number of the item
 AUDITED = ("session", "exemplar")  # further columns that the audit reads
 
 
@@ -173,7 +173,7 @@ def whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
                              f"{row} has {_show(values.iloc[row])}")
         if not np.isfinite(values.to_numpy(np.float64)).all():
             raise BenchError(f"the trials' column {name} has infinite values; expected numbers")
-        outside = (values > LARGEST) | ((values < 0) & (name in COUNTED))
+        outside = (values > LARGEST) | ((values < 0) & (name in NOT_NEGATIVE))
         if outside.any():
             row = int(np.argmax(outside))
             raise BenchError(f"trial {row} has {name} {values.iloc[row]}; expected 0 to {LARGEST}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import prepared, writing
-from bench.data.channels import check_names, judge
+from bench.data.channels import assess, check_names
 from bench.data.prepared import Array
 from bench.data.unpickle import load_pickled_arrays
 from bench.data.writing import TOKEN, Repairs, TrialWriter
@@ -242,9 +242,9 @@ def _average(recorded: _Recorded, repairs: Repairs) -> Array:
     for mean, repetitions in zip(means, eeg, strict=True):
         good = []
         for repetition in repetitions[np.isfinite(repetitions).all((1, 2))]:
-            reason, flat, outlying = judge(repetition, recorded.sfreq)
+            reason, flat, outlying = assess(repetition, recorded.sfreq)
             if not reason:
-                good.append(repairs.mend(repetition, flat, outlying))
+                good.append(repairs.repair(repetition, flat, outlying))
         repairs.repaired["repetition left out of a mean"] += len(repetitions) - len(good)
         if good:
             mean[0] = np.mean(good, 0, dtype=np.float64)

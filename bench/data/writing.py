@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.channels import count_levels, find_codes, judge, replacements
+from bench.data.channels import assess, count_levels, find_codes, replacements
 from bench.data.listing import describe_counts, describe_names
 from bench.data.prepared import MANIFEST, PARTS, ROWS, Array, digest
 from bench.errors import ENVIRONMENT, BenchError
@@ -163,7 +163,7 @@ class Repairs:
         self.repaired: Counter[str] = Counter()
         self.bad_channels: Counter[str] = Counter()
 
-    def mend(self, window: Array, flat: Array, outlying: Array) -> Array:
+    def repair(self, window: Array, flat: Array, outlying: Array) -> Array:
         """Returns a trial [C, T] in which channels that are flat or outlying [C] are replaced by the next good one."""
         for reason, title, where in (("flat", "flat channel", flat), ("scale", "channel of another scale", outlying)):
             self.repaired[title] += int(where.sum())
@@ -202,10 +202,10 @@ class TrialWriter(Repairs):
             return
         if row >= len(self._examples) * len(self.rejected) / EXAMPLES:
             self._examples.append(window if recorded is None else np.asarray(recorded, np.float64))
-        self.rejected[row], flat, outlying = judge(window, self.sfreq)
+        self.rejected[row], flat, outlying = assess(window, self.sfreq)
         if self.rejected[row]:
             return
-        window = self.mend(window, flat, outlying)
+        window = self.repair(window, flat, outlying)
         self.amplitudes.append(float(np.median(np.abs(window[::3, ::3]))))
         self.eeg[row] = window
         self.digests[row] = hashlib.blake2b(self.eeg[row].tobytes(), digest_size=16).digest()

@@ -111,7 +111,7 @@ def test_a_channel_of_another_scale_is_outlying_and_one_with_a_blink_is_not(fact
     window = eeg(250, rows=32)
     window[5] *= factor
     window[9, 100:150] += 40 * np.hanning(50)
-    reason, flat, outlying = channels.judge(window, SFREQ)
+    reason, flat, outlying = channels.assess(window, SFREQ)
     assert (reason, flat.any(), np.flatnonzero(outlying).tolist()) == ("", False, [5])
     window[10:13] *= factor
-    assert channels.judge(window, SFREQ).reason == "scale"
+    assert channels.assess(window, SFREQ).reason == "scale"
