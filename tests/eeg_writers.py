@@ -35,14 +35,16 @@ def write(raw: mne.io.BaseRaw, file: Path) -> Path:
     return file
 
 
-def write_set(raw: mne.io.BaseRaw, file: Path) -> None:
-    """Writes an EEGLAB set, its samples inside."""
+def write_set(raw: mne.io.BaseRaw, file: Path, boundary: float | None = None) -> None:
+    """Writes an EEGLAB set, its samples inside. boundary: latency in samples, from 1 on, of an event of this type."""
     from scipy.io import savemat
 
+    events = [] if boundary is None else np.array(
+        [(boundary, "boundary", np.nan)], dtype=[("latency", "O"), ("type", "O"), ("duration", "O")])
     names = np.array([(name,) for name in raw.ch_names], dtype=[("labels", "O")])
     savemat(file, {"EEG": {"data": (raw.get_data() * 1e6).astype(np.float64), "srate": raw.info["sfreq"],
                            "nbchan": len(raw.ch_names), "pnts": raw.n_times, "trials": 1, "xmin": 0.0,
-                           "xmax": raw.times[-1], "chanlocs": names, "event": [], "epoch": [], "ref": "common",
+                           "xmax": raw.times[-1], "chanlocs": names, "event": events, "epoch": [], "ref": "common",
                            "setname": file.stem}}, appendmat=False)
 
 

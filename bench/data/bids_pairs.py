@@ -25,7 +25,7 @@ from bench.files import writing as reporting_access
 from bench.runtime import ignore
 
 ITEMS = 100_000  # ids of each person
-EVERYTHING = "image"  # the class where neither a column nor a folder tells one
+ONLY_CLASS = "image"  # the class where neither a column nor a folder tells one
 
 
 @dataclass(frozen=True)
@@ -274,9 +274,9 @@ def _find_classes(rows: pd.DataFrame, files: Sequence[Path], settings: Settings,
             if any(folders):
                 raise BenchError(f"{settings.images}: some images are in a folder of their class, and "
                                  f"{folders.count('')} are in none; name a column with --class-column")
-            notes.append(f"the images are in no folders, so that all are of one class, {EVERYTHING}; name a column "
+            notes.append(f"the images are in no folders, so that all are of one class, {ONLY_CLASS}; name a column "
                          "with --class-column")
-        names = [folders[picture] or EVERYTHING for picture in rows["picture"]]
+        names = [folders[picture] or ONLY_CLASS for picture in rows["picture"]]
     judged, given = dict[str, int](), dict(settings.judge or {})
     if all(re.fullmatch(r"n[0-9]{8}", name) for name in names):
         from bench.data.imagenet_eeg import imagenet_classes
@@ -340,17 +340,13 @@ def prepare(plan: Plan, out: Path, leaky: Mapping[str, str],
         files = {name: file for run in plan.runs for name, file in run.files.items()}
         sources = {name: prepared.digest(file) for name, file in sorted(files.items())} | {
             "pictures": writing.describe_images(plan.files)}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()
+                  if name not in ("images", "judge")}
         return own.prepare(out, eeg=_Windows(plan), sfreq=plan.sfreq, band=plan.band, pictures=pictures,
                            trials=plan.trials, classes=plan.classes, leaky=leaky, ch_names=plan.ch_names,
                            progress=progress, about={
                                "left_out": dict(plan.left_out), "sources": sources,
-                               "notes": plan.notes, "settings": describe_settings(settings)})
-
-
-def describe_settings(settings: Settings) -> dict[str, Any]:
-    """Returns the manifest's settings."""
-    return {name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(settings).items() if name not in ("images", "judge")}
+                               "notes": plan.notes, "settings": values})
 
 
 def describe(plan: Plan) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import mne
 import numpy as np
 import pybv
 import pytest
+from eeg_writers import write, write_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -268,30 +268,14 @@ def test_resampling_is_that_of_mne_where_the_lengths_fit():
     assert np.array_equal(band_pass(data, np.zeros(5120, bool), 256.0, BAND, 250.0)[0], np.float32(expected * 1e6))
 
 
-@pytest.mark.parametrize("name", ["eeglab", "edf"])
+@pytest.mark.parametrize("name", ["a.set", "a.edf"])
 def test_a_recording_read_from_a_file_gives_windows_at_its_own_rate_and_at_another(tmp_path, name):
-    data, names = noise(32, 12.0, 128.0), [f"E{i}" for i in range(32)]
-    if name == "edf":
-        from edfio import Edf, EdfSignal
-
-        Edf([EdfSignal(row, 128.0, label=label, physical_dimension="uV") for row, label in
-             zip(data, names, strict=True)]).write(tmp_path / "a.edf")
-        recording = mne.io.read_raw_edf(tmp_path / "a.edf", verbose="error")
+    file, recording = tmp_path / name, raw(noise(32, 12.0, 128.0), 128.0)
+    if name == "a.edf":
+        write(recording, file)
     else:
-        recording = write_set(tmp_path / "a.set", data, names, 128.0, boundary=768.5)
+        write_set(recording, file, boundary=768.5)
+    recording = mne.io.read_raw(file, verbose="error")
     native_rate, other = (cut_segments(recording, BAND, 256, sfreq=rate) for rate in (None, 250.0))
-    assert (len(native_rate.windows), native_rate.rejected["join"]) == ((6, 0) if name == "edf" else (4, 2))
+    assert (len(native_rate.windows), native_rate.rejected["join"]) == ((6, 0) if name == "a.edf" else (4, 2))
     assert len(other.windows) + other.rejected["join"] == 12 * 250 // 256
-
-
-def write_set(path: Path, data, names, sfreq, boundary):
-    """Writes EEGLAB's form with a boundary event at a latency in samples, from 1 on, and reads it."""
-    from scipy.io import savemat
-
-    events = np.array([(boundary, "boundary", np.nan)], dtype=[("latency", "O"), ("type", "O"), ("duration", "O")])
-    labels = np.array([(name,) for name in names], dtype=[("labels", "O")])
-    savemat(path, {"EEG": {"setname": "a", "nbchan": len(data), "trials": 1, "pnts": data.shape[1], "srate": sfreq,
-                           "xmin": 0.0, "xmax": (data.shape[1] - 1) / sfreq, "data": data, "chanlocs": labels,
-                           "event": events, "epoch": [], "icawinv": [], "icasphere": [], "icaweights": [],
-                           "icachansind": []}}, appendmat=False)
-    return mne.io.read_raw_eeglab(path, preload=True, verbose="error")
