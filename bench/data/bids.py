@@ -85,7 +85,8 @@ def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] 
     paths = []
     for file in [file for file in files if file.suffix in ENDINGS]:
         try:
-            paths.append(mne_bids.get_bids_path_from_fname(file, check=False, verbose="error").update(root=root))
+            path = mne_bids.get_bids_path_from_fname(file, check=False, verbose="error")
+            paths.append(path.update(root=root, check=True))
         except (KeyError, ValueError, RuntimeError) as error:
             raise BenchError(f"{file}: not a name of BIDS ({one_line(error)[:200]}); expected "
                              "sub-XX_[ses-YY_]task-ZZ_eeg") from error
