@@ -7,6 +7,7 @@ import posixpath
 import re
 import warnings
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,9 @@ def _check_whole(path: Path, raw: BaseRaw, messages: list[str]) -> None:
             stated = int(file.read(256)[236:244])  # records; -1: unknown, of a recording that was not stopped
         if stated >= 0 and (cut := [text for text in messages if "Number of records from the header" in text]):
             raise ValueError(f"the file was cut off, or goes on after its end: {cut[0]}")
+        if gaps := _count_gaps(path):
+            raise ValueError(f"the recording has {gaps:,} gaps in time (EDF+D or BDF+D), which MNE closes without a "
+                             "mark; export its continuous parts as files of their own")
     if ending == ".vhdr":
         if lost := [text for text in messages if DAMAGE.search(text)]:
             raise ValueError(f"its markers cannot be read: {lost[0]}")
@@ -112,11 +116,7 @@ def _check_whole(path: Path, raw: BaseRaw, messages: list[str]) -> None:
 def _other_rates(path: Path, raw: BaseRaw) -> tuple[list[str], bool]:
     """Returns the channels of an EDF or BDF file of another sampling rate than most EEG channels, and whether one of
     them is faster: MNE resamples all channels to the highest rate, piece by piece."""
-    with path.open("rb") as file:
-        count = int(file.read(256)[252:256])
-        labels = [file.read(16) for _ in range(count)]
-        file.seek(200 * count, os.SEEK_CUR)  # transducers, units, physical and digital ranges, filters
-        samples = [int(file.read(8)) for _ in range(count)]
+    labels, samples = _read_signals(path)
     known = [n for n, label in zip(samples, labels, strict=True) if b"Annotations" not in label]  # of a record
     kinds = raw.get_channel_types()
     if len(set(known)) < 2 or len(known) != len(kinds) or "eeg" not in kinds:
@@ -126,6 +126,35 @@ def _other_rates(path: Path, raw: BaseRaw) -> tuple[list[str], bool]:
     is_faster = max(known) > usual
     return [name for name, n, kind in zip(raw.ch_names, known, kinds, strict=True)
             if n != usual and (kind == "eeg" or is_faster)], is_faster
+
+
+def _read_signals(path: Path) -> tuple[list[bytes], list[int]]:
+    """Returns the labels of an EDF or BDF file's signals, and their samples in a record."""
+    with path.open("rb") as file:
+        count = int(file.read(256)[252:256])
+        labels = [file.read(16) for _ in range(count)]
+        file.seek(200 * count, os.SEEK_CUR)  # transducers, units, physical and digital ranges, filters
+        return labels, [int(file.read(8)) for _ in range(count)]
+
+
+def _count_gaps(path: Path) -> int:
+    """Returns how many records of a discontinuous file do not follow the one before, by the onset in each of them."""
+    labels, samples = _read_signals(path)
+    marks = next((number for number, label in enumerate(labels) if b"Annotations" in label), None)
+    with path.open("rb") as file:
+        head = file.read(256)
+        if head[192:197] not in (b"EDF+D", b"BDF+D") or marks is None:
+            return 0
+        begin, records, seconds = int(head[184:192]), int(head[236:244]), float(head[244:252])
+        width = 3 if head[192:193] == b"B" else 2  # bytes of a sample
+        onsets = []
+        for record in range(records):
+            file.seek(begin + width * (record * sum(samples) + sum(samples[:marks])))
+            onset = re.match(rb"[+-]\d+(\.\d*)?", file.read(width * samples[marks]))
+            if onset is None:
+                raise ValueError(f"record {record} has no onset, as those of EDF+D and BDF+D have")
+            onsets.append(float(onset[0]))
+    return sum(abs(after - before - seconds) > 1e-3 for before, after in pairwise(onsets))
 
 
 def _set_types(raw: BaseRaw) -> None:

@@ -82,6 +82,22 @@ def test_a_recording_that_was_cut_off_is_not_taken_for_a_shorter_one(ending, tmp
         open_file(file)[0].get_data()
 
 
+def test_a_recording_with_gaps_in_time_is_not_read_as_if_it_had_none(tmp_path):
+    import edfio
+
+    signals = [edfio.EdfSignal(row, 128, label=f"E{number}", physical_dimension="uV", physical_range=(-200, 200))
+               for number, row in enumerate(20 * np.random.default_rng(0).standard_normal((3, 1280)))]
+    file = tmp_path / "one.edf"
+    edfio.Edf(signals, annotations=[edfio.EdfAnnotation(1.0, None, "eyes open")]).write(file)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"EDF+C", b"EDF+D"))  # continuous all the same
+    assert open_file(file)[0].n_times == 1280
+    assert content.count(b"+7\x14\x14") == 1
+    file.write_bytes(content.replace(b"EDF+C", b"EDF+D").replace(b"+7\x14\x14", b"+8\x14\x14"))
+    with pytest.raises(ValueError, match="has 2 gaps in time"):
+        open_file(file)
+
+
 def test_markers_that_cannot_be_read_are_not_taken_for_none(tmp_path):
     file = write(make_raw(seconds=2), tmp_path / "one.vhdr")
     file.with_suffix(".vmrk").write_bytes(b"")
