@@ -20,7 +20,7 @@ from bench import errors
 from bench.commands import data_files, pairs
 from bench.commands.options import read_band, read_subjects, show_progress
 from bench.data import catalogue, corpora, file_corpus, prepared, shards
-from bench.data.listing import describe_counts
+from bench.data.listing import describe_counts, list_files
 from bench.data.prepared import MANIFEST
 from bench.errors import ENVIRONMENT, BenchError
 from bench.execute.progress import format_seconds
@@ -251,7 +251,7 @@ def _describe_losses(folder: Path) -> Iterator[str]:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in list_files(folder, hidden=True).files if file.is_file())
 
 
 def _settings(given: Sequence[str], known: dict[str, str], name: str) -> dict[str, str]:

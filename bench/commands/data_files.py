@@ -13,7 +13,7 @@ from bench.data import catalogue, eeg_files, file_corpus
 from bench.data.catalogue import Cutting
 from bench.data.eeg_files import Study
 from bench.data.file_corpus import Header
-from bench.data.listing import describe_counts, describe_skipped
+from bench.data.listing import describe_counts, describe_names, describe_skipped
 from bench.data.prepared import MANIFEST
 from bench.errors import BenchError
 
@@ -139,8 +139,12 @@ def _describe_skipped(study: Study) -> list[str]:
 def _describe_people(study: Study) -> str:
     labels = list(study.people.values())
     shown = ", ".join(labels[:8]) + f", ... ({len(labels):,})" * (len(labels) > 8)
+    counts = Counter(label.rsplit("/", 1)[-1] for label in labels)
+    same = [name for name, n in counts.items() if n > 1]
+    repeated = (f"\n  in several folders, taken for different people: {describe_names(same)}; if they are the same: "
+                "--subject-pattern REGEX") if same else ""
     return (f"people: {shown}\n  a person is a BIDS subject; else a folder in the given folder, or a file outside of "
-            "such folders\n  (another rule: --subject-pattern REGEX)")
+            "such folders\n  (another rule: --subject-pattern REGEX)" + repeated)
 
 
 def _short(text: str, width: int) -> str:

@@ -90,6 +90,17 @@ def test_a_recording_that_cannot_be_read_ends_the_command_and_can_be_left_out(fo
     assert "complete without 1 recordings" in out
 
 
+def test_one_name_in_two_folders_is_two_people_and_is_said(tmp_path, capsys):
+    for number, day in enumerate(("monday", "tuesday")):
+        write(make_raw(seconds=4, seed=number), tmp_path / day / "ann" / "one.edf")
+    assert prepare(tmp_path / "monday", tmp_path / "tuesday", "--name", "mine", "--dry-run") == OK
+    assert "in several folders, taken for different people: ann; if they are the same: --subject-pattern" in \
+        capsys.readouterr().out
+    assert prepare(tmp_path / "monday", tmp_path / "tuesday", "--name", "mine", "--dry-run", "--subject-pattern",
+                   "/([a-z]+)/") == OK
+    assert "people: ann\n" in capsys.readouterr().out
+
+
 def test_only_some_people_are_prepared_by_their_labels(folder, tmp_path, capsys):
     assert prepare(folder, "--name", "mine", "--data", tmp_path, "--subjects", "bob", "--dry-run") == OK
     assert "1 of 1 recording will be cut: 1 person" in capsys.readouterr().out
