@@ -29,4 +29,5 @@ contrasts = [
     ("Full", "8"), ("Full", "9"), ("Full", "10"), ("Full", "11"),  # encoder size
     ("Full", "12"), ("13", "14"),  # what is trained
 ]
+primary = [("Full", "3"), ("Full", "13"), ("Full", "5"), ("Full", "11")]  # pre-training, CLIP, mask ratio, size
 published = "dreamdiffusion_table2"

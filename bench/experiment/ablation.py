@@ -26,6 +26,7 @@ class Ablation:
 
     name        the name of its result files
     contrasts   pairs of variant names that differ in one factor
+    primary     the contrasts that the ablation was made for; corrected as a family of their own, the rest as another
     published   stem of the table in results/published/ whose rows have the variants' names, or None
     costs       whether the table has columns for trained parameters and seconds
     literature  for a variant's name, the rows of results/published/ that report the same system
@@ -42,6 +43,7 @@ class Ablation:
     literature: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     headline: tuple[str, ...] = (HEADLINE,)
     metrics: tuple[str, ...] = ()
+    primary: tuple[tuple[str, str], ...] = ()
 
     def select(self, names: Sequence[str]) -> list[Spec]:
         """Returns the variants with these names, in the ablation's order. Raises BenchError for an unknown name."""
@@ -127,10 +129,12 @@ def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
             return replace(spec, name=name, subjects=(*others, subject))
         return On(spec, name, subjects=(subject,), eeg_free=getattr(spec, "eeg_free", False))
 
+    def renamed(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple((rename(a, subject), rename(b, subject)) for subject in subjects for a, b in pairs)
+
     return replace(ablation, published=None,
                    variants=tuple(restrict(spec, subject) for subject in subjects for spec in ablation.variants),
-                   contrasts=tuple((rename(a, subject), rename(b, subject)) for subject in subjects
-                                   for a, b in ablation.contrasts))
+                   contrasts=renamed(ablation.contrasts), primary=renamed(ablation.primary))
 
 
 def _is_spec(value: object) -> bool:
@@ -157,6 +161,10 @@ def _validate(module: object, path: Path) -> Ablation:
     for pair in contrasts:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(name in known for name in pair):
             raise BenchError(f"{path}: the contrast {pair!r} must be a pair of names among: {', '.join(known)}")
+    primary = tuple(tuple(pair) for pair in getattr(module, "primary", ()))
+    if unknown := set(primary) - {tuple(pair) for pair in contrasts}:
+        raise BenchError(f"{path}: primary names {sorted(unknown)[0]!r}, which is not one of the contrasts; add it to "
+                         "them, or remove it")
     literature = dict(getattr(module, "literature", {}))
     if unknown := set(literature) - set(known):
         raise BenchError(f"{path}: literature names {sorted(unknown)[0]!r}, which is not a variant; there are: "
@@ -171,4 +179,5 @@ def _validate(module: object, path: Path) -> Ablation:
     title = " ".join((getattr(module, "__doc__", None) or path.stem).strip().split("\n\n")[0].split())
     return Ablation(path.stem, title, tuple(variants), tuple((a, b) for a, b in contrasts),
                     getattr(module, "published", None), bool(getattr(module, "costs", False)),
-                    {name: tuple(rows) for name, rows in literature.items()}, headline, metrics)
+                    {name: tuple(rows) for name, rows in literature.items()}, headline, metrics,
+                    tuple((a, b) for a, b in primary))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from bench.experiment.ablation import HEADLINE
-from bench.experiment.describe import describe_contrast, row_label
-from bench.experiment.variant import innermost
+from bench.experiment.describe import row_label
 from bench.setup.rows import choose_baselines
-from bench.statistics import Verdict, holm, verdicts
+from bench.statistics import holm
 from bench.tables import results, slices
 from bench.tables.captions import CEILING_NAME, NULL_NAME, caption_lines
-from bench.tables.columns import ALPHA, NOT_RUN, NOTHING, baseline_of, document, metric_header, settings_of
+from bench.tables.columns import NOTHING, baseline_of, document, metric_header, settings_of
+from bench.tables.contrasts import contrasts as contrasts_of
 from bench.tables.literature import PUBLISHED, paper_column, published_rows
 from bench.tables.model import Contrast, Row, Table
 from bench.tables.scores import NULL, RowKey, Scores, row_key
@@ -34,7 +34,7 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     prints this table (default: bench table NAME). Errors as `results.read`.
     """
     paper, source = paper_column(ablation.published, published)
-    recorded, origin = slices.read(folder, name, ablation)
+    recorded, origin, homes = slices.read(folder, name, ablation)
     scores = Scores(recorded, _headline(recorded, getattr(ablation, "headline", (HEADLINE,))))
     costs, references = getattr(ablation, "costs", False), choose_baselines(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
@@ -48,14 +48,14 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
         return Row(title, label, settings, scores.params(key), scores.seeds(key), scores.interval(key),
                    scores.means(key), gain, gain.mean / span.mean if gain and span and span.mean else None, null,
                    null.p if null else None, scores.failed(key), paper.get(known),
-                   seconds.get(key) if key else None)
+                   seconds.get(key) if key else None, balanced=scores.balanced(key))
 
     nothing = (NOTHING,) * 4
     rows = [row(v.name, row_label(v), row_key(v), settings_of(v), v.name, getattr(v, "eeg_free", False))
             for v in ablation.variants]
     rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
-    contrasts, baseline = _contrasts(scores, ablation, paper), baseline_of(ablation.contrasts)
+    contrasts, baseline = contrasts_of(scores, ablation, paper, homes), baseline_of(ablation.contrasts)
     rows = _judged(rows, contrasts, baseline)
     labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     if scores.headline != HEADLINE:
@@ -86,12 +86,6 @@ def _seconds(folder: Path, name: str) -> dict[RowKey, tuple[float, float | None]
             for variant, items, training, sampling in means.itertuples(index=False, name=None)}
 
 
-def _changes_pretraining(a: Any, b: Any) -> bool:
-    """Tells whether two rows differ in pre-training, mask ratio or size."""
-    a, b = innermost(a), innermost(b)
-    return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
-
-
 def _judged(rows: Sequence[Row], contrasts: Sequence[Contrast], baseline: str) -> list[Row]:
     """Adds Holm's p over the rows that cannot know the stimulus, and the verdicts against the baseline."""
     tested = [row for row in rows if row.exceeds is not None]
@@ -105,40 +99,3 @@ def _judged(rows: Sequence[Row], contrasts: Sequence[Contrast], baseline: str) -
             word = contrast.verdict.word
             words[second if first == baseline else first] = opposite.get(word, word) if first == baseline else word
     return [replace(row, exceeds=adjusted.get(row.name), verdict=words.get(row.name, "")) for row in rows]
-
-
-def _contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> list[Contrast]:
-    """Returns the ablation's contrasts, with Holm's verdicts over those that can have one."""
-    specs = {v.name: v for v in ablation.variants}
-    keys = {v.name: row_key(v) for v in ablation.variants}
-    one_pretraining = "one" in scores.values("pretrain_seeds")
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    reasons: dict[str, str] = {}
-    unpaired = set()
-    for a, b in ablation.contrasts:
-        name = f"{a} - {b}"
-        pair = scores.paired(keys[a], keys[b])
-        if pair is None and (pair := scores.unpaired(keys[a], keys[b])) is not None:
-            unpaired.add(name)
-        if pair is None:
-            missing = [key for key in (keys[a], keys[b]) if scores.top1(key) is None]
-            reasons[name] = "no verdict: other seeds" if not missing else (
-                "failed" if any(map(scores.failed, missing)) else NOT_RUN)
-        elif one_pretraining and _changes_pretraining(specs[a], specs[b]):
-            reasons[name] = "no verdict: one pre-training"
-        else:
-            pairs[name] = pair
-    judged: Mapping[str, Verdict] = verdicts(pairs, ALPHA, unpaired) if pairs else {}
-    contrasts = []
-    for a, b in ablation.contrasts:
-        name = f"{a} - {b}"
-        first, second = scores.interval(keys[a]), scores.interval(keys[b])
-        verdict, word = judged.get(name), reasons.get(name, "")
-        mean = verdict.interval.mean if verdict else first.mean - second.mean if first and second else None
-        if verdict:
-            word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
-            word += ", not paired: other test images" if name in unpaired else ""
-        contrasts.append(Contrast((a, b), describe_contrast(specs[a], specs[b]), mean, verdict, word,
-                                  scores.mcnemar(keys[a], keys[b]) if verdict and name not in unpaired else {},
-                                  paper[a] - paper[b] if a in paper and b in paper else None))
-    return contrasts

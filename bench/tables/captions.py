@@ -27,6 +27,7 @@ from bench.tables.columns import (
     permuted_text,
     settings_of,
 )
+from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
 from bench.tables.scores import MASKED, NULL, PERMUTATIONS, Scores, row_key
 
@@ -83,11 +84,15 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
            "[ ] is a 95 % interval over test images crossed with seeds. A row with one seed: over test items only, not "
            "training.")
     yield from _null_lines(scores, rows)
-    if verdicts := [contrast for contrast in contrasts if contrast.verdict]:
-        yield (f"Verdicts are about the first row of each pair, at {ALPHA:g} over {counted(len(verdicts), 'contrast')} "
-               "together: p is adjusted by Holm, the intervals are simultaneous. Not resolved does not mean equal; the "
-               "column \"would resolve it\" says what would resolve a true difference of the observed size with 80 % "
-               "power.")
+    if any(row.balanced for row in rows):
+        yield BALANCED_NOTE
+    if any(contrast.verdict for contrast in contrasts):
+        yield (f"Verdicts are about the first row of each pair, at {ALPHA:g}: p is adjusted by Holm over "
+               f"{families_text(contrasts)}; the intervals are simultaneous over the same. Not resolved does not mean "
+               "equal. Detects: the smallest true difference that these seeds and images resolve with 80 % power.")
+        yield (f"Test: {tests_text(contrasts)}. Plain: Student's t with the spread of this difference over seeds. "
+               "Moderated: the spread of either row, with the spread of all trained rows of the table as its prior; a "
+               "row that varies more than the others keeps its own.")
     yield from _order(scores, ablation, paper)
     yield from selection_lines(scores, ablation)
     pretrained = extra.null or any(settings_of(v)[0] not in (NOTHING, "none") for v in ablation.variants)
@@ -121,6 +126,8 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         yield source
 
 
+BALANCED_NOTE = ("Balanced accuracy: each class has the same weight; classes differ in their number of test images. "
+                 "Verdicts and gain are about top-1.")
 REHEARSAL = "A rehearsal: data and frozen parts are random. No number here has a meaning."
 ONE_PRETRAINING = ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                    "pre-training, mask ratio or size.")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.experiment.ablation import HEADLINE
 from bench.experiment.variant import innermost
 from bench.metrics import DEFINITIONS
-from bench.statistics import Interval, Null
+from bench.statistics import MOST_SEEDS, SIZES, Interval, Null
 from bench.tables.formats import Column, Document, Printed
 from bench.tables.model import Contrast, Row, Table
 from bench.tables.scores import RETRIEVED, Scores
 
+BALANCED = "balanced accuracy, %"  # beside top-1 where classes differ in their number of test items
 PAPER = "paper, 50-way, ImageNet-EEG, %"
 NOT_RUN, NOTHING = "not run", "-"
 HEADERS = {  # of the columns that an ablation asks for; {} is the number of images
@@ -89,6 +92,7 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
     columns = _columns(
         t.entries, ("row", lambda r: r.label),
         (f"{t.labels[0]} [95% CI]", lambda r: _rounded(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
+        (f"{BALANCED} [95% CI]", lambda r: _rounded(r.balanced) if r.balanced else NOTHING),
         ("gain over null, points [95% CI]", lambda r: _rounded(r.gain, False) if r.gain else NOTHING),
         *((header, _mean(metric, 1, 100)) for header, metric in accuracies[:2]),
         ("FID", _mean("fid", 2)),
@@ -102,10 +106,14 @@ def _short_contrasts(t: Table) -> tuple[Column, ...]:
     def verdict(c: Contrast) -> str:
         return c.outcome.replace(", given these models", "").replace(": other test images", "")
 
-    words = ("contrast: first - second", "verdict on first")
+    homes = {c.home for c in t.differences if c.verdict}
+    home = next(iter(homes)) if len(homes) == 1 else ""
+    words = ("contrast: first - second", "verdict on first", f"family in {home}" if home else "family")
     return _columns(t.differences, (words[0], lambda c: c.label),
                     ("difference, points [95% CI, simultaneous]", _points),
-                    ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], verdict),
+                    ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING),
+                    (words[2], lambda c: (c.family or "all") if home else _family(c)), (words[1], verdict),
+                    ("detects, points", _detectable),
                     *([("paper's, points", lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
                     left=words, wrap=words)
 
@@ -123,6 +131,7 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         ("encoder's label", lambda r: r.settings[3]), ("parameters", lambda r: number_text(r.params, 0, form=",")),
         *(costs if t.costs else []), ("seeds", lambda r: str(len(r.seeds))),
         (f"{top1} [95% CI]", lambda r: percent(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
+        (f"{BALANCED} [95% CI]", lambda r: percent(r.balanced) if r.balanced else NOTHING),
         ("gain over null, points [95% CI]", lambda r: percent(r.gain, False) if r.gain else NOTHING),
         ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100)),
         (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
@@ -140,12 +149,14 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
 
 def _contrast_columns(t: Table) -> tuple[Column, ...]:
     """Returns every column of the contrasts that has any content."""
-    words = ("contrast: first - second", "verdict on first", "would resolve it")
+    words = ("contrast: first - second", "verdict on first", "family", "test")
     return _columns(
         t.differences, (words[0], lambda c: c.label),
         (f"{t.labels[0].removesuffix(', %')}, points [95% CI, simultaneous]", _points),
-        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], lambda c: c.outcome),
-        (words[2], lambda c: (c.verdict.needs if c.verdict else "") or NOTHING),
+        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[2], _family),
+        (words[1], lambda c: c.outcome), (words[3], lambda c: test_text(c) or NOTHING),
+        ("detects, points", _detectable),
+        *((f"seeds for {100 * size:g} points", partial(_seeds_for, size)) for size in SIZES),
         ("seeds", lambda c: str(c.verdict.interval.seeds if c.verdict else 0)),
         *([(PAPER.replace("%", "points"), lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
         left=words, wrap=words)
@@ -175,20 +186,27 @@ def csv_frame(t: Table) -> pd.DataFrame:
                       "seeds": len(row.seeds), "params": row.params, "paper_50way_imagenet_eeg": row.paper,
                       "verdict": row.verdict or None}
                      | dict(zip(("pretraining", "clip", "tuned", "encoder"), row.settings, strict=True))
-                     | scaled(top1, row.top1) | scaled("gain", row.gain) | scaled("null", row.null)
+                     | scaled(top1, row.top1) | scaled("balanced", row.balanced)
+                     | scaled("gain", row.gain) | scaled("null", row.null)
                      | {"null_to_ceiling": row.share_of_ceiling and 100 * row.share_of_ceiling, "p": row.exceeds}
                      | {f"mean_{metric}": value for metric, value in row.means.items()})
     for c in t.differences:
+        family = _family(c)
         judged = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
-            "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "needs": c.verdict.needs}
+            "seeds": c.verdict.interval.seeds, "p": c.verdict.p, "family": None if family == NOTHING else family,
+            "test": test_text(c),
+            "detectable": 100 * c.verdict.detectable if np.isfinite(c.verdict.detectable) else None} | {
+            f"seeds_for_{100 * size:g}": count for size, count in c.verdict.seeds_for.items()}
         names = {"name": c.name, "label": c.label, "first": c.pair[0], "second": c.pair[1]}
         lines.append({"kind": "contrast", **names, "verdict": c.outcome, "paper_50way_imagenet_eeg": c.paper,
                       top1: None if c.mean is None else 100 * c.mean} | judged)
         lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
     head = ["kind", "name", "label", "first", "second", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high",
-            "gain", "gain_low", "gain_high", "null_to_ceiling", "null", "null_low", "null_high", "p", "verdict",
-            "needs", "paper_50way_imagenet_eeg", "pretraining", "clip", "tuned", "encoder", "params"]
+            "balanced", "balanced_low", "balanced_high", "gain", "gain_low", "gain_high", "null_to_ceiling", "null",
+            "null_low", "null_high", "p", "family", "test", "verdict", "detectable",
+            *(f"seeds_for_{100 * size:g}" for size in SIZES),
+            "paper_50way_imagenet_eeg", "pretraining", "clip", "tuned", "encoder", "params"]
     head += sorted({name for line in lines for name in line} - set(head))
     return pd.DataFrame([{name: line.get(name) for name in head} for line in lines], columns=head, dtype=object)
 
@@ -201,6 +219,30 @@ def _points(c: Contrast) -> str:
     if c.verdict:
         return percent(c.verdict.interval, within=False)
     return number_text(c.mean, 1, 100, "+")
+
+
+def test_text(c: Contrast) -> str:
+    """Returns how a contrast was tested: "moderated" or "plain"; "" without a verdict."""
+    return "" if c.verdict is None else "moderated" if c.verdict.moderated else "plain"
+
+
+def _family(c: Contrast) -> str:
+    """Returns "primary", "table2, primary", or "-" for a table whose contrasts are one family of its own."""
+    return ", ".join(filter(None, [c.home, c.family])) or NOTHING
+
+
+def _detectable(c: Contrast) -> str:
+    """Returns the smallest difference that is detected with 80 % power, "> 100" if even 100 points are not."""
+    if c.verdict is None or np.isnan(c.verdict.detectable):
+        return NOTHING
+    return number_text(c.verdict.detectable, 1, 100) if np.isfinite(c.verdict.detectable) else "> 100"
+
+
+def _seeds_for(size: float, c: Contrast) -> str:
+    if c.verdict is None or size not in c.verdict.seeds_for:
+        return NOTHING
+    count = c.verdict.seeds_for[size]
+    return f"more than {MOST_SEEDS:,}" if count is None else str(count)
 
 
 def listed(values: Sequence[Any]) -> str:

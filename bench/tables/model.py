@@ -24,6 +24,7 @@ class Row:
     null       under permuted labels, for a row that cannot know the stimulus; exceeds: Holm's p that it exceeds that
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
+    balanced   mean over classes of the accuracy within a class; None where all classes have as many test items
     seconds    of training and of sampling; None: nothing is sampled
     """
 
@@ -42,6 +43,7 @@ class Row:
     paper: float | None
     seconds: tuple[float, float | None] | None = None
     verdict: str = ""
+    balanced: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Contrast:
     outcome  the verdict in words, or why there is none (`verdict` is None)
     mcnemar  by seed: exact p of sample 0, given these models
     paper    the paper's difference in points
+    family   primary or secondary; "" if the ablation names no primary contrasts
+    home     the ablation whose family that is, if it is not the table's own; count: how many contrasts the family has
     """
 
     pair: tuple[str, str]
@@ -61,6 +65,9 @@ class Contrast:
     outcome: str
     mcnemar: Mapping[int, float]
     paper: float | None
+    family: str = ""
+    home: str = ""
+    count: int = 0
 
     @property
     def name(self) -> str:
@@ -103,10 +110,10 @@ class Table:
         """Returns one line for each row of the table, in its order.
 
         name, label: text. failed: bool. seeds: int64, the number of seeds. Per cent, float64: the headline metric
-        (top1, or its name) with _low and _high of the 95 % interval; gain (points), null (permuted labels) with their
-        intervals; null_to_ceiling; paper_50way_imagenet_eeg. p: Holm's p that the row exceeds its null. verdict:
-        against `baseline`. pretraining, clip, tuned, encoder: text. params: Int64. mean_<metric>: float64, the mean
-        over seeds in the metric's own unit. A missing number is NaN; a column without any value is left out.
+        (top1, or its name) with _low and _high of the 95 % interval; balanced, gain (points) and null (permuted labels)
+        with their intervals; null_to_ceiling; paper_50way_imagenet_eeg. p: Holm's p that the row exceeds its null.
+        verdict: against `baseline`. pretraining, clip, tuned, encoder: text. params: Int64. mean_<metric>: float64,
+        the mean over seeds in the metric's own unit. A missing number is NaN; a column without any value is left out.
         """
         return self._lines("row")
 
@@ -115,8 +122,9 @@ class Table:
         """Returns one line for each contrast, in the order of the ablation.
 
         name ("Full - 3"), label (in words), first, second: text. difference, difference_low, difference_high: float64,
-        points with their simultaneous interval. p: Holm's. seeds: Int64. verdict: better, worse, not resolved, or why
-        there is none. needs: what would resolve it. paper_50way_imagenet_eeg: the paper's difference in points.
+        points with their simultaneous interval. p: Holm's, within `family`. seeds: Int64. verdict: better, worse, not
+        resolved, or why there is none. test: moderated or plain. detectable: points that are detected with 80 % power;
+        seeds_for_5, seeds_for_10: the seeds that detect as many points, float64. paper_50way_imagenet_eeg: points.
         """
         top1 = "top1" if self.headline == HEADLINE else self.headline
         return self._lines("contrast").rename(

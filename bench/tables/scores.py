@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,20 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.experiment.ablation import HEADLINE
+from bench.metrics import SINGLE
 from bench.scoring import schema
-from bench.statistics import Interval, Null, crossed_interval, mcnemar, paired_contrast, permutation_null
+from bench.statistics import (
+    Interval,
+    Null,
+    Pool,
+    balanced_interval,
+    can_pool,
+    crossed_interval,
+    mcnemar,
+    permutation_null,
+    share_difference,
+    share_interval,
+)
 from bench.tables import results
 
 NULL = ("Full", "shuffled")
@@ -97,7 +110,33 @@ class Scores:
 
     def interval(self, row: RowKey) -> Interval | None:
         values = self.top1(row)
-        return None if values is None else crossed_interval(values.to_numpy())
+        return None if values is None else share_interval(values.to_numpy())
+
+    def balanced(self, row: RowKey) -> Interval | None:
+        """Returns the mean over classes of the accuracy within a class; None if each class has as many test images."""
+        values = self.top1(row)
+        if values is None or self.headline != HEADLINE:
+            return None
+        counts = np.unique(self.labels[row], return_counts=True)[1]
+        return None if counts.min() == counts.max() else balanced_interval(values.to_numpy(), self.labels[row])
+
+    def pools(self, rows: Iterable[RowKey]) -> dict[RowKey, tuple[Pool, int]]:
+        """Returns, for each trained row that shares its seeds and test images with enough others, their `Pool` and its
+        place in it. Rows that cannot know the stimulus, and rows without trained parameters, are in none."""
+        groups: dict[Any, list[RowKey]] = {}
+        for row in rows:
+            values = self.top1(row)
+            if values is not None and row[1] == "real" and self.means(row).get("trained_parameters"):
+                group = (tuple(values.index), tuple(values.columns), self.labels[row].tobytes())
+                groups.setdefault(group, []).append(row)
+        pools = {}
+        for group, members in groups.items():
+            if can_pool(len(members), len(group[0])):
+                values = np.stack([self.images[row].to_numpy() for row in members])
+                count = values[0].size
+                pool = Pool.of(values.mean(2), (values.mean((1, 2)) * count + 2) / (count + 4))
+                pools |= {row: (pool, place) for place, row in enumerate(members)}
+        return pools
 
     def paired(self, a: RowKey, b: RowKey) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns both rows [S, N] over their common seeds; None without such seeds or with different test images."""
@@ -116,7 +155,7 @@ class Scores:
     def contrast(self, a: RowKey, b: RowKey) -> Interval | None:
         """Returns the 95 % interval of the paired difference; None if the rows cannot be paired."""
         pair = self.paired(a, b)
-        return None if pair is None else paired_contrast(*pair)
+        return None if pair is None else share_difference(*pair)
 
     def gain(self, row: RowKey) -> Interval | None:
         """Returns the gain over the row's own shuffled EEG if that was run, else over Full's."""
@@ -174,7 +213,8 @@ class Scores:
             rows = rows[rows["key"] == self.keys[metric]] if self.keys[metric] in set(rows["key"]) else rows
             interval = None
             if row in self.of and metric in self.of[row] and np.isfinite(self.of[row][metric]).all():
-                interval = crossed_interval(self._by_image(self.of[row], metric).to_numpy())
+                interval = (share_interval if metric in SINGLE else crossed_interval)(
+                    self._by_image(self.of[row], metric).to_numpy())
             sd = float(rows["value"].std(ddof=1)) if len(rows) > 1 else None
             by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
             measured[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)

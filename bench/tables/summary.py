@@ -9,6 +9,7 @@ from bench.experiment.ablation import HEADLINE
 from bench.experiment.variant import sees_eeg
 from bench.metrics import DEFINITIONS
 from bench.tables.captions import (
+    BALANCED_NOTE,
     NULL_NAME,
     ONE_PRETRAINING,
     REHEARSAL,
@@ -22,6 +23,7 @@ from bench.tables.captions import (
     selection_lines,
 )
 from bench.tables.columns import ALPHA, counted, listed
+from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
 from bench.tables.scores import RETRIEVED, Scores, row_key
 
@@ -43,7 +45,7 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
         return f"{parts[0] or 'No row has a result yet'}."
     decoding = [row for row in ran if _decodes_eeg(specs[row.name])]
     clean = [row for row in decoding if not scores.leak(row_key(specs[row.name]))]
-    best = max(clean or decoding or ran, key=lambda row: row.top1.mean if row.top1 else 0.0)
+    best = max(clean or decoding or ran, key=lambda row: (row.balanced or row.top1).mean)
     name, _, change = best.label.partition("  ")
     null = scores.interval(scores.shuffled(row_key(specs[best.name])))
     ceiling = scores.interval(scores.ceiling)
@@ -52,6 +54,7 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
         about.insert(0, "null not run")
     parts.insert(0, f"Best row{' without a leak' if 0 < len(clean) < len(decoding) else ''}: {name}"
                  f"{f' ({change})' if change else ''}, {100 * best.top1.mean if best.top1 else 0:.1f} %"
+                 f"{f', balanced {100 * best.balanced.mean:.1f} %' if best.balanced else ''}"
                  f"{f' ({listed(about)})' if about else ''}")
     if contrasts:
         resolved = sum(c.verdict.word != "not resolved" for c in contrasts if c.verdict)
@@ -148,12 +151,15 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     if any("fid" in row.means for row in rows):
         extractors = scores.values("extractor", "fid")
         note += f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better."
+    if any(row.balanced for row in rows):
+        note += f" {BALANCED_NOTE}"
     if any(row.gain for row in rows):
         note += " Gain: difference to the row's own shuffled EEG (null) if that was run, else to Full's."
     one = len({seed for row in rows for seed in row.seeds}) == 1
     note += f" CI: over test images{', not over trainings' if one else ' and seeds'}."
-    if judged := sum(c.verdict is not None for c in contrasts):
-        note += f" Verdicts: {ALPHA:g}, Holm over {counted(judged, 'contrast')}; not resolved does not mean equal."
+    if any(c.verdict for c in contrasts):
+        note += (f" Verdicts: {ALPHA:g}, Holm over {families_text(contrasts)}; test: {tests_text(contrasts)}; not "
+                 "resolved does not mean equal. Detects: the true difference that is resolved with 80 % power.")
     return note
 
 

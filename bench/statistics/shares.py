@@ -1,0 +1,52 @@
+"""Intervals of shares and of their differences, which hold near 0 and 1 too."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import betaincinv
+
+from bench.statistics.anova import Anova, Array, Interval, as_table, paired_difference, t_quantile
+
+
+def share_interval(values: Array, confidence: float = 0.95) -> Interval:
+    """Returns the interval of the mean of values [S, N] or [S, N, samples] from 0 to 1: Clopper-Pearson's for an
+    effective number of items (Korn and Graubard 1998).
+
+    The effective number is the one whose binomial interval is as wide as the crossed one (`crossed_interval`), which
+    takes in the seeds; where all values are 0, or all are 1, it is N. So 80 of 80 right items give 95.5 to 100 %.
+    Raises ValueError for values outside 0 to 1, and as `crossed_interval`.
+    """
+    values = as_table(values)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError("a share lies between 0 and 1")
+    return _bounded(Anova.of(values), 1 - confidence)
+
+
+def balanced_interval(values: Array, labels: Array, confidence: float = 0.95) -> Interval:
+    """Returns the interval, as `share_interval`, of the mean over classes of the mean within a class (balanced
+    accuracy): each class has the same weight, however many items it has. values [S, N]; labels [N]."""
+    values = as_table(values)
+    classes, number = np.unique(np.asarray(labels), return_inverse=True)
+    counts = np.bincount(number)
+    within = np.stack([values[:, number == place].mean(1) for place in range(len(classes))], 1)
+    weights = values.shape[1] / (len(classes) * counts)
+    centred = within.mean(1, keepdims=True) + weights[number] * (values - within[:, number])
+    return _bounded(Anova.of(centred), 1 - confidence)
+
+
+def share_difference(a: Array, b: Array, confidence: float = 0.95) -> Interval:
+    """Returns the interval of the mean difference a - b of two rows of shares on the same items under the same seeds;
+    it has a width where no item differs, too (`Anova.of_shares`)."""
+    return Anova.of(as_table(paired_difference(a, b))).of_shares().interval(1 - confidence)
+
+
+def _bounded(anova: Anova, alpha: float) -> Interval:
+    """Returns Clopper-Pearson's interval for the effective number of items of an analysis of shares."""
+    mean, half = min(max(float(anova.mean), 0.0), 1.0), float(anova.half_width(alpha))
+    items = float(anova.items)
+    if half > 0 and 0 < mean < 1:
+        items = mean * (1 - mean) * float(t_quantile(anova.items - 1, alpha)) ** 2 / half**2
+    hits = mean * items
+    low = float(betaincinv(hits, items - hits + 1, alpha / 2)) if mean > 0 else 0.0
+    high = float(betaincinv(hits + 1, items - hits, 1 - alpha / 2)) if mean < 1 else 1.0
+    return Interval(mean, low, high, anova.seeds, anova.items)

@@ -1,0 +1,136 @@
+"""The contrasts of a table: their families, Holm's verdicts, and whose p a contrast has that other tables show too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.experiment import ablation as ablations
+from bench.experiment.describe import describe_contrast
+from bench.experiment.key import digest
+from bench.experiment.variant import innermost
+from bench.statistics import LEAST_ITEMS, verdicts
+from bench.tables.columns import ALPHA, NOT_RUN, counted, test_text
+from bench.tables.model import Contrast
+from bench.tables.results import Results
+from bench.tables.scores import RowKey, Scores, row_key
+
+PRIMARY, SECONDARY = "primary", "secondary"
+
+
+def contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float],
+              homes: Mapping[str, Results]) -> list[Contrast]:
+    """Returns the ablation's contrasts with the verdicts of those that can have one.
+
+    Holm's correction is over a family: the ablation's primary contrasts, and its others. A contrast whose rows were
+    recorded by another ablation, which lists it too, has the p of that ablation: one contrast has one p wherever it is
+    printed. homes: the results of such ablations, by name.
+    """
+    shared = dict(_shared(scores, ablation, homes))
+    rest = [pair for pair in ablation.contrasts if pair not in shared]
+    primary = [pair for pair in rest if pair in getattr(ablation, "primary", ())]
+    others = [pair for pair in rest if pair not in primary]
+    made = shared | _judged(scores, ablation, primary, PRIMARY)
+    made |= _judged(scores, ablation, others, SECONDARY if primary else "")
+    return [replace(made[pair], paper=paper[pair[0]] - paper[pair[1]] if set(pair) <= set(paper) else None)
+            for pair in ablation.contrasts]
+
+
+def _shared(scores: Scores, ablation: Any, homes: Mapping[str, Results]) -> Iterator[tuple[tuple[str, str], Contrast]]:
+    """Yields the contrasts that the ablations which recorded the rows list too, as these judge them."""
+    specs = {v.name: v for v in ablation.variants}
+    for name, recorded in homes.items():
+        try:
+            home = ablations.load(name)
+        except BenchError:
+            continue  # the CSV of a user's ablation, whose contrasts are not known here
+        names = {digest(v): v.name for v in home.variants}
+        wanted = {(names.get(digest(specs[a])), names.get(digest(specs[b]))): (a, b) for a, b in ablation.contrasts}
+        if not set(wanted) & set(home.contrasts):
+            continue
+        for contrast in contrasts(Scores(recorded, scores.headline), home, {}, {}):
+            pair = wanted.get(contrast.pair)
+            if pair and contrast.verdict:
+                label = describe_contrast(*(specs[each] for each in pair))
+                yield pair, replace(contrast, pair=pair, label=label, home=name)
+
+
+def _judged(scores: Scores, ablation: Any, chosen: Sequence[tuple[str, str]],
+            family: str) -> dict[tuple[str, str], Contrast]:
+    """Returns the contrasts of one family."""
+    specs = {v.name: v for v in ablation.variants}
+    keys = {v.name: row_key(v) for v in ablation.variants}
+    pools = scores.pools(key for name, key in keys.items() if not getattr(specs[name], "eeg_free", False))
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    reasons: dict[str, str] = {}
+    unpaired, pooled = set(), {}
+    for a, b in chosen:
+        name = f"{a} - {b}"
+        pair = scores.paired(keys[a], keys[b])
+        if pair is None and (pair := scores.unpaired(keys[a], keys[b])) is not None:
+            unpaired.add(name)
+        if reason := _reason(scores, specs[a], specs[b], pair):
+            reasons[name] = reason
+            continue
+        pairs[name] = pair
+        first, second = (pools.get(keys[each]) for each in (a, b))
+        if first and second and first[0] is second[0] and name not in unpaired:
+            pooled[name] = (first[0], first[1], second[1])
+    judged = verdicts(pairs, ALPHA, unpaired, pooled)
+    made = {}
+    for a, b in chosen:
+        name = f"{a} - {b}"
+        verdict, word = judged.get(name), reasons.get(name, "")
+        if verdict:
+            word = verdict.word + (", given these models" if verdict.interval.seeds == 1 else "")
+            word += ", not paired: other test images" if name in unpaired else ""
+        made[a, b] = Contrast((a, b), describe_contrast(specs[a], specs[b]), _mean(scores, keys[a], keys[b], verdict),
+                              verdict, word, scores.mcnemar(keys[a], keys[b]) if verdict and name not in unpaired else
+                              {}, None, family if verdict else "", count=len(pairs) if verdict else 0)
+    return made
+
+
+def _mean(scores: Scores, a: RowKey, b: RowKey, verdict: Any) -> float | None:
+    if verdict:
+        return float(verdict.interval.mean)
+    first, second = scores.interval(a), scores.interval(b)
+    return first.mean - second.mean if first and second else None
+
+
+def _reason(scores: Scores, first: Any, second: Any, pair: tuple[np.ndarray, np.ndarray] | None) -> str:
+    """Returns why two rows have no verdict, "" if they can have one."""
+    if pair is None:
+        missing = [key for key in (row_key(first), row_key(second)) if scores.top1(key) is None]
+        if not missing:
+            return "no verdict: other seeds"
+        return "failed" if any(map(scores.failed, missing)) else NOT_RUN
+    if "one" in scores.values("pretrain_seeds") and _changes_pretraining(first, second):
+        return "no verdict: one pre-training"
+    if min(values.shape[1] for values in pair) < LEAST_ITEMS:
+        return f"no verdict: fewer than {LEAST_ITEMS} test images"
+    return ""
+
+
+def _changes_pretraining(a: Any, b: Any) -> bool:
+    """Tells whether two rows differ in pre-training, mask ratio or size."""
+    a, b = innermost(a), innermost(b)
+    return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
+
+
+def families_text(made: Sequence[Contrast]) -> str:
+    """Returns over which contrasts p is adjusted: "4 primary contrasts and 11 secondary contrasts of table2"."""
+    families = {(c.family, c.home): c.count for c in made if c.verdict}
+    return " and over ".join(f"{counted(count, f'{family} contrast'.strip())}{f' of {home}' * bool(home)}"
+                             for (family, home), count in families.items())
+
+
+def tests_text(made: Sequence[Contrast]) -> str:
+    """Returns how the contrasts were tested: "moderated", "plain", or "plain in 9 contrasts, moderated in 9"."""
+    tests = Counter(test_text(c) for c in made if c.verdict)
+    return next(iter(tests)) if len(tests) == 1 else ", ".join(
+        f"{test} in {counted(count, 'contrast')}" for test, count in tests.items())
