@@ -1,6 +1,5 @@
 """Intervals, verdicts and nulls: exact where they are known, and covering as often as they say."""
 
-import re
 import subprocess
 import sys
 
@@ -8,27 +7,30 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bench import statistics
 from bench.statistics import (
     Anova,
     Unpaired,
-    _power,
-    _resampled,
-    _table,
     crossed_interval,
+    design,
+    detectable,
     holm,
     kendall,
     kendall_interval,
     mcnemar,
     paired_contrast,
     permutation_null,
+    power,
+    seeds_for,
+    share_difference,
     verdicts,
 )
+from bench.statistics.anova import as_table
+from bench.statistics.order import crossed_resamples
 
 
 def p_value(values: np.ndarray) -> float:
     """Two-sided p that the mean of values [S, N] is 0, by `crossed_interval`: below 0.05 where that leaves 0 out."""
-    return float(Anova.of(_table(values)).p())
+    return float(Anova.of(as_table(values)).p())
 
 
 def variance(anova: Anova) -> np.ndarray:
@@ -38,7 +40,7 @@ def variance(anova: Anova) -> np.ndarray:
 
 def df(values: np.ndarray, alpha: float = 0.05) -> float:
     """Degrees of freedom of the Student's t that is as wide as the interval; infinite where nothing varies."""
-    anova = Anova.of(_table(values))
+    anova = Anova.of(as_table(values))
     half = float(anova.half_width(alpha))
     return float(special.stdtridf(1 - alpha / 2, half / np.sqrt(variance(anova)))) if half > 0 else np.inf
 
@@ -50,8 +52,8 @@ def crossed_bootstrap(values: np.ndarray, rng: np.random.Generator, resamples: i
     A resample draws items once, for all seeds together, and seeds. With few seeds it is too narrow where seeds matter:
     it takes (S - 1) / S of their variance and knows no Student's t.
     """
-    values = _table(values)
-    means = _resampled(values[None], rng, resamples)[:, 0]
+    values = as_table(values)
+    means = crossed_resamples(values[None], rng, resamples)[:, 0]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -204,12 +206,12 @@ def test_a_verdict_names_the_direction_and_never_contradicts_its_interval():
         for name, found in verdicts(rows).items():
             words.add(found.word)
             low, high = found.interval.low, found.interval.high
-            assert (found.p <= 0.05) == (found.word != "not resolved") == (found.needs == "")
+            assert (found.p <= 0.05) == (found.word != "not resolved")
             if found.word == "not resolved":
                 assert low < 0 < high
             else:
                 assert (0 <= low < high) if found.word == "better" else (low < high <= 0)
-            alone = paired_contrast(*rows[name], 1 - 0.05 / 6)
+            alone = share_difference(*rows[name], 1 - 0.05 / 6)
             assert found.interval.mean == alone.mean
             assert low in (alone.low, 0.0)
             assert high in (alone.high, 0.0)
@@ -217,7 +219,7 @@ def test_a_verdict_names_the_direction_and_never_contradicts_its_interval():
 
 
 def test_holm_resolves_what_bonferroni_does_not_and_the_interval_ends_at_zero():
-    steady = table(5, 100, 0.0, 0.1, 0.1)
+    steady = table(5, 100, 0.0, 0.3, 0.1)
     steady -= steady.mean()
     clear, faint = steady + 1, steady + crossed_interval(steady, 0.97).high
     found = verdicts({"clear": (clear, 0 * clear), "faint": (faint, 0 * faint)})
@@ -231,28 +233,25 @@ def test_holm_resolves_what_bonferroni_does_not_and_the_interval_ends_at_zero():
 def test_verdicts_of_rows_that_do_not_differ_or_do_not_vary():
     same, ones = table(3, 20), np.ones((3, 20))
     found = verdicts({"itself": (same, same), "sure": (ones, 0 * ones)})
-    assert (found["itself"].word, found["itself"].p, found["itself"].needs) == (
-        "not resolved", 1.0, "no difference was seen")
-    assert (found["sure"].word, found["sure"].p) == ("better", 0.0)
+    assert (found["itself"].word, found["itself"].p) == ("not resolved", 1.0)
+    assert found["sure"].word == "better"
+    assert 0 < found["sure"].p < 1e-6
     assert verdicts({}) == {}
 
 
 @pytest.mark.parametrize(("seeds", "items", "by_seed", "by_item", "residual", "size"), [
     (3, 200, 0.03, 0.2, 0.4, 0.15), (5, 200, 0.03, 0.2, 0.4, 0.06), (5, 50, 0.0, 0.3, 0.3, 0.2),
     (1, 300, 0.0, 0.4, 0.0, 0.06), (10, 400, 0.05, 0.1, 0.3, 0.05)])
-def test_the_power_that_needs_counts_with_is_that_of_simulated_tables(seeds, items, by_seed, by_item, residual, size):
+def test_the_power_that_is_counted_with_is_that_of_simulated_tables(seeds, items, by_seed, by_item, residual, size):
     rng = np.random.default_rng(items)
     values = (size + rng.normal(0, by_seed, (3000, seeds, 1)) + rng.normal(0, by_item, (3000, 1, items))
               + rng.normal(0, residual, (3000, seeds, items)))
+    seed, df = ((by_seed**2 + residual**2 / items) / seeds, seeds - 1) if seeds > 1 else (0.0, 1)
+    item = (by_item**2 + residual**2 * (seeds == 1)) / items
     for alpha in (0.05, 0.01):
         seen = (Anova.of(values).p() < alpha).mean()
-        stated = _power(size, by_seed**2, by_item**2, residual**2, np.array([seeds]), np.array([items]), alpha)[0]
         assert 0.1 < seen < 0.99
-        assert stated == pytest.approx(seen, abs=0.05)
-
-
-def needs(values):
-    return verdicts({"it": (values, 0 * values)})["it"].needs
+        assert float(power(size, seed, df, item, items, alpha)) == pytest.approx(seen, abs=0.05)
 
 
 def exactly(means, by_item, items=100):
@@ -263,30 +262,36 @@ def exactly(means, by_item, items=100):
     return np.array(means)[:, None] + by_item * wave + 0.01 * (noise - noise.mean(1, keepdims=True))
 
 
-def test_needs_says_how_many_items_or_seeds_would_resolve_the_difference():
-    assert needs(exactly([0.10, 0.11, 0.12], 0.1)) == ""
-    items = re.fullmatch(r"about (\d+) items; no number of seeds at 100 items would",
-                         needs(exactly([0.10, 0.11, 0.12], 1.0)))
-    assert items
-    assert 2.8**2 / 0.11**2 < int(items[1]) < 1.4 * 2.8**2 / 0.11**2  # 2.8: 1.96 and the 0.84 of 80 %
-    seeds = re.fullmatch(r"(\d+) seeds; no number of items at 3 seeds would", needs(exactly([0.0, 0.1, 0.3], 0.1)))
-    assert seeds
-    count = int(seeds[1])
-    size = 0.4 / 3 * (count / np.var([0, 0.1, 0.3], ddof=1)) ** 0.5
-    power = stats.nct.sf(stats.t.ppf(0.975, count - 1), count - 1, size)
-    assert 0.79 <= power <= 0.9
-    assert re.fullmatch(r"about \d+ items or \d+ seeds", needs(table(3, 60, 0.05, 0.3, 1.0, mean=0.2)))
-    assert needs(exactly([0.0, 0.1, 0.3], 10.0)) == (
-        "no number of items at 3 seeds would and no number of seeds at 100 items would")
+def test_a_detectable_difference_of_one_seed_is_the_textbooks_sum_of_two_quantiles():
+    found = verdicts({"it": (exactly([0.1], 0.5, 400), np.zeros((1, 400)))})["it"]
+    assert found.detectable == pytest.approx((1.966 + 0.842) * 0.5 / 20, abs=0.001)
+    assert found.seeds_for == {}
+    with pytest.raises(ValueError, match="one seed"):
+        seeds_for(Anova.of(exactly([0.1], 0.5)), 0.1, 0.05)
 
 
-def test_needs_at_one_seed_speaks_of_items_alone():
-    assert re.fullmatch(r"about [\d,]+ items", needs(exactly([0.1], 1.0)))
+def test_where_only_seeds_vary_the_detectable_difference_is_that_of_the_noncentral_t():
+    anova = Anova.of(exactly([0.0, 0.1, 0.3, 0.2], 0.0))
+    size, error = detectable(anova, 0.05), float(anova.seed) ** 0.5
+    assert stats.nct.sf(stats.t.ppf(0.975, 3), 3, size / error) == pytest.approx(0.8, abs=0.01)
+    count = seeds_for(anova, 0.1, 0.05)
+    for seeds, enough in ((count, True), (count - 1, False)):
+        noncentral = 0.1 / (error * (4 / seeds) ** 0.5)
+        assert (stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, noncentral) >= 0.8) == enough
+    assert seeds_for(anova, 0.05, 0.05) > 3.5 * count
 
 
-def test_needs_does_not_count_without_end():
-    values = exactly([1e-6], 1.0)
-    assert needs(values) == "more than 1,000,000 items"
+def test_no_number_of_seeds_replaces_items_and_no_difference_above_100_points_is_promised():
+    assert seeds_for(Anova.of(exactly([0.10, 0.11, 0.12], 1.0)), 0.05, 0.05) is None
+    assert detectable(Anova.of(exactly([0.0, 0.9], 0.1)), 0.05) == np.inf
+
+
+def test_fewer_contrasts_and_more_seeds_detect_smaller_differences():
+    values = {seeds: table(seeds, 200, 0.03, rng=7) for seeds in (3, 5, 10)}
+    sizes = [verdicts({"it": (each, 0 * each)})["it"].detectable for each in values.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    many = verdicts({str(i): (values[5], 0 * values[5]) for i in range(15)})
+    assert many["0"].detectable > sizes[1]
 
 
 def test_the_crossed_bootstrap_agrees_with_the_interval_where_seeds_do_not_matter():
@@ -409,25 +414,23 @@ def test_the_module_does_not_load_what_a_table_would_wait_for():
 
 
 def test_fifteen_verdicts_evaluate_few_intervals_and_powers(monkeypatch):
-    calls = {"half_width": 0, "_power": 0, "counts": 0}
-    half_width, power = Anova.half_width, statistics._power
+    calls = {"half_width": 0, "power": 0}
+    half_width, counted = Anova.half_width, design.power
 
     def counted_half_width(self, alpha):
         calls["half_width"] += 1
         return half_width(self, alpha)
 
-    def counted_power(size, by_seed, by_item, residual, seeds, items, alpha):
-        calls["_power"] += 1
-        calls["counts"] += max(len(seeds), len(items))
-        return power(size, by_seed, by_item, residual, seeds, items, alpha)
+    def counted_power(*arguments):
+        calls["power"] += 1
+        return counted(*arguments)
 
     monkeypatch.setattr(Anova, "half_width", counted_half_width)
-    monkeypatch.setattr(statistics, "_power", counted_power)
+    monkeypatch.setattr(design, "power", counted_power)
     rows = {str(i): (table(3, 400, 0.03, rng=i), table(3, 400, 0.03, rng=i + 50)) for i in range(15)}
     verdicts(rows)
     assert calls["half_width"] <= 15 * 63  # 60 steps of bisection and the ends, once for each contrast
-    assert calls["_power"] <= 15 * 4
-    assert calls["counts"] <= 15 * 1000  # numbers of items or seeds are tried 2 % apart, not one by one
+    assert calls["power"] <= 15 * 3  # all sizes, or all numbers of seeds, at once
 
 
 def test_two_rows_on_other_items_each_get_an_interval_that_is_no_narrower_than_welchs():
@@ -456,10 +459,11 @@ def test_rows_on_other_items_differ_falsely_in_no_more_than_one_table_of_twenty(
     assert 0.005 < false < 0.06
 
 
-def test_a_verdict_on_other_items_is_not_paired_and_names_no_cure():
+def test_a_verdict_on_other_items_is_not_paired_and_names_no_detectable_difference():
     rng = np.random.default_rng(5)
     pairs = {"apart": (rng.normal(0.6, 0.1, (3, 90)), rng.normal(0.3, 0.1, (3, 70))),
              "close": (rng.normal(0.5, 0.3, (3, 90)), rng.normal(0.5, 0.3, (3, 70)))}
     found = verdicts(pairs, unpaired=set(pairs))
     assert found["apart"].word == "better"
-    assert (found["close"].word, found["close"].needs) == ("not resolved", "")
+    assert (found["close"].word, found["close"].seeds_for) == ("not resolved", {})
+    assert np.isnan(found["close"].detectable)

@@ -19,7 +19,7 @@ from bench.tables.columns import NOTHING, baseline_of, document, metric_header, 
 from bench.tables.contrasts import contrasts as contrasts_of
 from bench.tables.literature import PUBLISHED, paper_column, published_rows
 from bench.tables.model import Contrast, Row, Table
-from bench.tables.scores import NULL, RowKey, Scores, row_key
+from bench.tables.scores import NULL, RowKey, Scores, choose_headline, row_key
 from bench.tables.summary import finding, short_notes
 
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
@@ -34,8 +34,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     prints this table (default: bench table NAME). Errors as `results.read`.
     """
     paper, source = paper_column(ablation.published, published)
-    recorded, origin, homes = slices.read(folder, name, ablation)
-    scores = Scores(recorded, _headline(recorded, getattr(ablation, "headline", (HEADLINE,))))
+    recorded, origin = slices.read(folder, name, ablation)
+    scores = Scores(recorded, choose_headline(recorded.rows, ablation))
     costs, references = getattr(ablation, "costs", False), choose_baselines(ablation.variants)
     seconds = _seconds(folder, name) if costs else {}
 
@@ -55,7 +55,7 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
             for v in ablation.variants]
     rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
-    contrasts, baseline = contrasts_of(scores, ablation, paper, homes), baseline_of(ablation.contrasts)
+    contrasts, baseline = contrasts_of(scores, folder, name, ablation, paper), baseline_of(ablation.contrasts)
     rows = _judged(rows, contrasts, baseline)
     labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     if scores.headline != HEADLINE:
@@ -68,12 +68,6 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
                  short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}"),
                  baseline, recorded.rows)
     return replace(made, document=document(made))
-
-
-def _headline(recorded: results.Results, candidates: Sequence[str]) -> str:
-    """Returns the first of the metrics that any row has."""
-    metrics = set(recorded.rows["metric"])
-    return next((metric for metric in candidates if metric in metrics), candidates[0])
 
 
 def _seconds(folder: Path, name: str) -> dict[RowKey, tuple[float, float | None]]:

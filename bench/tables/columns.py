@@ -21,7 +21,7 @@ from bench.tables.scores import RETRIEVED, Scores
 
 BALANCED = "balanced accuracy, %"  # beside top-1 where classes differ in their number of test items
 PAPER = "paper, 50-way, ImageNet-EEG, %"
-NOT_RUN, NOTHING = "not run", "-"
+NOT_RUN, NOTHING, OWN_FAMILY = "not run", "-", "this table"
 HEADERS = {  # of the columns that an ablation asks for; {} is the number of images
     "retrieval_top1": "top-1 of {} images", "retrieval_top5": "top-5 of {}", "retrieval_2way": "2-way",
     "retrieval_4way": "4-way", "retrieval_10way": "10-way", "pixcorr": "PixCorr", "ssim": "SSIM",
@@ -108,11 +108,12 @@ def _short_contrasts(t: Table) -> tuple[Column, ...]:
 
     homes = {c.home for c in t.differences if c.verdict}
     home = next(iter(homes)) if len(homes) == 1 else ""
+    rest = NOTHING if homes <= {""} else OWN_FAMILY
     words = ("contrast: first - second", "verdict on first", f"family in {home}" if home else "family")
     return _columns(t.differences, (words[0], lambda c: c.label),
                     ("difference, points [95% CI, simultaneous]", _points),
                     ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING),
-                    (words[2], lambda c: (c.family or "all") if home else _family(c)), (words[1], verdict),
+                    (words[2], lambda c: c.family or c.home or rest), (words[1], verdict),
                     ("detects, points", _detectable),
                     *([("paper's, points", lambda c: number_text(c.paper, 1, sign="+"))] if t.has_paper else []),
                     left=words, wrap=words)

@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.errors import BenchError
 from bench.experiment import ablation as ablations
 from bench.experiment.describe import describe_contrast
 from bench.experiment.key import digest
 from bench.experiment.variant import innermost
 from bench.statistics import LEAST_ITEMS, verdicts
+from bench.tables import results
 from bench.tables.columns import ALPHA, NOT_RUN, counted, test_text
 from bench.tables.model import Contrast
-from bench.tables.results import Results
-from bench.tables.scores import RowKey, Scores, row_key
+from bench.tables.scores import RowKey, Scores, choose_headline, row_key
 
 PRIMARY, SECONDARY = "primary", "secondary"
 
 
-def contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float],
-              homes: Mapping[str, Results]) -> list[Contrast]:
+def contrasts(scores: Scores, folder: Path, name: str, ablation: Any, paper: Mapping[str, float]) -> list[Contrast]:
     """Returns the ablation's contrasts with the verdicts of those that can have one.
 
-    Holm's correction is over a family: the ablation's primary contrasts, and its others. A contrast whose rows were
-    recorded by another ablation, which lists it too, has the p of that ablation: one contrast has one p wherever it is
-    printed. homes: the results of such ablations, by name.
+    Holm's correction is over a family: the ablation's primary contrasts, and its others. One contrast has one p
+    wherever it is printed: if several ablations with a CSV in the folder list it, its p is that of the first of them
+    (`_rank`), provided that this CSV has the same values. Raises BenchError if such a CSV cannot be read.
     """
-    shared = dict(_shared(scores, ablation, homes))
+    shared = dict(_shared(scores, folder, name, ablation))
     rest = [pair for pair in ablation.contrasts if pair not in shared]
     primary = [pair for pair in rest if pair in getattr(ablation, "primary", ())]
     others = [pair for pair in rest if pair not in primary]
@@ -41,23 +40,51 @@ def contrasts(scores: Scores, ablation: Any, paper: Mapping[str, float],
             for pair in ablation.contrasts]
 
 
-def _shared(scores: Scores, ablation: Any, homes: Mapping[str, Results]) -> Iterator[tuple[tuple[str, str], Contrast]]:
-    """Yields the contrasts that the ablations which recorded the rows list too, as these judge them."""
-    specs = {v.name: v for v in ablation.variants}
-    for name, recorded in homes.items():
-        try:
-            home = ablations.load(name)
-        except BenchError:
-            continue  # the CSV of a user's ablation, whose contrasts are not known here
-        names = {digest(v): v.name for v in home.variants}
-        wanted = {(names.get(digest(specs[a])), names.get(digest(specs[b]))): (a, b) for a, b in ablation.contrasts}
-        if not set(wanted) & set(home.contrasts):
+def _rank(name: str, ablation: Any) -> tuple[bool, int, str]:
+    """Returns what orders the ablations that list a contrast: first those with primary contrasts, then the largest."""
+    return not getattr(ablation, "primary", ()), -len(ablation.contrasts), name
+
+
+def _shared(scores: Scores, folder: Path, name: str, ablation: Any) -> Iterator[tuple[tuple[str, str], Contrast]]:
+    """Yields the contrasts that another ablation judges, as it does, each once."""
+    digests = {v.name: digest(v) for v in ablation.variants}
+    open_pairs = {frozenset((digests[a], digests[b])): (a, b) for a, b in ablation.contrasts}
+    recorded = (folder / f"{name}.sha256").exists()
+    homes = [(other, ablations.load(other)) for other in ablations.names()
+             if other != name and (folder / f"{other}.sha256").exists()]
+    for other, home in sorted(homes, key=lambda each: _rank(*each)):
+        if recorded and _rank(other, home) > _rank(name, ablation):
+            return
+        theirs = {v.name: digest(v) for v in home.variants}
+        if not any(frozenset((theirs[a], theirs[b])) in open_pairs for a, b in home.contrasts):
             continue
-        for contrast in contrasts(Scores(recorded, scores.headline), home, {}, {}):
-            pair = wanted.get(contrast.pair)
-            if pair and contrast.verdict:
-                label = describe_contrast(*(specs[each] for each in pair))
-                yield pair, replace(contrast, pair=pair, label=label, home=name)
+        there = Scores(results.read(folder, other), scores.headline)
+        if choose_headline(there.rows, home) != scores.headline:
+            continue
+        specs, their_specs = ({v.name: v for v in each.variants} for each in (ablation, home))
+        for contrast in contrasts(there, folder, other, home, {}):
+            pair = open_pairs.get(frozenset(theirs[each] for each in contrast.pair))
+            if pair is None or contrast.verdict is None:
+                continue
+            turned = theirs[contrast.pair[0]] != digests[pair[0]]
+            first, second = contrast.pair[::-1] if turned else contrast.pair
+            if all(scores.same(row_key(specs[ours]), there, row_key(their_specs[their]))
+                   for ours, their in zip(pair, (first, second), strict=True)):
+                del open_pairs[frozenset(theirs[each] for each in contrast.pair)]
+                yield pair, _renamed(contrast, pair, [specs[each] for each in pair], contrast.home or other, turned)
+
+
+def _renamed(contrast: Contrast, pair: tuple[str, str], specs: Sequence[Any], home: str, turned: bool) -> Contrast:
+    """Returns a contrast of another ablation under this one's names; turned: second - first."""
+    verdict, mean, outcome = contrast.verdict, contrast.mean, contrast.outcome
+    if turned and verdict is not None and mean is not None:
+        interval = verdict.interval
+        turned_interval = replace(interval, mean=-interval.mean, low=-interval.high, high=-interval.low)
+        word = {"better": "worse", "worse": "better"}.get(verdict.word, verdict.word)
+        outcome, mean = outcome.replace(verdict.word, word, 1), -mean
+        verdict = replace(verdict, interval=turned_interval, word=word)
+    return replace(contrast, pair=pair, label=describe_contrast(*specs), mean=mean, verdict=verdict, outcome=outcome,
+                   home=home)
 
 
 def _judged(scores: Scores, ablation: Any, chosen: Sequence[tuple[str, str]],
@@ -125,8 +152,11 @@ def _changes_pretraining(a: Any, b: Any) -> bool:
 def families_text(made: Sequence[Contrast]) -> str:
     """Returns over which contrasts p is adjusted: "4 primary contrasts and 11 secondary contrasts of table2"."""
     families = {(c.family, c.home): c.count for c in made if c.verdict}
-    return " and over ".join(f"{counted(count, f'{family} contrast'.strip())}{f' of {home}' * bool(home)}"
-                             for (family, home), count in families.items())
+    several = len(families) > 1
+    return " and over ".join(
+        counted(count, f"{family} contrast".strip())
+        + (f" of {home}" if home else " of this table" if several and not family else "")
+        for (family, home), count in families.items())
 
 
 def tests_text(made: Sequence[Contrast]) -> str:

@@ -41,6 +41,12 @@ def row_key(spec: Any) -> RowKey:
     return spec.name, getattr(spec, "eeg", "real")
 
 
+def choose_headline(rows: pd.DataFrame, ablation: Any) -> str:
+    """Returns the first of the ablation's headline metrics that any recorded row has."""
+    metrics, candidates = set(rows["metric"]), getattr(ablation, "headline", (HEADLINE,))
+    return next((metric for metric in candidates if metric in metrics), candidates[0])
+
+
 @dataclass(frozen=True)
 class Measured:
     """A metric's mean over seeds, with its interval if it is a per-image metric, else `sd` over seeds.
@@ -151,6 +157,10 @@ class Scores:
         if first is None or second is None or not len(seeds := first.index.intersection(second.index)):
             return None
         return first.loc[seeds].to_numpy(), second.loc[seeds].to_numpy()
+
+    def same(self, row: RowKey, other: Scores, key: RowKey) -> bool:
+        """Tells whether a row has the values of another's row: the same accuracy of each image under each seed."""
+        return row in self.images and key in other.images and self.images[row].equals(other.images[key])
 
     def contrast(self, a: RowKey, b: RowKey) -> Interval | None:
         """Returns the 95 % interval of the paired difference; None if the rows cannot be paired."""

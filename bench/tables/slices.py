@@ -13,26 +13,25 @@ from bench.tables.results import Results
 from bench.tables.scores import NULL
 
 
-def read(folder: Path, name: str, ablation: Any) -> tuple[Results, str, dict[str, Results]]:
-    """Reads the results of an ablation: its own, or a note about their sources and all that is in these.
+def read(folder: Path, name: str, ablation: Any) -> tuple[Results, str]:
+    """Reads the results of an ablation and returns them with a note about their source.
 
-    They are in its own CSV (the note is "", there are no sources). Without one, each row comes from the CSV in the
-    folder that holds the most of the rows, reference rows from the first of these CSVs. Errors as `results.read`.
+    They are in its own CSV (the note is ""). Without one, each row comes from the CSV in the folder that holds the most
+    of the rows, reference rows from the first of these CSVs. Errors as `results.read`.
     """
     wanted = {variant.name: (digest(variant), getattr(variant, "eeg", "real")) for variant in ablation.variants}
     held = {} if (folder / f"{name}.sha256").exists() or (folder / f"{name}.csv").exists() else _held(folder, wanted)
     if not held:
-        return results.read(folder, name), "", {}
-    parts, taken, sources, whole = list[Results](), set[str](), list[str](), dict[str, Results]()
+        return results.read(folder, name), ""
+    parts, taken, sources = list[Results](), set[str](), list[str]()
     for other in sorted(held, key=lambda each: (-len(held[each]), each)):
         if names := [variant for variant in wanted if variant in held[other] - taken]:
-            whole[other] = results.read(folder, other)
-            parts.append(_select(whole[other], {each: wanted[each] for each in names}, not parts))
+            parts.append(_select(results.read(folder, other), {each: wanted[each] for each in names}, not parts))
             taken |= set(names)
             sources.append(f"{other}.csv ({', '.join(names)})")
     merged = Results(pd.concat([part.rows for part in parts], ignore_index=True),
                      pd.concat([part.items for part in parts], ignore_index=True))
-    return merged, f"No {name}.csv: rows with the same settings are from {', '.join(sources)}.", whole
+    return merged, f"No {name}.csv: rows with the same settings are from {', '.join(sources)}."
 
 
 def _held(folder: Path, wanted: dict[str, tuple[str, str]]) -> dict[str, set[str]]:

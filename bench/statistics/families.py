@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bench.statistics.anova import Anova, Array, Interval, Unpaired, as_table, paired_difference
+from bench.statistics.design import detectable, seeds_for
 from bench.statistics.moderation import Pool
-from bench.statistics.power import detectable, seeds_for
 
 LEAST_ITEMS = 20  # for a verdict
 SIZES = (0.05, 0.10)  # differences for which `Verdict.seeds_for` is given
