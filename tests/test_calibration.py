@@ -1,20 +1,23 @@
 """Calibration: simulated tables with the reference run's variances, judged as `bench table` judges them.
 
-    python tests/test_calibration.py        prints what was measured; nothing is trained
+    python tests/test_calibration.py        prints what was measured with the plain test; nothing is trained
+    python tests/calibration.py             the same of the moderated test, in many regimes
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import calibration
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import ndtri, stdtr
 
 from ablations import table2
-from bench.statistics import Anova, holm, kendall, kendall_interval, verdicts
+from bench.statistics import Anova, Pool, can_pool, holm, kendall, kendall_interval, verdicts
 
 RESULTS = Path(__file__).parent.parent / "results"
 REFERENCE = RESULTS / "reference" / "tiny" / "table2.items.csv.gz"
@@ -210,6 +213,58 @@ def test_of_5000_tables_the_false_verdicts_and_the_coverage_are_as_stated(fit, d
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_of_tau_holds_the_tau_of_the_true_means_as_often_as_is_said(fit, seeds):
     assert tau_coverage(fit, seeds) == pytest.approx({3: 0.88, 5: 0.92}[seeds], abs=0.015)  # 95 were wished for
+
+
+def test_three_seeds_of_a_table_find_ten_points_twice_as_often_as_those_of_one_difference():
+    rng = np.random.default_rng(0)
+    moderated, plain = (calibration.cell("", 3, *each) for each in calibration.both(
+        *calibration.gaussian("all rows vary alike", 3, 1500, rng)))
+    assert moderated.power[0.10] > 2 * plain.power[0.10]
+    assert max(moderated.false.values()) < 6
+    assert 93 < moderated.coverage < 97.5
+
+
+@pytest.mark.parametrize("regime", ["Full 25 times", "log-SD 0.8"])
+def test_rows_that_vary_unequally_give_few_false_verdicts(regime):
+    rng = np.random.default_rng(1)
+    (test, anova), _ = calibration.both(*calibration.gaussian(regime, 3, 1500, rng))
+    assert test == "moderated"
+    assert max(calibration.cell("", 3, test, anova).false.values()) < 8.5  # 7 in 6,000 tables, below
+
+
+@pytest.mark.long
+def test_false_verdicts_coverage_and_power_are_those_of_the_page_on_statistics():
+    found = list(calibration.cells())
+    for used, plain in found:
+        assert max(used.false.values()) <= 7, used
+        assert used.coverage >= 93, used
+        assert used.coverage <= (97 if used.test == "moderated" and used.power else 99), used
+        assert all(used.power[size] >= plain.power[size] - 0.5 for size in used.power), used
+    page = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text()
+    shown = page.split("<!-- python tests/calibration.py -->\n")[1].split("\n<!-- end -->")[0].strip()
+    made = calibration.printed(found)
+    assert re.sub(r"[\d.]+", "0", made) == re.sub(r"[\d.]+", "0", shown)
+    numbers = [np.array(re.findall(r"[\d.]+", text), float) for text in (made, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.35)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("rows", "seeds"), [(8, 3), (6, 4), (5, 5)])
+@pytest.mark.parametrize("times", [1, 4, 25])
+def test_the_fewest_rows_whose_variances_are_pooled_are_enough(rows, seeds, times):
+    assert can_pool(rows, seeds)
+    assert not can_pool(rows - 1, seeds)
+    rng = np.random.default_rng([rows, seeds, times])
+    spread = np.ones((rows, 1))
+    spread[0] = times**0.5
+    means = spread * rng.standard_normal((10_000, rows, seeds)) + rng.standard_normal((10_000, 1, seeds))
+    means += 0.4 / 2**0.5 * rng.standard_normal((10_000, rows, 1))
+    difference = means[:, :1] - means[:, 1:]
+    anova = Anova(difference.mean(2), difference.var(2, ddof=1) / seeds, np.full((10_000, rows - 1), 0.16),
+                  np.zeros((10_000, rows - 1)), seeds, 400)
+    anova = Pool.of(means).moderate(anova, np.zeros(rows - 1, int), np.arange(1, rows))
+    assert (np.abs(anova.mean) > anova.half_width(0.05 / (rows - 1))).any(1).mean() <= 0.07
+    assert (np.abs(anova.mean) > anova.half_width(0.05)).mean() <= 0.075
 
 
 def report() -> None:

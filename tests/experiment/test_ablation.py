@@ -69,6 +69,8 @@ def test_a_users_own_file_is_an_ablation_named_after_it(tmp_path):
     ("import sys\nsys.exit(7)\n", "mine.py, line 2: does not import: SystemExit: 7"),
     ("raise ValueError('two\\nlines')\n", "ValueError: two lines"),
     (GOOD + "contrasts = [1]\n", "contrast 1 must be a pair of names"),
+    (GOOD + "contrasts = [('half', 'Full')]\nprimary = [('Full', 'half')]\n",
+     "primary names .* not one of the contrasts"),
     (GOOD.replace("FULL, replace(FULL, name='half'", "replace(FULL, name='Full'"), "must be the suite's Full"),
     (GOOD.replace("name='half'", "name='half', encoder=3"), "encoder and size must be text"),
     (GOOD + "contrasts = [('Full', 'whole')]\n", "contrast .* must be a pair of names among: Full, half"),
