@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("bench", "models")
 LINES = 400  # of a file, at most
 LONGER = {"bench/metrics.py"}
-FILES = 11  # directly in bench/
+FILES = 10  # directly in bench/
 ARGPARSE = ("bench/commands/", "bench/cli.py", "bench/arguments.py", "bench/execute/worker.py")
 
 

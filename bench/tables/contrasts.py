@@ -101,7 +101,8 @@ def _judged(scores: Scores, ablation: Any, chosen: Sequence[tuple[str, str]],
         pair = scores.paired(keys[a], keys[b])
         if pair is None and (pair := scores.unpaired(keys[a], keys[b])) is not None:
             unpaired.add(name)
-        if reason := _reason(scores, specs[a], specs[b], pair):
+        reason = _reason(scores, specs[a], specs[b], pair)
+        if pair is None or reason:
             reasons[name] = reason
             continue
         pairs[name] = pair

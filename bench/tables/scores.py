@@ -135,12 +135,12 @@ class Scores:
             if values is not None and row[1] == "real" and self.means(row).get("trained_parameters"):
                 group = (tuple(values.index), tuple(values.columns), self.labels[row].tobytes())
                 groups.setdefault(group, []).append(row)
-        pools = {}
+        pools: dict[RowKey, tuple[Pool, int]] = {}
         for group, members in groups.items():
             if can_pool(len(members), len(group[0])):
-                values = np.stack([self.images[row].to_numpy() for row in members])
-                count = values[0].size
-                pool = Pool.of(values.mean(2), (values.mean((1, 2)) * count + 2) / (count + 4))
+                shares = np.stack([self.images[row].to_numpy() for row in members])
+                count = shares[0].size
+                pool = Pool.of(shares.mean(2), (shares.mean((1, 2)) * count + 2) / (count + 4))
                 pools |= {row: (pool, place) for place, row in enumerate(members)}
         return pools
 

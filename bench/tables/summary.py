@@ -45,7 +45,7 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
         return f"{parts[0] or 'No row has a result yet'}."
     decoding = [row for row in ran if _decodes_eeg(specs[row.name])]
     clean = [row for row in decoding if not scores.leak(row_key(specs[row.name]))]
-    best = max(clean or decoding or ran, key=lambda row: (row.balanced or row.top1).mean)
+    best = max(clean or decoding or ran, key=_accuracy)
     name, _, change = best.label.partition("  ")
     null = scores.interval(scores.shuffled(row_key(specs[best.name])))
     ceiling = scores.interval(scores.ceiling)
@@ -63,6 +63,12 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
     if len({seed for row in ran for seed in row.seeds}) == 1:
         parts.append("one seed was run, so this holds for these trained models only")
     return "; ".join(filter(None, parts)) + "."
+
+
+def _accuracy(row: Row) -> float:
+    """Returns by which accuracy rows are compared: balanced, where classes differ in their number of test images."""
+    best = row.balanced or row.top1
+    return best.mean if best else 0.0
 
 
 def _decodes_eeg(spec: Any) -> bool:
