@@ -17,7 +17,7 @@ import pytest
 from scipy.special import ndtri, stdtr
 
 from ablations import table2
-from bench.statistics import Anova, Pool, can_pool, holm, kendall, kendall_interval, verdicts
+from bench.statistics import Anova, Pool, can_pool, detectable, holm, kendall, kendall_interval, verdicts
 
 RESULTS = Path(__file__).parent.parent / "results"
 REFERENCE = RESULTS / "reference" / "tiny" / "table2.items.csv.gz"
@@ -222,6 +222,15 @@ def test_three_seeds_of_a_table_find_ten_points_twice_as_often_as_those_of_one_d
     assert moderated.power[0.10] > 2 * plain.power[0.10]
     assert max(moderated.false.values()) < 6
     assert 93 < moderated.coverage < 97.5
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.65), (10, 0.74)])
+def test_the_difference_that_a_table_says_it_detects_is_found_about_as_often_as_it_says(seeds, least):
+    (_, anova), _ = calibration.both(*calibration.gaussian("", seeds, 1500, np.random.default_rng(2)))
+    stated = [detectable(Anova(0.0, anova.seed[i, 3], anova.item[i, 3], 0.0, seeds, 400, anova.seed_df[i, 3]), 0.0125)
+              for i in range(60)]
+    found = np.abs(anova.mean + np.median(stated)) > anova.half_width(0.0125)
+    assert least < found.mean() < 0.85
 
 
 @pytest.mark.parametrize("regime", ["Full 25 times", "log-SD 0.8"])
