@@ -583,7 +583,7 @@ def test_a_row_that_varies_much_more_keeps_its_own_variance_and_three_seeds_degr
     assert pool.variance[3] == pytest.approx(own, rel=0.01)
     assert pool.df[3] == 2
     assert set(pool.df[~pool.outlying]) == {2 + PRIOR_DF}
-    assert Pool.of(np.stack([rows_of(rng=i) for i in range(500)])).outlying.mean() < 0.06  # by chance
+    assert Pool.of(np.stack([rows_of(rng=i) for i in range(500)])).outlying.mean() < 0.1  # by chance
 
 
 def test_rows_near_0_and_1_keep_a_smaller_variance():
