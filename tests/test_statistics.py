@@ -539,14 +539,17 @@ def test_a_constant_predictor_has_the_balanced_accuracy_of_chance():
     assert balanced_interval(values, even).mean == pytest.approx(values.mean())
 
 
-def test_the_interval_of_balanced_accuracy_holds_as_often_as_it_says():
-    rng, labels = np.random.default_rng(0), np.repeat([0, 1, 2], [100, 30, 10])
-    accuracy = np.array([0.9, 0.5, 0.3])
+@pytest.mark.parametrize(("sizes", "accuracy"), [
+    ([100, 30, 10], [0.9, 0.5, 0.3]), ([6, 5, 5, 4], [0.9, 0.5, 0.3, 0.1]), ([5] * 10 + [4] * 10, [0.5] * 20),
+    ([1] * 10 + [2] * 10, [0.7] * 20)])
+def test_the_interval_of_balanced_accuracy_holds_as_often_as_it_says(sizes, accuracy):
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
     held = 0
-    for _ in range(600):
-        found = balanced_interval((rng.random((1, 140)) < accuracy[labels]).astype(float), labels)
-        held += found.low <= accuracy.mean() <= found.high
-    assert 0.92 <= held / 600 <= 0.99
+    for _ in range(400):
+        right = rng.random((1, len(labels))) < np.array(accuracy)[labels]
+        found = balanced_interval(right.astype(float), labels)
+        held += found.low <= np.mean(accuracy) <= found.high
+    assert 0.93 <= held / 400 <= 0.99
 
 
 def rows_of(seeds=3, rows=15, spread=0.03, rng=0):

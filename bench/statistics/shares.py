@@ -24,14 +24,19 @@ def share_interval(values: Array, confidence: float = 0.95) -> Interval:
 
 def balanced_interval(values: Array, labels: Array, confidence: float = 0.95) -> Interval:
     """Returns the interval, as `share_interval`, of the mean over classes of the mean within a class (balanced
-    accuracy): each class has the same weight, however many items it has. values [S, N]; labels [N]."""
+    accuracy): each class has the same weight, however many items it has. values [S, N]; labels [N].
+
+    The variance over items is that within the classes, with n - 1 degrees of freedom each; an item that is alone in
+    its class is compared with the mean of all classes.
+    """
     values = as_table(values)
     classes, number = np.unique(np.asarray(labels), return_inverse=True)
     counts = np.bincount(number)
     within = np.stack([values[:, number == place].mean(1) for place in range(len(classes))], 1)
-    weights = values.shape[1] / (len(classes) * counts)
-    centred = within.mean(1, keepdims=True) + weights[number] * (values - within[:, number])
-    return _bounded(Anova.of(centred), 1 - confidence)
+    mean = within.mean(1, keepdims=True)
+    weights = values.shape[1] / (len(classes) * counts) * np.sqrt(counts / np.maximum(counts - 1, 1))
+    parts = weights[number] * (values - np.where(counts > 1, within, mean)[:, number])
+    return _bounded(Anova.of(mean + parts - parts.mean(1, keepdims=True)), 1 - confidence)
 
 
 def share_difference(a: Array, b: Array, confidence: float = 0.95) -> Interval:
