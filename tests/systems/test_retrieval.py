@@ -245,7 +245,7 @@ def test_a_headline_that_is_no_right_or_wrong_has_intervals_and_verdicts_and_nei
     specs = [captions.Spec("a"), captions.Spec("b", classes="none", eeg_free=True)]
     rng = np.random.default_rng(0)
     for spec, mean in zip(specs, (0.8, 0.3), strict=True):
-        put(tmp_path, spec.name, np.clip(mean + 0.1 * rng.standard_normal(9), 0, 1))
+        put(tmp_path, spec.name, np.clip(mean + 0.1 * rng.standard_normal(20), 0, 1))
     chosen = SimpleNamespace(name="mine", title="t", published=None, variants=specs, contrasts=[("a", "b")],
                              headline=("top1_label", "retrieval_4way"), metrics=("pixcorr", "correlation_swav"))
     made = build_table(tmp_path, "mine", chosen)
