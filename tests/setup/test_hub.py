@@ -394,7 +394,9 @@ def test_options_of_the_other_kind_are_refused(tmp_path):
 
 def test_ctrl_c_ends_in_one_line_and_the_same_command_resumes(server, tmp_path):
     """As a user gives it, in a process of its own."""
-    command = [sys.executable, "-m", "bench", "fetch", "things_eeg2", "--subjects", "1", "--to", str(tmp_path / "x")]
+    program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # may come ignored
+               "from bench.cli import main; sys.exit(main(sys.argv[1:]))")
+    command = [sys.executable, "-c", program, "fetch", "things_eeg2", "--subjects", "1", "--to", str(tmp_path / "x")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     server.slow = 60.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
