@@ -1,4 +1,4 @@
-"""How often tables without any difference get a verdict, how often intervals hold, and what is detected: by simulation.
+"""Simulates tables: how often a verdict is false, how often an interval holds, how often a difference is detected.
 
     python tests/calibration.py        prints the table of docs/statistics.md; nothing is trained
 
@@ -64,7 +64,7 @@ def cells(tables: int = TABLES, bounded_tables: int = BOUNDED_TABLES) -> Iterato
 
 
 def gaussian(regime: str, seeds: int, tables: int, rng: np.random.Generator) -> tuple[np.ndarray, Anova, None]:
-    """The rows' means [tables, R, S] without any true difference, and the analysis of the contrasts."""
+    """Draws means [tables, R, S] of rows without true differences; returns them and the analysis of their contrasts."""
     variance = np.exp(SPREADS.get(regime, 0.0) * rng.standard_normal((tables, len(NAMES), 1)))
     if regime in WILD:
         row, times = WILD[regime]

@@ -210,7 +210,7 @@ def _first_part(name: str) -> str:
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """Returns a file's name without its ending, and the ending in lower case: of "a.FIF.gz" ".fif.gz"."""
+    """Splits a file's name into its stem and its ending in lower case: "a.FIF.gz" into "a" and ".fif.gz"."""
     ending = Path(name).suffix.lower()
     if ending == ".gz":
         ending = "".join(Path(name).suffixes[-2:]).lower()
@@ -218,7 +218,7 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def _session_and_run(path: Path) -> tuple[str, str]:
-    """Returns the session of a BIDS file, or "", and its other entities: "task-rest_run-1"."""
+    """Returns the session of a BIDS file ("" if there is none) and its other entities, such as "task-rest_run-1"."""
     entities = split_ending(path.name)[0].split("_")[1:-1]
     session = next((entity[4:] for entity in entities if entity.startswith("ses-")), "")
     return session, "_".join(entity for entity in entities if not entity.startswith("ses-"))

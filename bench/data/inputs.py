@@ -152,7 +152,8 @@ def _check_indices(indices: Mapping[str, pd.Index]) -> None:
     for other in names[1:]:
         first, second = indices[names[0]], indices[other]
         if len(first) == len(second) and not first.equals(second):
-            row = next((row for row, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+            pairs = enumerate(zip(first, second, strict=True))
+            row = next((row for row, (a, b) in pairs if a != b), 0)  # 0: indices that differ in their type alone
             raise BenchError(f"{names[0]} and {other} have different indices, first in row {row} ({_show(first[row])} "
                              f"and {_show(second[row])}); values are taken in the order given, never by index: bring "
                              "them into one order, then pass .to_numpy() or .reset_index(drop=True)")

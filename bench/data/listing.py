@@ -72,7 +72,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _reject_file(name: str, endings: Sequence[str], hidden: bool) -> str:
-    """Returns why a file is left out, "" if it is not."""
+    """Returns the reason why a file is left out; "" if it is read."""
     if name.startswith(".") and not hidden:
         return HIDDEN
     ending = Path(name).suffix.lower()

@@ -126,7 +126,7 @@ def test_each_window_is_the_filtered_signal_from_the_samples_of_its_event_on(sou
         signal = 1e6 * mne.filter.filter_data(data[:12], SFREQ, *BAND, verbose="error")
         if (person, session) == ("sub-01", "ses-2"):
             signal[1] = signal[2]  # E2 has status bad in channels.tsv: replaced by the next channel
-        for row, onset in zip(rows, events["onset"], strict=False):
+        for row, onset in zip(rows, events["onset"][:len(rows)], strict=True):
             first = round(onset * SFREQ)
             assert np.allclose(eeg[row], signal[:, first : first + TIMES], rtol=2e-3, atol=0.02)
 
@@ -246,7 +246,7 @@ def test_an_image_outside_the_folder_is_refused(single, capsys):
 def test_an_order_that_tells_the_class_is_stated_as_a_leak(single, capsys):
     def by_class(rows):
         names = sorted(row[3] for row in rows[:24])
-        return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows, names, strict=False)] + rows[24:]
+        return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows[:24], names, strict=True)] + rows[24:]
 
     for person in ("01", "02", "03"):
         write_run(single / "bids", person, "1", 5 + int(person), by_class)
@@ -260,7 +260,7 @@ def test_too_few_trials_to_tell_a_leak_need_the_users_word(single, capsys):
     few = [name for name in image_names() if name.startswith(("car", "dog"))]
 
     def two_classes(rows):
-        return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows, few, strict=False)]
+        return [(*row[:2], name.split("/")[0], name) for row, name in zip(rows[:len(few)], few, strict=True)]
 
     write_run(single / "bids", "01", "1", 5, two_classes)
     refused(capsys, single, "too few to tell); state it: --leaky 'no: REASON'")

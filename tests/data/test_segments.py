@@ -118,7 +118,7 @@ def demeaned(seconds, trials, sfreq, channels):
 
 
 def stacked(trials, zeros):
-    """Trials [N, C, T] side by side with so many zeros before and after each, as MOABB stacks them."""
+    """Joins trials [N, C, T] in time with `zeros` zeros before and after each, as MOABB stacks them."""
     return np.concatenate([np.pad(trial, ((0, 0), (zeros, zeros))) for trial in trials], 1)
 
 
