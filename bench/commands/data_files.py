@@ -61,7 +61,7 @@ def find(options: argparse.Namespace) -> Study:
 
 
 def describe(study: Study, cutting: Cutting) -> str:
-    """Returns the text of --dry-run: a line for each recording, what will be left out, and how people are told apart."""
+    """Returns the text of --dry-run: the recordings, what will be left out, and how people are told apart."""
     headers = [file_corpus.read_header(recording, cutting) for recording in study.recordings]
     lines = [f"{'recording':{WIDTH}}  {'person':14}{'Hz':>6}{'EEG/all':>9}{'hours':>8}{'windows':>9}"]
     for header in headers:

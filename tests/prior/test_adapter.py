@@ -25,17 +25,9 @@ from bench.prior import recipe, ship, train
 from bench.runtime import Runtime
 from models import adapter, captioner, frozen
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 3
 LOADERS = {"adapter": adapter.load, "captioner": captioner.load_captioner}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone():
-    """One thread: two on a busy machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,7 @@ from bench.experiment.scale import TINY
 from bench.scoring.judges import open_judge
 from models import frozen
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As `bench score` does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as `bench score` does
 
 
 @pytest.fixture(scope="module")

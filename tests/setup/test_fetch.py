@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import io
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from rich.console import Console
+from fetching import refused, run
 
-from bench.commands import fetch
-from bench.errors import ENVIRONMENT, OK, RESUMABLE, USAGE, BenchError
+from bench.errors import OK, RESUMABLE, USAGE
 from bench.setup import fetch as download
 from bench.setup import weights
 from models import pins
@@ -83,21 +79,6 @@ def part(server, monkeypatch, tmp_path):
     place = f"/{pinned.repository}/resolve/{pinned.revision}"
     server.files = {f"{place}/open_clip_model.safetensors": DATA, f"{place}/open_clip_config.json": CONFIG}
     return pinned
-
-
-def run(*arguments):
-    parser = argparse.ArgumentParser()
-    fetch.add_options(parser)
-    console = Console(file=io.StringIO(), soft_wrap=True)
-    code = fetch.main(parser.parse_args(arguments), console)
-    return code, console.file.getvalue()
-
-
-@contextmanager
-def refused(match, code=ENVIRONMENT):
-    with pytest.raises(BenchError, match=match) as error:
-        yield
-    assert error.value.exit_code == code
 
 
 def files(folder):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import io
 import json
 import os
 import shlex
@@ -21,12 +19,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fetching import refused, run
 from formats import write_alljoined, write_things
-from rich.console import Console
 
 from bench import cli
-from bench.commands import fetch
-from bench.errors import ENVIRONMENT, INTERRUPTED, OK, RESUMABLE, USAGE, BenchError
+from bench.errors import INTERRUPTED, OK, RESUMABLE, USAGE
 from bench.setup import hub
 
 DATA = bytes(range(1, 256)) * 1200  # about 300 kB
@@ -173,23 +170,6 @@ def server(monkeypatch, tmp_path_factory):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(hub, "PAUSE", 0.0)
         yield running
-
-
-def run(*arguments):
-    parser = argparse.ArgumentParser()
-    fetch.add_options(parser)
-    console = Console(file=io.StringIO(), soft_wrap=True)
-    code = fetch.main(parser.parse_args(arguments), console)
-    return code, console.file.getvalue()
-
-
-@contextmanager
-def refused(match, code=ENVIRONMENT):
-    with pytest.raises(BenchError, match=match) as error:
-        yield
-    assert error.value.exit_code == code
-    assert "\n" not in str(error.value)
-    assert "secret" not in str(error.value)
 
 
 def files(folder):
