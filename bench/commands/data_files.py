@@ -22,7 +22,8 @@ EXAMPLES = 3  # warnings printed of a recording
 
 
 def is_asked_for(options: argparse.Namespace, pairs: Collection[str]) -> bool:
-    """Whether the arguments are the user's recordings. Raises BenchError for paths without --name and the reverse."""
+    """Whether the arguments are paths of recordings. Raises BenchError for paths without --name, or --name without
+    paths."""
     sources, known = options.sources, (*pairs, *catalogue.CORPORA_BY_NAME, catalogue.TRAIN_ONLY)
     if options.title is not None:
         for name in sources:
@@ -47,7 +48,7 @@ def is_asked_for(options: argparse.Namespace, pairs: Collection[str]) -> bool:
 
 
 def _is_list(text: str) -> bool:
-    """Whether a text is a list of MOABB's data sets, "A,B"; to know takes seconds, which a path does not need."""
+    """Whether a text is a list of MOABB's data sets, "A,B". This imports MOABB, which takes seconds."""
     return "/" not in text and all(catalogue.is_dataset(part.strip()) for part in text.split(","))
 
 

@@ -70,8 +70,8 @@ def find_runs(root: Path, subjects: Sequence[str] = (), sessions: Sequence[str] 
               ) -> tuple[list[Recording], dict[str, list[str]]]:
     """Returns the EEG recordings in sub-*/[ses-*/]eeg, sorted, and what was skipped by reason.
 
-    Linked folders are read too. Of these labels only, where some are given, such as 01. Raises BenchError: exit 3
-    without mne-bids, else for no recording, or none with a label.
+    Linked folders are read too. subjects, sessions, tasks: only recordings with one of these labels, such as 01; empty:
+    all. Raises BenchError: exit 3 without mne-bids; else if there is no recording, or none with a requested label.
     """
     try:
         import mne_bids

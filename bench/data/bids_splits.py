@@ -16,8 +16,12 @@ HELD_OUT = 6  # one image in six (session, person, block) tests, one in six vali
 
 
 def assign_parts(split: str, trials: pd.DataFrame, content: Sequence[str], seed: int) -> list[str]:
-    """Returns the part of each trial [N]: that of its image; of another split than item that of its image and of its
-    session (person, block), "" where these differ. content: of each image; equal ones are in one part."""
+    """Returns the part of each trial [N].
+
+    In the split item it is the part of the trial's image. In the other splits the image and the session (person, block)
+    both have a part: the trial has it if both are equal, else "". content: a hash of each image; images with equal
+    hashes are in one part.
+    """
     image = draw_images({content[picture]: label for picture, label in
                          zip(trials["picture"], trials["label"], strict=True)}, seed)
     parts = [image[content[picture]] for picture in trials["picture"]]
@@ -42,8 +46,8 @@ def assign_parts(split: str, trials: pd.DataFrame, content: Sequence[str], seed:
 
 
 def draw_images(label: Mapping[str, int], seed: int) -> dict[str, str]:
-    """Returns the part of each image: of each class a sixth tests and a sixth validates, at least one each, drawn by
-    the seed. Classes of fewer than three images are drawn from together."""
+    """Draws the part of each image. In each class a sixth of the images tests and a sixth validates, at least one each.
+    Classes of fewer than three images are treated as one class."""
     pools: dict[int, list[str]] = {}
     count = Counter(label.values())
     for image in sorted(label):

@@ -30,9 +30,10 @@ TRAIN, BORDER, END = "train", "border", "held_out"  # parts of a corpus of one p
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a recording tells: rate in Hz, EEG channels and all, seconds, at most so many windows.
+    """What the header of a recording tells: rate in Hz, number of EEG channels and of all channels, length in seconds,
+    largest possible number of windows.
 
-    reason: why the recording will be left out, or "". warnings: of its reader.
+    reason: why the recording will be left out, or "". warnings: those that MNE gave.
     """
 
     recording: Recording
@@ -213,7 +214,7 @@ def _is_current(about: dict[str, Any], recordings: list[Recording], base: Path) 
 
 
 def _find_change(about: dict[str, Any], base: Path) -> str | None:
-    """Returns a file that is not what it was when it was cut, or is there now and was not, or None."""
+    """Returns a file that was changed, removed or added since the recordings were cut; None if there is none."""
     for name, entry in about["sources"].items():
         path = base / name
         if not path.is_file() or path.stat().st_size != entry["bytes"] or digest(path) != entry:

@@ -167,7 +167,8 @@ def _nearest(values: Array, label: Array, fits: Array) -> tuple[Array, Array]:
 
 def _judge(eeg: Array, label: Array, draw: _Draw, channel: int, sample: int, steps: bool,
            rng: np.random.Generator) -> Finding:
-    """Predicts the tested trials by one value and says what that means. sample T: the channel's mean."""
+    """Predicts the classes of the tested trials from one value of a channel, and judges whether that is a leak.
+    sample: the index of the value; T is the channel's mean."""
     name, n_times = "one channel tells the class", eeg.shape[-1]
     values = np.concatenate([_with_mean(np.asarray(eeg[rows, channel]))[:, sample] for rows in (draw.train, draw.test)])
     finite = np.isfinite(values)
