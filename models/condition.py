@@ -1,16 +1,18 @@
 """Maps from EEG tokens to the U-Net's condition (tau, Sec. 3.2) and to CLIP space (h, Eq. 3).
 
-LatentHead and TimeCondition are of DreamDiffusion's released code.
+LatentHead, TimeCondition and one form of LinearTau are of DreamDiffusion's released code.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
 
 
 class Tau(nn.Module):
-    """tau: EEG tokens [B, L, width] -> cross-attention context [B, M, D].
+    """tau: EEG tokens [B, L, width] -> cross-attention context [B, M, D]; it begins at text.
 
     Mixes the L tokens into M, maps them linearly, adds them to a trainable base and applies a LayerNorm. The first
     context is in the space that the frozen U-Net was trained on: the base begins at `text`, the mean text tokens [M, D]
@@ -30,6 +32,35 @@ class Tau(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.norm(self.base + self.project(self.scale(self.mix(tokens))))
+
+
+class LinearTau(nn.Module):
+    """tau without text, base or norm: EEG tokens [B, L, width] -> context [B, M, D], random at the start.
+
+    Mixes the L tokens into M and maps them linearly. between: the L tokens are mixed into so many first, without a
+    nonlinearity (released code: L // 2).
+    """
+
+    def __init__(self, tokens: int, width: int, context: int, dim: int, between: int | None = None):
+        super().__init__()
+        sizes = [tokens, context] if between is None else [tokens, between, context]
+        self.mix = nn.Sequential(*(nn.Conv1d(a, b, 1) for a, b in itertools.pairwise(sizes)))
+        self.project = nn.Linear(width, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.project(self.mix(tokens))
+
+
+def build_tau(kind: str, tokens: int, width: int, text: Tensor, norm: nn.LayerNorm) -> nn.Module:
+    """Returns a new tau for tokens [B, L, width] and the context of `text` [M, D]; kind: as Variant.tau.
+
+    Raises ValueError for another kind.
+    """
+    if kind == "text":
+        return Tau(tokens, width, text, norm)
+    if kind not in ("released", "linear"):
+        raise ValueError(f"tau must be 'text', 'released' or 'linear', not {kind!r}")
+    return LinearTau(tokens, width, *text.shape, between=max(1, tokens // 2) if kind == "released" else None)
 
 
 class Head(nn.Module):

@@ -14,11 +14,12 @@ class MaskedAutoencoder(nn.Module):
     """An encoder with `tokenize(eeg)` and `encode(tokens, keep)`, and a shallow decoder.
 
     The encoder gets visible tokens only; the decoder gets them and mask tokens, each with its position, unordered; only
-    masked tokens reach the head.
+    masked tokens reach the head. has_class_token: a trained token without position passes through encoder and decoder
+    beside the visible ones (released code); no loss uses its output, and the encoder must ignore `keep`.
     """
 
     def __init__(self, encoder: nn.Module, channels: int, times: int, width: int, tokens: int, decoder_width: int = 64,
-                 decoder_depth: int = 1, heads: int = 4, mlp_ratio: float = 1.0):
+                 decoder_depth: int = 1, heads: int = 4, mlp_ratio: float = 1.0, has_class_token: bool = False):
         super().__init__()
         if times % tokens and not hasattr(encoder, "patchify"):
             raise ValueError(f"{times} time steps cannot be divided into {tokens} equal tokens")
@@ -32,6 +33,7 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         for module in (self.embed, self.blocks, self.head):
             module.apply(initialise)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width)) if has_class_token else None
 
     def targets(self, eeg: Tensor, masking: Masking) -> Tensor:
         """The raw content of the masked tokens of EEG [B, C, T]: [B, m, C * T / tokens].
@@ -43,8 +45,11 @@ class MaskedAutoencoder(nn.Module):
 
     def predict(self, eeg: Tensor, masking: Masking) -> Tensor:
         """The prediction of `targets`."""
-        visible = self._visible(eeg, masking.keep)
-        seen = self.embed(self.encoder.encode(visible, masking.keep)) + self.positions[masking.keep]
+        visible, places = self._visible(eeg, masking.keep), self.positions[masking.keep]
+        if self.class_token is not None:
+            visible = torch.cat([self.class_token.expand(len(visible), -1, -1), visible], 1)
+            places = nn.functional.pad(places, (0, 0, 1, 0))
+        seen = self.embed(self.encoder.encode(visible, masking.keep)) + places
         hidden = self.mask_token + self.positions[masking.remove]
         tokens = torch.cat([seen, hidden], 1)
         for block in self.blocks:

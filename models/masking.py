@@ -20,12 +20,23 @@ class Masking:
         return Masking(self.keep.to(device), self.remove.to(device))
 
 
-def random_masking(batch: int, length: int, ratio: float, generator: torch.Generator) -> Masking:
-    """Masks int(length * ratio) tokens of each sample, uniformly over all such sets.
+def count_visible(length: int, ratio: float, rounding: str = "masked") -> int:
+    """The number of visible tokens of L. rounding: which number is rounded down, "masked" or (released code) "kept".
+
+    Raises ValueError for another rounding.
+    """
+    if rounding not in ("masked", "kept"):
+        raise ValueError(f"rounding must be 'masked' or 'kept', not {rounding!r}")
+    return length - int(length * ratio) if rounding == "masked" else int(length * (1 - ratio))
+
+
+def random_masking(batch: int, length: int, ratio: float, generator: torch.Generator,
+                   rounding: str = "masked") -> Masking:
+    """Masks a share of the tokens of each sample, uniformly over all such sets; rounding: as `count_visible`.
 
     Raises ValueError if the ratio masks no token or all.
     """
-    visible = length - int(length * ratio)
+    visible = count_visible(length, ratio, rounding)
     if not 0 < visible < length:
         raise ValueError(f"mask ratio {ratio} leaves {visible} of {length} tokens visible; expected 1 to {length - 1}")
     order = torch.rand(batch, length, generator=generator, device=generator.device).argsort(1)

@@ -36,10 +36,11 @@ def flops(stage: Stage) -> int:
     return FLOPS[type(stage)](stage) if type(stage) in FLOPS else 0
 
 
-def _pretrain(stage: Pretrain, count: Callable[..., tuple[int, int]] = networks.autoencoder_flops) -> int:
+def _pretrain(stage: Pretrain) -> int:
     world = stage.corpus.world
-    return stage.schedule.steps * stage.schedule.batch * count(stage.encoder, stage.decoder, world.n_chans,
-                                                               world.n_times, stage.mask_ratio)[1]
+    step = networks.autoencoder_flops(stage.encoder, stage.decoder, world.n_chans, world.n_times, stage.mask_ratio,
+                                      class_token=stage.class_token, rounding=stage.rounding)[1]
+    return stage.schedule.steps * stage.schedule.batch * step
 
 
 def _targets(stage: Targets) -> int:
@@ -77,7 +78,7 @@ def _finetune(stage: Finetune) -> int:
     check_known(stage.unet, stage.clip, stage.targets.vae)
     encoder, shape, opens = encoder_of(stage), shape_of(stage.items), OPENS[stage.tune]
     _, (tokens, width) = networks.encoder_on_meta(encoder, *shape)
-    once, sample = 0, networks.condition_flops(tokens, width, "tau" in opens, "E" in opens)
+    once, sample = 0, networks.condition_flops(tokens, width, "tau" in opens, "E" in opens, stage.tau)
     if "E" in opens:
         sample += networks.encoder_flops(encoder, *shape)[1]
     else:
@@ -113,8 +114,9 @@ def _generate(stage: Generate) -> int:
     if isinstance(stage.model, Finetune):
         shape, encoder = shape_of(stage.items), encoder_of(stage.model)
         _, (tokens, width) = networks.encoder_on_meta(encoder, *shape)
-        total += padded(items, stage.sampling.batch) * (networks.encoder_flops(encoder, *shape)[0]
-                                                         + networks.condition_flops(tokens, width, False, False))
+        total += padded(items, stage.sampling.batch) * (
+            networks.encoder_flops(encoder, *shape)[0]
+            + networks.condition_flops(tokens, width, False, False, stage.model.tau))
     return total
 
 
@@ -133,11 +135,18 @@ def naive(stage: Stage) -> int:
     return NAIVE[type(stage)](stage) if type(stage) in NAIVE else 0
 
 
+def _naive_pretrain(stage: Pretrain) -> int:
+    world = stage.corpus.world
+    return stage.schedule.steps * stage.schedule.batch * networks.released_autoencoder_flops(
+        stage.encoder, stage.decoder, world.n_chans, world.n_times, stage.mask_ratio)[1]
+
+
 def _naive_finetune(stage: Finetune) -> int:
     check_known(stage.unet, stage.clip, stage.targets.vae)
     shape, encoder = shape_of(stage.items), encoder_of(stage)
     _, (tokens, width) = networks.encoder_on_meta(encoder, *shape)
-    sample = networks.encoder_flops(encoder, *shape)[1] + networks.condition_flops(tokens, width, True, True)
+    sample = networks.encoder_flops(encoder, *shape)[1]
+    sample += networks.condition_flops(tokens, width, True, True, stage.tau)
     if stage.align:
         sample += networks.head_flops(stage.aligned, tokens, width, head_size(stage), True)
     if stage.align == "clip":
@@ -164,5 +173,4 @@ FLOPS: dict[type[Stage], Callable[[Any], int]] = {
     Pretrain: _pretrain, Targets: _targets, Finetune: _finetune, Generate: _generate, Trivial: _trivial,
     Reference: _reference, Score: _score}
 NAIVE: dict[type[Stage], Callable[[Any], int]] = {
-    Pretrain: lambda stage: _pretrain(stage, networks.released_autoencoder_flops), Finetune: _naive_finetune,
-    Generate: _naive_generate, Score: _naive_score}
+    Pretrain: _naive_pretrain, Finetune: _naive_finetune, Generate: _naive_generate, Score: _naive_score}

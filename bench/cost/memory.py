@@ -37,7 +37,8 @@ def memory(stage: Stage) -> Memory | None:
 
 def _pretrain(stage: Pretrain) -> Memory:
     shape = stage.corpus.world.n_chans, stage.corpus.world.n_times
-    parameters, saved = _pretrain_memory(stage.encoder, stage.decoder, *shape, stage.mask_ratio)
+    parameters, saved = _pretrain_memory(stage.encoder, stage.decoder, *shape, stage.mask_ratio, stage.class_token,
+                                         stage.rounding)
     return Memory(18 * parameters, saved, stage.schedule.batch)
 
 
@@ -68,7 +69,7 @@ def trained_parameters(stage: Finetune) -> dict[str, int]:
     opens = OPENS[stage.tune]
     counts = {"encoder": count_parameters(encoder) if "E" in opens else 0, "tau": 0, "head": 0, "unet": 0}
     if "tau" in opens:
-        counts["tau"] = count_parameters(networks.tau_on_meta(tokens, width))
+        counts["tau"] = count_parameters(networks.tau_on_meta(tokens, width, stage.tau))
         if stage.time_condition:
             counts["tau"] += count_parameters(networks.time_condition_on_meta())
     if stage.align:
@@ -80,11 +81,11 @@ def trained_parameters(stage: Finetune) -> dict[str, int]:
 
 
 @functools.cache
-def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int,
-                     mask_ratio: float) -> tuple[int, int]:
+def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int, mask_ratio: float,
+                     class_token: bool, rounding: str) -> tuple[int, int]:
     """Parameters of the masked autoencoder, and bytes saved for one window."""
-    model, tokens = networks.autoencoder_on_meta(encoder, decoder, n_chans, n_times)
-    masking = networks.masking_on_meta(tokens, mask_ratio)
+    model, tokens = networks.autoencoder_on_meta(encoder, decoder, n_chans, n_times, class_token)
+    masking = networks.masking_on_meta(tokens, mask_ratio, rounding=rounding)
     model.train().requires_grad_(True)
     return count_parameters(model), saved_bytes(
         model, lambda dtype: model(meta(1, n_chans, n_times, dtype=dtype), masking))

@@ -30,7 +30,8 @@ def encoder_on_meta(value: Encoder, n_chans: int, n_times: int) -> Any:
 
 
 @functools.cache
-def autoencoder_on_meta(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int) -> Any:
+def autoencoder_on_meta(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int,
+                        class_token: bool = False) -> Any:
     """The masked autoencoder of a pre-training, and its number of tokens."""
     import torch
 
@@ -41,27 +42,27 @@ def autoencoder_on_meta(encoder: Encoder, decoder: Decoder, n_chans: int, n_time
         with torch.no_grad():
             tokens, width = module.tokenize(torch.empty(1, n_chans, n_times)).shape[1:]
         model = MaskedAutoencoder(module, n_chans, n_times, width, tokens, decoder.width, decoder.depth, decoder.heads,
-                                  decoder.mlp_ratio)
+                                  decoder.mlp_ratio, class_token)
     return model, tokens
 
 
-def masking_on_meta(tokens: int, mask_ratio: float, batch: int = 1) -> Any:
+def masking_on_meta(tokens: int, mask_ratio: float, batch: int = 1, rounding: str = "masked") -> Any:
     """A random masking, drawn on the CPU."""
     import torch
 
     from models.masking import random_masking
 
     with torch.device("cpu"):
-        return random_masking(batch, tokens, mask_ratio, torch.Generator()).to("meta")
+        return random_masking(batch, tokens, mask_ratio, torch.Generator(), rounding).to("meta")
 
 
-def tau_on_meta(tokens: int, width: int) -> Any:
-    """tau for the context of Stable Diffusion 1.5."""
+def tau_on_meta(tokens: int, width: int, kind: str = "text") -> Any:
+    """tau of a kind (Variant.tau) for the context of Stable Diffusion 1.5."""
     from torch import nn
 
-    from models.condition import Tau
+    from models.condition import build_tau
 
-    return on_meta(lambda: Tau(tokens, width, meta(TOKENS, WIDTH), nn.LayerNorm(WIDTH)))
+    return on_meta(lambda: build_tau(kind, tokens, width, meta(TOKENS, WIDTH), nn.LayerNorm(WIDTH)))
 
 
 def head_on_meta(aligned: str, tokens: int, width: int, out: int) -> Any:
@@ -104,11 +105,11 @@ def denoise(unet: Any, context: bool, batch: int = 1, dtype: Any = None) -> Tens
 
 
 @functools.cache
-def autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int, mask_ratio: float,
-                      batch: int = 1) -> tuple[int, int]:
+def autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int, mask_ratio: float, batch: int = 1,
+                      class_token: bool = False, rounding: str = "masked") -> tuple[int, int]:
     """FLOPs of a step of masked pre-training: (forward, forward and backward)."""
-    model, tokens = autoencoder_on_meta(encoder, decoder, n_chans, n_times)
-    masking = masking_on_meta(tokens, mask_ratio, batch)
+    model, tokens = autoencoder_on_meta(encoder, decoder, n_chans, n_times, class_token)
+    masking = masking_on_meta(tokens, mask_ratio, batch, rounding)
     model.train().requires_grad_(True)
     return count_flops(lambda: model(meta(batch, n_chans, n_times), masking), True)
 
@@ -146,12 +147,12 @@ def encoder_flops(encoder: Encoder, n_chans: int, n_times: int) -> tuple[int, in
 
 
 @functools.cache
-def condition_flops(tokens: int, width: int, trained: bool, through: bool) -> int:
-    """FLOPs of tau on the tokens [L, width] of one trial.
+def condition_flops(tokens: int, width: int, trained: bool, through: bool, kind: str = "text") -> int:
+    """FLOPs of tau (kind: Variant.tau) on the tokens [L, width] of one trial.
 
     trained: with the gradients of its parameters; through: with the gradient of its input.
     """
-    tau = tau_on_meta(tokens, width).requires_grad_(trained)
+    tau = tau_on_meta(tokens, width, kind).requires_grad_(trained)
     return max(count_flops(lambda: tau(meta(1, tokens, width, requires_grad=through)), trained or through))
 
 

@@ -316,6 +316,11 @@ def stretch(windows: Array, n: int = N_TIMES) -> Array:
         return left + (windows[..., low + 1] - left) * (place - low)
 
 
+def unstretch(windows: Array, times: int = END - BEGIN) -> Array:
+    """Returns the windows [..., times] from which `stretch` made windows [..., T], float64, by least squares."""
+    return windows @ np.linalg.pinv(stretch(np.eye(times), windows.shape[-1]))
+
+
 def _write_tables(work: Path, listing: _Listing, items: Sequence[int], parts: dict[str, list[str]]) -> list[int]:
     """Writes trials.csv and classes.csv; returns the labels [N].
 

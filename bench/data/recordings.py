@@ -364,14 +364,17 @@ def _count_within(mask: Array, starts: Array, n_times: int) -> Array:
     return total[starts + n_times] - total[starts]
 
 
-def cut_epochs(raw: mne.io.BaseRaw, onsets: Array, band: tuple[float, float], sfreq: float, n_times: int) -> Array:
+def cut_epochs(raw: mne.io.BaseRaw, onsets: Array, band: tuple[float, float], sfreq: float, n_times: int,
+               normalised: bool = True) -> Array:
     """Returns windows [N, C, n_times] that begin at `onsets` (native samples), filtered and normalised.
 
-    Raises BenchError if a trial contains missing samples or a join, or is not wholly inside the recording.
+    normalised=False: filtered only, in µV, float32. Raises BenchError if a trial contains missing samples or a join,
+    or is not wholly inside the recording.
     """
     data, gaps, _ = _filter_raw(raw, band, sfreq)
     first = np.round(np.asarray(onsets) * sfreq / raw.info["sfreq"]).astype(np.int64)
     index = first[:, None] + np.arange(n_times)
     if first.min() < 0 or index.max() >= data.shape[1] or gaps[index].any():
         raise BenchError("a paired recording has trials without signal: leave these trials out")
-    return normalise(data[:, index].swapaxes(0, 1))
+    windows = data[:, index].swapaxes(0, 1)
+    return normalise(windows) if normalised else np.ascontiguousarray(windows)

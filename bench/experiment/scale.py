@@ -67,6 +67,7 @@ class Scale:
     prior           folder of the frozen parts in bench/prior/; "": they are pinned (bench.setup.weights)
     parts           the frozen parts whose path is known (bench.setup.places)
     views           of each image for the VAE (Targets)
+    divisor         of the windows of pre-training (released code: 10)
     networks        measuring networks of the literature, by their names in models.extractors.FILES
     pretrain_seeds  "each": every seed has its own pre-training; "one": all seeds share that of seed 0, so that a table
                     does not include the spread of pre-training
@@ -91,6 +92,7 @@ class Scale:
     people: tuple[int, ...] = SUBJECTS
     corpus: Shards | None = None
     views: int = 1
+    divisor: float = 1.0
     things: Things | None = field(default=None, compare=False)  # its rows have it in their keys
     networks: tuple[str, ...] = ()
     parts: tuple[Weights, ...] = field(default=(), compare=False)

@@ -103,6 +103,8 @@ class Trials(Stage):
             file of that name, as released). Of protocol things (docs/data.md): "concept" (concepts), "subject"
             (concepts, and the last of `subjects` does not train), "subject_seen" (the same, but the last subject's
             training trials do train: a leak)
+    normalised  False: EEG in the data set's unit (tiny: µV)
+    cut         "prepared", or of ImageNet-EEG "truncated": its samples before the interpolation to n_times, then zeros
     """
 
     version: ClassVar[int] = 3
@@ -112,6 +114,8 @@ class Trials(Stage):
     band: tuple[float, float]  # Hz; Sec. 4.1: 5-95
     window: str = "stimulus"
     split: str = "item"
+    normalised: bool = True
+    cut: str = "prepared"
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ class Corpus(Stage):
 
 @dataclass(frozen=True)
 class Pretrain(Stage):
-    """Masked signal modelling (Sec. 3.1): an encoder's weights after pre-training on the corpus."""
+    """Masked signal modelling (Sec. 3.1): an encoder's weights after pre-training on the corpus.
+
+    class_token, rounding: as in bench.experiment.variant.Variant. divisor: of the windows (released code: 10).
+    """
 
     corpus: Corpus
     encoder: Encoder
@@ -133,6 +140,9 @@ class Pretrain(Stage):
     schedule: Schedule
     seed: int
     numerics: Numerics
+    class_token: bool = False
+    rounding: str = "masked"
+    divisor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ class FinetuneSchedule:
 @dataclass(frozen=True)
 class Finetune(Stage):
     """Fine-tuning with Stable Diffusion's loss and CLIP alignment; stores only the trained weights. align to
-    time_condition: as in bench.experiment.variant.Variant."""
+    time_condition, and tau: as in bench.experiment.variant.Variant."""
 
     items: Items
     targets: Targets
@@ -215,6 +225,7 @@ class Finetune(Stage):
     seed: int
     numerics: Numerics
     checkpoints: int = 1  # stored, evenly spaced over the steps; the last one is the model
+    tau: str = "text"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ from bench.experiment.stages import CONTROLS, Finetune, Generate, Items, Samplin
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single", "concept", "subject_seen")
 PARTS, PROTOCOLS = ("val", "test"), ("pairs", "things")
 ALIGN, ALIGNED = ("clip", "label", None), ("context", "latent")
+TAU, ROUNDING = ("text", "released", "linear"), ("masked", "kept")
+SCALING, CUT = ("normalised", "released"), ("prepared", "truncated")
+DIVISOR = 10.0  # of the windows of pre-training in the released code
+INTERPOLATED = "imagenet_eeg"  # the data set whose preparation interpolates the EEG
 EPOCHS = 300  # of fine-tuning in the paper (Sec. 4.1)
 OPENS = {  # what each choice of `Variant.tune` trains; h trains in addition wherever there is alignment
     "E+A": {"E", "A", "tau"},  # Full
@@ -75,6 +79,16 @@ class Variant:
     size            the encoder's size by its label in the paper; tables show the real parameter count beside it
     encoder         a file of models/encoders/, the path of a user's .py file with a class Encoder, or braindecode:NAME
     time_condition  the condition also enters the U-Net through the time step (released code, not in the paper)
+    tau             "text": begins at the mean text tokens of the shown classes' captions, with a trained base and two
+                    LayerNorms (added here); "released": two 1 x 1 convolutions over tokens (L to L // 2 to M) and a
+                    linear map, random, no norm (released code); "linear": one of each, random, no norm (the plainest
+                    reading of "projector", Sec. 3.2)
+    decoder_mlp_ratio  of the decoder's blocks in pre-training (released code: 1); None: the scale's
+    class_token     in pre-training a trained token passes through encoder and decoder; no loss uses it, and fine-tuning
+                    is without it (released code)
+    rounding        the number of tokens that is rounded down: "masked", int(L r), or "kept", int(L (1 - r)) (released
+                    code; at L = 128 and r = 0.85: 20 or 19 visible)
+    The last three need pre-training.
     """
 
     name: str = field(compare=False)
@@ -86,6 +100,10 @@ class Variant:
     encoder: str = "msm_vit"
     aligned: str = "context"
     time_condition: bool = False
+    tau: str = "text"
+    decoder_mlp_ratio: float | None = None
+    class_token: bool = False
+    rounding: str = "masked"
 
     system: ClassVar[str] = "dreamdiffusion"
 
@@ -94,12 +112,20 @@ class Variant:
             raise refuse(self, f"name must be text that is not empty, not {self.name!r}")
         if not isinstance(self.encoder, str) or not isinstance(self.size, str):
             raise refuse(self, f"encoder and size must be text, not {self.encoder!r} and {self.size!r}")
-        check_flags(self, "sd_loss", "time_condition")
+        check_flags(self, "sd_loss", "time_condition", "class_token")
         if self.mask_ratio is not None and not (
                 isinstance(self.mask_ratio, (int, float)) and 0 < self.mask_ratio < 1):
             raise refuse(self, f"mask_ratio must be between 0 and 1, or None for no pre-training, not "
                                f"{self.mask_ratio!r}")
-        check_choices(self, True, align=ALIGN, aligned=ALIGNED, tune=OPENS)
+        check_choices(self, True, align=ALIGN, aligned=ALIGNED, tune=OPENS, tau=TAU, rounding=ROUNDING)
+        ratio = self.decoder_mlp_ratio
+        if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not ratio > 0):
+            raise refuse(self, f"decoder_mlp_ratio must be a number above 0, or None for the scale's, not {ratio!r}")
+        if self.mask_ratio is None:
+            for name in ("decoder_mlp_ratio", "class_token", "rounding"):
+                if getattr(self, name) != getattr(Variant, name):
+                    raise refuse(self, f"{name}={getattr(self, name)!r} changes pre-training only, but mask_ratio=None "
+                                       "leaves it out; set one of them")
         if not self.sd_loss and self.align is None:
             raise refuse(self, "sd_loss=False with align=None leaves no loss to train with; set one of them")
         if not self.sd_loss and self.aligned == "latent":
@@ -136,6 +162,9 @@ class On:
     subjects    subjects whose trials are used; None: the scale's
     epochs      of fine-tuning; None: the scale's schedule, which corresponds to the paper's 300
     views       of each image for the VAE (bench.experiment.stages.Targets); 0: new random crops; None: the scale's
+    scaling     "normalised", or "released": the windows of the corpus divided by 10, and trials that are not normalised
+    cut         "prepared": ImageNet-EEG's 440 samples are interpolated to 512 (released code); "truncated": they are
+                followed by zeros (Sec. 4.1 states no interpolation)
     sampling    changed fields of the scale's Sampling, such as {"sampler": "plms", "steps": 250}
     world       changed fields of the world of the paired recordings, such as {"order": "blocked"}
     part        "test", or "val" to choose a checkpoint on
@@ -155,6 +184,8 @@ class On:
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
     views: int | None = None
+    scaling: str = "normalised"
+    cut: str = "prepared"
     sampling: Any = ()
     world: Any = ()
     part: str = "test"
@@ -175,7 +206,7 @@ class On:
         for what, value, least in (("epochs", self.epochs, 1), ("views", self.views, 0)):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise refuse(self, f"{what} must be an integer of at least {least}, not {value!r}")
-        check_choices(self, window=WINDOWS, split=SPLITS, part=PARTS, protocol=PROTOCOLS)
+        check_choices(self, window=WINDOWS, split=SPLITS, part=PARTS, protocol=PROTOCOLS, scaling=SCALING, cut=CUT)
         check_checkpoint(self)
 
     @property
@@ -192,7 +223,9 @@ class On:
         if isinstance(world, World) and self.split not in ("item", "block"):
             raise refuse(self, f"the tiny world has no split {self.split!r}; it has: item, block", NotAvailable)
         trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
-                         band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects)
+                         band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects,
+                         normalised=items.trials.normalised and self.scaling == "normalised",
+                         cut=items.trials.cut if self.cut == "prepared" else self.cut)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
 
     def _things_items(self, scale: Any) -> Items:
@@ -202,6 +235,9 @@ class On:
         split = "concept" if self.split == "item" else self.split
         if split not in LEFT_OUT:
             raise refuse(self, f"protocol things has no split {split!r}; it has: {', '.join(LEFT_OUT)}", NotAvailable)
+        if self.scaling != "normalised":
+            raise refuse(self, f"protocol things has no scaling={self.scaling!r}: its means over repetitions are "
+                               "normalised", NotAvailable)
         if self.eeg in ("within_class", "other_trial", "label"):
             raise refuse(self, f"eeg={self.eeg!r} needs more than a test concept has: one item and no training "
                                "trials", NotAvailable)
@@ -211,13 +247,17 @@ class On:
                             split), self.part, self.eeg)
 
     def _check_recording(self, world: Any) -> None:
-        """Raises NotAvailable if a recorded data set would have to be changed or cut differently."""
+        """Raises NotAvailable if the data set cannot be changed or cut as the row says."""
         if (self.world or self.window == "blank") and not isinstance(world, World):
             raise refuse(self, f"{world.name} is a recorded data set; `world` and window='blank' need the tiny world",
                          NotAvailable)
+        if self.cut == "truncated" and (isinstance(world, World) or not world.name.endswith(INTERPOLATED)):
+            name = "the tiny world" if isinstance(world, World) else world.name
+            raise refuse(self, f"cut='truncated' needs EEG that was interpolated, that of {INTERPOLATED}; the EEG of "
+                               f"{name} was not", NotAvailable)
 
     def scale(self, scale: Any) -> Any:
-        """Applies the row's epochs, views and sampling to the scale. Raises NotAvailable for what the scale lacks."""
+        """Applies the row's epochs, views, scaling and sampling to the scale. Raises NotAvailable for what it lacks."""
         known = SUBJECTS if isinstance(scale.world, World) else scale.things.people if self.protocol == "things" else \
             scale.people
         if absent := sorted(set(self.subjects or ()) - set(known)):
@@ -235,7 +275,9 @@ class On:
         longer = Fraction(self.epochs or EPOCHS, EPOCHS)
         finetune = replace(scale.finetune, steps=round(scale.finetune.steps * longer))
         views = scale.views if self.views is None else self.views
-        return replace(scale, finetune=finetune, views=views, sampling=replace(scale.sampling, **dict(self.sampling)))
+        divisor = DIVISOR if self.scaling == "released" else scale.divisor
+        return replace(scale, finetune=finetune, views=views, divisor=divisor,
+                       sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Scored) -> Scored:
         """Returns the score of the images of the chosen checkpoint. Raises BenchError if the system keeps none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.experiment import encoders
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Finetune, Generate, Items, Pretrain, Score, Targets, training
@@ -14,19 +16,26 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     world = items.trials.world
     encoder = encoders.resolve(variant, scale, world)
     tokens = world.n_times // encoder.patch
-    masked = int(tokens * (variant.mask_ratio or 0))
+    ratio = variant.mask_ratio or 0
+    masked = int(tokens * ratio) if variant.rounding == "masked" else tokens - int(tokens * (1 - ratio))
     if variant.mask_ratio is not None and not encoder.code and not 0 < masked < tokens:
         raise refuse(variant, f"mask_ratio={variant.mask_ratio} masks {masked} of {tokens} tokens; it must mask one or "
                               "more, but not all")
     if scale.sampling.guidance != 1 and not scale.finetune.condition_dropout:
         raise refuse(variant, f"guidance {scale.sampling.guidance:g} needs a condition that is dropped in training, but"
                               " condition_dropout is 0")
+    if variant.class_token and encoder.name != encoders.DREAMDIFFUSION:
+        raise refuse(variant, f"class_token=True needs the encoder {encoders.DREAMDIFFUSION}, whose blocks accept one "
+                              f"more token, not {encoder.name}")
+    decoder = scale.decoder if variant.decoder_mlp_ratio is None else replace(scale.decoder,
+                                                                             mlp_ratio=variant.decoder_mlp_ratio)
     start = encoder if variant.mask_ratio is None else Pretrain(
-        scale.windows(), encoder, scale.decoder, variant.mask_ratio, scale.pretrain,
-        seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
+        scale.windows(), encoder, decoder, variant.mask_ratio, scale.pretrain,
+        seed if scale.pretrain_seeds == "each" else 0, scale.numerics, variant.class_token, variant.rounding,
+        scale.divisor)
     targets = Targets(items.trials, clip, vae, scale.views, scale.single_process)
     model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.aligned, variant.sd_loss,
-                     variant.tune, variant.time_condition, scale.finetune, seed, scale.numerics)
+                     variant.tune, variant.time_condition, scale.finetune, seed, scale.numerics, tau=variant.tau)
     return scale.score(Generate(model, items, vae, scale.sampling, seed, scale.single_process), items)
 
 

@@ -28,7 +28,7 @@ from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, wri
 from bench.train.losses import seeded
 from bench.train.targets import crop, crop_range
 from models import frozen
-from models.condition import Head, LatentHead, Tau, TimeCondition
+from models.condition import Head, LatentHead, TimeCondition, build_tau
 from models.parameters import count_parameters
 
 LAST = "model.safetensors"
@@ -48,7 +48,7 @@ class Model:
     """
 
     encoder: nn.Module
-    tau: Tau
+    tau: nn.Module
     head: Head | LatentHead | None
     time: TimeCondition | None
     unet: nn.Module
@@ -103,7 +103,7 @@ def prepare(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime) ->
         with torch.no_grad():
             text = clip.text_tokens(clip.tokenize([f"a {name}" for name in items.names[:items.shown]])).mean(0)
             null = clip.text_tokens(clip.tokenize([""]))
-        tau = Tau(length, width, text, clip.net.ln_final)
+        tau = build_tau(stage.tau, length, width, text, clip.net.ln_final)
         unet = frozen.load_unet(stage.unet.path, stage.unet.sha256)
         dim, space = clip.net.text_projection.shape
         head = None

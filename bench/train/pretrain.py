@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
     schedule, device, autocast = stage.schedule, runtime.device, precision(stage.numerics, runtime.device)
 
     # Data
-    corpus = _open_corpus(stage.corpus, inputs(stage.corpus))
+    corpus: _Corpus = _open_corpus(stage.corpus, inputs(stage.corpus))
+    if stage.divisor != 1:
+        corpus = _DividedCorpus(corpus, stage.divisor)
     channels, times = corpus.n_chans, corpus.n_times
     limit = VALUES // (channels * times)
     train, held_out = corpus.rows("train"), _spread(corpus.rows("held_out"), limit)
@@ -51,10 +54,10 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
             _, tokens, width = encoder.eval().tokenize(corpus.gather(held_out[:1], "cpu")).shape
         decoder = stage.decoder
         model = MaskedAutoencoder(encoder, channels, times, width, tokens, decoder.width, decoder.depth, decoder.heads,
-                                  decoder.mlp_ratio).to(device)
+                                  decoder.mlp_ratio, stage.class_token).to(device)
 
     # Fixed masks for evaluation; held-out window i has mask i % EVALUATION_MASKS
-    masks = random_masking(EVALUATION_MASKS, tokens, stage.mask_ratio, torch.Generator().manual_seed(0))
+    masks = random_masking(EVALUATION_MASKS, tokens, stage.mask_ratio, torch.Generator().manual_seed(0), stage.rounding)
     turn = torch.arange(len(held_out)) % EVALUATION_MASKS
     held_out_masks = Masking(masks.keep[turn], masks.remove[turn])
 
@@ -76,7 +79,9 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
         return (corpus.gather(train[batch[rows].numpy()], device),
                 Masking(masking.keep[rows], masking.remove[rows]).to(device), state, rest)
 
-    draws = _draws(len(train), schedule, tokens, stage.mask_ratio, generator, order, training.step)
+    draw_masks = partial(random_masking, length=tokens, ratio=stage.mask_ratio, generator=generator,
+                         rounding=stage.rounding)
+    draws = _draws(len(train), schedule, draw_masks, generator, order, training.step)
     ahead = AHEAD if torch.device(device).type == "cuda" else 0
     for windows, masking, state, order in prefetch(draws, fetch, ahead):
         def loss(rows: slice, windows: Tensor = windows, masking: Masking = masking) -> dict[str, Tensor]:
@@ -138,13 +143,30 @@ class _TinyCorpus:
         return self._windows[torch.from_numpy(rows)].to(device)
 
 
+class _DividedCorpus:
+    """The windows of another corpus, each divided by a number."""
+
+    def __init__(self, corpus: Windows | _TinyCorpus, divisor: float):
+        self._corpus, self._divisor = corpus, divisor
+        self.n_chans, self.n_times = corpus.n_chans, corpus.n_times
+
+    def rows(self, part: str) -> np.ndarray:
+        return self._corpus.rows(part)
+
+    def gather(self, rows: np.ndarray, device: str) -> Tensor:
+        return self._corpus.gather(rows, device) / self._divisor
+
+
+_Corpus = Windows | _TinyCorpus | _DividedCorpus
+
+
 def _spread(rows: np.ndarray, limit: int) -> np.ndarray:
     """Returns all rows, or `limit` evenly spread ones."""
     return rows if len(rows) <= limit else rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
-def _draws(windows: int, schedule: Schedule, tokens: int, ratio: float, generator: torch.Generator, order: Tensor,
-           begin: int) -> Iterator[tuple[Tensor, Masking, Tensor, Tensor]]:
+def _draws(windows: int, schedule: Schedule, draw_masks: Callable[[int], Masking], generator: torch.Generator,
+           order: Tensor, begin: int) -> Iterator[tuple[Tensor, Masking, Tensor, Tensor]]:
     """Yields for each step from `begin` the batch's windows [B] and their masks, and the state to resume from after it:
     the generator's, and the rest of the order of windows, which is extended by a new permutation when it is too
     short."""
@@ -152,7 +174,7 @@ def _draws(windows: int, schedule: Schedule, tokens: int, ratio: float, generato
         while len(order) < schedule.batch:
             order = torch.cat([order, torch.randperm(windows, generator=generator)])
         batch, order = order[: schedule.batch], order[schedule.batch :]
-        masking = random_masking(len(batch), tokens, ratio, generator)
+        masking = draw_masks(len(batch))
         yield batch, masking, generator.get_state(), order
 
 
@@ -173,8 +195,8 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> tuple[torch.optim.Optimi
 
 
 @torch.inference_mode()
-def _evaluate(model: MaskedAutoencoder, corpus: Windows | _TinyCorpus, rows: np.ndarray, masks: Masking, n: int,
-              runtime: Runtime, autocast: Callable[[], AbstractContextManager]) -> float:
+def _evaluate(model: MaskedAutoencoder, corpus: _Corpus, rows: np.ndarray, masks: Masking, n: int, runtime: Runtime,
+              autocast: Callable[[], AbstractContextManager]) -> float:
     """Masked MSE over n evenly spread windows of `rows`; `masks` are in the order of `rows`."""
     model.eval()
     chosen = torch.linspace(0, len(rows) - 1, min(n, len(rows))).long()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.data import imagenet_eeg
 from bench.data.pictures import CLASSES, SHOWN, render
 from bench.data.prepared import CLASS_COLUMNS, PARTS, ROWS, check_hashes, eeg_file, open_dataset, read_trials
 from bench.data.recordings import as_raw, cut_epochs, normalise
@@ -107,7 +108,7 @@ def _cut_windows(stage: Trials, recording: Recording) -> np.ndarray:
     world = stage.world
     raw = as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)
     early = world.n_times + round(REACH * world.sfreq) if stage.window == "blank" else 0
-    return cut_epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times)
+    return cut_epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times, stage.normalised)
 
 
 def write_classes(folder: Path) -> None:
@@ -120,12 +121,17 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     """Writes a Trials folder: the trials of the stage's subjects that have a part in its split.
     eeg.npy [N, C, T] float16, ascending by `item`, normalised as the windows of a corpus; trials.csv with one row for
     each and one column `part`; classes.csv; pictures.npy of all subjects, so that `picture` has one meaning in all
-    stages of the data set. Raises BenchError for subjects, a band, a split or a window that the data set lacks."""
+    stages of the data set. normalised=False leaves the EEG in the data set's unit; cut="truncated" writes the samples
+    before the interpolation, then zeros. Raises BenchError for subjects, a band, a split, a window or a cut that the
+    data set lacks."""
     assert isinstance(stage.world, Prepared)
     folder, manifest = open_dataset(stage.world)
     if stage.window != "stimulus":
         raise BenchError(f"{stage.world.name} has no window {stage.window!r}: its files contain no EEG from before the "
                          "stimulus; available: stimulus")
+    if stage.cut != "prepared" and manifest["name"] != imagenet_eeg.NAME:
+        raise BenchError(f"{folder} is {manifest['name']}, whose EEG was not interpolated, so that it cannot be cut as "
+                         f"{stage.cut!r}; available: prepared")
     if list(stage.band) not in manifest["bands"]:
         bands = ", ".join(f"{low:g}-{high:g}" for low, high in manifest["bands"])
         raise BenchError(f"{folder} has no band {stage.band[0]:g}-{stage.band[1]:g} Hz; available: {bands}")
@@ -150,7 +156,12 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     eeg = create_npy(out / "eeg.npy", np.float16, (len(chosen), *source.shape[1:]))
     rows = chosen.index.to_numpy()
     for begin in range(0, len(rows), ROWS):
-        eeg[begin:begin + ROWS] = normalise(source[rows[begin:begin + ROWS]].astype(np.float32))
+        windows = source[rows[begin:begin + ROWS]].astype(np.float32)
+        if stage.cut == "truncated":
+            windows = imagenet_eeg.unstretch(windows)
+        if stage.normalised:
+            windows = normalise(windows)
+        eeg[begin:begin + ROWS] = np.pad(windows, ((0, 0), (0, 0), (0, source.shape[-1] - windows.shape[-1])))
         progress(min(begin + ROWS, len(rows)), len(rows))
     eeg.flush()
 

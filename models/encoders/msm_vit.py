@@ -24,7 +24,7 @@ def initialise(module: nn.Module) -> None:
 class Encoder(nn.Module):
     """EEG [B, C, T] -> tokens [B, T / patch, width].
 
-    The original's class token is used only in pre-training and by no loss; it is left out.
+    The original's class token is used only in pre-training and by no loss; models.mae can add it.
     """
 
     in_time = True  # tokens are spans of time, so predictors in time can be compared

@@ -171,6 +171,22 @@ def test_the_released_codes_second_way_for_the_condition_has_its_price():
     assert memory.trained_parameters(through_time)["tau"] - memory.trained_parameters(plain)["tau"] == 987_323
 
 
+def test_a_pretraining_as_released_has_the_price_of_its_class_token_and_its_rounding():
+    plain = replace(of(table(["Full"]), Pretrain), mask_ratio=0.85)
+    token, rounded = replace(plain, class_token=True), replace(plain, rounding="kept")
+    assert flops.flops(rounded) < flops.flops(plain) < flops.flops(token)  # 19, 20, and 21 tokens in the encoder
+    assert memory.memory(token).fixed - memory.memory(plain).fixed == 18 * 1024
+    assert flops.naive(token) == flops.naive(plain)
+
+
+def test_another_tau_has_its_own_price():
+    plain = of(table(["Full"]), Finetune)
+    released, linear = (replace(plain, tau=kind) for kind in ("released", "linear"))
+    assert memory.trained_parameters(released)["tau"] == 13_261 + 787_200
+    assert memory.trained_parameters(linear)["tau"] == 128 * 77 + 77 + 787_200
+    assert flops.flops(linear) < flops.flops(released)
+
+
 def test_bytes_on_disk_are_those_of_the_arrays_that_are_written():
     rows = table(["Full"])
     assert memory.disk(of(rows, Generate)) == 200 * 5 * 512 * 512 * 3

@@ -106,6 +106,40 @@ def test_a_stage_holds_the_chosen_subjects_in_ascending_order_of_item(world, roo
     assert np.allclose(eeg.astype(float).std((1, 2)), 1, atol=0.05)  # as the windows of a corpus
 
 
+def test_eeg_that_is_not_normalised_is_that_of_the_prepared_data_set(world, root, tmp_path):
+    rows, eeg = written(trials(world, subjects=(5, 2), normalised=False), tmp_path / "out")
+    everything = pd.read_csv(root / "imagenet_eeg" / "trials.csv")
+    source = np.load(root / "imagenet_eeg" / "eeg_5-95.npy")
+    assert np.array_equal(eeg, source[everything.index[everything["item"].isin(rows["item"])]])
+
+
+def test_truncated_eeg_is_what_was_recorded_before_the_interpolation_then_zeros(world, root, tmp_path):
+    _, whole = written(trials(world, normalised=False), tmp_path / "whole")
+    _, cut = written(trials(world, normalised=False, cut="truncated"), tmp_path / "cut")
+    assert cut.shape == whole.shape
+    assert (cut[..., 440:] == 0).all()
+    again = imagenet_eeg.stretch(cut[..., :440].astype(float))
+    assert np.abs(again - whole).max() < 2e-3 * np.abs(whole).max()
+    _, normalised = written(trials(world, cut="truncated"), tmp_path / "normalised")
+    expected = normalise(cut[..., :440].astype(np.float32))
+    assert np.abs(normalised[..., :440] - expected).max() < 0.02
+    assert (normalised[..., 440:] == 0).all()
+
+
+def test_the_samples_before_the_interpolation_are_recovered():
+    windows = np.random.default_rng(0).standard_normal((3, 4, 440))
+    assert np.allclose(imagenet_eeg.unstretch(imagenet_eeg.stretch(windows)), windows)
+
+
+def test_a_data_set_that_was_not_interpolated_cannot_be_truncated(root, tmp_path):
+    folder, _ = copied(root, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"name": "mine"}))
+    world = datasets.find_pairs("imagenet_eeg", tmp_path / "data")
+    refused(trials(world, cut="truncated"), tmp_path / "out", "is mine, whose EEG was not interpolated",
+            "available: prepared")
+
+
 def test_the_band_chooses_the_eeg(world, tmp_path):
     _, first = written(trials(world), tmp_path / "first")
     _, second = written(trials(world, band=(14, 70)), tmp_path / "second")

@@ -92,6 +92,9 @@ def test_epochs_begin_at_their_stimulus_and_none_may_be_lost():
     assert (np.abs(windows).sum(1).argmax(-1) // 10 == 5).all()
     with pytest.raises(BenchError, match="trials without signal"):
         cut_epochs(raw(data), np.array([4990]), BAND, SFREQ, TIMES)
+    unscaled = cut_epochs(raw(data), onsets, BAND, SFREQ, TIMES, normalised=False)
+    assert unscaled.dtype == np.float32
+    assert np.allclose(normalise(unscaled), windows, atol=1e-5)
     data[:, 2050] = np.nan
     with pytest.raises(BenchError, match="trials without signal"):
         cut_epochs(raw(data), onsets, BAND, SFREQ, TIMES)

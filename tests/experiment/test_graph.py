@@ -187,19 +187,6 @@ def test_a_recorded_data_set_has_no_other_world_and_no_blank_interval():
     assert (moved.band, moved.split) == ((14.0, 70.0), "subject")
 
 
-def test_at_the_papers_scale_the_released_codes_row_differs_in_every_field_that_its_parts_differ_in():
-    rows = {v.name: systems.plan(v, PAPER.items(), PAPER, 0).pictures for v in ablation.load("released_code").variants}
-    every = rows["all of them"]
-    assert every.model.start.mask_ratio == 0.1
-    assert every.model.start.encoder.mlp_ratio == 1.0
-    assert every.model.aligned == "latent"
-    assert every.model.time_condition
-    assert every.model.schedule.steps == 32_000
-    assert (every.sampling.sampler, every.sampling.steps) == ("plms", 250)
-    assert every.model.targets.views == 0
-    assert len(set(rows.values())) == 9
-
-
 def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
     assert len(set(PAPER.fixed)) == 50
     names = [ImageNetInfo().index_to_description(number).split(",")[0] for number in PAPER.fixed]

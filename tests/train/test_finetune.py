@@ -45,6 +45,8 @@ ROWS = [
     (dict(tune="E+A+norm2"), {"encoder", "tau", "head", "attn2", "norm2"}),
     (dict(sd_loss=False), {"encoder", "tau", "head"}),
     (dict(align="label"), {"encoder", "tau", "head", "attn2"}),
+    (dict(tau="linear", tune="tau"), {"tau", "head"}),
+    (dict(tau="released", tune="A-tau", aligned="latent"), {"head", "attn2"}),
 ]
 
 

@@ -17,7 +17,7 @@ from bench.runtime import Runtime
 from bench.train.pretrain import baselines, pretrain
 from models.encoders.msm_vit import Encoder
 from models.mae import MaskedAutoencoder
-from models.masking import Masking, random_masking
+from models.masking import Masking, count_visible, random_masking
 
 CHANNELS, TIMES, TOKENS = 8, 64, 16
 
@@ -54,6 +54,43 @@ def test_the_encoder_never_sees_what_is_masked_and_the_loss_only_that():
     truth = net.targets(eeg, masking)
     assert torch.allclose(net(eeg, masking), ((net.predict(eeg, masking) - truth) ** 2).mean())
     assert truth.shape == (3, 12, CHANNELS * TIMES // TOKENS)
+
+
+def test_the_released_rounding_keeps_one_token_less_where_the_share_is_not_whole():
+    for ratio, masked, kept in ((0.1, 116, 115), (0.75, 32, 32), (0.85, 20, 19)):
+        assert (count_visible(128, ratio), count_visible(128, ratio, "kept")) == (masked, kept)
+        masks = random_masking(2, 128, ratio, torch.Generator(), "kept")
+        assert masks.keep.shape[1] == kept
+    with pytest.raises(ValueError, match="rounding must be 'masked' or 'kept', not 'up'"):
+        count_visible(128, 0.1, "up")
+
+
+def test_a_class_token_changes_predictions_leaves_all_other_weights_and_is_not_part_of_the_encoder(micro, tmp_path):
+    torch.manual_seed(0)
+    net = MaskedAutoencoder(Encoder(CHANNELS, TIMES, 24, 2, 4), CHANNELS, TIMES, 24, TOKENS, has_class_token=True)
+    plain, eeg, masks = model(), torch.randn(2, CHANNELS, TIMES), random_masking(2, TOKENS, 0.5, torch.Generator())
+    before, after = plain.state_dict(), net.state_dict()
+    assert after.keys() - before.keys() == {"class_token"}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert net.predict(eeg, masks).shape == plain.predict(eeg, masks).shape
+    assert not torch.equal(net.predict(eeg, masks), plain.predict(eeg, masks))
+    net(eeg, masks).backward()
+    assert net.class_token.grad.abs().sum() > 0  # the other tokens attend to it
+    stage = systems.plan(replace(FULL, class_token=True), MICRO.items(), MICRO, 0).pictures.model.start
+    pretrain(stage, micro.path, tmp_path, Runtime())
+    assert load_file(tmp_path / "encoder.safetensors").keys() == Encoder(32, 128, 96, 6, 4).state_dict().keys()
+
+
+def test_windows_divided_by_ten_have_a_hundredth_of_the_squares(micro, tmp_path):
+    stage = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
+    summaries = []
+    for divisor in (1.0, 10.0):
+        out = tmp_path / f"{divisor:g}"
+        out.mkdir()
+        pretrain(replace(stage, divisor=divisor), micro.path, out, Runtime())
+        summaries.append(json.loads((out / "pretrain.json").read_text()))
+    for name in ("mean_mse", "interpolation_mse"):
+        assert summaries[1][name] == pytest.approx(summaries[0][name] / 100, rel=1e-4)
 
 
 def test_a_token_is_four_adjacent_time_steps_of_all_channels():

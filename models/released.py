@@ -1,0 +1,100 @@
+"""Loads tensors of DreamDiffusion's released classes, by their names there, into the suite's modules.
+
+Every tensor is used, or named in the result. Positions are fixed in both; they are compared. Every LayerNorm gets the
+released eps, because the blocks of timm now have a smaller one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from models.encoders.msm_vit import positions
+
+AUTOENCODER = {  # prefixes of MAEforEEG: those of models.mae.MaskedAutoencoder
+    "patch_embed.proj.": "encoder.embed.", "blocks.": "encoder.blocks.", "norm.": "encoder.norm.",
+    "cls_token": "class_token", "mask_token": "mask_token", "decoder_embed.": "embed.", "decoder_blocks.": "blocks.",
+    "decoder_norm.": "norm.", "decoder_pred.": "head."}
+CONDITION = {  # prefixes of cond_stage_model: parts, and names in the parts' modules
+    "mae.patch_embed.proj.": "encoder.embed.", "mae.blocks.": "encoder.blocks.", "mae.norm.": "encoder.norm.",
+    "channel_mapper.": "tau.mix.", "dim_mapper.": "tau.project.", "mapping.maxpool.": "head.mix.",
+    "mapping.fc.": "head.linear.", "cls_net.maxpool.": "classifier.mix.", "cls_net.fc.": "classifier.linear."}
+POSITIONS = ("pos_embed", "decoder_pos_embed", "mae.pos_embed")
+EPS = 1e-5  # of every LayerNorm in the released classes
+WITHOUT_USE = ("mae.cls_token", "mae.mask_token")  # parameters of the released encoder that its forward pass lacks
+
+
+def load_autoencoder(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads a released MAEforEEG into a MaskedAutoencoder with a class token.
+
+    Raises ValueError for a tensor that is missing, unknown, of another shape, or of other positions.
+    """
+    _load(model, {_new_name(name, AUTOENCODER): _convert(name, tensor) for name, tensor in tensors.items()
+                  if not _is_position(name, tensor)})
+
+
+def load_condition(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Loads a released condition stage into its parts; returns the names of the tensors that nothing uses, sorted.
+
+    parts: "encoder" (msm_vit's Encoder), "tau" (LinearTau with tokens in between), "head" (LatentHead to CLIP space)
+    and "classifier" (LatentHead to class logits); the tensors of a part that is left out are among those returned.
+    Raises ValueError as `load_autoencoder`.
+    """
+    by_part: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+    unused = []
+    for name, tensor in tensors.items():
+        if _is_position(name, tensor):
+            continue
+        part, _, inside = ("" if name in WITHOUT_USE else _new_name(name, CONDITION)).partition(".")
+        if part in parts:
+            by_part[part][inside] = _convert(name, tensor)
+        else:
+            unused.append(name)
+    for part, module in parts.items():
+        _load(module, by_part[part])
+    return sorted(unused)
+
+
+def _new_name(name: str, prefixes: Mapping[str, str]) -> str:
+    """The suite's name of a released tensor. Raises ValueError for an unknown one."""
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    raise ValueError(f"no tensor {name!r} in DreamDiffusion's released classes; known prefixes: {', '.join(prefixes)}")
+
+
+def _convert(name: str, tensor: Tensor) -> Tensor:
+    """The patch embedding, a convolution [width, C, patch] over time, as a linear map [width, patch * C]; others as
+    they are."""
+    return tensor.transpose(1, 2).flatten(1) if name.endswith("patch_embed.proj.weight") else tensor
+
+
+def _is_position(name: str, tensor: Tensor) -> bool:
+    """Whether the tensor holds positions [1, 1 + L, width]. Raises ValueError unless these are zero for the class token
+    and then those of msm_vit."""
+    if name not in POSITIONS:
+        return False
+    expected = nn.functional.pad(positions(tensor.shape[1] - 1, tensor.shape[2]), (0, 0, 1, 0))[None]
+    if not torch.allclose(tensor.float(), expected, atol=1e-5):
+        raise ValueError(f"{name} does not hold the sine-cosine positions of DreamDiffusion's released code")
+    return True
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads tensors into a module and sets EPS. Raises ValueError unless names and shapes are the module's."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            raise ValueError(f"{type(module).__name__}: {name} is {_shape(given.get(name))} in the released tensors, "
+                             f"but {_shape(expected.get(name))} in the module; build it with the released sizes")
+    module.load_state_dict(dict(tensors))
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = EPS
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
