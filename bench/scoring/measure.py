@@ -27,6 +27,7 @@ from bench.runtime import ignore
 from bench.scoring import schema, sets
 from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks
+from bench.scoring.retrieval import RETRIEVAL, among_distinct, retrieve, top_key
 from models.extractors import Extractor
 
 BATCH = 50
@@ -41,7 +42,6 @@ BY_JUDGE = ("top1_judge", "nway_judge", "nway_top5_judge")
 BY_LABEL = ("top1_label", "nway_label", "nway_top5_label", "top1_shown_label", "nway_shown_label", "top1_shown_judge",
             "nway_shown_judge", "top1_real")  # these need labels, which tell the shown classes
 BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # these need `Classes` sets
-RETRIEVAL = {"retrieval_top1": 1, "retrieval_top5": 5}
 Array = np.ndarray
 
 
@@ -198,7 +198,7 @@ class _Measurement:
             once["judged_real"] = self.real[judge.name, "logits"].argmax(1)
         clip = next((e for e in self.networks.others if "clip_similarity" in e.metrics), None)
         if embedding is not None and clip:
-            once |= {name: _retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
+            once |= {name: retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
                      for name, k in RETRIEVAL.items() if is_wanted(name, self.wanted)}
         samples = []
         for sample in range(pairs.samples):
@@ -277,7 +277,7 @@ class _Measurement:
             for name, vector in network.metrics.items():
                 keys[name] = count_of(self.real[network.name, vector].shape[1], "dimension")
                 keys[name] += f", among {count_of(pictures, 'picture')}" if name.startswith("two_way_") else ""
-        return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
+        return keys | {name: top_key(k, pictures) for name, k in RETRIEVAL.items()}
 
     def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
         """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
@@ -333,53 +333,7 @@ def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classe
 def _similarity(name: str, real: Array, generated: Array, picture: Array) -> Array:
     """Returns the metric [N] of features [N, D] that its name stands for."""
     if name.startswith("two_way_"):
-        return _among_distinct(picture, real, generated, lambda gallery, made: metrics.two_way_identification(
+        return among_distinct(picture, real, generated, lambda gallery, made: metrics.two_way_identification(
             gallery, made, np.arange(len(gallery))))
     return (metrics.correlation_distance if name.startswith("correlation_") else metrics.cosine_similarity)(
         real, generated)
-
-
-def _among_distinct(picture: Array, real: Array, other: Array, function: Callable[[Array, Array], Array]) -> Array:
-    """Returns a metric [N] of `other` [N, D] among the P distinct images, since several items may show the same one.
-    function(a, b), both [P, D], depends in each row on all of a and on that row of b. Each call takes one item of each
-    distinct image."""
-    _, first, inverse = np.unique(picture, return_index=True, return_inverse=True)
-    distinct = real[first]
-    turn = pd.Series(inverse).groupby(inverse).cumcount().to_numpy()
-    values = np.empty(len(picture))
-    for number in range(turn.max() + 1):
-        rows = np.flatnonzero(turn == number)
-        filled = distinct.copy()
-        filled[inverse[rows]] = other[rows]
-        values[rows] = function(distinct, filled)[inverse[rows]]
-    return values
-
-
-def _retrieve(picture: Array, real: Array, embedding: Array, k: int, n: int | None = None) -> Array:
-    """Returns `metrics.retrieval_topk` [N] of the items' embeddings among the distinct images."""
-    return _among_distinct(picture, real, embedding, lambda gallery, query: metrics.retrieval_topk(
-        query, gallery, min(k, len(gallery)), n, np.arange(len(gallery))))
-
-
-def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequence[int]) -> dict[str, tuple[str, Array]]:
-    """Scores the retrieval of each item's image among the distinct images: metric -> key and values [N].
-
-    picture [N]; real [N, D'], CLIP embeddings of the images; embedding [N, D'], of the items' EEG. ways: the n of n-way
-    retrieval; an n above the number of images is skipped. The entry `retrieved`, with an empty key, is the nearest
-    image, -1 for a tie.
-    """
-    distinct = np.unique(picture)
-    scores = {name: (_top_key(k, len(distinct)), _retrieve(picture, real, embedding, k))
-              for name, k in RETRIEVAL.items()}
-    for n in ways:
-        if n <= len(distinct):
-            scores[f"retrieval_{n}way"] = (f"{n} of {count_of(len(distinct), 'picture')}",
-                                           _retrieve(picture, real, embedding, 1, n))
-    place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(
-        query, gallery, np.arange(len(gallery))))
-    place = place.astype(np.int64)
-    return {**scores, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
-
-
-def _top_key(k: int, pictures: int) -> str:
-    return f"top {min(k, pictures)} of {count_of(pictures, 'picture')}"

@@ -14,8 +14,9 @@ from bench.experiment.stages import Retrieval, Score
 from bench.runtime import Runtime
 from bench.scoring import schema
 from bench.scoring.identity import identify_images
-from bench.scoring.measure import Classes, Pairs, measure, score_retrieval
+from bench.scoring.measure import Classes, Pairs, measure
 from bench.scoring.networks import Networks, weights_present
+from bench.scoring.retrieval import score_retrieval
 from bench.train import Inputs
 from bench.train.items import Loaded, load_items
 from models import extractors, pins
