@@ -8,11 +8,12 @@ entry in DEFINITIONS (bench/metrics.py), and then
     a similarity of features      to the `metrics` of its network (models/extractors.py) and to `_similarity`
     an accuracy of the judge      to `_accuracies`, `_keys` and BY_JUDGE or BY_LABEL
     a metric of the whole set     to `_set_metrics` and SETS
+    a metric by neighbours        to neighbours.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from bench import images, metrics
 from bench.errors import BenchError, count_of
 from bench.runtime import ignore
-from bench.scoring import schema, sets
+from bench.scoring import neighbours, schema, sets
 from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks
 from bench.scoring.retrieval import RETRIEVAL, among_distinct, retrieve, top_key
@@ -93,16 +94,19 @@ class Measured:
 
 def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
             reference: Array | None = None, embedding: Array | None = None, device: str = "cpu",
-            progress: Callable[..., None] = ignore) -> Measured:
+            progress: Callable[..., None] = ignore, training: Mapping[str, Array] | None = None) -> Measured:
     """Measures the `wanted` metrics, or all that the networks allow.
 
     reference: features [M, F] of real images for FID and KID; None: those of the items' own images. embedding: [N, D'],
-    each item's EEG in the space of the CLIP among the networks. Samples of one item are not independent images: FID,
-    KID and IS take one sample of each item, and are averaged over the sample's index.
+    each item's EEG in the space of the CLIP among the networks. training: `neighbours.extract_features` of the training
+    images; None: no metric of memorisation. Samples of one item are not independent images: FID, KID, IS, precision,
+    recall, density and coverage take one sample of each item, and are averaged over the sample's index.
     """
     measurement = _Measurement(pairs, networks, classes, wanted, device)
     measurement.look(progress)
     with threadpool_limits(1):
+        if training:
+            measurement.compare_training(training)
         rows = measurement.rows(embedding)
         return Measured(rows, measurement.summary(rows, reference), len(np.unique(measurement.picture)))
 
@@ -124,6 +128,7 @@ class _Measurement:
     real: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, D]
     generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, samples, D]
     pixels: dict[str, Array] = field(default_factory=dict)  # metrics of image pairs [N, samples]
+    memorisation: neighbours.Memorisation = field(default_factory=neighbours.Memorisation)
     layers: int = 0  # of the judge's distance
     resized: bool = False  # whether an image was resized to its reference
     fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
@@ -185,6 +190,13 @@ class _Measurement:
                     distance[rows, column - 1] = metrics.judge_distance(real_maps, maps)
                 self.layers = len(maps)
 
+    def compare_training(self, training: Mapping[str, Array]) -> None:
+        """Measures memorisation. training: space -> features [M, D] of the training images."""
+        keys = {space: (e.name, vector) for space, (e, vector) in neighbours.find_spaces(self.networks).items()}
+        self.memorisation = neighbours.measure_memorisation(
+            *({space: features[key] for space, key in keys.items()} for features in (self.generated, self.real)),
+            training, self.picture)
+
     def rows(self, embedding: Array | None) -> pd.DataFrame:
         """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images. Two-way
         identification is left out if all items show one image; where `picture` is given, that is a BenchError."""
@@ -207,7 +219,7 @@ class _Measurement:
                 logits = self.generated[judge.name, "logits"][:, sample]
                 row |= {"judged": logits.argmax(1),
                         **_accuracies(logits, self.real[judge.name, "logits"], pairs.label, self.classes)}
-            row |= {name: values[:, sample] for name, values in self.pixels.items()}
+            row |= {name: values[:, sample] for name, values in (self.pixels | self.memorisation.values).items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
                     if not is_wanted(name, self.wanted):
@@ -231,6 +243,8 @@ class _Measurement:
         table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
         if self.pairs.label is not None and judge and is_wanted("top1_real", self.wanted):
             table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
+        table += [(name, self.memorisation.keys[name], value) for name, value in self.memorisation.totals.items()
+                  if is_wanted(name, self.wanted)]
         if self.networks.sets:
             table += self._set_metrics(self.networks.sets.name, reference)
         lines = []
@@ -243,6 +257,7 @@ class _Measurement:
                 key = f"{key}, {RESIZED} to the reference's size"
             # FID in the literature resizes with another filter
             is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
+            is_comparable = is_comparable and name not in neighbours.OTHER_NETWORKS
             origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)
             if name == "lpips":
                 origin = ("lpips/alex", self.networks.lpips[1], 1)
@@ -256,7 +271,9 @@ class _Measurement:
         if judge:
             result |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), judge)
         if set_network:
-            result |= dict.fromkeys((*sets.SETS, "fid_64"), set_network)
+            result |= dict.fromkeys((*sets.SETS, "fid_64", *neighbours.MANIFOLD), set_network)
+        for space, (e, _) in neighbours.find_spaces(self.networks).items():
+            result |= {name: e for name in neighbours.MEMORISATION if name.endswith(space)}
         return result | {name: e for e in self.networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
 
     def _keys(self) -> dict[str, str]:
@@ -277,10 +294,10 @@ class _Measurement:
             for name, vector in network.metrics.items():
                 keys[name] = count_of(self.real[network.name, vector].shape[1], "dimension")
                 keys[name] += f", among {count_of(pictures, 'picture')}" if name.startswith("two_way_") else ""
-        return keys | {name: top_key(k, pictures) for name, k in RETRIEVAL.items()}
+        return keys | self.memorisation.keys | {name: top_key(k, pictures) for name, k in RETRIEVAL.items()}
 
     def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
-        """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
+        """Yields name, key and value of each metric of one sample of each item, averaged over the samples."""
         pairs, distinct = self.pairs, np.arange(len(self.pairs.item))
         if pairs.picture is not None:
             distinct = np.unique(self.picture, return_index=True)[1]
@@ -308,6 +325,9 @@ class _Measurement:
             if is_wanted(name, self.wanted):
                 values = [function(sample) for sample in self.generated[network, vector].swapaxes(0, 1)]
                 yield name, f"{key}, {averaged}", float(np.mean(values))
+        different = np.unique(self.picture, return_index=True)[1]
+        yield from neighbours.measure_manifold(
+            self.generated[network, "features"], self.real[network, "features"][different], self.wanted)
 
 
 def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classes) -> dict[str, Array]:
