@@ -119,7 +119,8 @@ def table(ablation: AnyPath, *, scale: str = "tiny", results: AnyPath = "results
 
 
 def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = None,
-          metrics: Sequence[str] | None = None, judge: str = "tiny", device: str = "auto") -> Comparison:
+          metrics: Sequence[str] | None = None, judge: str = "tiny", device: str = "auto",
+          train: AnyPath | None = None) -> Comparison:
     """Scores generated images against reference images, as `bench score` does.
 
     Parameters
@@ -128,6 +129,7 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
         metrics               names of metrics; None: all that the judge allows
         judge                 "tiny", "none", or the file of a classifier
         device                "cpu", "cuda", or "auto"
+        train                 the system's training images, to measure memorisation
 
     Returns
         The comparison; `.summary` is a DataFrame with a row for each metric.
@@ -141,7 +143,8 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
     from bench.setup.request import in_order
 
     names = None if metrics is None else in_order("metrics", metrics)
-    return compare(Path(generated), Path(reference), Path(labels) if labels else None, names, judge, available(device))
+    return compare(Path(generated), Path(reference), Path(labels) if labels else None, names, judge, available(device),
+                   train=Path(train) if train else None)
 
 
 def _request(ablation: AnyPath, **fields: Any) -> Request:

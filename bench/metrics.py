@@ -276,6 +276,67 @@ def nearest(query: Array, gallery: Array, image: Array | None = None) -> Array:
     return np.where(unique, first[likeness.argmax(1)], -1)
 
 
+def nearest_distance(query: Array, gallery: Array) -> tuple[Array, Array]:
+    """Returns the Euclidean distance [N] from each row of query [N, D] to its nearest row of gallery [M, D], and that
+    row's number [N]. 0 to infinity; exactly 0 for equal rows.
+
+    The nearest row is searched by |q|^2 + |g|^2 - 2 q.g in blocks of BLOCK values, so that no [N, M] is held; its
+    distance is then computed from the difference. ValueError for unequal D.
+    """
+    query, gallery = _check_numbers(query), _check_numbers(gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"expected [N, D] and [M, D], not {list(query.shape)} and {list(gallery.shape)}")
+    least, row = np.full(len(query), inf), np.zeros(len(query), np.int64)
+    for columns in _blocks(len(gallery), gallery.shape[1]):
+        part = gallery[columns].astype(np.float64)
+        for rows in _blocks(len(query), max(part.shape)):
+            squares = _square_distances(query[rows].astype(np.float64), part)
+            place = squares.argmin(1)
+            smallest = np.take_along_axis(squares, place[:, None], 1)[:, 0]
+            is_nearer = smallest < least[rows]
+            least[rows] = np.where(is_nearer, smallest, least[rows])
+            row[rows] = np.where(is_nearer, place + columns.start, row[rows])
+    distance = np.empty(len(query))
+    for rows in _blocks(len(query), query.shape[1]):
+        difference = query[rows].astype(np.float64) - gallery[row[rows]].astype(np.float64)
+        distance[rows] = np.sqrt(np.square(difference).sum(1))
+    return distance, row
+
+
+def density_coverage(generated: Array, real: Array, k: int) -> tuple[float, float]:
+    """Returns density and coverage of generated features [N, D] against real features [M, D] (Naeem et al. 2020).
+
+    The ball of a real image reaches to its k-th nearest other real image, which is outside of it. Density: the mean
+    number of balls in which a generated image lies, over k; 0 to M/k, higher is better, 1 for real images. Coverage:
+    the share of balls with a generated image; 0 to 1, higher is better, 1 for equal sets, about 1 - 1/2^k for other
+    real images and N = M. ValueError unless 1 <= k < M.
+    """
+    generated, real = _check_sets(generated, real)
+    if not 1 <= k < len(real):
+        raise ValueError(f"expected a neighbour k from 1 to {len(real) - 1}, the number of other real images, not {k}")
+    inside = covered = 0
+    for rows in _blocks(len(real), max(len(real), len(generated), real.shape[1])):
+        among_real = _square_distances(real[rows], real)
+        among_real[np.arange(len(among_real)), np.arange(rows.start, rows.stop)] = 0  # itself, also with rounding
+        radius = np.partition(among_real, k, axis=1)[:, k]
+        is_inside = _square_distances(real[rows], generated) < radius[:, None]
+        inside += int(np.count_nonzero(is_inside))
+        covered += int(np.count_nonzero(is_inside.any(1)))
+    return inside / (k * len(generated)), covered / len(real)
+
+
+def _blocks(count: int, width: int) -> list[slice]:
+    """Returns slices of rows; a slice of rows of `width` values has at most BLOCK values."""
+    step = max(1, BLOCK // width)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _square_distances(a: Array, b: Array) -> Array:
+    """Returns the squared Euclidean distances [N, M] of [N, D] and [M, D]."""
+    squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+    return np.maximum(squares, 0, out=squares)
+
+
 def _describe(x: Array) -> str:
     return f"{list(x.shape)} {x.dtype}"
 
@@ -492,6 +553,28 @@ def _lower(name: str, title: str, null: str, source: str, unit: str = "", most: 
     return Metric(name, title, "lower", (0.0, most), null, source, unit)
 
 
+def _memorisation() -> list[Metric]:
+    spaces = {"clip": "CLIP's embeddings", "judge": "the judge's features"}
+    copying, ours = "as Meehan et al. 2020: against real test images", "this suite"
+
+    def defined(space: str, where: str) -> list[Metric]:
+        nearest, share = f"to the nearest training image, {where}", "Share of generated images"
+        return [
+            Metric(f"train_distance_{space}", f"Distance {nearest}", "higher", (0.0, inf),
+                   f"train_distance_real_{space}", ours),
+            Metric(f"train_distance_real_{space}", f"The same distance of the test image, {where}", "higher",
+                   (0.0, inf), "itself", "this suite: a baseline"),
+            Metric(f"train_ratio_{space}", f"Median distance {nearest}, over that of the test images", "higher",
+                   (0.0, inf), "1: real images", copying),
+            _lower(f"copies_{space}", f"{share} no farther from a training image than any test image, {where}",
+                   "1/(test images + 1): real images", copying, "share", 1.0),
+            _lower(f"near_copies_{space}", f"{share} as near to a training image as the nearest 5 % of the test "
+                   f"images, {where}", ".05: real images", copying, "share", 1.0),
+        ]
+
+    return [metric for space, where in spaces.items() for metric in defined(space, where)]
+
+
 def _definitions() -> list[Metric]:
     minds_eye, atm, baseline = "Scotti et al. 2023 (MindEye)", "Song et al. 2024 (ATM)", "this suite: a baseline"
     signed, any_number, from_one = (-1.0, 1.0), (-inf, inf), (1.0, inf)
@@ -511,6 +594,15 @@ def _definitions() -> list[Metric]:
                "classes"),
         Metric("is_torchmetrics", "Inception score by torchmetrics, as a check", "higher", from_one, classes,
                "torchmetrics", "classes"),
+        _share("precision", "Share of generated images among the real ones", "measured: controls without EEG",
+               "Kynkäänniemi et al. 2019, by torch-fidelity; k = 3"),
+        _share("recall", "Share of real images among the generated ones", "measured: controls without EEG",
+               "Kynkäänniemi et al. 2019, by torch-fidelity; k = 3"),
+        Metric("density", "Density of the real images where generated ones are", "higher", (0.0, inf),
+               "measured: controls without EEG; 1 for real images", "Naeem et al. 2020; k = 5"),
+        _share("coverage", "Share of real images with a generated one nearby",
+               "measured: controls without EEG; 1 - 1/2^k for real images", "Naeem et al. 2020; k = 5"),
+        *_memorisation(),
         Metric("psnr", "PSNR", "higher", (0.0, inf), MEASURED, "range 255, mean over images", "dB"),
         Metric("ssim", "SSIM", "higher", signed, MEASURED, "Wang et al. 2004"),
         Metric("ssim_released", "SSIM as released", "higher", signed, MEASURED, "DreamDiffusion's released code"),
@@ -546,4 +638,5 @@ def _definitions() -> list[Metric]:
 
 DEFINITIONS: dict[str, Metric] = {metric.name: metric for metric in _definitions()}
 SINGLE = tuple(name for name, metric in DEFINITIONS.items()  # shares of 1 with a value for each item
-               if metric.unit == "share" and name not in ("top1_real", "readout_accuracy"))
+               if metric.unit == "share" and metric.better == "higher"
+               and name not in ("top1_real", "readout_accuracy", "precision", "recall", "coverage"))

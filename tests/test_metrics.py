@@ -287,6 +287,38 @@ def test_a_query_that_is_always_the_same_retrieves_exactly_at_chance():
     assert metrics.retrieval_topk(gallery, gallery, 1).tolist() == [1] * 20
 
 
+def test_nearest_distance_of_copies_is_zero_and_does_not_depend_on_how_many_are_held_at_a_time(monkeypatch):
+    gallery = (1e3 + rng().standard_normal((50, 7))).astype(np.float32)
+    query = np.concatenate([gallery[[8, 3]], gallery[:4] + np.float32(0.25)])
+    distance, row = metrics.nearest_distance(query, gallery)
+    assert distance[:2].tolist() == [0, 0]
+    assert row[:2].tolist() == [8, 3]
+    assert (distance[2:] > 0).all()
+    monkeypatch.setattr(metrics, "BLOCK", 30)
+    again = metrics.nearest_distance(query, gallery)
+    assert again[0].tolist() == distance.tolist()
+    assert again[1].tolist() == row.tolist()
+
+
+def test_density_and_coverage_of_equal_sets_are_one_and_of_distant_sets_zero(monkeypatch):
+    x = rng().standard_normal((80, 6))
+    assert metrics.density_coverage(x, x, 5) == (1, 1)
+    assert metrics.density_coverage(x + 100, x, 5) == (0, 0)
+    y = rng().permuted(x, axis=0)
+    whole = metrics.density_coverage(y, x, 5)
+    monkeypatch.setattr(metrics, "BLOCK", 200)
+    assert metrics.density_coverage(y, x, 5) == whole
+
+
+def test_coverage_by_other_images_of_the_same_kind_has_its_closed_form():
+    """The first k of the 2N - 1 others, in order of their distance, are all real with the probability below."""
+    n, k = 100, 3
+    real_first = np.prod([(n - 1 - i) / (2 * n - 1 - i) for i in range(k)])
+    found = [metrics.density_coverage(*np.random.default_rng(seed).standard_normal((2, n, 4)), k)[1]
+             for seed in range(40)]
+    assert np.mean(found) == pytest.approx(1 - real_first, abs=0.01)
+
+
 def test_a_target_among_its_hard_distractors_wins_only_against_all_of_them():
     logits = np.array([[5.0, 4, 3, 0], [1, 9, 0, 8]])
     hard = metrics.hard_distractors(logits, np.array([0, 1]), 3)
@@ -339,6 +371,10 @@ LOST, CLASSES = np.where(np.eye(6)[:4] == 1, np.nan, 0), np.arange(4)
     (lambda: metrics.two_way_identification(FEATURES[:, :1], FEATURES[:, :1]), "features, not"),
     (lambda: metrics.correlation_distance(FEATURES, FEATURES.ravel()), r"\[N, D\]"),
     (lambda: metrics.cosine_similarity(FEATURES * 1j, FEATURES), "complex"),
+    (lambda: metrics.nearest_distance(FEATURES, FEATURES[:, :5]), r"\[4, 6\] and \[4, 5\]"),
+    (lambda: metrics.nearest_distance(FEATURES, FEATURES[:0]), r"features \[N, D\]"),
+    (lambda: metrics.density_coverage(FEATURES, FEATURES, 4), "from 1 to 3, .* not 4"),
+    (lambda: metrics.density_coverage(FEATURES, FEATURES, 0), "not 0"),
     (lambda: metrics.retrieval_topk(FEATURES, FEATURES[:3], 1), "4 or more images"),
     (lambda: metrics.retrieval_topk(FEATURES, LOST, 1), "gallery embeddings are not"),
     (lambda: metrics.retrieval_topk(FEATURES, FEATURES, 5), "top-5 of 4"),

@@ -20,6 +20,7 @@ import torch_fidelity.metric_kid
 import torchmetrics.functional.image as tm
 import torchmetrics.functional.image.lpips
 import torchvision
+from sklearn.neighbors import NearestNeighbors
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -36,7 +37,7 @@ TOLERANCE = {  # relative, in float64, and in float32 for networks
     "frechet_distance": 1e-9, "frechet_distance, fewer pictures than dimensions": 1e-6,  # their eigenvalues' error
     "frechet_distance_infinity": 1e-6, "kernel_distance": 1e-10, "inception_score": 1e-12,
     "two_way_identification": 1e-12, "correlation_distance": 1e-10, "cosine_similarity": 1e-10, "retrieval_topk": 1e-12,
-    "nearest": 0, "lpips": 1e-5,
+    "nearest": 0, "nearest_distance": 1e-12, "density_coverage": 1e-12, "lpips": 1e-5,
 }
 
 
@@ -347,6 +348,24 @@ def test_retrieval_is_the_rank_in_a_sorted_list_of_scipys_distances():
         if k < 50:
             expected = scipy.stats.hypergeom.cdf(k - 1, 49, ranks, 9)
             assert metrics.retrieval_topk(query, gallery_of, k, 10) == close("retrieval_topk", expected)
+
+
+def test_nearest_distance_is_scikit_learns_nearest_neighbour():
+    query, gallery = features(40, 90, 6)
+    distance, row = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(gallery).kneighbors(query)
+    found, rows = metrics.nearest_distance(query, gallery)
+    assert found == close("nearest_distance", distance[:, 0])
+    assert rows.tolist() == row[:, 0].tolist()
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(60, 60, 5), (30, 70, 5), (70, 30, 1)])
+def test_density_and_coverage_count_the_balls_of_scikit_learns_neighbours(n, m, k):
+    generated, real = features(n, m, 4)
+    radius = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(real).kneighbors(real)[0][:, k]
+    inside = scipy.spatial.distance.cdist(real, generated) < radius[:, None]
+    expected = inside.sum() / (k * n), inside.any(1).mean()
+    assert metrics.density_coverage(generated, real, k) == close("density_coverage", expected)
+    assert 0 < expected[1] < 1
 
 
 # Where libraries disagree

@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     images.add_argument("generated", metavar="GENERATED", help="a folder of images, or an .npy or .npz file")
     images.add_argument("reference", metavar="REFERENCE", help="reference images of the same names (docs/metrics.md)")
     images.add_argument("--labels", metavar="CSV", help="columns name and label, the judge's class number")
+    images.add_argument("--train", metavar="DIR", help="the system's training images: measures memorisation")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--metrics", metavar="A,B", help="only these metrics (default: all that the judge allows)")
     scoring.add_argument("--judge", default="tiny", metavar="tiny|FILE|none", help="the classifier of images")
@@ -38,7 +39,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
     comparison = compare(
         Path(options.generated), Path(options.reference), options.labels and Path(options.labels),
         names(options.metrics or "") or None, options.judge, device(options.device),
-        lambda step, total: print(f"\r{step} of {total}", end="", file=sys.stderr) if is_terminal else None)
+        lambda step, total: print(f"\r{step} of {total}", end="", file=sys.stderr) if is_terminal else None,
+        options.train and Path(options.train))
     print("\r" * is_terminal + comparison.text())
     for kind, path in files.items():
         with writing(path):

@@ -8,10 +8,30 @@ from typing import Any
 
 from bench.cost import networks
 from bench.cost.counting import Cost
-from bench.cost.sizes import check_known, count_reference_images, count_trials, padded, samples_of, shape_of, size_of
+from bench.cost.sizes import (
+    check_known,
+    count_images,
+    count_reference_images,
+    count_trials,
+    padded,
+    samples_of,
+    shape_of,
+    size_of,
+)
 from bench.experiment.key import Stage
 from bench.experiment.kinds import kind_of
-from bench.experiment.stages import Encoder, Finetune, Generate, Pretrain, Reference, Score, Targets, Trivial
+from bench.experiment.stages import (
+    Encoder,
+    Finetune,
+    Generate,
+    Items,
+    Pretrain,
+    Reference,
+    Score,
+    Targets,
+    TrainFeatures,
+    Trivial,
+)
 from bench.experiment.variant import OPENS
 from bench.modules import import_object
 from models.parameters import EMBEDDING
@@ -58,6 +78,12 @@ def _trivial(stage: Trivial) -> int:
 def _reference(stage: Reference) -> int:
     check_known(stage.judge)
     return count_reference_images(stage) * networks.image_flops("judge", 224)
+
+
+def _train_features(stage: TrainFeatures) -> int:
+    check_known(stage.judge, stage.clip)
+    image = networks.image_flops("judge", 224) + networks.clip_flops()[0]
+    return count_images(Items(stage.trials, "train")) * image
 
 
 def _score(stage: Score) -> int:
@@ -128,7 +154,7 @@ def naive(stage: Stage) -> int:
                 encoder and tau whatever is tuned, and of the whole U-Net, whose checkpointed blocks run forward twice
     Generate    PLMS of 250 steps without guidance, 251 passes of the U-Net
     Score       ViT-H/14 at 518 pixels on both images of every pair, LPIPS of every image with every real one
-    others      0: there are no stored Targets and no Reference
+    others      0: there are no stored Targets, no Reference and no TrainFeatures
     Nothing is shared: a naive plan is the sum of all stages over the rows. Images of the test set that the released
     code makes during training are not counted.
     """
@@ -171,6 +197,6 @@ def _naive_score(stage: Score) -> int:
 
 FLOPS: dict[type[Stage], Callable[[Any], int]] = {
     Pretrain: _pretrain, Targets: _targets, Finetune: _finetune, Generate: _generate, Trivial: _trivial,
-    Reference: _reference, Score: _score}
+    Reference: _reference, TrainFeatures: _train_features, Score: _score}
 NAIVE: dict[type[Stage], Callable[[Any], int]] = {
     Pretrain: _naive_pretrain, Finetune: _naive_finetune, Generate: _naive_generate, Score: _naive_score}

@@ -6,7 +6,17 @@ from collections.abc import Iterable
 
 from bench.experiment.key import Stage
 from bench.experiment.kinds import kind_of
-from bench.experiment.stages import Corpus, Finetune, Generate, Pretrain, Reference, Targets, Trials, World
+from bench.experiment.stages import (
+    Corpus,
+    Finetune,
+    Generate,
+    Pretrain,
+    Reference,
+    Targets,
+    TrainFeatures,
+    Trials,
+    World,
+)
 from bench.modules import import_object
 
 STARTUP = 8.0  # s until a worker has imported its libraries
@@ -25,7 +35,7 @@ def seconds(stage: Stage) -> float:
         return 3 + 1.2e-3 * stage.world.recordings * stage.world.seconds
     if function := kind_of(stage).forecast:
         return float(import_object(function)(stage))
-    return 5.0 if isinstance(stage, (Trials, Targets, Reference)) else 2.0
+    return 5.0 if isinstance(stage, (Trials, Targets, Reference, TrainFeatures)) else 2.0
 
 
 def describe_duration(todo: Iterable[Stage], workers: int) -> str:

@@ -9,16 +9,37 @@ from typing import TYPE_CHECKING, Any
 from bench.cost import networks, sizes
 from bench.cost.counting import Memory, forward_bytes, meta, part_parameters, saved_bytes
 from bench.cost.flops import encoder_of, head_size, system_cost
-from bench.cost.sizes import count_reference_images, count_trials, image_bytes, samples_of, shape_of, size_of
+from bench.cost.sizes import (
+    count_images,
+    count_reference_images,
+    count_trials,
+    image_bytes,
+    samples_of,
+    shape_of,
+    size_of,
+)
 from bench.experiment.key import Stage
-from bench.experiment.stages import Corpus, Finetune, Generate, Pretrain, Reference, Score, Targets, Trials, Trivial
+from bench.experiment.stages import (
+    Corpus,
+    Finetune,
+    Generate,
+    Items,
+    Pretrain,
+    Reference,
+    Score,
+    Targets,
+    TrainFeatures,
+    Trials,
+    Trivial,
+)
 from bench.experiment.variant import OPENS
 from models.parameters import EMBEDDING, PIXELS, count_parameters
 
 if TYPE_CHECKING:
     from bench.experiment.stages import Decoder, Encoder
 
-SCORED_AT_ONCE = 50  # images in a batch of Score and Reference
+SCORED_AT_ONCE = 50  # images in a batch of Score, Reference and TrainFeatures
+JUDGED = 1024  # features of the judge
 TARGETS_AT_ONCE = 16  # images of 512 pixels in a batch of Targets
 
 
@@ -60,7 +81,8 @@ MEMORY: dict[type[Stage], Callable[[Any], Memory]] = {
     Generate: lambda stage: _images(stage.sampling.batch, "decode", 2, "stable_diffusion_unet", "stable_diffusion_vae"),
     Targets: lambda stage: _images(TARGETS_AT_ONCE, "encode", 2, "clip", "stable_diffusion_vae"),
     Score: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip", "inception", "alexnet"),
-    Reference: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge")}
+    Reference: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge"),
+    TrainFeatures: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip")}
 
 
 def trained_parameters(stage: Finetune) -> dict[str, int]:
@@ -131,4 +153,6 @@ def disk(stage: Stage) -> int:
         return 4 * sum(trained_parameters(stage).values()) * stage.checkpoints
     if isinstance(stage, (Generate, Trivial)):
         return image_bytes(count_trials(stage.items) * samples_of(stage))
-    return count_reference_images(stage) * 1024 * 4 if isinstance(stage, Reference) else 0
+    if isinstance(stage, TrainFeatures):
+        return count_images(Items(stage.trials, "train")) * (JUDGED + EMBEDDING) * 4
+    return count_reference_images(stage) * JUDGED * 4 if isinstance(stage, Reference) else 0

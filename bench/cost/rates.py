@@ -23,7 +23,7 @@ class Rate:
 MATMUL = Rate(0.80, "assumption")  # share of the peak that large bfloat16 matrix products reach
 RATES = {  # by kind of stage; pretrain's goal is for batches of 1,024, the protocol's 100 will reach less
     "pretrain": Rate(0.40, "goal"), "finetune": Rate(0.30, "goal"), "generate": Rate(0.30, "goal"),
-    **dict.fromkeys(("targets", "reference", "score", "trivial"), Rate(0.25, "assumption"))}
+    **dict.fromkeys(("targets", "reference", "trainfeatures", "score", "trivial"), Rate(0.25, "assumption"))}
 OTHERS = Rate(0.10, "assumption")  # a system's own networks: too small to use a large GPU fully
 
 

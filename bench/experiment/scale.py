@@ -25,6 +25,7 @@ from bench.experiment.stages import (
     Score,
     Shards,
     Stage,
+    TrainFeatures,
     Trials,
     Weights,
     World,
@@ -131,10 +132,13 @@ class Scale:
         return Corpus(corpus, self.band)
 
     def score(self, pictures: Stage, items: Items) -> Score:
-        """Returns the Score of a system's images, with the judge, reference and CLIP that all systems share."""
-        reference = Reference(self.world, self.weights("judge"), self.reference_pictures, self.single_process)
-        return Score(pictures, items, reference, self.weights("clip"), self.nway, self.fixed,
-                     tuple(map(self.weights, self.networks)), self.single_process)
+        """Returns the Score of a system's images, with the judge, reference and CLIP that all systems share, and the
+        training images of the items' trials."""
+        judge, clip, numerics = self.weights("judge"), self.weights("clip"), self.single_process
+        reference = Reference(self.world, judge, self.reference_pictures, numerics)
+        return Score(pictures, items, reference, clip, self.nway, self.fixed,
+                     tuple(map(self.weights, self.networks)), numerics,
+                     TrainFeatures(items.trials, judge, clip, numerics))
 
     def weights(self, part: str) -> Weights:
         """Returns a frozen part by name; its path is "" if it was not looked up. Raises BenchError if it is unknown, or

@@ -307,14 +307,26 @@ class Reference(Stage):
 
 
 @dataclass(frozen=True)
+class TrainFeatures(Stage):
+    """Features of the training images by the judge and by CLIP, to measure memorisation. An image that is also in
+    another part of the trials is left out, so none is of a test image."""
+
+    trials: Trials
+    judge: Weights
+    clip: Weights
+    numerics: Numerics
+
+
+@dataclass(frozen=True)
 class Score(Stage):
     """Metrics of a folder of images, and one row per item and sample; independent of the system that made the images.
 
     fixed: the classes of the 50-way accuracy as the paper's text defines it (Sec. 4.3): those shown, and others.
-    networks: measuring networks of the literature, besides the judge (models.extractors.FILES).
+    networks: measuring networks of the literature, besides the judge (models.extractors.FILES). training: of the
+    trials of the items; None: memorisation is not measured.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     pictures: Stage
     items: Items
@@ -324,6 +336,7 @@ class Score(Stage):
     fixed: tuple[int, ...]
     networks: tuple[Weights, ...]
     numerics: Numerics
+    training: TrainFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -347,6 +360,7 @@ register({
     Trials: Kind("bench.train.trials:trials", "trials"),
     Corpus: Kind("bench.train.corpus:corpus", "corpus"),
     Reference: Kind("bench.train.reference:reference", "reference"),
+    TrainFeatures: Kind("bench.train.reference:train_features", "reference"),
     Targets: Kind("bench.train.targets:targets", "targets"),
     Pretrain: Kind("bench.train.pretrain:pretrain", "pretrain", trains=True),
     Finetune: Kind("bench.train.finetune:finetune", "finetune", trains=True),

@@ -17,9 +17,21 @@ from bench import metrics
 from bench.errors import BenchError, count_of, join_names
 from bench.experiment.scale import TINY
 from bench.runtime import ignore, use_exact_math
-from bench.scoring import gallery, schema
+from bench.scoring import gallery, neighbours, schema
+from bench.scoring.identity import Identity
 from bench.scoring.judges import open_judge
-from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Measured, Pairs, is_wanted, measure
+from bench.scoring.measure import (
+    BATCH,
+    BY_JUDGE,
+    BY_LABEL,
+    BY_SETS,
+    PIXELS,
+    Classes,
+    Measured,
+    Pairs,
+    is_wanted,
+    measure,
+)
 from bench.scoring.networks import Networks, weights_present
 from bench.scoring.sets import SETS
 from models import extractors
@@ -67,11 +79,13 @@ class Comparison:
 
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
-            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore) -> Comparison:
+            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore,
+            train: Path | None = None) -> Comparison:
     """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread. judge: "tiny" (the
     shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder. labels: a CSV with
-    columns name and label. Reference images of equal content are one image: they do not compete in two-way
-    identification. Raises BenchError: exit 2 for invalid input, 3 for missing or wrong weights."""
+    columns name and label. train: the training images, of any names, for the metrics of memorisation. Reference images
+    of equal content are one image: they do not compete in two-way identification. Raises BenchError: exit 2 for invalid
+    input, 3 for missing or wrong weights."""
     torch.set_num_threads(1)
     use_exact_math()
     made, real = gallery.open_gallery(generated), gallery.open_gallery(reference)
@@ -79,26 +93,30 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     if len(rows) < 2:
         raise BenchError(f"{reference} contains one image; expected two or more")
     with weights_present():
-        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, device)
+        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, train is not None, device)
     _check_sizes(real, [name for name in PIXELS if is_wanted(name, chosen)])
     classes = _count_classes(networks.judge, device)
     if labels is not None and not classes:
         raise BenchError("--labels needs a judge; expected --judge tiny or a judge's file")
     label = gallery.read_labels(labels, real.names, classes) if labels is not None else None
+    known = _Known(gallery.open_gallery(train)) if train is not None else None
     every = np.arange(len(rows))
-    pairs = Pairs(every, np.zeros_like(every), None, label, rows.shape[1], real.read,
-                  lambda row, sample: made.read(rows[row, sample]))
+    pairs = Pairs(every, np.zeros_like(every), None, label, rows.shape[1],
+                  known.watch(real.read) if known else real.read, lambda row, sample: made.read(rows[row, sample]))
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
     try:
-        measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress)
+        training = known.extract(networks, device, progress) if known else None
+        measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress, training=training)
     except ValueError as error:  # such as NaN, which a network of damaged weights gives
         raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
-    notes = [*made.describe(), *real.describe(), *judge_notes]
+    notes = [*made.describe(), *real.describe(), *(known.describe() if known else ()), *judge_notes]
     if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
         notes.append(f"left out of {labels}: {count_of(len(unused), 'label')} of no image ({join_names(unused)})")
     notes += _describe_repeats(measured, len(rows), reference, chosen, wanted is not None)
-    skipped = {reason: [f"{side.path}/{name}" for side in (made, real) for name in side.skipped.get(reason, ())]
-               for reason in sorted({*made.skipped, *real.skipped})}
+    notes += _describe_too_few(measured, chosen, wanted is not None)
+    sides = (made, real, *([known.images] if known else ()))
+    skipped = {reason: [f"{side.path}/{name}" for side in sides for name in side.skipped.get(reason, ())]
+               for reason in sorted({reason for side in sides for reason in side.skipped})}
     path = generated.resolve()
     packages = ("torch", "torchmetrics", "timm", "open_clip_torch", "lpips", "pillow")
     return Comparison(measured.summary, dict.fromkeys(schema.ABOUT, "") | {
@@ -106,6 +124,56 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
         "scale": "external", "numerics": f"{device}, float32, 1 thread",
         "judge": f"{networks.judge.name}@{networks.judge.sha256[:12]}" if networks.judge else "",
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)}, notes, skipped)
+
+
+class _Known:
+    """The training images of a comparison, and which reference images are equal to one of them."""
+
+    def __init__(self, images: gallery.Gallery):
+        self.images, self._identity, self._shared = images, Identity(), set[int]()
+
+    def extract(self, networks: Networks, device: str, progress: Callable[..., None]) -> dict[str, np.ndarray]:
+        """Returns the features of the training images by space, and remembers their content."""
+        def read(row: int) -> np.ndarray:
+            image = self.images.read(row)
+            self._identity.find(image, row)
+            return image
+
+        return neighbours.extract_features(networks, len(self.images.names), read, BATCH, device, progress)
+
+    def watch(self, read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+        """Wraps the reading of reference images, so that those among the training images are counted."""
+        def watched(row: int) -> np.ndarray:
+            image = read(row)
+            if self._identity.find(image, -1) >= 0:  # the number of a training image
+                self._shared.add(row)
+            return image
+
+        return watched
+
+    def describe(self) -> list[str]:
+        """Returns lines for what was left out of the training images, and for reference images among them."""
+        lines = self.images.describe()
+        if self._shared:
+            lines.append(f"{count_of(len(self._shared), 'reference image')} are among the training images of "
+                         f"{self.images.path}: their distance to the nearest is 0, which lowers the baseline of "
+                         "memorisation")
+        return lines
+
+
+def _describe_too_few(measured: Measured, chosen: Sequence[str], is_requested: bool) -> list[str]:
+    """Returns a note for each kind of metric by neighbours that has too few images. Raises BenchError if one of them is
+    requested."""
+    left_out = [name for name in chosen if name in neighbours.OTHER_NETWORKS and name not in set(
+        measured.summary["metric"])]
+    needs = {neighbours.MANIFOLD: f"{neighbours.LEAST} or more different reference images, not {measured.pictures}",
+             ("near_copies",): f"{neighbours.ONE_IN} or more different reference images, not {measured.pictures}",
+             ("train_ratio",): "reference images most of which are not among the training images"}
+    notes = [f"left out: {', '.join(names)}: expected {need}" for kind, need in needs.items()
+             if (names := [name for name in left_out if name.startswith(kind)])]
+    if notes and is_requested:
+        raise BenchError(f"{notes[0].removeprefix('left out: ')}; choose other --metrics")
+    return notes
 
 
 def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Sequence[str],
@@ -123,7 +191,7 @@ def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Seque
     return [f"left out: {', '.join(two_way)}: {problem}"]
 
 
-def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
+def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool, has_training: bool,
               device: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
     """Loads the networks of the judge, and those that `wanted` needs besides; returns them, the metrics, and notes."""
     classifier: Extractor | None = None
@@ -137,10 +205,21 @@ def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
         classifier, notes = open_judge(Path(judge), device)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if classifier:
-        offered |= {*classifier.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if has_labels else ())}
+        offered |= {*classifier.metrics, *BY_JUDGE, *SETS, *neighbours.MANIFOLD, "judge_distance",
+                    *(BY_LABEL if has_labels else ())}
+    spaces = neighbours.find_spaces(Networks(classifier, others=others)) if has_training else ()
+    offered |= {name for space in spaces for name in neighbours.MEMORISATION if name.endswith(f"_{space}")}
     if wanted is None:
+        if has_training and not spaces:
+            raise BenchError("--train needs a network; expected --judge tiny or a judge's file, or --metrics such as "
+                             "train_distance_clip,copies_clip")
         return Networks(classifier, classifier, others), sorted(offered), notes
-    pinned = extractors.LITERATURE | ({} if classifier else dict.fromkeys((*SETS, "fid_64"), extractors.fid_inception))
+    if has_training and not set(wanted) & set(neighbours.MEMORISATION):
+        raise BenchError(f"--train is used by none of --metrics; add one of {', '.join(neighbours.MEMORISATION)}")
+    pinned = extractors.LITERATURE | ({} if classifier else dict.fromkeys(
+        (*SETS, "fid_64", *neighbours.MANIFOLD), extractors.fid_inception))
+    if has_training:
+        pinned |= {name: extractors.open_clip_l14 for name in neighbours.MEMORISATION if name.endswith("_clip")}
     for name in wanted:
         if name not in metrics.DEFINITIONS:
             raise BenchError(f"no metric {name!r}; there are: {', '.join(sorted(metrics.DEFINITIONS))}")
@@ -155,6 +234,8 @@ def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
 def _describe_need(name: str) -> str:
     if name in BY_LABEL:
         return "needs a judge and --labels"
+    if name in neighbours.MEMORISATION:
+        return "needs --train DIR, the training images" + (", and a judge" if name.endswith("_judge") else "")
     if name in BY_SETS:
         return "needs sets of classes, which only the suite's data sets have"
     if name == "fid_64":

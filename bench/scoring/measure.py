@@ -8,11 +8,12 @@ entry in DEFINITIONS (bench/metrics.py), and then
     a similarity of features      to the `metrics` of its network (models/extractors.py) and to `_similarity`
     an accuracy of the judge      to `_accuracies`, `_keys` and BY_JUDGE or BY_LABEL
     a metric of the whole set     to `_set_metrics` and SETS
+    a metric by neighbours        to neighbours.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +25,10 @@ from threadpoolctl import threadpool_limits
 from bench import images, metrics
 from bench.errors import BenchError, count_of
 from bench.runtime import ignore
-from bench.scoring import schema, sets
+from bench.scoring import neighbours, schema, sets
 from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks
+from bench.scoring.retrieval import RETRIEVAL, among_distinct, retrieve, top_key
 from models.extractors import Extractor
 
 BATCH = 50
@@ -41,7 +43,6 @@ BY_JUDGE = ("top1_judge", "nway_judge", "nway_top5_judge")
 BY_LABEL = ("top1_label", "nway_label", "nway_top5_label", "top1_shown_label", "nway_shown_label", "top1_shown_judge",
             "nway_shown_judge", "top1_real")  # these need labels, which tell the shown classes
 BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # these need `Classes` sets
-RETRIEVAL = {"retrieval_top1": 1, "retrieval_top5": 5}
 Array = np.ndarray
 
 
@@ -93,16 +94,19 @@ class Measured:
 
 def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
             reference: Array | None = None, embedding: Array | None = None, device: str = "cpu",
-            progress: Callable[..., None] = ignore) -> Measured:
+            progress: Callable[..., None] = ignore, training: Mapping[str, Array] | None = None) -> Measured:
     """Measures the `wanted` metrics, or all that the networks allow.
 
     reference: features [M, F] of real images for FID and KID; None: those of the items' own images. embedding: [N, D'],
-    each item's EEG in the space of the CLIP among the networks. Samples of one item are not independent images: FID,
-    KID and IS take one sample of each item, and are averaged over the sample's index.
+    each item's EEG in the space of the CLIP among the networks. training: `neighbours.extract_features` of the training
+    images; None: no metric of memorisation. Samples of one item are not independent images: FID, KID, IS, precision,
+    recall, density and coverage take one sample of each item, and are averaged over the sample's index.
     """
     measurement = _Measurement(pairs, networks, classes, wanted, device)
     measurement.look(progress)
     with threadpool_limits(1):
+        if training:
+            measurement.compare_training(training)
         rows = measurement.rows(embedding)
         return Measured(rows, measurement.summary(rows, reference), len(np.unique(measurement.picture)))
 
@@ -124,6 +128,7 @@ class _Measurement:
     real: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, D]
     generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, samples, D]
     pixels: dict[str, Array] = field(default_factory=dict)  # metrics of image pairs [N, samples]
+    memorisation: neighbours.Memorisation = field(default_factory=neighbours.Memorisation)
     layers: int = 0  # of the judge's distance
     resized: bool = False  # whether an image was resized to its reference
     fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
@@ -185,6 +190,13 @@ class _Measurement:
                     distance[rows, column - 1] = metrics.judge_distance(real_maps, maps)
                 self.layers = len(maps)
 
+    def compare_training(self, training: Mapping[str, Array]) -> None:
+        """Measures memorisation. training: space -> features [M, D] of the training images."""
+        keys = {space: (e.name, vector) for space, (e, vector) in neighbours.find_spaces(self.networks).items()}
+        self.memorisation = neighbours.measure_memorisation(
+            *({space: features[key] for space, key in keys.items()} for features in (self.generated, self.real)),
+            training, self.picture)
+
     def rows(self, embedding: Array | None) -> pd.DataFrame:
         """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images. Two-way
         identification is left out if all items show one image; where `picture` is given, that is a BenchError."""
@@ -198,7 +210,7 @@ class _Measurement:
             once["judged_real"] = self.real[judge.name, "logits"].argmax(1)
         clip = next((e for e in self.networks.others if "clip_similarity" in e.metrics), None)
         if embedding is not None and clip:
-            once |= {name: _retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
+            once |= {name: retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
                      for name, k in RETRIEVAL.items() if is_wanted(name, self.wanted)}
         samples = []
         for sample in range(pairs.samples):
@@ -207,7 +219,7 @@ class _Measurement:
                 logits = self.generated[judge.name, "logits"][:, sample]
                 row |= {"judged": logits.argmax(1),
                         **_accuracies(logits, self.real[judge.name, "logits"], pairs.label, self.classes)}
-            row |= {name: values[:, sample] for name, values in self.pixels.items()}
+            row |= {name: values[:, sample] for name, values in (self.pixels | self.memorisation.values).items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
                     if not is_wanted(name, self.wanted):
@@ -231,6 +243,8 @@ class _Measurement:
         table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
         if self.pairs.label is not None and judge and is_wanted("top1_real", self.wanted):
             table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
+        table += [(name, self.memorisation.keys[name], value) for name, value in self.memorisation.totals.items()
+                  if is_wanted(name, self.wanted)]
         if self.networks.sets:
             table += self._set_metrics(self.networks.sets.name, reference)
         lines = []
@@ -243,6 +257,7 @@ class _Measurement:
                 key = f"{key}, {RESIZED} to the reference's size"
             # FID in the literature resizes with another filter
             is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
+            is_comparable = is_comparable and name not in neighbours.OTHER_NETWORKS
             origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)
             if name == "lpips":
                 origin = ("lpips/alex", self.networks.lpips[1], 1)
@@ -256,7 +271,9 @@ class _Measurement:
         if judge:
             result |= dict.fromkeys((*BY_LABEL, *BY_SETS, *BY_JUDGE, "judge_distance"), judge)
         if set_network:
-            result |= dict.fromkeys((*sets.SETS, "fid_64"), set_network)
+            result |= dict.fromkeys((*sets.SETS, "fid_64", *neighbours.MANIFOLD), set_network)
+        for space, (e, _) in neighbours.find_spaces(self.networks).items():
+            result |= {name: e for name in neighbours.MEMORISATION if name.endswith(space)}
         return result | {name: e for e in self.networks.others if "clip_similarity" in e.metrics for name in RETRIEVAL}
 
     def _keys(self) -> dict[str, str]:
@@ -277,10 +294,10 @@ class _Measurement:
             for name, vector in network.metrics.items():
                 keys[name] = count_of(self.real[network.name, vector].shape[1], "dimension")
                 keys[name] += f", among {count_of(pictures, 'picture')}" if name.startswith("two_way_") else ""
-        return keys | {name: _top_key(k, pictures) for name, k in RETRIEVAL.items()}
+        return keys | self.memorisation.keys | {name: top_key(k, pictures) for name, k in RETRIEVAL.items()}
 
     def _set_metrics(self, network: str, reference: Array | None) -> Iterator[tuple[str, str, float]]:
-        """Yields name, key and value of FID, KID and IS of one sample of each item, averaged over the samples."""
+        """Yields name, key and value of each metric of one sample of each item, averaged over the samples."""
         pairs, distinct = self.pairs, np.arange(len(self.pairs.item))
         if pairs.picture is not None:
             distinct = np.unique(self.picture, return_index=True)[1]
@@ -308,6 +325,9 @@ class _Measurement:
             if is_wanted(name, self.wanted):
                 values = [function(sample) for sample in self.generated[network, vector].swapaxes(0, 1)]
                 yield name, f"{key}, {averaged}", float(np.mean(values))
+        different = np.unique(self.picture, return_index=True)[1]
+        yield from neighbours.measure_manifold(
+            self.generated[network, "features"], self.real[network, "features"][different], self.wanted)
 
 
 def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classes) -> dict[str, Array]:
@@ -333,53 +353,7 @@ def _accuracies(logits: Array, real: Array, label: Array | None, classes: Classe
 def _similarity(name: str, real: Array, generated: Array, picture: Array) -> Array:
     """Returns the metric [N] of features [N, D] that its name stands for."""
     if name.startswith("two_way_"):
-        return _among_distinct(picture, real, generated, lambda gallery, made: metrics.two_way_identification(
+        return among_distinct(picture, real, generated, lambda gallery, made: metrics.two_way_identification(
             gallery, made, np.arange(len(gallery))))
     return (metrics.correlation_distance if name.startswith("correlation_") else metrics.cosine_similarity)(
         real, generated)
-
-
-def _among_distinct(picture: Array, real: Array, other: Array, function: Callable[[Array, Array], Array]) -> Array:
-    """Returns a metric [N] of `other` [N, D] among the P distinct images, since several items may show the same one.
-    function(a, b), both [P, D], depends in each row on all of a and on that row of b. Each call takes one item of each
-    distinct image."""
-    _, first, inverse = np.unique(picture, return_index=True, return_inverse=True)
-    distinct = real[first]
-    turn = pd.Series(inverse).groupby(inverse).cumcount().to_numpy()
-    values = np.empty(len(picture))
-    for number in range(turn.max() + 1):
-        rows = np.flatnonzero(turn == number)
-        filled = distinct.copy()
-        filled[inverse[rows]] = other[rows]
-        values[rows] = function(distinct, filled)[inverse[rows]]
-    return values
-
-
-def _retrieve(picture: Array, real: Array, embedding: Array, k: int, n: int | None = None) -> Array:
-    """Returns `metrics.retrieval_topk` [N] of the items' embeddings among the distinct images."""
-    return _among_distinct(picture, real, embedding, lambda gallery, query: metrics.retrieval_topk(
-        query, gallery, min(k, len(gallery)), n, np.arange(len(gallery))))
-
-
-def score_retrieval(picture: Array, real: Array, embedding: Array, ways: Sequence[int]) -> dict[str, tuple[str, Array]]:
-    """Scores the retrieval of each item's image among the distinct images: metric -> key and values [N].
-
-    picture [N]; real [N, D'], CLIP embeddings of the images; embedding [N, D'], of the items' EEG. ways: the n of n-way
-    retrieval; an n above the number of images is skipped. The entry `retrieved`, with an empty key, is the nearest
-    image, -1 for a tie.
-    """
-    distinct = np.unique(picture)
-    scores = {name: (_top_key(k, len(distinct)), _retrieve(picture, real, embedding, k))
-              for name, k in RETRIEVAL.items()}
-    for n in ways:
-        if n <= len(distinct):
-            scores[f"retrieval_{n}way"] = (f"{n} of {count_of(len(distinct), 'picture')}",
-                                           _retrieve(picture, real, embedding, 1, n))
-    place = _among_distinct(picture, real, embedding, lambda gallery, query: metrics.nearest(
-        query, gallery, np.arange(len(gallery))))
-    place = place.astype(np.int64)
-    return {**scores, "retrieved": ("", np.where(place < 0, -1, distinct[place]))}
-
-
-def _top_key(k: int, pictures: int) -> str:
-    return f"top {min(k, pictures)} of {count_of(pictures, 'picture')}"

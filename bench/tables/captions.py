@@ -78,6 +78,13 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
                    f"top-1 is among all {scores.key('top1_label')}, of which "
                    f"{scores.key('top1_shown_label').removesuffix(' classes')}. Without EEG, chance is 1 in the number "
                    "of shown classes.")
+    if scores.values("key", "coverage"):
+        yield ("Precision, recall, density and coverage compare the generated images with the real test images by the "
+               f"judge's features ({scores.key('coverage')}; precision and recall with {scores.key('precision')}).")
+    if scores.values("key", "train_ratio_clip"):
+        yield ("Distance to training images / real: the median distance of a generated image to the nearest training "
+               "image in CLIP space, over that of the real test images; 1 without memorisation. Copies are no farther "
+               f"from a training image than any test image ({scores.key('copies_clip')}).")
     yield from _stand_ins(scores, ablation)
     yield ("[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training: intervals and "
            "verdicts are conditional on these trained models." if len(seeds) == 1 else

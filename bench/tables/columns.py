@@ -32,6 +32,10 @@ HEADERS = {  # of the columns that an ablation asks for; {} is the number of ima
     "correlation_swav": "SwAV distance", "correlation_efficientnet": "EffNet distance",
     "correlation_judge": "judge's correlation distance",
 }
+NEIGHBOURS = (  # columns of the complete form: header, metric, digits, factor
+    ("precision, %", "precision", 1, 100), ("recall, %", "recall", 1, 100), ("density", "density", 2, 1),
+    ("coverage, %", "coverage", 1, 100), ("distance to training images / real", "train_ratio_clip", 2, 1),
+    ("copies of training images, %", "copies_clip", 1, 100))
 ALPHA = 0.05
 MOST_COLUMNS = 8  # of a block in the short form
 
@@ -144,6 +148,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
         *([("SSIM", _mean("ssim", 3))] if "ssim" not in dict(t.columns) else []), ("PSNR, dB", _mean("psnr", 1)),
         ("judge distance", _mean("judge_distance", 3)),
+        *((header, _mean(metric, digits, factor)) for header, metric, digits, factor in NEIGHBOURS
+          if metric not in dict(t.columns)),
         *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
         *([(PAPER, lambda r: number_text(r.paper, 1))] if t.has_paper else []), left=words, wrap=("row",))
 

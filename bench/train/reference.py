@@ -1,4 +1,5 @@
-"""Builds the judge's reference for the whole suite: features of real images for FID, and hard distractors."""
+"""Builds what all scores of the suite share: features of real images for FID, hard distractors, and features of the
+training images."""
 
 from __future__ import annotations
 
@@ -11,11 +12,14 @@ from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
 from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
-from bench.experiment.stages import Prepared, Reference
+from bench.experiment.stages import Prepared, Reference, TrainFeatures
 from bench.images import as_images, resize
 from bench.runtime import Runtime
+from bench.scoring import measure
+from bench.scoring.neighbours import extract_features
+from bench.scoring.networks import Networks, weights_present
 from bench.train import Inputs
-from models import frozen
+from models import extractors, frozen
 
 BATCH = 100
 
@@ -48,6 +52,25 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     hard = metrics.hard_distractors(scores[known], labels[known], classes) if known.any() else np.full(
         (classes, classes - 1), -1)
     np.save(out / "hard.npy", hard)
+
+
+def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes picture.npy [M] int64, the rows of the training images in the trials' pictures.npy, ascending, and the
+    features of these by the judge and by CLIP: judge.npy [M, D] and clip.npy [M, D'] float32. M is 0 if every training
+    image is also in another part, as where some subjects are tested on the images that others train on."""
+    folder = inputs(stage.trials)
+    trials = read_trials(folder)
+    others = trials.loc[trials["part"] != "train", "picture"]
+    picture = np.setdiff1d(trials.loc[trials["part"] == "train", "picture"].to_numpy(np.int64), others.to_numpy())
+    images = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
+    with weights_present():
+        judge, clip = (load(weights.path, weights.sha256, weights.name, runtime.device) for load, weights in (
+            (extractors.judge, stage.judge), (extractors.clip, stage.clip)))
+    features = extract_features(Networks(judge, others=[clip]), len(picture), lambda row: images[picture[row]],
+                                measure.BATCH, runtime.device, runtime.progress)
+    np.save(out / "picture.npy", picture)
+    for space, values in features.items():
+        np.save(out / f"{space}.npy", values)
 
 
 def training_pictures(world: Prepared, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

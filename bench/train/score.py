@@ -14,8 +14,10 @@ from bench.experiment.stages import Retrieval, Score
 from bench.runtime import Runtime
 from bench.scoring import schema
 from bench.scoring.identity import identify_images
-from bench.scoring.measure import Classes, Pairs, measure, score_retrieval
+from bench.scoring.measure import Classes, Pairs, measure
+from bench.scoring.neighbours import SPACES
 from bench.scoring.networks import Networks, weights_present
+from bench.scoring.retrieval import score_retrieval
 from bench.train import Inputs
 from bench.train.items import Loaded, load_items
 from models import extractors, pins
@@ -27,7 +29,8 @@ def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     The target of an accuracy is the label (`_label`) or the judge's class of the real image (`_judge`, as in the paper,
     Sec. 4.3). Retrieval is measured if the images' folder contains the EEG's embedding. FID and related metrics use the
     judge's features and the stage's reference, or, if Inception-v3 is among the stage's networks, its features and the
-    items' real images. Raises BenchError if images do not fit the items or weights are missing.
+    items' real images. Memorisation is measured against the stage's training images. Raises BenchError if images do not
+    fit the items or weights are missing.
     """
     items = load_items(replace(stage.items, eeg="real"), inputs)  # no metric uses the EEG
     folder = inputs(stage.pictures)
@@ -39,7 +42,8 @@ def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
                   lambda row: items.pictures[row], lambda row, sample: images[row, sample])
     measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
                        reference=reference if networks.sets is networks.judge else None,
-                       embedding=_load_embedding(folder, items), device=runtime.device, progress=runtime.progress)
+                       embedding=_load_embedding(folder, items), device=runtime.device, progress=runtime.progress,
+                       training=_load_training(stage, inputs))
     (out / "metrics.csv").write_bytes(schema.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(measured.rows)))
 
@@ -88,6 +92,14 @@ def _load_networks(stage: Score, device: str) -> Networks:
                   if name != "lpips"}
         lpips = extractors.perceptual("alex", device, chosen["lpips"].path) if "lpips" in chosen else None
     return Networks(judge_features, others.pop("inception", judge_features), [clip, *others.values()], lpips)
+
+
+def _load_training(stage: Score, inputs: Inputs) -> dict[str, np.ndarray] | None:
+    """Loads the features of the training images: space -> [M, D]; None if the stage has no training images."""
+    if stage.training is None:
+        return None
+    folder = inputs(stage.training)
+    return {space: np.load(folder / f"{space}.npy", mmap_mode="r") for space in SPACES}
 
 
 def _open_images(folder: Path, items: Loaded) -> np.ndarray:

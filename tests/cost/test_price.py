@@ -59,7 +59,8 @@ def test_table2_is_8_pretrainings_15_finetunings_15_generations_and_15_scorings_
     counted = {name: own for name, own, _, _ in counts(table(), lambda stage: False)}
     assert [counted[name] for name in ("pretrain", "finetune", "generate", "score")] == [8, 15, 15, 15]
     assert {line.kind: (line.uses, line.distinct) for line in table2.kinds} == {
-        "trials": (15, 1), "targets": (15, 1), "corpus": (11, 1), "reference": (15, 1), "pretrain": (11, 8),
+        "trials": (15, 1), "targets": (15, 1), "corpus": (11, 1), "reference": (15, 1),
+        "trainfeatures": (15, 1), "pretrain": (11, 8),
         "finetune": (15, 15), "generate": (15, 15), "score": (15, 15)}
 
 

@@ -45,7 +45,7 @@ def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
 def test_what_is_stored_hides_what_lies_above_it():
     score = systems.plan(FULL, TINY.items(), TINY, 0)
     left = graph.stages([score], stored=lambda stage: stage.kind in ("generate", "trials"))
-    assert [stage.kind for stage in left] == ["reference", "score"]
+    assert [stage.kind for stage in left] == ["reference", "trainfeatures", "score"]
 
 
 def test_generating_reads_what_fine_tuning_began_from():
@@ -53,7 +53,7 @@ def test_generating_reads_what_fine_tuning_began_from():
     assert any(isinstance(stage, Pretrain) for stage in graph.needs(generate))
 
 
-WEIGHTS = {"finetune", "generate", "score"}
+WEIGHTS, OF_TRIALS = {"finetune", "generate", "score"}, {"trials", "trainfeatures", "targets"}
 KNOBS = [
     (dict(variant=replace(FULL, mask_ratio=0.5)), {"pretrain", *WEIGHTS}),
     (dict(variant=replace(FULL, size="74M")), {"pretrain", *WEIGHTS}),
@@ -75,22 +75,22 @@ KNOBS = [
     (dict(eeg="label"), WEIGHTS),
     (dict(eeg="clip"), WEIGHTS),
     (dict(variant=On(FULL, "same")), set()),
-    (dict(variant=On(FULL, "blank", window="blank")), {"trials", "targets", *WEIGHTS}),
-    (dict(variant=On(FULL, "by block", split="block")), {"trials", "targets", *WEIGHTS}),
-    (dict(variant=On(FULL, "high-pass", band=(14.0, 95.0))), {"trials", "targets", *WEIGHTS}),
-    (dict(variant=On(FULL, "drift", world={"block_drift": 0.3})), {"trials", "targets", *WEIGHTS}),
+    (dict(variant=On(FULL, "blank", window="blank")), {*OF_TRIALS, *WEIGHTS}),
+    (dict(variant=On(FULL, "by block", split="block")), {*OF_TRIALS, *WEIGHTS}),
+    (dict(variant=On(FULL, "high-pass", band=(14.0, 95.0))), {*OF_TRIALS, *WEIGHTS}),
+    (dict(variant=On(FULL, "drift", world={"block_drift": 0.3})), {*OF_TRIALS, *WEIGHTS}),
     (dict(scale=replace(TINY, pretrain=replace(TINY.pretrain, steps=7))), {"pretrain", *WEIGHTS}),
     (dict(scale=replace(TINY, finetune=replace(TINY.finetune, clip_weight=2.0))), WEIGHTS),
     (dict(scale=replace(TINY, sampling=replace(TINY.sampling, guidance=1.5))), {"generate", "score"}),
     (dict(scale=replace(TINY, sampling=replace(TINY.sampling, batch=32))), {"generate", "score"}),
     (dict(scale=replace(TINY, nway=5)), {"score"}),
     (dict(scale=replace(TINY, reference_pictures=500)), {"reference", "score"}),
-    (dict(scale=replace(TINY, subjects=(1,))), {"trials", "targets", *WEIGHTS}),
-    (dict(scale=replace(TINY, band=(14.0, 70.0))), {"trials", "corpus", "targets", "pretrain", *WEIGHTS}),
+    (dict(scale=replace(TINY, subjects=(1,))), {*OF_TRIALS, *WEIGHTS}),
+    (dict(scale=replace(TINY, band=(14.0, 70.0))), {"corpus", "pretrain", *OF_TRIALS, *WEIGHTS}),
     (dict(scale=replace(TINY, world=replace(TINY.world, seed=9))),
-     {"trials", "corpus", "targets", "pretrain", "reference", *WEIGHTS}),
+     {"corpus", "pretrain", "reference", *OF_TRIALS, *WEIGHTS}),
     (dict(scale=replace(TINY, numerics=replace(TINY.numerics, dtype="bfloat16"))),
-     {"targets", "pretrain", "reference", *WEIGHTS}),
+     {"trainfeatures", "targets", "pretrain", "reference", *WEIGHTS}),
 ]
 
 
@@ -101,7 +101,8 @@ def test_one_knob_rebuilds_what_depends_on_it_and_nothing_else(knob, rebuilt):
 
 
 @pytest.mark.parametrize(("part", "rebuilt"), [
-    ("judge", {"reference", "score"}), ("vae", {"targets", *WEIGHTS}), ("clip", {"targets", *WEIGHTS}),
+    ("judge", {"reference", "trainfeatures", "score"}), ("vae", {"targets", *WEIGHTS}),
+    ("clip", {"trainfeatures", "targets", *WEIGHTS}),
     ("unet", WEIGHTS)])
 def test_another_frozen_part_rebuilds_what_reads_it(monkeypatch, part, rebuilt):
     before, shipped = planned(), type(TINY).weights

@@ -23,7 +23,8 @@ RECORD = Path(__file__).parents[1] / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
          "bench/data/prepared.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
-MEASURE = ["bench/scoring/measure.py", "bench/scoring/sets.py"]
+MEASURE = ["bench/scoring/measure.py", "bench/scoring/neighbours.py", "bench/scoring/retrieval.py",
+           "bench/scoring/sets.py"]
 FROZEN = ["models/frozen/load.py", "models/frozen/parts.py", "models/frozen/sample.py"]
 PRIOR = ["bench/prior/train.py", "bench/data/pictures.py", *FROZEN]
 DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py"]
@@ -47,6 +48,8 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
                       "models/condition.py", *FROZEN, *MODEL],
     stages.Reference: ["bench/train/reference.py", "bench/train/targets.py", "bench/data/pictures.py",
                        "bench/data/prepared.py", *FROZEN],
+    stages.TrainFeatures: ["bench/train/reference.py", "bench/scoring/neighbours.py", "bench/images.py",
+                           "models/extractors.py", *FROZEN],
     stages.Score: ["bench/train/score.py", *MEASURE, "bench/train/targets.py", "bench/metrics.py",
                    "bench/train/loop.py", "bench/images.py", "bench/train/items.py",
                    "models/extractors.py", "models/pins.py", *FROZEN],

@@ -20,7 +20,7 @@ from bench.experiment.scale import MICRO
 from bench.experiment.stages import Generate, Retrieval
 from bench.runtime import Runtime
 from bench.scoring import schema
-from bench.scoring.measure import score_retrieval
+from bench.scoring.retrieval import score_retrieval
 from bench.setup import rows as rows_
 from bench.store.store import Store
 from bench.systems import guided
