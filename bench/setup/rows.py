@@ -31,6 +31,12 @@ class Plan:
     scale: Scale
     rows: tuple[Row, ...]
 
+    def with_pretrain_seeds(self, choice: str) -> Plan:
+        """Returns the same rows at the same seeds with "each" or "one" as the scale's pretrain_seeds."""
+        scale = replace(self.scale, pretrain_seeds=choice)
+        seeds = dict.fromkeys(row.seed for row in self.rows if not row.beside)
+        return replace(self, scale=scale, rows=tuple(rows(self.variants, scale, seeds)))
+
 
 def plan_request(request: Request, needed: bool = True) -> Plan:
     """Plans the rows of a request. Raises BenchError for unknown names. needed: also for data, weights and devices that

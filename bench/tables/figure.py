@@ -242,5 +242,5 @@ def about_page(page: Page) -> list[str]:
              f"{page.ablation.name}: {', '.join(dict.fromkeys(map(row_label, page.rows)))}. "
              f"Judge {', '.join(judges)}. Numerics "
              f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread.")
-    return [about] if at.name == "paper" else [
+    return [about] if not at.prior else [  # pinned weights: the scales with real data
         about, f"Scale {at.name} uses synthetic images and EEG; nothing here can be compared with the paper's figure."]
