@@ -3,8 +3,9 @@
     bench run --ablation guided_parts
 
 The diffusion prior, the low-level path to the VAE's latent, and the caption path. Protocol things (docs/data.md): tests
-use means over repetitions. Other rows: the released code's quirks fixed, and DreamDiffusion's Full on the same items.
-Each row is repeated on the EEG of other test items. Headline and columns as in guided_encoders.
+use means over repetitions. Other rows: the prior's estimates not clipped, its samples scaled to unit length for the
+adapter (the released code hands them on as they are), the quirks of the released encoder fixed, and DreamDiffusion's
+Full on the same items. Each row is repeated on the EEG of other test items. Headline and columns as in guided_encoders.
 """
 
 from ablations import guided_encoders
@@ -20,6 +21,7 @@ specs = [
     replace(atm, name="with captions", caption=True),
     replace(atm, name="with both", low_level=True, caption=True),
     replace(atm, name="estimates not cut", clip_sample=False),
+    replace(atm, name="samples at unit length", normalised=True),
     replace(atm, name="quirks fixed", quirks="fixed"),
     replace(full, name="Full on things"),
 ]

@@ -2,7 +2,8 @@
 
     bench run --ablation pretraining
 
-Full and rows 1, 3, 4, 11, 13.
+Full and rows 1, 3, 4, 11, 13. Beside them stand linear probes of the pre-trained encoders and of the same encoders
+untrained, so that what pre-training brings to the encoder has its zero.
 """
 
 from ablations.table2 import full, row1, row3, row4, row11, row13

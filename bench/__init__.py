@@ -47,8 +47,8 @@ def __getattr__(name: str) -> Any:
 
 
 def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
-        subjects: Subjects = (), with_controls: bool = False, device: str = "auto", processes: int = 1,
-        workers: int | None = None, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
+        subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
+        processes: int = 1, workers: int | None = None, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
         data: AnyPath = ".bench-data", weights: AnyPath | None = None, results: AnyPath = "results",
         reference: bool = False) -> Table:
     """Runs an ablation, as `bench run` does, and returns its table. Stored stages are not built again.
@@ -57,11 +57,12 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
 
     Parameters
         ablation       a name of ablations/, or the path of a .py file
-        scale          "tiny", "micro", "rehearsal" or "paper"
+        scale          "tiny", "micro", "rehearsal", "paper" or "paper-short"
         seeds          seeds of training and sampling, whole numbers from 0 to 2**32 - 1
         variants       names of rows; (): all
         subjects       every row once for each of these subjects; "all": the data set's; (): once for all together
         with_controls  every row also with its EEG shuffled, replaced by a surrogate, and set to zero
+        pretrain_seeds "each" seed has its own pre-training, or "one" is shared by all; "": the scale's choice
         device         "cpu", "cuda", or "auto": cuda if the driver shows a GPU
         processes      processes of a data-parallel training
         workers        processes that build stages; None: on a CPU one for each core, on a GPU one
@@ -87,9 +88,9 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
 
 
 def plan(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
-         subjects: Subjects = (), with_controls: bool = False, device: str = "auto", processes: int = 1,
-         pairs: str = "", corpus: str = "", store: AnyPath = ".bench", data: AnyPath = ".bench-data",
-         weights: AnyPath | None = None) -> Planned:
+         subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
+         processes: int = 1, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
+         data: AnyPath = ".bench-data", weights: AnyPath | None = None) -> Planned:
     """Plans a run, as `bench plan` does, and builds nothing. Parameters and errors are those of `run`.
 
     Returns

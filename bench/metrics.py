@@ -129,9 +129,17 @@ def pixcorr(a: Array, b: Array) -> Array:
 def judge_distance(a: Sequence[Array], b: Sequence[Array]) -> Array:
     """Returns the perceptual distance [N] of two lists of the judge's feature maps [N, C, h, w]; lower is better. LPIPS
     with all weights 1: channels are scaled to unit length at each position, squared differences are summed over
-    channels and averaged over positions, then over layers. 0 to 2 for non-negative maps, else 0 to 4."""
+    channels and averaged over positions, then over layers. 0 to 2 for non-negative maps, else 0 to 4. ValueError for
+    lists of other lengths or shapes, and for NaN."""
+    shapes = [[np.shape(maps) for maps in side] for side in (a, b)]
+    if not shapes[0] or shapes[0] != shapes[1] or any(len(shape) != 4 or 0 in shape for shape in shapes[0]):
+        raise ValueError(f"expected two lists of feature maps [N, C, h, w] of the same shapes, not {shapes[0]} and "
+                         f"{shapes[1]}")
+
     def unit(x: Array) -> Array:
         x = np.asarray(x, np.float64)
+        if not np.isfinite(x).all():
+            raise ValueError("feature maps are not all finite numbers")
         return x / (np.sqrt(np.square(x).sum(1, keepdims=True)) + 1e-10)
 
     layers = [np.square(unit(x) - unit(y)).sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]

@@ -333,6 +333,7 @@ def test_a_target_among_its_hard_distractors_wins_only_against_all_of_them():
 # What is refused
 
 PICTURES, FEATURES, LOGITS = noise(3, 16, 16, 3), np.eye(6)[:4], np.eye(4)
+MAPS = np.ones((4, 2, 3, 3))
 LOST, CLASSES = np.where(np.eye(6)[:4] == 1, np.nan, 0), np.arange(4)
 
 
@@ -354,6 +355,11 @@ LOST, CLASSES = np.where(np.eye(6)[:4] == 1, np.nan, 0), np.arange(4)
     (lambda: metrics.ssim(PICTURES[..., :2], PICTURES[..., :2]), "uint8, not"),
     (lambda: metrics.ssim_released(PICTURES[:, :6], PICTURES[:, :6]), "7x7"),
     (lambda: metrics.pixcorr(PICTURES / 255, PICTURES), "float64"),
+    (lambda: metrics.judge_distance([MAPS], [MAPS * np.nan]), "maps are not all finite"),
+    (lambda: metrics.judge_distance([MAPS, MAPS - np.inf], [MAPS, MAPS]), "maps are not all finite"),
+    (lambda: metrics.judge_distance([MAPS], [MAPS, MAPS]), r"same shapes, not \[\(4, 2, 3, 3\)\] and"),
+    (lambda: metrics.judge_distance([MAPS], [MAPS[:3]]), r"same shapes, not \[\(4, 2, 3, 3\)\] and"),
+    (lambda: metrics.judge_distance([], []), "two lists of feature maps"),
     (lambda: metrics.frechet_distance(FEATURES, FEATURES[:, :5]), r"\[4, 6\] and \[4, 5\]"),
     (lambda: metrics.frechet_distance(FEATURES, FEATURES[:1]), "2 or more"),
     (lambda: metrics.frechet_distance(FEATURES, LOST), "finite"),
@@ -421,6 +427,45 @@ def test_every_definition_is_whole():
         assert metric.range[0] < metric.range[1]
         assert all((metric.title, metric.null, metric.source))
     assert len({metric.title for metric in metrics.DEFINITIONS.values()}) == len(metrics.DEFINITIONS)
+
+
+NAN, ONE = np.where(np.eye(6)[:4] == 1, np.nan, 0.5), np.arange(4)
+WITH_NAN = {  # every public metric of floating-point values, given NaN in each argument in turn
+    "top1": [lambda: metrics.top1(NAN, ONE)],
+    "nway_accuracy": [lambda: metrics.nway_accuracy(NAN, ONE, 2)],
+    "among": [lambda: metrics.among(NAN, ONE, ONE)],
+    "hard_distractors": [lambda: metrics.hard_distractors(NAN, ONE, 2)],
+    "judge_distance": [lambda: metrics.judge_distance([MAPS * np.nan], [MAPS]),
+                       lambda: metrics.judge_distance([MAPS], [MAPS * np.nan])],
+    "frechet_distance": [lambda: metrics.frechet_distance(NAN, FEATURES),
+                         lambda: metrics.frechet_distance(FEATURES, NAN)],
+    "frechet_distance_infinity": [lambda: metrics.frechet_distance_infinity(NAN, FEATURES, rng()),
+                                  lambda: metrics.frechet_distance_infinity(FEATURES, NAN, rng())],
+    "kernel_distance": [lambda: metrics.kernel_distance(NAN, FEATURES, 2, 1, rng()),
+                        lambda: metrics.kernel_distance(FEATURES, NAN, 2, 1, rng())],
+    "inception_score": [lambda: metrics.inception_score(NAN, 1, rng())],
+    "two_way_identification": [lambda: metrics.two_way_identification(NAN, FEATURES),
+                               lambda: metrics.two_way_identification(FEATURES, NAN)],
+    "correlation_distance": [lambda: metrics.correlation_distance(NAN, FEATURES),
+                             lambda: metrics.correlation_distance(FEATURES, NAN)],
+    "cosine_similarity": [lambda: metrics.cosine_similarity(NAN, FEATURES),
+                          lambda: metrics.cosine_similarity(FEATURES, NAN)],
+    "retrieval_topk": [lambda: metrics.retrieval_topk(NAN, FEATURES, 1),
+                       lambda: metrics.retrieval_topk(FEATURES, NAN, 1)],
+    "nearest": [lambda: metrics.nearest(NAN, FEATURES), lambda: metrics.nearest(FEATURES, NAN)],
+}
+OF_BYTES = {"psnr", "ssim", "ssim_released", "pixcorr"}  # uint8 has no NaN
+
+
+def test_no_public_metric_takes_nan():
+    public = {name for name, value in vars(metrics).items() if inspect.isfunction(value) and not name.startswith("_")
+              and value.__module__ == metrics.__name__}
+    assert public == set(WITH_NAN) | OF_BYTES
+    for calls in WITH_NAN.values():
+        for call in calls:
+            with pytest.raises(ValueError, match="NaN|not all finite numbers") as caught:
+                call()
+            assert "\n" not in str(caught.value)
 
 
 def test_every_public_function_says_what_it_gives():

@@ -8,7 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import errors
-from bench.commands.options import add_ablation, add_device, add_places, add_scale, add_seeds, request_of
+from bench.commands.options import (
+    add_ablation,
+    add_device,
+    add_places,
+    add_pretrain_seeds,
+    add_scale,
+    add_seeds,
+    request_of,
+)
 from bench.errors import BenchError
 from bench.experiment import ablation
 from bench.setup.places import resolve_scale
@@ -26,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_ablation(drawn, "--ablation", default="figure5", help="the ablation whose rows are drawn")
     add_scale(drawn)
     add_seeds(drawn)
+    add_pretrain_seeds(drawn)
     add_device(drawn)
     add_places(parser)
     parser.add_argument_group("output").add_argument(
@@ -50,11 +59,12 @@ def main(options: argparse.Namespace, console: Console) -> int:
     missing = [row for row in drawn if not all(map(store.is_intact, figure.stages_of_figure(number, row)))]
     if missing:
         labels = ", ".join(f"{figure.row_label(row)} (seed {row.seed})" for row in missing)
-        given = (("data", options.data), ("weights", options.weights), ("device", options.device))
+        given = (("pretrain-seeds", request.pretrain_seeds), ("data", options.data),
+                 ("weights", options.weights), ("device", options.device))
         raise BenchError(f"figure {number}: not in the store {options.store}: {labels}; make it with: bench run "
                          f"--ablation {options.ablation} --scale {scale.name} --seeds {options.seeds} --store "
                          f"{options.store}" + "".join(f" --{name} {value}" for name, value in given
-                                                      if value not in (None, "auto", str(DATA))))
+                                                      if value not in (None, "", "auto", str(DATA))))
     page = figure.Page(chosen, scale, store, drawn)
     blocks, caption = DRAW[number](page)
     text = figure.TITLES[number]

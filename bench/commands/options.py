@@ -18,7 +18,7 @@ from bench.execute.engines import ENGINES
 from bench.experiment import ablation
 from bench.experiment.scale import SCALES
 from bench.runtime import DEVICES
-from bench.setup.request import DATA, STORE, Request
+from bench.setup.request import DATA, PRETRAIN_SEEDS, STORE, Request
 
 Options = argparse._ActionsContainer  # a parser, or a named group of its options
 
@@ -33,6 +33,7 @@ def add_request_options(parser: argparse.ArgumentParser, ablation_needed: bool =
     rows.add_argument("--with-controls", action="store_true",
                       help="every row also with its EEG shuffled, replaced by a surrogate, and set to zero")
     add_seeds(rows)
+    add_pretrain_seeds(rows)
     setting = parser.add_argument_group("scale, data and device")
     add_scale(setting)
     setting.add_argument("--pairs", metavar="NAME", help="a prepared data set (default: the scale's)")
@@ -63,6 +64,11 @@ def add_scale(options: Options) -> None:
 
 def add_seeds(options: Options) -> None:
     options.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of training and sampling")
+
+
+def add_pretrain_seeds(options: Options) -> None:
+    options.add_argument("--pretrain-seeds", choices=PRETRAIN_SEEDS, metavar="|".join(PRETRAIN_SEEDS),
+                         help="each: every seed has its own pre-training; one: all share one (default: the scale's)")
 
 
 def add_device(options: Options) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,7 +15,11 @@ from bench.errors import BenchError
 from bench.execute import runner
 from bench.experiment.stages import World
 from bench.runtime import GPUS
-from bench.setup.request import Request
+from bench.setup.request import PRETRAIN_SEEDS, Request
+
+if TYPE_CHECKING:
+    from bench.cost.price import Priced
+    from bench.tables.suite import Planned
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,5 +53,22 @@ def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> i
     print(f"a run now builds {len(planned.missing)} stages" + (
         f": {forecast.describe_duration(planned.missing, workers)}" if isinstance(scale.world, World) else ""))
     if gpu:
-        print("\n" + planned.price(gpu, 1 if gpus is None else gpus).render())
+        price = planned.price(gpu, 1 if gpus is None else gpus)
+        print("\n" + price.render())
+        if any(line.kind == "pretrain" for line in price.kinds):
+            print("\n" + describe_designs(planned, price, gpu))
     return errors.OK
+
+
+def describe_designs(planned: Planned, price: Priced, gpu: str) -> str:
+    """Returns the GPU-hours of the plan with each choice of pretrain_seeds, and what each choice answers."""
+    answers = {"each": "verdicts include the spread of pre-training",
+               "one": "no verdict about pre-training, mask ratio or size"}
+    chosen, lines = planned.plan.scale.pretrain_seeds, []
+    for choice in PRETRAIN_SEEDS:
+        other = price if choice == chosen else replace(
+            planned, plan=planned.plan.with_pretrain_seeds(choice)).price(gpu, price.gpus)
+        built = sum(line.distinct - line.stored for line in other.kinds if line.kind == "pretrain")
+        lines.append(f"pretrain seeds {choice:4s} {'(chosen)' if choice == chosen else '':8s} {built:3d} pre-trainings "
+                     f"to build, {other.total_hours:6.1f} GPU-hours in all; {answers[choice]}")
+    return "\n".join([*lines, "choose with --pretrain-seeds"])

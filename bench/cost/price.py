@@ -88,6 +88,11 @@ class Priced:
         return sum(line.hours for line in self.kinds)
 
     @property
+    def total_hours(self) -> float:
+        """GPU-hours of the rows and the controls."""
+        return self.hours + self.controls.hours
+
+    @property
     def disk(self) -> int:
         """Bytes of the rows' stages that are not stored, and of the frozen parts."""
         return sum(line.disk for line in self.kinds) + self.weights
@@ -115,7 +120,7 @@ class Priced:
         """The price as text: by kind of stage, by row, in total, and compared with a naive plan."""
         gpu, controls = self.gpu, self.controls
         compared = all(row.naive is not None for row in self.rows)
-        total, total_hours = self.flops + controls.flops, self.hours + controls.hours
+        total, total_hours = self.flops + controls.flops, self.total_hours
         at_least = max(total_hours / self.gpus, self.longest)
         lines = [
             f"price at scale {self.scale} on {self.gpus} x {gpu.name}: {gpu.tflops:g} TFLOP/s dense bfloat16, "

@@ -116,7 +116,7 @@ def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
     """Repeats the ablation for each subject; the subject is added to the names of rows and contrasts.
 
     A row uses that subject's trials only. A row that leaves one subject out leaves out this subject and trains on the
-    other subjects that the row names.
+    other subjects that the row names, or, if it names one or none, on all others of the scale.
     """
     def rename(name: str, subject: int) -> str:
         stem, control, eeg = name.partition(" / EEG ")
@@ -125,7 +125,8 @@ def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:
     def restrict(spec: Spec, subject: int) -> Spec:
         name = rename(spec.name, subject)
         if isinstance(spec, On):
-            others = tuple(s for s in spec.subjects or () if s != subject) if "subject" in spec.split else ()
+            named = spec.subjects or ()
+            others = tuple(s for s in named if s != subject) if "subject" in spec.split and len(named) > 1 else ()
             return replace(spec, name=name, subjects=(*others, subject))
         return On(spec, name, subjects=(subject,), eeg_free=getattr(spec, "eeg_free", False))
 

@@ -119,7 +119,8 @@ def _items(spec: On) -> Iterator[str]:
         if field.name == "subjects":
             row = len(value) > 2 and value == tuple(range(value[0], value[-1] + 1))
             shown = f"{value[0]} to {value[-1]}" if row else ", ".join(map(str, value))
-            yield f"subject{'s' * (len(value) > 1)} {shown}"
+            alone = len(value) == 1 and spec.protocol == "things" and spec.split.startswith("subject")
+            yield f"subject{'s' * (len(value) > 1)} {shown}{' left out' * alone}"
         elif field.name == "band":
             yield f"{value[0]:g} to {value[1]:g} Hz"
         elif field.name == "epochs":

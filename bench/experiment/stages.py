@@ -230,15 +230,15 @@ class Finetune(Stage):
 
 @dataclass(frozen=True)
 class Readout(Stage):
-    """A classifier of the EEG, without images: "ridge", "probe" (ridge on the tokens of a pre-trained encoder),
-    "eegnet", or "time" (a trial's position in the recording, no EEG)."""
+    """A classifier of the EEG, without images: "ridge", "probe" (ridge on the tokens of `encoder`, pre-trained or as
+    initialised), "eegnet", or "time" (a trial's position in the recording, no EEG)."""
 
     version: ClassVar[int] = 2
 
     train: Items
     test: Items
     classifier: str
-    encoder: Pretrain | None
+    encoder: Pretrain | Encoder | None
     seed: int
     numerics: Numerics
 

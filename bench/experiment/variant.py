@@ -159,7 +159,8 @@ class On:
     protocol    "pairs": the scale's own items; "things": new concepts (docs/data.md), with the splits "concept" (also
                 if "item" is given), "subject" and "subject_seen"
     band        Hz, of the paired EEG only; None: the scale's. The pre-training corpus always has the scale's band
-    subjects    subjects whose trials are used; None: the scale's
+    subjects    subjects whose trials are used; None: the scale's. In a split of protocol things that leaves one
+                subject out, the last; one subject alone is left out, and all others of the scale's people train
     epochs      of fine-tuning; None: the scale's schedule, which corresponds to the paper's 300
     views       of each image for the VAE (bench.experiment.stages.Targets); 0: new random crops; None: the scale's
     scaling     "normalised", or "released": the windows of the corpus divided by 10, and trials that are not normalised
@@ -243,6 +244,8 @@ class On:
                                "trials", NotAvailable)
         self._check_recording(things.world)
         subjects = self.subjects or (things.subjects if split == "concept" else things.people)
+        if split != "concept" and len(subjects) == 1:
+            subjects = (*(person for person in things.people if person not in subjects), *subjects)
         return Items(Trials(replace(things.world, **dict(self.world)), subjects, self.band or things.band, self.window,
                             split), self.part, self.eeg)
 

@@ -35,9 +35,13 @@ def load_scale(name: str) -> Scale:
 
 
 def resolve_scale(request: Request, needed: bool = True) -> Scale:
-    """Returns the scale of a request, on its data set and corpus, with all paths. needed: as of `resolve_paths`. Raises
-    BenchError for a data set or a corpus that does not fit the scale."""
+    """Returns the scale of a request, on its data set and corpus, with its pretrain_seeds and all paths.
+
+    needed: as of `resolve_paths`. Raises BenchError for a data set or a corpus that does not fit the scale.
+    """
     scale, corpus, pairs = load_scale(request.scale), request.corpus, request.pairs
+    if request.pretrain_seeds:
+        scale = replace(scale, pretrain_seeds=request.pretrain_seeds)
     if pairs:
         scale = use_dataset(scale, pairs, request.data)
         if corpus and scale.corpus is None:

@@ -12,6 +12,7 @@ from bench.errors import BenchError
 
 DATA = Path(".bench-data")  # `bench data prepare` writes here
 STORE = Path(".bench")
+PRETRAIN_SEEDS = ("each", "one")
 SEEDS = 2**32  # torch's generator on a CPU uses 32 bits of a seed: larger ones repeat the numbers of smaller ones
 
 
@@ -32,6 +33,8 @@ class Request:
                          (): once, for the scale's subjects together
         with_controls    every variant also with its EEG shuffled, replaced by a surrogate, and set to zero
         seeds            of training and sampling
+        pretrain_seeds   "each": every seed has its own pre-training; "one": all seeds share that of seed 0; "": the
+                         scale's choice
     On which data
         pairs            a prepared data set, by name; "": the scale's own
         corpus           a prepared pre-training corpus, by name; "": the scale's own
@@ -53,8 +56,8 @@ class Request:
 
     seeds, subjects and variants may be any sequence: a list, a range, a numpy array, a pandas Series (in the order of
     its values). Raises BenchError (exit 2) for seeds that are not distinct integers from 0 to 2**32 - 1, for subjects
-    that are not integers, for variants that are not text, and for fewer than 1 process. Names are looked up later, by
-    `bench.setup.rows.plan_request`.
+    that are not integers, for variants that are not text, for other pretrain_seeds, and for fewer than 1 process. Names
+    are looked up later, by `bench.setup.rows.plan_request`.
     """
 
     ablation: str = ""
@@ -63,6 +66,7 @@ class Request:
     subjects: tuple[int, ...] | Literal["all"] = ()
     with_controls: bool = False
     seeds: tuple[int, ...] = (0,)
+    pretrain_seeds: str = ""
     device: str = "auto"
     processes: int = 1
     pairs: str = ""
@@ -91,6 +95,8 @@ class Request:
         if len(set(seeds)) < len(seeds):
             raise BenchError(f"--seeds {shown}: a seed is repeated; expected distinct seeds")
         object.__setattr__(self, "seeds", seeds)
+        if self.pretrain_seeds not in ("", *PRETRAIN_SEEDS):
+            raise BenchError(f"--pretrain-seeds {self.pretrain_seeds}: expected {' or '.join(PRETRAIN_SEEDS)}")
         if not isinstance(self.subjects, str):
             object.__setattr__(self, "subjects", _whole_numbers("subjects", self.subjects))
         elif self.subjects != "all":

@@ -31,6 +31,12 @@ class Plan:
     scale: Scale
     rows: tuple[Row, ...]
 
+    def with_pretrain_seeds(self, choice: str) -> Plan:
+        """Returns the same rows at the same seeds with "each" or "one" as the scale's pretrain_seeds."""
+        scale = replace(self.scale, pretrain_seeds=choice)
+        seeds = dict.fromkeys(row.seed for row in self.rows if not row.beside)
+        return replace(self, scale=scale, rows=tuple(rows(self.variants, scale, seeds)))
+
 
 def plan_request(request: Request, needed: bool = True) -> Plan:
     """Plans the rows of a request. Raises BenchError for unknown names. needed: also for data, weights and devices that
@@ -146,12 +152,20 @@ def _things_setting(spec: Any) -> On | None:
 
 
 def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """Returns a linear probe of each pre-trained encoder, with the name of the first row that uses it."""
+    """Returns a linear probe of each pre-trained encoder, with the name of the first row that uses it.
+
+    If a row fine-tunes the same encoder without pre-training, also a probe of it as initialised: the zero of what
+    pre-training brings.
+    """
+    tuned = [(row, model) for row in table
+             if isinstance(model := getattr(getattr(row.stage, "pictures", None), "model", None), Finetune)]
+    pretrained = {model.start.encoder for _, model in tuned if isinstance(model.start, Pretrain)}
     probes: dict[Stage, Row] = {}
-    for row in table:
-        finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
-        if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
-            numerics = replace(finetune.numerics, world_size=1)
-            probe = Readout(training(items), items, "probe", finetune.start, 0, numerics)
-            probes.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
+    for row, model in tuned:
+        untrained = not isinstance(model.start, Pretrain)
+        if untrained and model.start not in pretrained:
+            continue
+        name, seed = (f"{row.variant}, untrained encoder", row.seed) if untrained else (row.variant, 0)
+        probe = Readout(training(items), items, "probe", model.start, seed, replace(model.numerics, world_size=1))
+        probes.setdefault(probe, Row(name, row.seed, "probe", probe, True))
     return list(probes.values())

@@ -34,6 +34,8 @@ class Spec:
     loss         "generation" or "retrieval": the released code's; "written": the paper's; "direct": ENIGMA's
     prior        the diffusion prior; False: the adapter gets the encoder's embeddings directly
     clip_sample  the prior's estimates are clipped to [-1, 1], as by the released code's scheduler
+    normalised   the adapter gets the prior's samples scaled to unit length; False: as they are (released code). Without
+                 the prior it gets the encoder's embeddings, always scaled, because the losses leave their length free
     low_level    sampling starts from a latent that a separate network predicts from the EEG
     caption      the prompt is a caption of the sampled embedding; False: the empty prompt
     checkpoint   (2, 5): the second of five states of the encoder, evenly spaced over its training; None: the last
@@ -46,6 +48,7 @@ class Spec:
     loss: str = "generation"
     prior: bool = True
     clip_sample: bool = True
+    normalised: bool = False
     low_level: bool = False
     caption: bool = False
     checkpoint: tuple[int, int] | None = None
@@ -55,9 +58,11 @@ class Spec:
 
     def __post_init__(self) -> None:
         check_choices(self, encoder=ENCODERS, quirks=QUIRKS, loss=LOSSES)
-        check_flags(self, "prior", "clip_sample", "low_level", "caption")
+        check_flags(self, "prior", "clip_sample", "normalised", "low_level", "caption")
         if not self.prior and not self.clip_sample:
             raise refuse(self, "clip_sample=False is a setting of the prior, but prior=False; leave it out")
+        if not self.prior and self.normalised:
+            raise refuse(self, "normalised=True is a setting of the prior, but prior=False; leave it out")
         check_checkpoint(self)
 
 
@@ -118,11 +123,12 @@ class Network:
 
 @dataclass(frozen=True)
 class PriorSampling:
-    """Ancestral sampling of the prior with classifier-free guidance."""
+    """Ancestral sampling of the prior with classifier-free guidance. normalised: samples are scaled to unit length."""
 
     steps: int = 50
     guidance: float = 5.0
     clip_sample: bool = True
+    normalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,11 +244,13 @@ class GuidedCaptions(Stage):
 class GuidedPictures(Stage):
     """Images from every item's EEG, in Generate's format, and the encoder's embeddings (embedding.npy).
 
-    prior      None: images are generated from the encoder's embeddings
+    prior      None: images are generated from the encoder's embeddings, scaled to unit length
     low_level  predicts the starting latents; `strength` is the share of sampling steps that remain
     captions   makes the prompts; None: empty prompts
     unet       if vae is None, the folder of a pipeline that contains the VAE and the prompt encoders too
     """
+
+    version: ClassVar[int] = 2
 
     encoder: GuidedEncoder
     checkpoint: int | None
@@ -305,9 +313,10 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
         captions = scale.weights("captioner")
         if sizes.captions:
             captions = GuidedCaptions(train, targets, captions, sizes.captions, seed, scale.single_process)
-    images = GuidedPictures(encoder, None, prior, PriorSampling(clip_sample=spec.clip_sample), low_level, captions,
-                            items, scale.weights("adapter"), unet, None if sizes.turbo else vae, clip, sampling,
-                            STRENGTH if spec.low_level else 1.0, seed, scale.single_process)
+    prior_sampling = PriorSampling(clip_sample=spec.clip_sample, normalised=spec.normalised)
+    images = GuidedPictures(encoder, None, prior, prior_sampling, low_level, captions, items, scale.weights("adapter"),
+                            unet, None if sizes.turbo else vae, clip, sampling, STRENGTH if spec.low_level else 1.0,
+                            seed, scale.single_process)
     return scale.score(images.at_checkpoint(*spec.checkpoint) if spec.checkpoint else images, items)
 
 

@@ -284,7 +284,7 @@ def _order(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> Iterabl
 def _classifier_lines(scores: Scores) -> Iterable[str]:
     accuracy = scores.rows[scores.rows["metric"] == "readout_accuracy"]
     for items, title in (("readout", "Class decoded from the test EEG, without images"),
-                         ("probe", "Class decoded from pre-trained encoders by a linear probe")):
+                         ("probe", "Class decoded by a linear probe of encoders, pre-trained unless named untrained")):
         groups = accuracy[accuracy["items"] == items].groupby(["key", "n", "variant"], sort=False)["value"]
         lines: dict[str, list[str]] = {}
         for key, n, variant, mean, low, high, seeds in groups.agg(["mean", "min", "max", "count"]).reset_index(

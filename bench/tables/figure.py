@@ -30,7 +30,9 @@ TITLES = {
     5: "variants (counterpart of DreamDiffusion's Fig. 5, ablations)",
     6: "confusion and worst cases (counterpart of DreamDiffusion's Fig. 6, failure cases)",
 }
-COMPARED = 3  # classes of Figure 4, as many as the paper's
+COMPARED = {  # the classes of the paper's Figure 4 (Sec. 4.2), and their names in data sets
+    "Airliner": ("airliner",), "Jack-o-Lantern": ("jack-o'-lantern", "jack-o-lantern"),
+    "Panda": ("giant panda", "panda")}
 PER_CLASS = {3: 3, 4: 5}  # items drawn of each class
 COLUMNS = 10  # items side by side
 OTHERS = 20  # of the classes that are not shown, those the judge names most often have a column in Figure 6
@@ -90,19 +92,33 @@ def draw_samples(page: Page) -> Drawn:
 
 
 def draw_compared(page: Page) -> Drawn:
-    """Draws a block for each of the first classes, with a line for each system."""
+    """Draws a block for each of three classes, with a line for each system."""
     stimuli = page.stimuli(page.rows[0])
     lines = {page.name(row): page.pictures(row) for row in page.rows}
-    blocks = [block for rows in _by_class(stimuli.label)[:COMPARED]
-              for block in _blocks(stimuli, lines, rows[:PER_CLASS[4]])]
-    names = [stimuli.names[label] for label in np.unique(stimuli.label)[:COMPARED]]
-    caption = [f"The first {COMPARED} classes of the scale ({', '.join(names)}), and the first {PER_CLASS[4]} test "
-               "items of each in the order of their ids, chosen before any result was seen. The paper shows Airliner, "
-               "Jack-o-Lantern and Panda."]
+    classes, as_paper = choose_classes(stimuli.names, stimuli.label)
+    blocks = [block for label in classes
+              for block in _blocks(stimuli, lines, np.flatnonzero(stimuli.label == label)[:PER_CLASS[4]])]
+    names = ", ".join(stimuli.names[label] for label in classes)
+    which = "The classes of the paper's figure" if as_paper else f"The first {len(classes)} classes of the scale"
+    caption = [f"{which} ({names}), and the first {PER_CLASS[4]} test items of each in the order of their ids, chosen "
+               "before any result was seen." + f" The paper shows {', '.join(COMPARED)}." * (not as_paper)]
     if "brain2image" not in {variant.system for variant in page.ablation.variants}:
         caption.append(f"Brain2Image is not a row of the ablation {page.ablation.name} and is not drawn. Below the "
                        "method are its null (shuffled EEG) and its ceiling (the class name as text).")
     return blocks, caption
+
+
+def choose_classes(names: Sequence[str], label: np.ndarray) -> tuple[list[int], bool]:
+    """Returns the classes of Figure 4 and whether they are the paper's: these if all have items, else the first ones.
+
+    names: of the classes, by label; label [N]: of the items.
+    """
+    shown = {names[number].lower(): int(number) for number in np.unique(label)}
+    known = [next((shown[name] for name in spellings if name in shown), None) for spellings in COMPARED.values()]
+    found = [number for number in known if number is not None]
+    if len(found) == len(COMPARED):
+        return found, True
+    return [int(number) for number in np.unique(label)[:len(COMPARED)]], False
 
 
 def draw_variants(page: Page) -> Drawn:
@@ -242,5 +258,5 @@ def about_page(page: Page) -> list[str]:
              f"{page.ablation.name}: {', '.join(dict.fromkeys(map(row_label, page.rows)))}. "
              f"Judge {', '.join(judges)}. Numerics "
              f"{at.numerics.device_class}, {at.numerics.dtype}, {at.numerics.threads} thread.")
-    return [about] if at.name == "paper" else [
+    return [about] if not at.prior else [  # pinned weights: the scales with real data
         about, f"Scale {at.name} uses synthetic images and EEG; nothing here can be compared with the paper's figure."]

@@ -62,9 +62,9 @@ def _world(row: Row) -> str:
 
 
 def _paper_size(variant: Spec, scale: Scale) -> str:
-    """Returns the paper's label of the encoder's size, and whether its dimensions are inferred."""
+    """Returns the paper's label of the encoder's size, and whether some of its dimensions are inferred."""
     label = getattr(variant, "size", "")
-    return f"{label} (dimensions inferred)" if label and scale.size(label).inferred else label
+    return f"{label} (dimensions partly inferred)" if label and scale.size(label).inferred else label
 
 
 def gather_row(row: Row, store: Store, scale: Scale, ablation: Ablation) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -186,7 +186,9 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
     """Writes pictures.npy and item.npy (`write_images`), embedding.npy [N, D'] of the encoder, if its target is the
     CLIP that scores, and captions.csv, if captions are used.
 
-    The adapter was trained on unit vectors and gets such. (The released one was trained on, and gets, unscaled ones.)
+    The prior is trained on unit vectors; as in the released code, the adapter gets the prior's samples as they are,
+    unless they are to be normalised. The released adapter was trained on CLIP's unscaled embeddings, that of the small
+    scales on unit vectors.
     """
     sampling, device = stage.sampling, runtime.device
     autocast, dtype = precision(stage.numerics, device), frozen_dtype(stage.numerics, device)
@@ -205,7 +207,7 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
 
     # Conditions: embeddings and prompts of each image, initial latents [N, C, h, w] of the low-level path
     with torch.inference_mode(), autocast():
-        embeddings = normalize(_sample_embeddings(stage, items, features, inputs, runtime), dim=1)
+        embeddings = _sample_embeddings(stage, items, features, inputs, runtime)
         captions = _write_captions(stage, items, embeddings, inputs, out, runtime)
         prompts = _encode_prompts(stage, pipe, captions, runtime)
         start = None
@@ -229,9 +231,10 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
 
 def _sample_embeddings(stage: stages.GuidedPictures, items: Loaded, features: Tensor, inputs: Inputs,
                        runtime: Runtime) -> Tensor:
-    """Samples each image's embedding [N * samples, D'] from the prior; without a prior it is the encoder's."""
+    """Samples each image's embedding [N * samples, D'] from the prior; without a prior it is the encoder's, scaled to
+    unit length."""
     if stage.prior is None:
-        return features.repeat_interleave(stage.samples, 0)
+        return normalize(features, dim=1).repeat_interleave(stage.samples, 0)
     file = inputs(stage.prior) / "prior.safetensors"
     prior = load_network(
         DiffusionPrior(len(load_file(file)["output.bias"]), features.shape[1], stage.prior.widths, stage.prior.time),
@@ -244,8 +247,9 @@ def _sample_embeddings(stage: stages.GuidedPictures, items: Loaded, features: Te
         return torch.Generator().manual_seed(int(seed) >> 1)
 
     def sample(rows: Tensor) -> Tensor:
-        return draw(prior, features[rows // stage.samples], [generator(int(row)) for row in rows], sampling.steps,
-                    sampling.guidance, sampling.clip_sample)
+        drawn = draw(prior, features[rows // stage.samples], [generator(int(row)) for row in rows], sampling.steps,
+                     sampling.guidance, sampling.clip_sample)
+        return normalize(drawn, dim=1) if sampling.normalised else drawn
 
     return in_batches(sample, torch.arange(len(features) * stage.samples), BATCH)
 

@@ -14,10 +14,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from bench.data.prepared import read_trials
 from bench.errors import BenchError
-from bench.experiment.stages import Readout
+from bench.experiment.stages import Pretrain, Readout
 from bench.runtime import Runtime
 from bench.scoring import schema
 from bench.train import Inputs
@@ -36,7 +37,7 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
     """Writes verdicts.csv (item, label, predicted) of the test items, and metrics.csv with their accuracy.
 
     ridge     on all channels and times, standardised; penalty by leave-one-out on the training trials
-    probe     ridge on all tokens of the pre-trained encoder, not fine-tuned
+    probe     ridge on all tokens of the encoder, pre-trained or as initialised, not fine-tuned
     eegnet    EEGNet after a fixed number of epochs
     time      the classes of the training trials nearest in time in the same recording; no EEG
     """
@@ -49,8 +50,7 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
     elif stage.classifier in ("ridge", "probe"):
         x, x_test = train.eeg, test.eeg
         if stage.classifier == "probe":
-            encoder = load_network(build(stage.encoder.encoder, *x.shape[1:], runtime),
-                                   inputs(stage.encoder) / "encoder.safetensors", runtime.device)
+            encoder = _load_encoder(stage, x.shape, inputs, runtime)
             with torch.inference_mode():
                 x, x_test = (torch.cat([encoder(part.to(runtime.device)).cpu()
                                         for part in torch.from_numpy(eeg).split(200)]).numpy() for eeg in (x, x_test))
@@ -67,6 +67,16 @@ def readout(stage: Readout, inputs: Inputs, out: Path, runtime: Runtime) -> None
     rows = pd.DataFrame([("readout_accuracy", key, accuracy, len(predicted), "", "", 1)],
                         columns=list(schema.METRICS))
     (out / "metrics.csv").write_bytes(schema.csv_bytes(rows))
+
+
+def _load_encoder(stage: Readout, shape: tuple[int, ...], inputs: Inputs, runtime: Runtime) -> nn.Module:
+    """Returns the probed encoder for EEG [N, C, T], in evaluation mode; without pre-training as the seed draws it."""
+    if isinstance(stage.encoder, Pretrain):
+        return load_network(build(stage.encoder.encoder, *shape[1:], runtime),
+                            inputs(stage.encoder) / "encoder.safetensors", runtime.device)
+    assert stage.encoder is not None
+    with seeded(stage.seed):
+        return build(stage.encoder, *shape[1:], runtime).to(runtime.device).eval()
 
 
 def _classify_by_time(stage: Readout, inputs: Inputs) -> np.ndarray:

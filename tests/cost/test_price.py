@@ -5,6 +5,7 @@ After a change of a price, `python tests/cost/test_price.py` writes these tables
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -15,11 +16,12 @@ import pytest
 from paper import PAPER
 
 from bench import runtime
+from bench.cli import main
 from bench.cost import counting, flops, memory, networks, price, rates, sizes
 from bench.errors import ENVIRONMENT, USAGE, BenchError
 from bench.experiment import ablation
 from bench.experiment.graph import Row, counts, stages
-from bench.experiment.scale import TINY, Scale
+from bench.experiment.scale import PAPER_SHORT, SCALES, TINY, Scale
 from bench.experiment.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
 from bench.setup import weights
 from bench.setup.rows import rows
@@ -39,6 +41,7 @@ class Planned(Scale):
 
 PLANNED = Planned(**{field.name: getattr(PAPER, field.name) for field in fields(PAPER)})
 PLANNED = replace(PLANNED, numerics=Numerics("cuda", "bfloat16"))
+SHORT = replace(PLANNED, name="paper-short", sizes_like="paper", pretrain=PAPER_SHORT.pretrain)
 
 
 def table(names=None, scale=PLANNED, seeds=(0,)):
@@ -49,6 +52,12 @@ def table(names=None, scale=PLANNED, seeds=(0,)):
 @pytest.fixture(scope="module")
 def table2():
     return price.price(table(), PLANNED, "h200")
+
+
+@functools.cache
+def table2_at_three_seeds(scale, choice):
+    scale = replace(scale, pretrain_seeds=choice)
+    return price.price(table(scale=scale, seeds=(0, 1, 2)), scale, "h200")
 
 
 def of(table, cls):
@@ -92,6 +101,45 @@ def test_a_pretraining_costs_its_steps_times_its_batch():
     longer = replace(stage, schedule=replace(stage.schedule, steps=2 * stage.schedule.steps))
     assert flops.flops(longer) == 2 * flops.flops(stage)
     assert flops.flops(replace(stage, seed=7)) == flops.flops(stage)
+
+
+def test_pretraining_every_seed_costs_three_times_and_at_paper_short_less_than_a_third_of_one_seeds():
+    one, each, short = (next(line for line in table2_at_three_seeds(scale, choice).kinds if line.kind == "pretrain")
+                        for scale, choice in ((PLANNED, "one"), (PLANNED, "each"), (SHORT, "each")))
+    assert (one.distinct, each.distinct, short.distinct) == (8, 24, 24)
+    assert each.flops == 3 * one.flops
+    assert short.flops == each.flops // 10 < one.flops / 3
+
+
+def test_paper_short_differs_from_paper_only_in_its_pretraining():
+    short, paper = SCALES["paper-short"], SCALES["paper"]
+    differ = {field.name for field in fields(Scale) if getattr(short, field.name) != getattr(paper, field.name)}
+    assert differ == {"name", "sizes_like", "pretrain", "pretrain_seeds"}
+    assert short.pretrain.warmup / short.pretrain.steps == paper.pretrain.warmup / paper.pretrain.steps
+    for variant in ablation.load("systems").variants:
+        assert plan(variant, PAPER.items(), SHORT, 0).pictures.kind == plan(
+            variant, PAPER.items(), PAPER, 0).pictures.kind
+    brain2image = next(v for v in ablation.load("systems").variants if v.system == "brain2image")
+    assert plan(brain2image, PAPER.items(), SHORT, 0) == plan(brain2image, PAPER.items(), PAPER, 0)
+
+
+def test_the_plan_states_the_hours_of_both_choices_of_pretrain_seeds(tmp_path, capsys):
+    options = ["--ablation", "table2", "--variants", "3,11", "--scale", "paper", "--seeds", "0,1", "--store",
+               str(tmp_path), "--gpu", "h200"]
+    hours = {}
+    for choice in ("one", "each"):
+        assert main(["plan", *options, "--pretrain-seeds", choice]) == 0
+        printed = capsys.readouterr().out
+        lines = {line.split()[2]: line for line in printed.splitlines() if line.startswith("pretrain seeds ")}
+        assert ["(chosen)" in lines[name] for name in ("each", "one")] == [choice == "each", choice == "one"]
+        hours[choice] = {name: float(line.split(" GPU-hours")[0].split()[-1]) for name, line in lines.items()}
+        total = float(printed.split(" GPU-hours, ")[0].split()[-1])
+        assert hours[choice][choice] == total
+        assert "2 pre-trainings" in lines["each"]
+        assert "1 pre-trainings" in lines["one"]
+        assert "no verdict about pre-training" in lines["one"]
+    assert hours["one"] == hours["each"]
+    assert hours["each"]["each"] > hours["each"]["one"]
 
 
 def test_what_is_stored_costs_nothing_more(table2):
@@ -260,7 +308,15 @@ def tables(table2):
     gpus = ["| `--gpu` | TFLOP/s | GB | W | source |", "| :-- | --: | --: | --: | :-- |"]
     gpus += [f"| `{name}` | {gpu.tflops:g} | {gpu.gigabytes:g} | {gpu.watts:g} | {gpu.source} |"
              for name, gpu in runtime.GPUS.items()]
-    return {"the plan of Table 2": by_kind, "the rates": shares, "the GPUs": gpus}
+    designs = ["| scale | pretrain seeds | pre-trainings | of them, GPU-hours | all of Table 2, GPU-hours |",
+               "| :-- | :-- | --: | --: | --: |"]
+    for scale, choice in ((PLANNED, "one"), (PLANNED, "each"), (SHORT, "each")):
+        priced = table2_at_three_seeds(scale, choice)
+        line = next(line for line in priced.kinds if line.kind == "pretrain")
+        designs.append(f"| `{scale.name}` | `{choice}` | {line.distinct} | {line.hours:.1f} | "
+                       f"{priced.total_hours:.1f} |")
+    return {"the plan of Table 2": by_kind, "the pre-trainings of three seeds": designs, "the rates": shares,
+            "the GPUs": gpus}
 
 
 def test_the_page_lists_the_prices_as_they_are(table2):

@@ -32,7 +32,22 @@ def test_table2_at_one_seed_is_8_pretrainings_15_finetunings_15_generations_15_s
     assert counted["finetune"] == (15, 0)
     assert counted["generate"] == (15, 2)
     assert counted["score"] == (15, 2)
-    assert counted["readout"] == (0, 10)  # ridge, EEGNet, and a probe of each pre-trained encoder
+    assert counted["readout"] == (0, 12)  # ridge, EEGNet, probes of 8 pre-trained encoders, and of 2 of them untrained
+
+
+def test_an_encoder_with_and_without_pretraining_is_probed_in_both_states_at_every_seed():
+    table = rows_.rows(ablation.load("pretraining").variants, TINY, [0, 1])
+    probes = {(row.variant, row.seed): row.stage for row in table if row.items == "probe"}
+    assert set(probes) == {(name, seed) for seed in (0, 1) for name in (
+        "Full", "11", "3, untrained encoder", "4, untrained encoder")}
+    for seed in (0, 1):
+        for trained, untrained in (("Full", "3"), ("11", "4")):
+            zero = probes[f"{untrained}, untrained encoder", seed]
+            assert zero.encoder == probes[trained, seed].encoder.encoder
+            assert zero.seed == seed
+            assert not any(isinstance(stage, Pretrain) for stage in graph.stages([zero]))
+    assert not [row for row in rows_.rows([replace(FULL, name="alone", mask_ratio=None)], TINY, [0])
+                if row.items == "probe"]
 
 
 def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
@@ -193,6 +208,11 @@ def test_the_papers_fifty_classes_are_the_forty_shown_and_ten_more_each_once():
     names = [ImageNetInfo().index_to_description(number).split(",")[0] for number in PAPER.fixed]
     assert [names[0], names[8], names[36], names[39]] == ["sorrel", "giant panda", "airliner", "Egyptian cat"]
     assert (names[40], names[49]) == ("tench", "ostrich")
+
+
+def test_every_size_whose_mlp_ratio_is_in_no_publication_is_marked_as_inferred():
+    assert {size.label: size.inferred for size in PAPER.sizes} == {
+        "297M": True, "458M": True, "162M": True, "74M": True, "18.3M": True, "released": False}
 
 
 def test_guidance_without_dropped_conditions_is_refused():

@@ -58,6 +58,16 @@ def test_a_number_too_long_to_read_is_refused_in_one_line(capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_a_request_chooses_whether_seeds_share_a_pretraining(tmp_path):
+    chosen = {choice: bench.plan("clip", variants=["Full"], seeds=[0, 1], pretrain_seeds=choice, store=tmp_path / "no")
+              for choice in ("", "one", "each")}
+    built = {choice: planned.stages.set_index("kind").loc["pretrain", "rows"] for choice, planned in chosen.items()}
+    assert built == {"": 2, "one": 1, "each": 2}
+    assert chosen["one"].plan.scale.pretrain_seeds == "one"
+    with pytest.raises(BenchError, match=r"^--pretrain-seeds 1: expected each or one$"):
+        Request("clip", pretrain_seeds="1")
+
+
 @pytest.mark.parametrize("values", [np.array([3, 1, 2]), np.array([3, 1, 2], np.uint8), SHUFFLED, pd.Index([3, 1, 2]),
                                     [np.int64(3), 1, 2], pd.array([3, 1, 2], dtype="Int64")])
 def test_seeds_and_subjects_may_be_numpy_or_pandas_in_the_order_given(values, tmp_path):

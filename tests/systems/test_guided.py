@@ -288,16 +288,27 @@ def test_a_picture_does_not_depend_on_the_order_or_the_number_of_the_others(micr
 
 def test_every_path_changes_the_pictures_and_trains_nothing_that_it_does_not_need(micro, drawn):
     found = [np.load(drawn / "pictures.npy")]
-    for options, kinds in (({"prior": False}, set()), ({"clip_sample": False}, set()), ({"caption": True}, set()),
-                           ({"low_level": True}, {"GuidedLowLevel"})):
+    for options, kinds in (({"prior": False}, set()), ({"clip_sample": False}, set()), ({"normalised": True}, set()),
+                           ({"caption": True}, set()), ({"low_level": True}, {"GuidedLowLevel"})):
         stage = pictures(Spec("row", **options))
         todo = {type(one).__name__ for one in graph.stages([stage], micro.has)}
         assert todo == kinds | {"GuidedPictures"}
         found.append(np.load(built(stage, micro) / "pictures.npy"))
-    assert len({one.tobytes() for one in found}) == 5
+    assert len({one.tobytes() for one in found}) == 6
     plain, direct = (np.load(micro.path(pictures(Spec("row", **options))) / "embedding.npy")
                      for options in ({}, {"prior": False}))
     assert np.array_equal(plain, direct)  # retrieval is the encoder's
+
+
+def test_the_adapter_gets_the_priors_samples_as_they_are_unless_they_are_normalised(micro, drawn):
+    items, runtime = load(ITEMS, micro.path(ITEMS.trials)), Runtime()
+    features = torch.from_numpy(np.load(drawn / "embedding.npy"))
+    released, scaled, direct = (train._sample_embeddings(pictures(Spec("row", **options)), items, features, micro.path,
+                                                         runtime)
+                                for options in ({}, {"normalised": True}, {"prior": False}))
+    assert (released.norm(dim=1) - 1).abs().min() > 0.1
+    assert torch.equal(scaled, normalize(released, dim=1))
+    assert torch.equal(direct, normalize(features, dim=1).repeat_interleave(2, 0))
 
 
 def test_captions_are_written_down_for_every_picture_and_are_those_of_the_drawn_embedding(micro):
@@ -373,6 +384,7 @@ def test_where_whole_subjects_are_tested_all_trials_have_one_token(micro):
     ({"loss": "mse"}, "loss must be one of generation, retrieval, written, direct, not 'mse'"),
     ({"prior": 1}, "prior must be True or False, not 1"),
     ({"prior": False, "clip_sample": False}, "clip_sample=False is a setting of the prior, but prior=False"),
+    ({"prior": False, "normalised": True}, "normalised=True is a setting of the prior, but prior=False"),
     ({"checkpoint": (3, 2)}, r"checkpoint must be \(which, of how many\)"),
 ])
 def test_settings_that_cannot_be_are_refused_in_one_line(options, said):

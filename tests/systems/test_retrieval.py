@@ -16,7 +16,7 @@ from bench.cli import main
 from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation, graph
 from bench.experiment.ablation import by_subject
-from bench.experiment.scale import MICRO
+from bench.experiment.scale import MICRO, TINY
 from bench.experiment.stages import Generate, Retrieval
 from bench.runtime import Runtime
 from bench.scoring import schema
@@ -214,10 +214,23 @@ def test_what_stands_beside_rows_on_things_is_on_the_same_items_and_no_classifie
 
 def test_each_subject_is_left_out_in_turn_beside_its_own_shuffled_eeg():
     rows = {v.name: v for v in by_subject(CHOSEN, [1, 3]).variants}
-    assert rows["ATM LOSO / subject 1"].subjects == (2, 3, 1)
-    assert rows["ATM LOSO / subject 3"].subjects == (1, 2, 3)
+    assert rows["ATM LOSO / subject 1"].subjects == (1,)
+    assert rows["ATM LOSO / subject 3"].subjects == (3,)
     assert rows["ATM in-subject / subject 1"].subjects == (1,)
-    assert rows["ATM LOSO / subject 1 / EEG shuffled"].subjects == (2, 3, 1)
+    assert rows["ATM LOSO / subject 1 / EEG shuffled"].subjects == (1,)
+
+
+@pytest.mark.parametrize(("scale", "left_out", "expected"), [
+    (TINY, None, (1, 2, 3)), (TINY, 1, (2, 3, 1)), (PAPER, None, (1, 2, 4, 5, 6, 7, 8, 9, 10, 3)),
+    (PAPER, 8, (1, 2, 3, 4, 5, 6, 7, 9, 10, 8))], ids=["tiny", "tiny, 1", "paper", "paper, 8"])
+def test_all_others_train_where_one_subject_is_left_out_also_nine_at_the_papers_scale(scale, left_out, expected):
+    chosen = CHOSEN if left_out is None else by_subject(CHOSEN, [left_out])
+    rows = {v.name.split(" / subject")[0]: systems.plan(v, scale.items(), scale, 0) for v in chosen.variants
+            if v.name.startswith(("ATM in-subject", "ATM LOSO")) and v.eeg == "real"}
+    loso, leaked, within = (rows[f"ATM {name}"].items for name in ("LOSO", "LOSO leaked", "in-subject"))
+    assert loso.trials.subjects == leaked.trials.subjects == expected
+    assert within.trials.subjects == expected[-1:]  # tested on the same person
+    assert (loso.trials.split, leaked.trials.split) == ("subject", "subject_seen")
 
 
 def test_at_the_papers_scale_rows_on_things_have_swav_too_and_no_corpus_of_another_shape():

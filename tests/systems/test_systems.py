@@ -14,7 +14,7 @@ from bench import FULL, On, captions, systems, trivial
 from bench.data.tiny_things import LEFT_OUT
 from bench.errors import BenchError, NotAvailable
 from bench.execute.build import build
-from bench.experiment import encoders, graph
+from bench.experiment import ablation, encoders, graph
 from bench.experiment.scale import MICRO, TINY
 from bench.experiment.stages import Readout, training
 from bench.runtime import Runtime
@@ -119,6 +119,28 @@ def test_a_probe_and_the_ridge_classifier_write_a_verdict_for_every_item(micro):
         assert len(verdicts) == 40
         value = pd.read_csv(micro.path(stage) / "metrics.csv").set_index("metric").loc["readout_accuracy", "value"]
         assert value == pytest.approx((verdicts["label"] == verdicts["predicted"]).mean())
+
+
+def test_the_probe_of_an_untrained_encoder_is_that_of_its_seeds_first_weights_and_needs_no_pretraining(micro, tmp_path):
+    encoder = systems.plan(FULL, ITEMS, MICRO, 0).pictures.model.start.encoder
+    verdicts = []
+    for seed, folder in ((0, "a"), (0, "b"), (1, "c")):
+        stage = Readout(training(ITEMS), ITEMS, "probe", encoder, seed, MICRO.numerics)
+        assert {one.kind for one in graph.stages([stage])} == {"trials", "readout"}
+        (tmp_path / folder).mkdir()
+        readout(stage, micro.path, tmp_path / folder, Runtime())
+        verdicts.append((tmp_path / folder / "verdicts.csv").read_bytes())
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0] != verdicts[2]
+
+
+@pytest.mark.parametrize("at", [MICRO, PAPER], ids=lambda at: at.name)
+def test_labels_as_input_are_read_in_both_ways_as_text_and_as_a_token_that_is_learned(at):
+    rows = {v.name: systems.plan(v, at.items(), at, 0) for v in ablation.load("supervision").variants}
+    text, token = rows["label as input"].pictures, rows["label as class token"].pictures
+    assert text.model.classes == "true"
+    assert (token.items.eeg, token.model.items.eeg, token.model.start.name) == ("label", "label", "linear")
+    assert (token.model.align, token.model.sd_loss, token.model.tune) == (None, True, "E+A")
 
 
 def test_eegnet_has_the_parameters_of_its_paper_and_keeps_its_filters_small():

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from paper import PAPER
 from PIL import Image
 from rich.console import Console
+from timm.data import ImageNetInfo
 
 from bench.commands.figure import main
 from bench.data.pictures import CLASSES
@@ -22,7 +24,7 @@ from bench.scoring import schema
 from bench.setup import rows as rows_
 from bench.store.store import Store
 from bench.tables import sheet
-from bench.tables.figure import worst_of_each
+from bench.tables.figure import choose_classes, worst_of_each
 from bench.train.trials import write_classes
 
 SHOWN, PER_CLASS, SAMPLES = 10, 4, 2
@@ -136,6 +138,16 @@ def test_figure_4_shows_three_classes_with_other_systems_above_null_and_ceiling_
     assert holds(page, of(there, "Full", "shuffled")[1][2, 0])
     assert holds(page, of(there, "class name as text", "captions")[1][2, 0])
     assert not holds(page, of(there, "3")[1][2, 0])
+
+
+def test_figure_4_shows_the_papers_classes_where_the_data_set_has_them():
+    names = [ImageNetInfo().index_to_description(number).split(",")[0] for number in PAPER.fixed]
+    shown = np.arange(40).repeat(2)
+    classes, as_paper = choose_classes(names, shown)
+    assert [names[label] for label in classes] == ["airliner", "jack-o'-lantern", "giant panda"]
+    assert as_paper
+    assert choose_classes(names, shown[shown != classes[1]]) == ([0, 1, 2], False)  # one of them has no test item
+    assert choose_classes(("disc", "square", "star", "ring"), np.array([3, 1, 1, 2])) == ([1, 2, 3], False)
 
 
 def test_figure_5_shows_every_row_for_the_first_item_of_each_class(there):
