@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -44,17 +44,31 @@ class Stage:
         return hashlib.sha256(self.document.encode()).hexdigest()
 
 
+def added(default: Any) -> Any:
+    """Returns a field that a dataclass got later: at its default it is not part of the canonical form.
+
+    The keys of stages from before, and the recorded settings of rows, thus remain valid.
+    """
+    return field(default=default, metadata={"added": True})
+
+
 @cache
 def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
     """Returns (name, whether it is compared) for each field of a dataclass; cached for large plans."""
     return tuple((f.name, f.compare) for f in fields(kind))
 
 
+@cache
+def _added(kind: type) -> dict[str, Any]:
+    """Returns the defaults of a dataclass's added fields, by name."""
+    return {f.name: f.default for f in fields(kind) if f.metadata.get("added")}
+
+
 def canonical(value: Any) -> Any:
     """Converts a value to plain JSON types so that equal values are equal text: 1 and 1.0 are one number.
 
-    Fields with `compare=False` are left out. Raises TypeError for a type without a canonical form (a path, a function,
-    a set) and ValueError for NaN and infinities.
+    Fields with `compare=False` are left out, and `added` ones at their default. Raises TypeError for a type without a
+    canonical form (a path, a function, a set) and ValueError for NaN and infinities.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -68,7 +82,9 @@ def canonical(value: Any) -> Any:
         document = {"kind": type(value).__name__}
         if isinstance(value, Stage):
             document["version"] = canonical(type(value).version)
-        return document | {name: canonical(getattr(value, name)) for name, compared in _fields(type(value)) if compared}
+        absent = [name for name, default in _added(type(value)).items() if getattr(value, name) == default]
+        return document | {name: canonical(getattr(value, name)) for name, compared in _fields(type(value))
+                           if compared and name not in absent}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 

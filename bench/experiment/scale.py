@@ -12,6 +12,7 @@ from typing import TypeVar
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import TinyThings
 from bench.errors import ENVIRONMENT, BenchError, NotAvailable
+from bench.experiment.key import added
 from bench.experiment.stages import (
     Corpus,
     Decoder,
@@ -95,7 +96,7 @@ class Scale:
     people: tuple[int, ...] = SUBJECTS
     corpus: Shards | None = None
     views: int = 1
-    divisor: float = 1.0
+    divisor: float = added(1.0)
     things: Things | None = field(default=None, compare=False)  # its rows have it in their keys
     networks: tuple[str, ...] = ()
     parts: tuple[Weights, ...] = field(default=(), compare=False)

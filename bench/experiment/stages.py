@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from bench.data.tiny import TinyWorld
-from bench.experiment.key import Stage
+from bench.experiment.key import Stage, added
 from bench.experiment.kinds import Kind, register
 
 
@@ -114,8 +114,8 @@ class Trials(Stage):
     band: tuple[float, float]  # Hz; Sec. 4.1: 5-95
     window: str = "stimulus"
     split: str = "item"
-    normalised: bool = True
-    cut: str = "prepared"
+    normalised: bool = added(True)
+    cut: str = added("prepared")
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ class Pretrain(Stage):
     schedule: Schedule
     seed: int
     numerics: Numerics
-    class_token: bool = False
-    rounding: str = "masked"
-    divisor: float = 1.0
+    class_token: bool = added(False)
+    rounding: str = added("masked")
+    divisor: float = added(1.0)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Finetune(Stage):
     seed: int
     numerics: Numerics
     checkpoints: int = 1  # stored, evenly spaced over the steps; the last one is the model
-    tau: str = "text"
+    tau: str = added("text")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import USAGE, BenchError, NotAvailable
+from bench.experiment.key import added
 from bench.experiment.stages import CONTROLS, Finetune, Generate, Items, Sampling, Score, Scored, Trials, World
 
 WINDOWS, SPLITS = ("stimulus", "blank"), ("item", "block", "subject", "single", "concept", "subject_seen")
@@ -19,6 +20,7 @@ TAU, ROUNDING = ("text", "released", "linear"), ("masked", "kept")
 SCALING, CUT = ("normalised", "released"), ("prepared", "truncated")
 DIVISOR = 10.0  # of the windows of pre-training in the released code
 INTERPOLATED = "imagenet_eeg"  # the data set whose preparation interpolates the EEG
+PRETRAINING = ("mask_ratio", "size", "encoder", "decoder_mlp_ratio", "class_token", "rounding")  # fields of Variant
 EPOCHS = 300  # of fine-tuning in the paper (Sec. 4.1)
 OPENS = {  # what each choice of `Variant.tune` trains; h trains in addition wherever there is alignment
     "E+A": {"E", "A", "tau"},  # Full
@@ -100,10 +102,10 @@ class Variant:
     encoder: str = "msm_vit"
     aligned: str = "context"
     time_condition: bool = False
-    tau: str = "text"
-    decoder_mlp_ratio: float | None = None
-    class_token: bool = False
-    rounding: str = "masked"
+    tau: str = added("text")
+    decoder_mlp_ratio: float | None = added(None)
+    class_token: bool = added(False)
+    rounding: str = added("masked")
 
     system: ClassVar[str] = "dreamdiffusion"
 
@@ -140,6 +142,15 @@ def innermost(spec: Any) -> Any:
     while hasattr(spec, "of"):
         spec = spec.of
     return spec
+
+
+def pretraining_settings(spec: Any) -> tuple[Any, ...]:
+    """Returns the settings of a row that change its pre-training; None for each that its system lacks."""
+    inside, scaling = innermost(spec), set()
+    while hasattr(spec, "of"):
+        scaling.add(getattr(spec, "scaling", "normalised"))
+        spec = spec.of
+    return *(getattr(inside, name, None) for name in PRETRAINING), "released" in scaling
 
 
 def sees_eeg(spec: Any) -> bool:
@@ -185,8 +196,8 @@ class On:
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
     views: int | None = None
-    scaling: str = "normalised"
-    cut: str = "prepared"
+    scaling: str = added("normalised")
+    cut: str = added("prepared")
     sampling: Any = ()
     world: Any = ()
     part: str = "test"

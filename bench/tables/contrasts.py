@@ -13,7 +13,7 @@ import numpy as np
 from bench.experiment import ablation as ablations
 from bench.experiment.describe import describe_contrast
 from bench.experiment.key import digest
-from bench.experiment.variant import innermost
+from bench.experiment.variant import pretraining_settings
 from bench.statistics import LEAST_ITEMS, verdicts
 from bench.tables import results
 from bench.tables.columns import ALPHA, NOT_RUN, counted, test_text
@@ -137,17 +137,11 @@ def _reason(scores: Scores, first: Any, second: Any, pair: tuple[np.ndarray, np.
         if not missing:
             return "no verdict: other seeds"
         return "failed" if any(map(scores.failed, missing)) else NOT_RUN
-    if "one" in scores.values("pretrain_seeds") and _changes_pretraining(first, second):
+    if "one" in scores.values("pretrain_seeds") and pretraining_settings(first) != pretraining_settings(second):
         return "no verdict: one pre-training"
     if min(values.shape[1] for values in pair) < LEAST_ITEMS:
         return f"no verdict: fewer than {LEAST_ITEMS} test images"
     return ""
-
-
-def _changes_pretraining(a: Any, b: Any) -> bool:
-    """Tells whether two rows differ in pre-training, mask ratio or size."""
-    a, b = innermost(a), innermost(b)
-    return any(getattr(a, name, None) != getattr(b, name, None) for name in ("mask_ratio", "size", "encoder"))
 
 
 def families_text(made: Sequence[Contrast]) -> str:

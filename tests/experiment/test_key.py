@@ -19,7 +19,7 @@ from bench import FULL, systems
 from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation
 from bench.experiment.graph import Row, report_stages, stages
-from bench.experiment.key import Stage, dump, load, upstream
+from bench.experiment.key import Stage, added, dump, load, upstream
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Numerics, Prepared, Trials
 from bench.prior import recipe
@@ -45,6 +45,22 @@ def test_equal_values_have_one_key_and_1_equals_1_0():
 def test_a_field_that_is_not_compared_is_no_part_of_the_key():
     assert Dig(1, "by hand") == Dig(1, "by machine")
     assert Dig(1, "by hand").key == Dig(1, "by machine").key
+
+
+def test_a_field_that_is_added_later_changes_no_key_from_before():
+    @dataclass(frozen=True)
+    class Later(Stage):
+        depth: float
+        width: float = added(1.0)
+
+    @dataclass(frozen=True)
+    class Before(Stage):
+        depth: float
+
+    Later.__name__ = Before.__name__ = "Trench"
+    assert Later(2).key == Later(2, 1).key == Before(2).key
+    assert Later(2, 3).key != Before(2).key
+    assert json.loads(Later(2, 3).document)["width"] == 3
 
 
 def test_the_key_holds_the_upstream_stages_and_their_versions(monkeypatch):

@@ -14,6 +14,7 @@ from bench.errors import BenchError, NotAvailable
 from bench.experiment import ablation, graph
 from bench.experiment.scale import MICRO, TINY
 from bench.experiment.stages import Trials
+from bench.experiment.variant import pretraining_settings
 
 CHANGES = {  # row -> fields of its plan
     "tau as released": {"model.tau"},
@@ -70,6 +71,13 @@ def test_all_of_them_has_the_values_of_its_parts():
     assert every["start.divisor"] == 10
     assert every["schedule.steps"] == 32_000
     assert every["decoder.mlp_ratio"] == every["encoder.mlp_ratio"] == 1
+
+
+def test_the_settings_of_pretraining_are_those_whose_rows_have_another_pretraining():
+    full = plan(FULL, PAPER).pictures.model.start
+    for variant in ROWS.values():
+        changed = plan(variant, PAPER).pictures.model.start != full
+        assert (pretraining_settings(variant) != pretraining_settings(FULL)) == changed, variant.name
 
 
 @pytest.mark.parametrize("scale", [TINY, MICRO], ids=lambda scale: scale.name)

@@ -36,7 +36,7 @@ GUIDED = ["bench/train/guided.py", "models/guided.py", "models/diffusion_prior.p
           "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", *FROZEN, *TRAINED]
 OWN = ["bench/train/own.py", *FROZEN, *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
-    stages.Trials: ["bench/train/trials.py", *WORLD],
+    stages.Trials: ["bench/train/trials.py", "bench/data/imagenet_eeg.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                       "bench/data/shards.py", "models/mae.py", "models/masking.py", *MODEL],
