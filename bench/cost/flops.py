@@ -37,9 +37,9 @@ def flops(stage: Stage) -> int:
 
 
 def _pretrain(stage: Pretrain, count: Callable[..., tuple[int, int]] = networks.autoencoder_flops) -> int:
-    world = stage.corpus.world
-    return stage.schedule.steps * stage.schedule.batch * count(stage.encoder, stage.decoder, world.n_chans,
-                                                               world.n_times, stage.mask_ratio)[1]
+    corpus = stage.corpus
+    return stage.schedule.steps * stage.schedule.batch * count(stage.encoder, stage.decoder, corpus.n_chans,
+                                                               corpus.world.n_times, stage.mask_ratio)[1]
 
 
 def _targets(stage: Targets) -> int:

@@ -103,6 +103,7 @@ class Trials(Stage):
             file of that name, as released). Of protocol things (docs/data.md): "concept" (concepts), "subject"
             (concepts, and the last of `subjects` does not train), "subject_seen" (the same, but the last subject's
             training trials do train: a leak)
+    channels  the electrodes that are kept, a nested set of so many (bench.data.montages); None: all
     """
 
     version: ClassVar[int] = 3
@@ -112,14 +113,29 @@ class Trials(Stage):
     band: tuple[float, float]  # Hz; Sec. 4.1: 5-95
     window: str = "stimulus"
     split: str = "item"
+    channels: int | None = None
+
+    @property
+    def n_chans(self) -> int:
+        """The number of channels of a trial."""
+        return self.channels or self.world.n_chans
 
 
 @dataclass(frozen=True)
 class Corpus(Stage):
-    """Unlabelled EEG windows from many devices: filtered, resampled, cut, missing channels repeated (Sec. 4.1)."""
+    """Unlabelled EEG windows from many devices: filtered, resampled, cut, missing channels repeated (Sec. 4.1).
+
+    channels  the electrodes of each recording that are kept, as in Trials, fewer ones repeated; None: all
+    """
 
     world: World | Shards
     band: tuple[float, float]  # Hz
+    channels: int | None = None
+
+    @property
+    def n_chans(self) -> int:
+        """The number of channels of a window."""
+        return self.channels or self.world.n_chans
 
 
 @dataclass(frozen=True)

@@ -146,12 +146,15 @@ def _things_setting(spec: Any) -> On | None:
 
 
 def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """Returns a linear probe of each pre-trained encoder, with the name of the first row that uses it."""
+    """Returns a linear probe of each pre-trained encoder on its own electrodes, with the name of the first row that
+    uses it."""
     probes: dict[Stage, Row] = {}
     for row in table:
         finetune = getattr(getattr(row.stage, "pictures", None), "model", None)
         if isinstance(finetune, Finetune) and isinstance(finetune.start, Pretrain):
             numerics = replace(finetune.numerics, world_size=1)
-            probe = Readout(training(items), items, "probe", finetune.start, 0, numerics)
+            trials = replace(items.trials, channels=finetune.items.trials.channels)  # those of the encoder's input
+            tested = replace(items, trials=trials)
+            probe = Readout(training(tested), tested, "probe", finetune.start, 0, numerics)
             probes.setdefault(probe, Row(row.variant, row.seed, "probe", probe, True))
     return list(probes.values())

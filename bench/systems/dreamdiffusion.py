@@ -22,7 +22,7 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
         raise refuse(variant, f"guidance {scale.sampling.guidance:g} needs a condition that is dropped in training, but"
                               " condition_dropout is 0")
     start = encoder if variant.mask_ratio is None else Pretrain(
-        scale.windows(), encoder, scale.decoder, variant.mask_ratio, scale.pretrain,
+        scale.windows(items.trials.channels), encoder, scale.decoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics)
     targets = Targets(items.trials, clip, vae, scale.views, scale.single_process)
     model = Finetune(training(items), targets, unet, clip, start, variant.align, variant.aligned, variant.sd_loss,
