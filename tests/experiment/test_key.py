@@ -186,9 +186,12 @@ def test_a_request_of_the_older_version_is_read_as_the_same_stage(at):
         assert {"bench.data.prepared.Prepared", "bench.data.prepared.Shards"} <= written
 
 
-def test_a_request_that_the_older_version_wrote_is_read():
-    corpus = load(json.dumps(OLD_CORPUS), OLD_CORPUS["key"])
-    assert corpus == PAPER.windows()
+def test_a_request_that_the_older_version_wrote_is_refused_for_its_missing_field_and_read_with_it():
+    with pytest.raises(BenchError, match=r"b49f952df48b cannot be read \(.*Corpus has other fields: channels\); write"):
+        load(json.dumps(OLD_CORPUS), OLD_CORPUS["key"])
+    corpus = PAPER.windows()
+    stage = OLD_CORPUS["stage"] | {"fields": OLD_CORPUS["stage"]["fields"] | {"channels": None}}
+    assert load(json.dumps({"key": corpus.key, "stage": stage}), corpus.key) == corpus
 
 
 def test_queued_jobs_of_the_older_version_find_the_worker_and_the_pickled_job():
