@@ -56,10 +56,10 @@ def flops(stage: Stage) -> int:
     return FLOPS[type(stage)](stage) if type(stage) in FLOPS else 0
 
 
-def _pretrain(stage: Pretrain) -> int:
-    world = stage.corpus.world
-    step = networks.autoencoder_flops(stage.encoder, stage.decoder, world.n_chans, world.n_times, stage.mask_ratio,
-                                      class_token=stage.class_token, rounding=stage.rounding)[1]
+def _pretrain(stage: Pretrain, count: Callable[..., tuple[int, int]] = networks.autoencoder_flops) -> int:
+    corpus = stage.corpus
+    step = count(stage.encoder, stage.decoder, corpus.n_chans, corpus.world.n_times, stage.mask_ratio,
+                 class_token=stage.class_token, rounding=stage.rounding)[1]
     return stage.schedule.steps * stage.schedule.batch * step
 
 

@@ -57,7 +57,7 @@ def memory(stage: Stage) -> Memory | None:
 
 
 def _pretrain(stage: Pretrain) -> Memory:
-    shape = stage.corpus.world.n_chans, stage.corpus.world.n_times
+    shape = stage.corpus.n_chans, stage.corpus.world.n_times
     parameters, saved = _pretrain_memory(stage.encoder, stage.decoder, *shape, stage.mask_ratio, stage.class_token,
                                          stage.rounding)
     return Memory(18 * parameters, saved, stage.schedule.batch)
@@ -138,13 +138,13 @@ def disk(stage: Stage) -> int:
     """Bytes that a stage leaves on disk, large files only; of a corpus an upper bound, as its shards are unpadded."""
     if cost := system_cost(stage):
         return cost.disk
-    if isinstance(stage, Corpus):
-        return sizes.PUBLISHED_WINDOWS * stage.world.n_chans * stage.world.n_times * 2
+    if isinstance(stage, Corpus):  # fewer electrodes are read from the same files
+        return 0 if stage.channels else sizes.PUBLISHED_WINDOWS * stage.world.n_chans * stage.world.n_times * 2
     if isinstance(stage, Trials):
         data = size_of(stage)
-        return sum(data.trials.values()) * stage.world.n_chans * stage.world.n_times * 2 + image_bytes(data.pictures)
+        return sum(data.trials.values()) * stage.n_chans * stage.world.n_times * 2 + image_bytes(data.pictures)
     if isinstance(stage, Pretrain):
-        encoder, _ = networks.encoder_on_meta(stage.encoder, stage.corpus.world.n_chans, stage.corpus.world.n_times)
+        encoder, _ = networks.encoder_on_meta(stage.encoder, stage.corpus.n_chans, stage.corpus.world.n_times)
         return 4 * count_parameters(encoder)
     if isinstance(stage, Targets):
         number = 4 if stage.views == 1 else 2  # bytes of mean and standard deviation

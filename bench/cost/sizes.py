@@ -83,7 +83,7 @@ def size_of(trials: Trials) -> Size:
 
 def shape_of(items: Items) -> tuple[int, int]:
     """Channels and times of a trial."""
-    return items.trials.world.n_chans, items.trials.world.n_times
+    return items.trials.n_chans, items.trials.world.n_times
 
 
 def count_trials(items: Items) -> int:

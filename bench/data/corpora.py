@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.catalogue import BAND, TRAIN_ONLY, Cutting, check_names, load_dataset
+from bench.data.montages import stated_names
 from bench.data.prepared import MANIFEST, check_hashes, eeg_file, read_trials
 from bench.data.shard_writer import SUBJECTS, ShardWriter, Unavailable, finish_corpus, prepare_subject, read_receipt
 from bench.data.shards import CORPORA, read_manifest
@@ -79,6 +80,7 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
                      [name for name in ("trials.csv", eeg_file(band)) if (pairs / name).is_file()])
         trials = read_trials(pairs)
         eeg = np.load(pairs / eeg_file(band), mmap_mode="r", allow_pickle=False)
+        names = stated_names(about, eeg.shape[1])
         tested = (trials[[name for name in map(str, trials) if name.startswith("part_")]] == "test").any(axis=1)
         part = trials["part_item"].where(~tested, "test")
     except (OSError, ValueError, KeyError) as error:
@@ -102,7 +104,7 @@ def from_pairs(root: Path, band: tuple[float, float] = BAND, source: str = PAIRE
                 batch = rows[begin : begin + 64]
                 windows = normalise(np.asarray(eeg[batch], np.float32)).astype(np.float16)
                 places = [("", str(trials["item"][row]), 0.0) for row in batch]
-                writer.add(windows, places, float(about["sfreq"]), list(band))
+                writer.add(windows, places, float(about["sfreq"]), list(band), ch_names=names)
             receipts.append(writer.close(Counter(), Counter()))
         return finish_corpus(TRAIN_ONLY, root, work, receipts, wanted, [])
 

@@ -57,6 +57,7 @@ class Segments:
     sfreq: before resampling. rejected: number of windows (or 1 for the whole recording), by reason. repaired: number
     of replaced channels of windows ("flat", "scale") and of removed channels ("trigger"). bad_channels: by name and
     reason, such as "T7 (scale)", the number of windows in which a channel was bad, also of those rejected for it.
+    ch_names: of the channels of the windows.
     """
 
     windows: Array
@@ -66,6 +67,7 @@ class Segments:
     rejected: Counter[str]
     repaired: Counter[str]
     bad_channels: Counter[str]
+    ch_names: tuple[str, ...] = ()
 
 
 def as_raw(data: Array, sfreq: float, ch_names: Sequence[str],
@@ -325,7 +327,8 @@ def cut_segments(raw: mne.io.BaseRaw, band: tuple[float, float], n_times: int, s
             if dead.any():
                 window[dead] = window[replacements(dead)[dead]]
         windows[begin : begin + BATCH] = normalise(batch)
-    return Segments(windows, starts / rate, native, edges, rejected, repaired, bad_channels)
+    return Segments(windows, starts / rate, native, edges, rejected, repaired, bad_channels,
+                    tuple(raw.ch_names[pick] for pick in picks))
 
 
 def _find_bad(data: Array, steady: Array, starts: Array, n_times: int, marked: Array) -> tuple[Array, Array, Array]:

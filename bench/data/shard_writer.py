@@ -81,7 +81,7 @@ def cut_subject(work: Path, name: str, subject: int, sessions: dict[str, dict[st
             bad_channels.update(cut.bad_channels)
             if len(cut.windows):
                 writer.add(cut.windows, [(str(session), str(run), float(onset)) for onset in cut.onsets],
-                           cut.sfreq, list(cut.band), cut.rejected, cut.repaired)
+                           cut.sfreq, list(cut.band), cut.rejected, cut.repaired, cut.ch_names)
     writer.close(rejected, repaired, cutting.per_subject, {"bad_channels": dict(bad_channels), **(about or {})})
 
 
@@ -109,19 +109,20 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 class ShardWriter:
-    """Writes the shards of one person: one for each number of channels (and native sampling rate)."""
+    """Writes the shards of one person: one for each list of channels (and native sampling rate)."""
 
     def __init__(self, work: Path, name: str, subject: int):
         self.work, self.name, self.subject = work, name, subject
-        self.groups: dict[tuple[int, float], dict[str, Any]] = {}
+        self.groups: dict[tuple[int, float, tuple[str, ...]], dict[str, Any]] = {}
         (work / name).mkdir(parents=True, exist_ok=True)
 
     def add(self, windows: Array, places: list[tuple[str, str, float]], sfreq: float, band: list[float | None],
-            rejected: Counter[str] | None = None, repaired: Counter[str] | None = None) -> None:
-        """Adds windows [n, C, T] float16 with (session, run, onset in s) of each."""
-        key = (windows.shape[1], sfreq)
+            rejected: Counter[str] | None = None, repaired: Counter[str] | None = None,
+            ch_names: Sequence[str] = ()) -> None:
+        """Adds windows [n, C, T] float16 with (session, run, onset in s) of each. ch_names [C]: () if unknown."""
+        key = (windows.shape[1], sfreq, tuple(ch_names))
         if key not in self.groups:
-            path = self.work / self.name / f"sub-{self.subject:03d}_C{key[0]:03d}_{sfreq:g}Hz.part"
+            path = self.work / self.name / f"sub-{self.subject:03d}_{len(self.groups)}.part"
             self.groups[key] = {"path": path, "file": path.open("wb"), "n": 0, "shape": windows.shape[1:],
                                 "places": [], "band": band, "rejected": Counter(), "repaired": Counter()}
         group = self.groups[key]
@@ -136,20 +137,25 @@ class ShardWriter:
         """Writes the final shards, with at most `per_subject` windows in all, and then the receipt with the entries
         `about`; returns it."""
         shards = []
-        rates = Counter(channels for channels, _ in self.groups)
+        rates = {channels: len({rate for other, rate, _ in self.groups if other == channels})
+                 for channels, _, _ in self.groups}
+        copies = Counter[str]()  # lists of channels with the same number of channels and rate
         n = sum(group["n"] for group in self.groups.values())
         left: Array = np.unique(np.linspace(0, max(n - 1, 0), min(n, per_subject or n)).round().astype(np.int64))
-        for (channels, sfreq), group in sorted(self.groups.items()):
+        for (channels, sfreq, ch_names), group in sorted(self.groups.items(), key=lambda entry: entry[0][:2]):
             group["file"].close()
             kept = left[left < group["n"]]
             left = left[len(kept):] - group["n"]
-            rate = f"_{sfreq:g}Hz" if rates[channels] > 1 else ""
-            final = self.work / self.name / f"sub-{self.subject:03d}_C{channels:03d}{rate}.npy"
+            stem = f"sub-{self.subject:03d}_C{channels:03d}" + (f"_{sfreq:g}Hz" if rates[channels] > 1 else "")
+            copies[stem] += 1
+            copy = f"_{copies[stem]}" if copies[stem] > 1 else ""
+            final = self.work / self.name / f"{stem}{copy}.npy"
             if not len(kept):
                 group["path"].unlink()
                 continue
             write_shard(group["path"], (group["n"], *group["shape"]), kept, final)
             shards.append({"file": f"{self.name}/{final.name}", "n": len(kept), "channels": channels,
+                           "ch_names": list(ch_names),
                            "dataset": self.name, "subject": self.subject, "sfreq_native": sfreq,
                            "effective_band": group["band"], **digest(final),
                            "rejected": dict(sorted(group["rejected"].items())),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data import prepared
+from bench.data.montages import names_channels, pick_names
 from bench.data.prepared import Array
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import open_array
@@ -34,16 +35,19 @@ class Windows:
     """N windows in shards, which are opened when first read. Rows count over all shards in their order.
 
     n_chans: number of channels to which fewer ones are replicated. index: index.csv, one row for each window. len(): N.
-    hashes: SHA-256 of each shard, compared when it is first read; (): none is compared.
+    hashes: SHA-256 of each shard, compared when it is first read; (): none is compared. channels: number of electrodes
+    that are read, replaces n_chans; None: all. picks: for each shard, which of its channels these are. readable [N]:
+    whether a window has one of them.
     """
 
     def __init__(self, files: list[Path], counts: Array, n_chans: int, n_times: int, index: pd.DataFrame,
-                 hashes: Sequence[str] = ()):
-        self.n_chans, self.n_times = n_chans, n_times
+                 hashes: Sequence[str] = (), channels: int | None = None, picks: Sequence[Array] = ()):
+        self.n_chans, self.n_times = channels or n_chans, n_times
         self.index = index
         self._files, self._first = files, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._parts = index["part"].to_numpy()
-        self._hashes = hashes
+        self._hashes, self._picks, self._most = hashes, picks, n_chans
+        self.readable = np.repeat([len(each) > 0 for each in picks], counts) if picks else np.ones(len(self), bool)
         self._open: dict[int, Array] = {}
         self._opening: defaultdict[int, Lock] = defaultdict(Lock)  # a shard is read whole by one thread only
 
@@ -51,8 +55,12 @@ class Windows:
         return int(self._first[-1])
 
     def rows(self, part: str) -> Array:
-        """Returns the rows [n] of a part, "train" or "held_out", ascending. Raises BenchError for another part."""
-        rows = np.flatnonzero(self._parts == part)
+        """Returns the readable rows [n] of a part, "train" or "held_out", ascending. Raises BenchError for another
+        part, and (exit 3) for one without readable rows."""
+        rows = np.flatnonzero((self._parts == part) & self.readable)
+        if part in self._parts and not len(rows):
+            raise BenchError(f"part {part!r} of the corpus has no recording with one of the {self.n_chans} chosen "
+                             "electrodes; use another corpus, or keep all channels", ENVIRONMENT)
         if not len(rows):
             raise BenchError(f"no part {part!r} in the corpus; available: {', '.join(sorted(set(self._parts)))}")
         return rows
@@ -98,6 +106,9 @@ class Windows:
         for positions, numbers, within in zip(*(np.split(a, cuts) for a in (order, shard, in_shard)), strict=True):
             if len(positions):
                 source = self._shard(int(numbers[0]))
+                if self._picks:
+                    source = _reduce(source, within, self._picks[int(numbers[0])])
+                    within = np.arange(len(within))
                 by_channels.setdefault(source.shape[1], []).append((positions, source, within))
         blocks = []
         for pieces in by_channels.values():
@@ -137,14 +148,21 @@ class Windows:
     def _open_shard(self, number: int) -> Array:
         path, n = self._files[number], int(self._first[number + 1] - self._first[number])
         shard = open_array(path, "a shard of windows", "restore it, or prepare its corpus again", ENVIRONMENT)
-        if (shard.ndim != 3 or len(shard) != n or not 0 < shard.shape[1] <= self.n_chans
+        if (shard.ndim != 3 or len(shard) != n or not 0 < shard.shape[1] <= self._most
                 or shard.shape[2] != self.n_times or shard.dtype.kind != "f"):
-            raise BenchError(f"{path} is {list(shard.shape)} {shard.dtype}; expected [{n}, at most {self.n_chans}, "
+            raise BenchError(f"{path} is {list(shard.shape)} {shard.dtype}; expected [{n}, at most {self._most}, "
                              f"{self.n_times}] of floats: restore it, or prepare its corpus again", ENVIRONMENT)
         if self._hashes and file_hash(path) != self._hashes[number]:
             raise BenchError(f"{path} has another SHA-256 than the manifest says; restore it, or prepare its corpus "
                              "again", ENVIRONMENT)
         return np.asarray(shard)
+
+
+def _reduce(source: Array, rows: Array, picks: Array) -> Array:
+    """Returns windows [n, K, T] of these rows with these channels alone, normalised again, as from a smaller cap."""
+    from bench.data.recordings import normalise  # MNE takes a second to import
+
+    return normalise(source.take(rows, axis=0, mode="clip")[:, picks].astype(np.float32)).astype(source.dtype)
 
 
 def open_corpus(folder: Path) -> Windows:
@@ -155,11 +173,11 @@ def open_corpus(folder: Path) -> Windows:
     if (folder / REFERENCE).is_file():
         try:
             reference = json.loads((folder / REFERENCE).read_text())
-            path, sha256 = Path(reference["path"]), str(reference["sha256"])
+            path, sha256, channels = Path(reference["path"]), str(reference["sha256"]), reference.get("channels")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchError(f"{folder / REFERENCE} cannot be read ({error!r}); remove the damaged stage: bench store "
                              "verify --delete-damaged", ENVIRONMENT) from error
-        return open_shards(path, sha256)
+        return open_shards(path, sha256, channels)
     windows = open_array(folder / "windows.npy", "windows [N, C, T]", "remove the damaged stage: bench store verify "
                          "--delete-damaged", ENVIRONMENT)
     if windows.ndim != 3:
@@ -170,14 +188,18 @@ def open_corpus(folder: Path) -> Windows:
                    pd.read_csv(folder / INDEX, dtype={"part": str}))
 
 
-def open_shards(path: Path, sha256: str | None = None) -> Windows:
+def open_shards(path: Path, sha256: str | None = None, channels: int | None = None) -> Windows:
     """Opens a prepared corpus, after a check of the manifest's hash, the index and the size of every shard. The hash of
     a shard is compared when it is first read.
 
-    Raises BenchError (exit 3) with the file that is missing or different.
+    channels: the electrodes of each recording that are read, by name (bench.data.montages); None: all. Raises
+    BenchError (exit 3) with the file that is missing or different, and for a corpus without names of channels.
     """
     manifest = read_manifest(path, sha256)
     shards = manifest["shards"]
+    if channels and not names_channels(manifest):
+        raise BenchError(f"{path / prepared.MANIFEST} states no names of channels, by which {channels} electrodes "
+                         f"could be chosen; prepare the corpus again: {describe_command(manifest)}", ENVIRONMENT)
     prepared.check_sizes(path, {shard["file"]: shard for shard in shards})
     file = path / INDEX
     if not file.is_file() or file_hash(file) != manifest["files"].get(INDEX, {}).get("sha256"):
@@ -189,7 +211,8 @@ def open_shards(path: Path, sha256: str | None = None) -> Windows:
     if soft != hard and soft < len(shards) + 256:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return Windows([path / shard["file"] for shard in shards], np.array([shard["n"] for shard in shards], np.int64),
-                   manifest["n_chans"], manifest["window"]["n_times"], index, [shard["sha256"] for shard in shards])
+                   manifest["n_chans"], manifest["window"]["n_times"], index, [shard["sha256"] for shard in shards],
+                   channels, [pick_names(shard["ch_names"], channels) for shard in shards] if channels else ())
 
 
 def read_manifest(path: Path, sha256: str | None = None) -> dict[str, Any]:
@@ -210,10 +233,11 @@ def verify(path: Path) -> list[str]:
 
 
 def read_first_channels(folder: Path) -> Array:
-    """Reads the first channel of every window of a Corpus stage's folder, [M, 1, T] float16, in order."""
+    """Reads the first channel of every readable window of a Corpus stage's folder, [M, 1, T] float16, in order."""
     windows = open_corpus(folder)
-    first = np.empty((len(windows), 1, windows.n_times), np.float16)
-    for begin in range(0, len(windows), 256):
-        for rows, block in windows.batch(np.arange(begin, min(begin + 256, len(windows)))):
+    readable = np.flatnonzero(windows.readable)
+    first = np.empty((len(readable), 1, windows.n_times), np.float16)
+    for begin in range(0, len(readable), 256):
+        for rows, block in windows.batch(readable[begin : begin + 256]):
             first[begin + rows, 0] = block[:, 0]
     return first

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from bench.data import montages
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import TinyThings
 from bench.errors import ENVIRONMENT, BenchError, NotAvailable
@@ -125,15 +126,19 @@ class Scale:
         """Returns the items of the scale's tables."""
         return Items(Trials(self.world, self.subjects, self.band), part, eeg)
 
-    def windows(self) -> Corpus:
-        """Returns the pre-training corpus. Raises NotAvailable if a data set has none with windows of its shape."""
+    def windows(self, channels: int | None = None) -> Corpus:
+        """Returns the pre-training corpus, reduced to so many electrodes. Raises NotAvailable if a data set has none
+        with windows of its shape, or if the corpus does not state the names of its channels."""
         world, corpus = self.world, self.corpus
         if not isinstance(world, Prepared):
-            return Corpus(corpus or world, self.band)
+            return Corpus(corpus or world, self.band, channels)
         if corpus is None or (corpus.n_chans, corpus.n_times) != (world.n_chans, world.n_times):
             raise NotAvailable(f"scale {self.name} has no corpus for pre-training with windows like the EEG of "
                                f"{world.name}, [{world.n_chans}, {world.n_times}]")
-        return Corpus(corpus, self.band)
+        if channels and corpus.path and not montages.corpus_names_channels(Path(corpus.path), corpus.sha256):
+            raise NotAvailable(f"corpus {corpus.name} cannot be reduced to {channels} electrodes: its manifest states "
+                               "no names of channels; prepare it again")
+        return Corpus(corpus, self.band, channels)
 
     def score(self, pictures: Stage, items: Items) -> Score:
         """Returns the Score of a system's images, with the judge, reference and CLIP that all systems share, and the

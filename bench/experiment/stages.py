@@ -105,6 +105,7 @@ class Trials(Stage):
             training trials do train: a leak)
     normalised  False: EEG in the data set's unit (tiny: µV)
     cut         "prepared", or of ImageNet-EEG "truncated": its samples before the interpolation to n_times, then zeros
+    channels    the electrodes that are kept, a nested set of so many (bench.data.montages); None: all
     """
 
     version: ClassVar[int] = 3
@@ -116,14 +117,29 @@ class Trials(Stage):
     split: str = "item"
     normalised: bool = added(True)
     cut: str = added("prepared")
+    channels: int | None = added(None)
+
+    @property
+    def n_chans(self) -> int:
+        """The number of channels of a trial."""
+        return self.channels or self.world.n_chans
 
 
 @dataclass(frozen=True)
 class Corpus(Stage):
-    """Unlabelled EEG windows from many devices: filtered, resampled, cut, missing channels repeated (Sec. 4.1)."""
+    """Unlabelled EEG windows from many devices: filtered, resampled, cut, missing channels repeated (Sec. 4.1).
+
+    channels  the electrodes of each recording that are kept, as in Trials, fewer ones repeated; None: all
+    """
 
     world: World | Shards
     band: tuple[float, float]  # Hz
+    channels: int | None = added(None)
+
+    @property
+    def n_chans(self) -> int:
+        """The number of channels of a window."""
+        return self.channels or self.world.n_chans
 
 
 @dataclass(frozen=True)

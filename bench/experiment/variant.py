@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol
 
+from bench.data import montages
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import LEFT_OUT, TinyThings
 from bench.errors import USAGE, BenchError, NotAvailable
@@ -170,6 +171,7 @@ class On:
     protocol    "pairs": the scale's own items; "things": new concepts (docs/data.md), with the splits "concept" (also
                 if "item" is given), "subject" and "subject_seen"
     band        Hz, of the paired EEG only; None: the scale's. The pre-training corpus always has the scale's band
+    channels    number of electrodes, of the paired EEG and of pre-training: a nested set (docs/data.md); None: all
     subjects    subjects whose trials are used; None: the scale's. In a split of protocol things that leaves one
                 subject out, the last; one subject alone is left out, and all others of the scale's people train
     epochs      of fine-tuning; None: the scale's schedule, which corresponds to the paper's 300
@@ -193,6 +195,7 @@ class On:
     split: str = "item"
     protocol: str = "pairs"
     band: tuple[float, float] | None = None
+    channels: int | None = None
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
     views: int | None = None
@@ -215,8 +218,9 @@ class On:
         seed = dict(self.world).get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise refuse(self, f"world's seed must be an integer from 0 on, not {seed!r}")
-        for what, value, least in (("epochs", self.epochs, 1), ("views", self.views, 0)):
-            if value is not None and (not isinstance(value, int) or value < least):
+        for what, least in (("epochs", 1), ("views", 0), ("channels", 1)):
+            value = getattr(self, what)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise refuse(self, f"{what} must be an integer of at least {least}, not {value!r}")
         check_choices(self, window=WINDOWS, split=SPLITS, part=PARTS, protocol=PROTOCOLS, scaling=SCALING, cut=CUT)
         check_checkpoint(self)
@@ -234,10 +238,13 @@ class On:
         self._check_recording(world)
         if isinstance(world, World) and self.split not in ("item", "block"):
             raise refuse(self, f"the tiny world has no split {self.split!r}; it has: item, block", NotAvailable)
-        trials = replace(items.trials, world=replace(world, **dict(self.world)), window=self.window, split=self.split,
+        world = replace(world, **dict(self.world))
+        self._check_channels(world)
+        trials = replace(items.trials, world=world, window=self.window, split=self.split,
                          band=self.band or items.trials.band, subjects=self.subjects or items.trials.subjects,
                          normalised=items.trials.normalised and self.scaling == "normalised",
-                         cut=items.trials.cut if self.cut == "prepared" else self.cut)
+                         cut=items.trials.cut if self.cut == "prepared" else self.cut,
+                         channels=self.channels or items.trials.channels)
         return replace(items, trials=trials, eeg=self.eeg, part=self.part)
 
     def _things_items(self, scale: Any) -> Items:
@@ -257,8 +264,10 @@ class On:
         subjects = self.subjects or (things.subjects if split == "concept" else things.people)
         if split != "concept" and len(subjects) == 1:
             subjects = (*(person for person in things.people if person not in subjects), *subjects)
-        return Items(Trials(replace(things.world, **dict(self.world)), subjects, self.band or things.band, self.window,
-                            split), self.part, self.eeg)
+        world = replace(things.world, **dict(self.world))
+        self._check_channels(world)
+        return Items(Trials(world, subjects, self.band or things.band, self.window, split, channels=self.channels),
+                     self.part, self.eeg)
 
     def _check_recording(self, world: Any) -> None:
         """Raises NotAvailable if the data set cannot be changed or cut as the row says."""
@@ -269,6 +278,22 @@ class On:
             name = "the tiny world" if isinstance(world, World) else world.name
             raise refuse(self, f"cut='truncated' needs EEG that was interpolated, that of {INTERPOLATED}; the EEG of "
                                f"{name} was not", NotAvailable)
+
+    def _check_channels(self, world: Any) -> None:
+        """Raises NotAvailable if the world cannot be reduced to so many electrodes, or the encoder cannot be planned
+        for them."""
+        if self.channels is None:
+            return
+        if isinstance(world, World):
+            fault = montages.find_tiny_fault(self.channels, world.n_chans)
+        else:
+            fault = montages.find_fault(montages.channel_names(world), self.channels, world.n_chans)
+        if fault:
+            owner = "the tiny world" if isinstance(world, World) else world.name
+            raise refuse(self, f"{owner} cannot be reduced to {self.channels} electrodes: {fault}", NotAvailable)
+        if str(getattr(innermost(self), "encoder", "")).startswith("braindecode:"):
+            raise refuse(self, "models of braindecode are planned for all channels of a data set; use an encoder of "
+                               "models/encoders/", NotAvailable)
 
     def scale(self, scale: Any) -> Any:
         """Applies the row's epochs, views, scaling and sampling to the scale. Raises NotAvailable for what it lacks."""

@@ -152,20 +152,23 @@ def _things_setting(spec: Any) -> On | None:
 
 
 def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """Returns a linear probe of each pre-trained encoder, with the name of the first row that uses it.
+    """Returns a linear probe of each pre-trained encoder on its own electrodes, with the name of the first row that
+    uses it.
 
     If a row fine-tunes the same encoder without pre-training, also a probe of it as initialised: the zero of what
     pre-training brings.
     """
     tuned = [(row, model) for row in table
              if isinstance(model := getattr(getattr(row.stage, "pictures", None), "model", None), Finetune)]
-    pretrained = {model.start.encoder for _, model in tuned if isinstance(model.start, Pretrain)}
+    pretrained = {(model.start.encoder, model.items.trials.channels) for _, model in tuned
+                  if isinstance(model.start, Pretrain)}
     probes: dict[Stage, Row] = {}
     for row, model in tuned:
-        untrained = not isinstance(model.start, Pretrain)
-        if untrained and model.start not in pretrained:
+        channels, untrained = model.items.trials.channels, not isinstance(model.start, Pretrain)
+        if untrained and (model.start, channels) not in pretrained:
             continue
         name, seed = (f"{row.variant}, untrained encoder", row.seed) if untrained else (row.variant, 0)
-        probe = Readout(training(items), items, "probe", model.start, seed, replace(model.numerics, world_size=1))
+        tested = replace(items, trials=replace(items.trials, channels=channels))  # those of the encoder's input
+        probe = Readout(training(tested), tested, "probe", model.start, seed, replace(model.numerics, world_size=1))
         probes.setdefault(probe, Row(name, row.seed, "probe", probe, True))
     return list(probes.values())

@@ -30,7 +30,7 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     decoder = scale.decoder if variant.decoder_mlp_ratio is None else replace(scale.decoder,
                                                                              mlp_ratio=variant.decoder_mlp_ratio)
     start = encoder if variant.mask_ratio is None else Pretrain(
-        scale.windows(), encoder, decoder, variant.mask_ratio, scale.pretrain,
+        scale.windows(items.trials.channels), encoder, decoder, variant.mask_ratio, scale.pretrain,
         seed if scale.pretrain_seeds == "each" else 0, scale.numerics, variant.class_token, variant.rounding,
         scale.divisor)
     targets = Targets(items.trials, clip, vae, scale.views, scale.single_process)

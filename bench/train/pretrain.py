@@ -120,7 +120,7 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
 def _open_corpus(corpus: Corpus, folder: Path) -> Windows | _TinyCorpus:
     """Opens the windows of a Corpus stage: an array of scale tiny, or shards, which `gather` reads."""
     if isinstance(corpus.world, Shards) and corpus.world.path:
-        return open_shards(Path(corpus.world.path), corpus.world.sha256)
+        return open_shards(Path(corpus.world.path), corpus.world.sha256, corpus.channels)
     return open_corpus(folder) if (folder / REFERENCE).is_file() else _TinyCorpus(folder)
 
 

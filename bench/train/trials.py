@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.data import imagenet_eeg
+from bench.data import imagenet_eeg, montages
 from bench.data.pictures import CLASSES, SHOWN, render
 from bench.data.prepared import CLASS_COLUMNS, PARTS, ROWS, check_hashes, eeg_file, open_dataset, read_trials
 from bench.data.recordings import as_raw, cut_epochs, normalise
-from bench.data.tiny import Recording, block_parts, paired_recording, paired_scenes
+from bench.data.tiny import Recording, block_parts, electrode_positions, paired_recording, paired_scenes
 from bench.data.tiny_things import ConceptImages, TinyThings, assign_part, draw_images, things_recording
 from bench.data.writing import write_table
 from bench.errors import BenchError
@@ -44,7 +45,7 @@ def trials(stage: Trials, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     scenes, parts = paired_scenes(world)
     np.save(out / "pictures.npy", render(scenes))
     write_classes(out)
-    eeg = np.empty((len(stage.subjects) * len(scenes), world.n_chans, world.n_times), np.float32)
+    eeg = np.empty((len(stage.subjects) * len(scenes), stage.n_chans, world.n_times), np.float32)
     rows = []
     for done, subject in enumerate(stage.subjects):
         runtime.progress(done, len(stage.subjects))
@@ -105,8 +106,11 @@ def _average_repetitions(stage: Trials, protocol: ConceptImages, recording: Reco
 
 def _cut_windows(stage: Trials, recording: Recording) -> np.ndarray:
     """The window [N, C, T] float32 of each trial: from the stimulus on, or window="blank" REACH before it."""
-    world = stage.world
-    raw = as_raw(recording.data, recording.sfreq, recording.ch_names, recording.annotations)
+    world, data, names = stage.world, recording.data, recording.ch_names
+    if stage.channels:
+        picks = montages.pick_positions(electrode_positions(world.n_chans), stage.channels)
+        data, names = data[picks], tuple(names[row] for row in picks)
+    raw = as_raw(data, recording.sfreq, names, recording.annotations)
     early = world.n_times + round(REACH * world.sfreq) if stage.window == "blank" else 0
     return cut_epochs(raw, recording.onsets - early, stage.band, world.sfreq, world.n_times, stage.normalised)
 
@@ -122,8 +126,8 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     eeg.npy [N, C, T] float16, ascending by `item`, normalised as the windows of a corpus; trials.csv with one row for
     each and one column `part`; classes.csv; pictures.npy of all subjects, so that `picture` has one meaning in all
     stages of the data set. normalised=False leaves the EEG in the data set's unit; cut="truncated" writes the samples
-    before the interpolation, then zeros. Raises BenchError for subjects, a band, a split, a window or a cut that the
-    data set lacks."""
+    before the interpolation, then zeros. Raises BenchError for subjects, a band, a split, a window, a cut or electrodes
+    that the data set lacks."""
     assert isinstance(stage.world, Prepared)
     folder, manifest = open_dataset(stage.world)
     if stage.window != "stimulus":
@@ -132,6 +136,7 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     if stage.cut != "prepared" and manifest["name"] != imagenet_eeg.NAME:
         raise BenchError(f"{folder} is {manifest['name']}, whose EEG was not interpolated, so that it cannot be cut as "
                          f"{stage.cut!r}; available: prepared")
+    picks = _pick_channels(stage, folder, manifest)
     if list(stage.band) not in manifest["bands"]:
         bands = ", ".join(f"{low:g}-{high:g}" for low, high in manifest["bands"])
         raise BenchError(f"{folder} has no band {stage.band[0]:g}-{stage.band[1]:g} Hz; available: {bands}")
@@ -153,10 +158,10 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
 
     # EEG
     source = np.load(folder / eeg_file(stage.band), mmap_mode="r", allow_pickle=False)
-    eeg = create_npy(out / "eeg.npy", np.float16, (len(chosen), *source.shape[1:]))
+    eeg = create_npy(out / "eeg.npy", np.float16, (len(chosen), len(picks), source.shape[2]))
     rows = chosen.index.to_numpy()
     for begin in range(0, len(rows), ROWS):
-        windows = source[rows[begin:begin + ROWS]].astype(np.float32)
+        windows = source[rows[begin:begin + ROWS]][:, picks].astype(np.float32)
         if stage.cut == "truncated":
             windows = imagenet_eeg.unstretch(windows)
         if stage.normalised:
@@ -164,6 +169,16 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
         eeg[begin:begin + ROWS] = np.pad(windows, ((0, 0), (0, 0), (0, source.shape[-1] - windows.shape[-1])))
         progress(min(begin + ROWS, len(rows)), len(rows))
     eeg.flush()
+
+
+def _pick_channels(stage: Trials, folder: Path, manifest: Mapping[str, Any]) -> np.ndarray:
+    """The channels [C] of the data set that the stage keeps, ascending. Raises BenchError if it lacks one of them."""
+    if stage.channels is None:
+        return np.arange(manifest["n_chans"])
+    names = montages.stated_names(manifest, manifest["n_chans"])
+    if fault := montages.find_fault(names, stage.channels, manifest["n_chans"]):
+        raise BenchError(f"{folder} cannot be reduced to {stage.channels} electrodes: {fault}")
+    return montages.pick_names(names, stage.channels)
 
 
 def _select_trials(table: pd.DataFrame, stage: Trials, folder: Path) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from bench.systems import brain2image, guided, linear, own, thoughtviz
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parents[1] / "versions.json"
 WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures.py", "bench/data/recordings.py",
-         "bench/data/prepared.py"]
+         "bench/data/prepared.py", "bench/data/montages.py"]
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 MEASURE = ["bench/scoring/measure.py", "bench/scoring/neighbours.py", "bench/scoring/retrieval.py",
            "bench/scoring/sets.py"]
@@ -39,7 +39,7 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", "bench/data/imagenet_eeg.py", *WORLD],
     stages.Corpus: ["bench/train/corpus.py", "bench/data/tiny_moabb.py", *WORLD],
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
-                      "bench/data/shards.py", "models/mae.py", "models/masking.py", *MODEL],
+                      "bench/data/shards.py", "bench/data/montages.py", "models/mae.py", "models/masking.py", *MODEL],
     stages.Targets: ["bench/train/targets.py", "bench/train/loop.py", *FROZEN],
     stages.Finetune: ["bench/train/finetune.py", "bench/train/targets.py", "bench/train/loop.py",
                       "bench/train/parallel.py", "bench/train/items.py", "models/condition.py", *FROZEN, *MODEL],
