@@ -261,7 +261,7 @@ def _labels(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:
         for stage in stages(report_stages(row)):
             if stage in wanted:
                 labels.setdefault(stage, f"{stage.kind} ({label})" if stage.kind not in (
-                    "trials", "corpus", "targets", "reference", "readout") else stage.kind)
+                    "trials", "corpus", "targets", "reference", "trainfeatures", "readout") else stage.kind)
     return labels
 
 

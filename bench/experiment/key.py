@@ -163,8 +163,8 @@ def _from_plain(plain: Any) -> Any:
         raise ValueError(f"it has version {plain['version']} of {kind.__name__}, but this suite has version "
                          f"{kind.version}")
     known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]
-    if set(given) != known:
-        raise ValueError(f"{kind.__name__} has other fields: {', '.join(sorted(known.symmetric_difference(given)))}")
+    if wrong := set(given) - known | known - set(given) - set(_added(kind)):
+        raise ValueError(f"{kind.__name__} has other fields: {', '.join(sorted(wrong))}")
     try:
         return kind(**{name: _from_plain(value) for name, value in given.items()})
     except BenchError as error:

@@ -22,7 +22,17 @@ from bench.errors import ENVIRONMENT, USAGE, BenchError
 from bench.experiment import ablation
 from bench.experiment.graph import Row, counts, stages
 from bench.experiment.scale import PAPER_SHORT, SCALES, TINY, Scale
-from bench.experiment.stages import Finetune, Generate, Numerics, Prepared, Pretrain, Score, Targets, Trials
+from bench.experiment.stages import (
+    Finetune,
+    Generate,
+    Numerics,
+    Prepared,
+    Pretrain,
+    Score,
+    Targets,
+    TrainFeatures,
+    Trials,
+)
 from bench.setup import weights
 from bench.setup.rows import rows
 from bench.systems import captions, linear, plan
@@ -151,6 +161,14 @@ def test_what_is_stored_costs_nothing_more(table2):
     one = of(table(["8"]), Pretrain)
     less = price.price(table(), PLANNED, "h200", stored=lambda stage: stage == one)
     assert table2.flops - less.flops == flops.flops(one)
+
+
+def test_features_of_training_images_cost_an_image_of_judge_and_clip_each():
+    stage = of(table(["Full"]), TrainFeatures)
+    image = networks.image_flops("judge", 224) + networks.clip_flops()[0]
+    assert flops.flops(stage) == 1600 * image
+    assert memory.disk(stage) == 1600 * (1024 + 768) * 4
+    assert flops.naive(stage) == 0
 
 
 def test_plms_takes_one_pass_more_than_steps_and_guidance_doubles_them():

@@ -23,7 +23,7 @@ from bench.experiment.stages import Items, Numerics, Reference, Score, Trials, W
 from bench.images import resize
 from bench.runtime import Runtime
 from bench.scoring import measure as measuring
-from bench.scoring import schema
+from bench.scoring import neighbours, schema
 from bench.scoring.compare import compare
 from bench.tables import results
 from bench.train.reference import reference
@@ -124,6 +124,39 @@ def test_a_stage_and_bench_score_give_the_same_numbers_for_the_same_pictures(tmp
     assert values(found)[sorted(same)].to_numpy() == pytest.approx(expected[sorted(same)].to_numpy(), rel=1e-9)
 
 
+def test_training_images_of_any_names_and_sizes_give_the_metrics_of_memorisation(tmp_path, scenes):
+    every = render(draw_scenes(90, 10, np.random.default_rng(7)))
+    known, real = every[:40], every[40:]
+    pair = folder(tmp_path / "made", known[np.arange(50) % 40]), folder(tmp_path / "real", real)
+    train = folder(tmp_path / "train", [*known, resize(known[0], (48, 40))], "a photograph {:d}.png")
+    (train / "list.txt").write_text("names")
+    copied = compare(*pair, train=train)
+    assert {*neighbours.MANIFOLD, *neighbours.MEMORISATION} < set(values(copied).index)
+    for space in neighbours.SPACES:
+        assert values(copied)[f"copies_{space}"] == values(copied)[f"near_copies_{space}"] == 1
+        assert values(copied)[f"train_distance_{space}"] == values(copied)[f"train_ratio_{space}"] == 0
+    keys = copied.summary.set_index("metric")["key"]
+    assert keys["copies_judge"] == "41 training images, 96 dimensions, 50 test images"
+    assert keys["recall"] == "k=3, N=50, real=50, averaged over 1 sample"
+    assert copied.notes == [f"left out of {train}: 1 ending .txt (list.txt)"]
+    assert list(copied.skipped.values()) == [[f"{train}/list.txt"]]
+    same = compare(pair[1], pair[1], train=train, wanted=["train_ratio_judge", "copies_clip", "density", "coverage"])
+    assert values(same).to_dict() == {"copies_clip": 1 / 50, "coverage": 1, "density": 1, "train_ratio_judge": 1}
+
+
+def test_reference_images_among_the_training_images_are_counted(pair, tmp_path, scenes):
+    train = folder(tmp_path / "train", [*scenes[0][:2], 255 - scenes[0][3]])
+    found = compare(*pair, train=train)
+    assert found.notes[0].startswith(f"2 reference images are among the training images of {train}: their distance")
+    assert found.notes[1:] == [
+        "left out: coverage, density, precision, recall: expected 50 or more different reference images, not 12",
+        "left out: near_copies_clip, near_copies_judge: expected 20 or more different reference images, not 12"]
+    with refused("^near_copies_clip: expected 20 or more different reference images, not 12; choose other --metrics"):
+        compare(*pair, train=train, wanted=["near_copies_clip", "psnr"])
+    with refused("train_ratio_clip: expected reference images most of which are not among the training images"):
+        compare(*pair, train=pair[1], wanted=["train_ratio_clip"])
+
+
 def test_sizes_may_differ_and_the_key_says_how_they_were_made_equal(tmp_path, scenes):
     large = [resize(picture, (80, 64)) for picture in scenes[1]]
     made, real = folder(tmp_path / "made", large), folder(tmp_path / "real", scenes[0])
@@ -183,11 +216,22 @@ def test_the_terminal_shows_metric_value_n_network_and_whether_it_is_comparable(
     (["two_way_judge_layer2"], "none", "needs --judge tiny"),
     (["retrieval_top1"], "tiny", "cannot be measured from images alone"),
     (["fid_64"], "tiny", "needs --judge none"),
+    (["copies_clip"], "tiny", "copies_clip needs --train DIR, the training images$"),
+    (["coverage", "psnr"], "tiny", "coverage: expected 50 or more different reference images, not 12"),
     (None, "nowhere", "no judge 'nowhere'; expected tiny, none, the file")])
 def test_a_metric_that_cannot_be_had_says_what_it_needs(pair, wanted, judge, message):
     with refused(message) as error:
         compare(*pair, wanted=wanted, judge=judge)
     assert error.value.exit_code == USAGE
+
+
+def test_training_images_need_a_network_and_a_metric_that_uses_them(pair):
+    with refused("--train needs a network; expected --judge tiny"):
+        compare(*pair, judge="none", train=pair[1])
+    with refused("--train is used by none of --metrics; add one of train_distance_clip, "):
+        compare(*pair, wanted=["psnr"], train=pair[1])
+    with refused("copies_judge needs --train DIR, the training images, and a judge"):
+        compare(*pair, judge="none", wanted=["copies_judge"], train=pair[1])
 
 
 def test_labels_need_a_judge_and_must_be_its_classes(pair, tmp_path):

@@ -60,8 +60,9 @@ def test_perfect_copies_of_images_that_four_people_saw_are_identified_for_sure(t
     assert len(two_way) == 4
     assert (two_way["value"] == 1).all()
     assert two_way["key"].str.endswith("among 3 pictures").all()
-    assert found.notes == [f"the 12 images of {repeated} show 3 different ones: in two-way identification, 2 others "
-                           "compete"]
+    assert found.notes == [
+        f"the 12 images of {repeated} show 3 different ones: in two-way identification, 2 others compete",
+        "left out: coverage, density, precision, recall: expected 50 or more different reference images, not 3"]
     assert values(found)["fid"] == pytest.approx(0, abs=1e-6), "FID is of all 12 on both sides"
 
 
