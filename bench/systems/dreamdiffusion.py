@@ -24,9 +24,9 @@ def plan(variant: Variant, items: Items, scale: Scale, seed: int) -> Score:
     if scale.sampling.guidance != 1 and not scale.finetune.condition_dropout:
         raise refuse(variant, f"guidance {scale.sampling.guidance:g} needs a condition that is dropped in training, but"
                               " condition_dropout is 0")
-    if variant.class_token and encoder.name != encoders.DREAMDIFFUSION:
+    if variant.class_token and variant.encoder != encoders.DREAMDIFFUSION:
         raise refuse(variant, f"class_token=True needs the encoder {encoders.DREAMDIFFUSION}, whose blocks accept one "
-                              f"more token, not {encoder.name}")
+                              f"more token, not {variant.encoder}")
     decoder = scale.decoder if variant.decoder_mlp_ratio is None else replace(scale.decoder,
                                                                              mlp_ratio=variant.decoder_mlp_ratio)
     start = encoder if variant.mask_ratio is None else Pretrain(

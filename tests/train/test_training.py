@@ -33,7 +33,7 @@ from bench.train.generate import generate
 from bench.train.items import load_items
 from bench.train.targets import crop, draw_corners, targets
 from models import frozen
-from models.condition import LatentHead, TimeCondition
+from models.condition import LatentHead, Tau, TimeCondition
 from models.encoders.msm_vit import Encoder
 from models.mae import MaskedAutoencoder
 from models.masking import random_masking
@@ -151,7 +151,7 @@ def test_a_single_item_that_does_not_fit_ends_the_training():
 
 
 def test_fine_tuning_in_parts_is_fine_tuning(micro, tmp_path, monkeypatch):
-    real, losses = tuning.Tau.forward, []
+    real, losses = Tau.forward, []
     for most in (8, 3):
         seen = []
 
@@ -161,7 +161,7 @@ def test_fine_tuning_in_parts_is_fine_tuning(micro, tmp_path, monkeypatch):
                 raise torch.OutOfMemoryError("injected")
             return real(self, tokens)
 
-        monkeypatch.setattr(tuning.Tau, "forward", narrow)
+        monkeypatch.setattr(Tau, "forward", narrow)
         folder, _ = tuned(stage(schedule=dict(steps=2)), micro, tmp_path / str(most))
         losses.append(json.loads((folder / "finetune.json").read_text())["losses"])
     assert seen == [8, 4, *[2] * 8]
