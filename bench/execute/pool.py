@@ -1,13 +1,19 @@
-"""Worker processes of this machine, one thread each, which build one stage after another."""
+"""Worker processes of this machine, one thread each, which build one stage after another.
+
+On a CPU the workers are forked from one process that has imported the libraries once (preload.py): it starts no threads
+and exits with this process. With CUDA, which does not survive a fork, every worker imports them itself.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -31,7 +37,8 @@ class Pool:
 
     def __init__(self, workers: int, root: Path, device: str):
         self._arguments = (root, device)
-        self._context = multiprocessing.get_context("spawn")
+        self._forks = device != "cuda"
+        self._context: Any = multiprocessing.get_context("forkserver" if self._forks else "spawn")
         self._busy: dict[int, Stage | None] = {}  # by slot, as the three below
         self._begun: set[int] = set()
         self._connections: dict[int, Connection] = {}
@@ -40,8 +47,12 @@ class Pool:
 
     def __enter__(self) -> Pool:
         os.environ.update(QUIET)
-        for slot in range(self._workers):
-            self._start(slot)
+        try:
+            for slot in range(self._workers):
+                self._start(slot)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,6 +61,7 @@ class Pool:
                 process.kill()
             else:
                 process.terminate()
+                self._connections[slot].close()  # stops a worker that was too young for SIGTERM
         end = time.monotonic() + GRACE
         try:
             for process in self._processes.values():
@@ -106,19 +118,49 @@ class Pool:
 
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
-        try:  # the worker inherits that these are ignored: the parent handles Ctrl-C and a closed terminal
-            process.start()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        process = self._context.Process(target=_work, args=(theirs, dict(os.environ), *self._arguments), daemon=True)
+        if self._forks:
+            with _signals_ignored(), _same_imports():
+                self._context.set_forkserver_preload(["bench.execute.preload"])
+                forkserver.ensure_running()  # returns at once
+            process.start()  # waits for the imports of the first
+        else:
+            with _signals_ignored():
+                process.start()
         theirs.close()
         self._busy[slot], self._connections[slot], self._processes[slot] = None, ours, process
 
 
-def _work(connection: Connection, root: Path, device: str) -> None:
-    """Runs in a worker: builds the stages from the connection until SIGTERM, or until the parent process has exited."""
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C and a closed terminal, which the parent handles."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _same_imports() -> Iterator[None]:
+    """Processes that start meanwhile import from the same folders as this one, and not from the working directory."""
+    paths = {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in paths}
+    os.environ.update(paths)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(connection: Connection, environment: dict[str, str], root: Path, device: str) -> None:
+    """Runs in a worker: builds the stages from the connection until SIGTERM, or until the parent process has exited.
+    environment: the parent's variables, which may have changed since the process that forks workers started."""
     def progress(step: int, total: int, **scalars: float) -> None:
         try:
             connection.send(Event(stage, "progress", step, total, scalars))
@@ -127,7 +169,11 @@ def _work(connection: Connection, root: Path, device: str) -> None:
 
     with suppress(Stopped, EOFError, ConnectionError):
         signal.signal(signal.SIGTERM, runtime.stop)
-        from bench.execute.build import build  # takes seconds
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.environ.clear()
+        os.environ.update(environment)
+        from bench.execute.build import build  # takes seconds, unless the worker was forked
         from bench.store.store import Store
 
         store = Store(root)

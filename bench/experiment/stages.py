@@ -249,7 +249,7 @@ class Readout(Stage):
     """A classifier of the EEG, without images: "ridge", "probe" (ridge on the tokens of `encoder`, pre-trained or as
     initialised), "eegnet", or "time" (a trial's position in the recording, no EEG)."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     train: Items
     test: Items

@@ -103,7 +103,7 @@ def _classify_by_eegnet(stage: Readout, eeg: np.ndarray, label: np.ndarray, test
         net = EEGNet(*eeg.shape[1:], sfreq, classes).to(runtime.device)
         signals, target = torch.from_numpy(eeg).to(runtime.device), torch.from_numpy(label).to(runtime.device)
         batch = min(BATCH, len(eeg))
-        optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=0.01, fused=True)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * (len(eeg) // batch))
         generator = torch.Generator().manual_seed(stage.seed)
         net.train()

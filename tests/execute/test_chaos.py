@@ -1,8 +1,8 @@
 """Processes of a run are killed and stopped at random; the results are byte-identical to those of an undisturbed run.
 
-EEG2IMAGE_BENCH_KILLS (100): number of kills; EEG2IMAGE_BENCH_KILL_S (2): mean seconds between them. A worker first
-imports libraries for at least seven seconds, so that most kills would hit workers that build nothing. Therefore each
-kill waits up to WORKING seconds for a worker that builds a stage, and prefers it. Takes about ten minutes.
+EEG2IMAGE_BENCH_KILLS (100): number of kills; EEG2IMAGE_BENCH_KILL_S (2): mean seconds between them. Many kills would
+hit workers that build nothing. Therefore each kill waits up to WORKING seconds for a worker that builds a stage, and
+prefers it. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -43,14 +43,22 @@ def start(folder: Path, name: str, workers: int = 3, life: float = 600.0, log: s
 
 
 def workers(process: subprocess.Popen) -> list[int]:
-    """The worker processes of a run."""
-    found = []
+    """The worker processes of a run: the children of the process that forks them."""
+    return [worker for pid in children(process.pid) if is_server(pid) for worker in children(pid)]
+
+
+def children(parent: int) -> list[int]:
+    """The child processes of a process; none if it has exited."""
     with contextlib.suppress(OSError):
-        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
-    return found
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return []
+
+
+def is_server(pid: int) -> bool:
+    """Whether a process forks workers."""
+    with contextlib.suppress(OSError):
+        return b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def at_work(folder: Path, name: str, process: subprocess.Popen) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -76,6 +78,19 @@ def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there
     whole = build.build(stage, again)
     for file in ("pretrain.json", *(path.name for path in path.glob("*.safetensors"))):
         assert (path / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_workers_are_forked_from_a_process_without_threads_or_cuda_that_ignores_signals_to_the_group():
+    program = ("import os, pathlib, signal, sys; from bench.execute import pool; os.environ.update(pool.QUIET); "
+               "import bench.execute.preload as preload, torch; "
+               "print(sorted(set(preload.MODULES) - set(sys.modules)), torch.cuda.is_initialized(), "
+               "signal.getsignal(signal.SIGTERM) is signal.SIG_IGN); "
+               "print(*(path.joinpath('comm').read_text().strip() for path in pathlib.Path('/proc/self/task').iterdir()"
+               " if path.name != str(os.getpid())))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, threads = done.stdout.splitlines()
+    assert first == "[] False True"
+    assert set(threads.split()) <= {"jemalloc_bg_thd"}  # pyarrow's allocator, which handles a fork
 
 
 @pytest.mark.long
