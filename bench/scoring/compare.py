@@ -67,9 +67,10 @@ class Comparison:
 
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
-            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore) -> Comparison:
+            judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore,
+            architecture: str = "", fit: str = "") -> Comparison:
     """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread. judge: "tiny" (the
-    shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder. labels: a CSV with
+    shipped judge and CLIP), "none", or a judge with its architecture and fit, as of `open_judge`. labels: a CSV with
     columns name and label. Reference images of equal content are one image: they do not compete in two-way
     identification. Raises BenchError: exit 2 for invalid input, 3 for missing or wrong weights."""
     torch.set_num_threads(1)
@@ -79,7 +80,7 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     if len(rows) < 2:
         raise BenchError(f"{reference} contains one image; expected two or more")
     with weights_present():
-        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, device)
+        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, device, architecture, fit)
     _check_sizes(real, [name for name in PIXELS if is_wanted(name, chosen)])
     classes = _count_classes(networks.judge, device)
     if labels is not None and not classes:
@@ -123,18 +124,20 @@ def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Seque
     return [f"left out: {', '.join(two_way)}: {problem}"]
 
 
-def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool,
-              device: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
+def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool, device: str, architecture: str,
+              fit: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
     """Loads the networks of the judge, and those that `wanted` needs besides; returns them, the metrics, and notes."""
     classifier: Extractor | None = None
     others: list[Extractor] = []
     notes: Sequence[str] = ()
+    if judge in ("tiny", "none") and (architecture or fit):
+        raise BenchError(f"--arch and --fit are for a judge of timm; leave them out with --judge {judge}")
     if judge == "tiny":
         part, clip = TINY.weights("judge"), TINY.weights("clip")
         classifier = extractors.judge(part.path, part.sha256, part.name, device)
         others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
     elif judge != "none":
-        classifier, notes = open_judge(Path(judge), device)
+        classifier, notes = open_judge(judge, device, architecture, fit)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if classifier:
         offered |= {*classifier.metrics, *BY_JUDGE, *SETS, "judge_distance", *(BY_LABEL if has_labels else ())}
