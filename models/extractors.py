@@ -44,7 +44,7 @@ class Extractor:
     """A network that measures. look: [B, 3, size, size] uint8 -> Seen; metrics: the vector that each metric uses.
 
     comparable: the literature uses exactly this network for these metrics. crop: prepares an image of any size; None:
-    it is resized as a whole.
+    it is resized as a whole. classes: the names of a judge's classes by number; (): unknown.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Extractor:
     look: Callable[[Tensor], Seen]
     metrics: Mapping[str, str] = field(default_factory=dict)
     crop: Crop | None = None
+    classes: tuple[str, ...] = ()
 
 
 def weights(name: str, path: str | Path = "") -> tuple[Path, str]:
@@ -77,7 +78,8 @@ def judge(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extr
     return judge_extractor(frozen.load_judge(path, sha256).to(device), sha256, name)
 
 
-def judge_extractor(part: frozen.Judge, sha256: str, name: str, crop: Crop | None = None) -> Extractor:
+def judge_extractor(part: frozen.Judge, sha256: str, name: str, crop: Crop | None = None,
+                    classes: tuple[str, ...] = ()) -> Extractor:
     """A judge that is loaded. Its network must give three feature maps or more: its last is `layer4`, and the last but
     two `layer2`, as of a network with four stages."""
     def look(images: Tensor) -> Seen:
@@ -90,7 +92,7 @@ def judge_extractor(part: frozen.Judge, sha256: str, name: str, crop: Crop | Non
 
     return Extractor(name, sha256, False, part.size, look, {
         "two_way_judge_layer2": "layer2", "two_way_judge_layer4": "layer4", "two_way_judge_features": "features",
-        "correlation_judge": "features"}, crop)
+        "correlation_judge": "features"}, crop, classes)
 
 
 def clip(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extractor:

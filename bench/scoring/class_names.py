@@ -35,6 +35,21 @@ def describe_classes(count: int, labels: Sequence[str]) -> str:
     return f"{count:,} classes: {join_names(labels, SHOWN)}"
 
 
+def name_classes(count: int, labels: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of a judge's classes by number: those of its file, WordNet ids in words; without labels
+    ImageNet-1k's if there are 1,000; () if they are unknown."""
+    if not labels and count == len(_classes()):
+        return tuple(name for _, name in _classes())
+    words = dict(_classes())
+    return tuple(words.get(label, label) for label in labels) if len(labels) == count else ()
+
+
+def count_classes(judged: Sequence[int], names: Sequence[str]) -> str:
+    """Describes the classes that images were given, the most frequent first: "espresso (3), tripod (1)"."""
+    counts = sorted(Counter(judged).items(), key=lambda entry: (-entry[1], entry[0]))
+    return join_names([f"{names[number]} ({count})" for number, count in counts], SHOWN)
+
+
 def misplaced(labels: Sequence[str]) -> list[tuple[int, int]]:
     """Returns (number, ImageNet-1k's number) of each class of ImageNet-1k that has another number; [] unless at least
     half of the labels are classes of ImageNet-1k."""

