@@ -22,7 +22,7 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from models import frozen, pins
-from models.frozen import BadWeights, MissingWeights
+from models.frozen import BadWeights, Crop, MissingWeights
 from models.pins import FILES
 
 PLACES = 4  # side of a judge's maps after averaging, which keeps an image's features small
@@ -43,7 +43,8 @@ class Seen:
 class Extractor:
     """A network that measures. look: [B, 3, size, size] uint8 -> Seen; metrics: the vector that each metric uses.
 
-    comparable: the literature uses exactly this network for these metrics.
+    comparable: the literature uses exactly this network for these metrics. crop: prepares an image of any size; None:
+    it is resized as a whole. classes: the names of a judge's classes by number; (): unknown.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Extractor:
     size: int
     look: Callable[[Tensor], Seen]
     metrics: Mapping[str, str] = field(default_factory=dict)
+    crop: Crop | None = None
+    classes: tuple[str, ...] = ()
 
 
 def weights(name: str, path: str | Path = "") -> tuple[Path, str]:
@@ -75,18 +78,21 @@ def judge(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extr
     return judge_extractor(frozen.load_judge(path, sha256).to(device), sha256, name)
 
 
-def judge_extractor(part: frozen.Judge, sha256: str, name: str) -> Extractor:
-    """A judge that is loaded. Its network must give four feature maps or more."""
+def judge_extractor(part: frozen.Judge, sha256: str, name: str, crop: Crop | None = None,
+                    classes: tuple[str, ...] = ()) -> Extractor:
+    """A judge that is loaded. Its network must give three feature maps or more: its last is `layer4`, and the last but
+    two `layer2`, as of a network with four stages."""
     def look(images: Tensor) -> Seen:
         logits, features, maps = part.look(images.float() / 127.5 - 1)
-        _, second, _, fourth = maps[-4:]  # a convolutional network has a stem's map before its four stages'
+        if len(maps) < 3:
+            raise ValueError(f"it gives {len(maps)} feature maps; a judge needs three or more")
         layers = {name: (adaptive_avg_pool2d(layer, PLACES) if layer.shape[-1] > PLACES else layer).flatten(1)
-                  for name, layer in (("layer2", second), ("layer4", fourth))}
+                  for name, layer in (("layer2", maps[-3]), ("layer4", maps[-1]))}
         return Seen({"logits": logits, "features": features, **layers}, tuple(maps))
 
     return Extractor(name, sha256, False, part.size, look, {
         "two_way_judge_layer2": "layer2", "two_way_judge_layer4": "layer4", "two_way_judge_features": "features",
-        "correlation_judge": "features"})
+        "correlation_judge": "features"}, crop, classes)
 
 
 def clip(path: str | Path, sha256: str, name: str, device: str = "cpu") -> Extractor:

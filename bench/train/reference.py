@@ -37,12 +37,13 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
         images, chosen, labels = render(scenes), np.arange(stage.pictures), scenes.label
     judge = frozen.load_judge(stage.judge.path, stage.judge.sha256).to(runtime.device)
     side = (judge.size, judge.size)
-    features, logits = [], []
+    features: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
     for start in range(0, len(chosen), BATCH):
         rows = chosen[np.arange(start, start + BATCH) % len(chosen)]
-        batch = judge.features(as_images(np.stack([resize(images[row], side) for row in rows]), runtime.device))
-        features.append(batch.float().cpu().numpy())
-        logits.append(judge.net.get_classifier()(batch).float().cpu().numpy())
+        batch = as_images(np.stack([resize(images[row], side) for row in rows]), runtime.device)
+        for outputs, values in zip((logits, features), judge.classify(batch), strict=True):
+            outputs.append(values.float().cpu().numpy())
         runtime.progress(min(start + BATCH, len(chosen)), len(chosen))
     np.save(out / "features.npy", np.concatenate(features)[: len(chosen)])
     scores, known = np.concatenate(logits)[: len(chosen)], labels >= 0

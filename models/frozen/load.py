@@ -23,6 +23,7 @@ from torch import Tensor
 
 from models import pins
 from models.frozen import parts
+from models.frozen.checkpoints import read_checkpoint, rename_efficientnet
 from models.frozen.parts import AnyNet, AnyPart, BadWeights, Clip, Judge, MissingWeights, OpenClip, Part, TimmJudge, Vae
 
 
@@ -37,15 +38,17 @@ def save(part: Part, path: Path, dtype: torch.dtype = torch.float32) -> None:
     path.write_bytes(serialise(tensors, metadata={"arguments": json.dumps(arguments)}))
 
 
-def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32,
-               prefix: str = "") -> Judge:
-    """The judge, frozen, as `dtype`. prefix: begins all names of tensors in the file, and is removed.
+def load_judge(path: str | Path, sha256: str | None = None, dtype: torch.dtype = torch.float32, prefix: str = "",
+               architecture: str = "") -> Judge:
+    """The judge, frozen, as `dtype`: a timm folder, a checkpoint of `architecture` of timm, or "" a file of `save`.
 
-    Raises MissingWeights, and BadWeights if the file (of a folder: its weights) does not have this hash. A `sha256`
-    that is not a hash is not compared.
+    prefix: begins all names of tensors in a file of `save`, and is removed. Raises MissingWeights, and BadWeights if
+    the file (of a folder: its weights) does not have this hash. A `sha256` that is not a hash is not compared.
     """
     if Path(path).is_dir():
-        return load_folder(partial(_timm, prefix=prefix), path, sha256, dtype)
+        return load_folder(_timm, path, sha256, dtype)
+    if architecture:
+        return load_folder(partial(_checkpoint, architecture=architecture), path, sha256, dtype)
     return load_part(Judge, path, sha256, dtype, prefix)
 
 
@@ -144,12 +147,30 @@ def _open_clip(folder: Path, sha256: str, dtype: torch.dtype) -> OpenClip:
     return OpenClip(net, open_clip.get_tokenizer(f"local-dir:{folder}"), preprocess)
 
 
-def _timm(folder: Path, sha256: str, dtype: torch.dtype, prefix: str = "") -> TimmJudge:
+def _timm(folder: Path, sha256: str, dtype: torch.dtype) -> TimmJudge:
     config = read_config(folder / "config.json")
-    tensors = read_tensors(folder / parts.TIMM_WEIGHTS, sha256)
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    file = folder / parts.TIMM_WEIGHTS
+    if not file.is_file() and (folder / parts.TIMM_PICKLED).is_file():
+        file = folder / parts.TIMM_PICKLED
+    check_hash(file, sha256)
+    tensors = dict(read_checkpoint(file).tensors)
     classes = config["num_classes"] if "num_classes" in config else config["pretrained_cfg"]["num_classes"]
     net = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=classes)
+    return TimmJudge(fill_part(net, tensors, dtype))
+
+
+def _checkpoint(path: Path, sha256: str, dtype: torch.dtype, architecture: str) -> TimmJudge:
+    check_hash(path, sha256)
+    tensors = dict(read_checkpoint(path).tensors)
+    is_foreign = all(name.startswith("_") for name in tensors)  # EfficientNet-PyTorch's names
+    heads = timm.get_pretrained_cfg(architecture).classifier
+    head = "_fc" if is_foreign else heads if isinstance(heads, str) else (heads or ("",))[0]
+    if f"{head}.weight" not in tensors:
+        raise ValueError(f"the file lacks {head}.weight, the classifier of {architecture}")
+    net = timm.create_model(architecture, pretrained=False, num_classes=len(tensors[f"{head}.weight"]))
+    if is_foreign:
+        names = rename_efficientnet(list(tensors), net)
+        tensors = {names[name]: tensor for name, tensor in tensors.items()}
     return TimmJudge(fill_part(net, tensors, dtype))
 
 
@@ -171,11 +192,16 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """A file's tensors. Raises FileNotFoundError, and ValueError if its hash does not begin with these digits."""
+    """A file's tensors. Errors as `check_hash`."""
+    check_hash(path, sha256)
+    return load_file(path)
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    """Raises FileNotFoundError, and ValueError if a file's hash does not begin with these digits."""
     weights_file(path)
     if sha256 and set(sha256) <= set("0123456789abcdef") and not (actual := hash_file(path)).startswith(sha256):
         raise ValueError(f"{path.name} has SHA-256 {actual[:12]}, not {sha256[:12]}")
-    return load_file(path)
 
 
 def hash_file(path: Path) -> str:

@@ -13,6 +13,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from models.frozen.crop import Crop
+
 CONTEXT = 8  # M, tokens of a caption and of a condition
 WIDTH = 64  # D, channels of a condition's token
 EMBEDDING = 64  # D', dimensions of CLIP space
@@ -20,6 +22,7 @@ SIZE = 32  # side in pixels of the images that tiny's parts were trained on
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 TIMM_WEIGHTS = "model.safetensors"
+TIMM_PICKLED = "pytorch_model.bin"  # of older timm folders; only its tensors are read
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # in files before 2023
 
 
@@ -46,6 +49,7 @@ class Judge(nn.Module):
         super().__init__()
         self.arguments = {"classes": classes}
         self.size = SIZE
+        self.crop = None
         self.net = timm.create_model("test_resnet", num_classes=classes)
         self.net.maxpool = nn.Identity()
 
@@ -58,6 +62,11 @@ class Judge(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """The input of the last layer, [B, F]."""
         return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)
+
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] and features [B, F], from one pass."""
+        features = self.features(images)
+        return self.net.get_classifier()(features), features
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits [B, classes], features [B, F] and feature maps [B, C, h, w], from one pass."""
@@ -72,19 +81,39 @@ class Judge(nn.Module):
 class TimmJudge(Judge):
     """A classifier of timm with the size and the normalisation of its config.
 
-    interpolation: the config's filter for resizing. The suite resizes the whole image; timm's own evaluation crops the
-    centre. `look` takes maps after each quarter of a transformer's blocks.
+    crop: timm's own preparation of an image in evaluation; the alternative is to resize the whole image. `look` takes
+    maps by timm's `feature_info`: after each quarter of the blocks if all have one resolution, as in a transformer;
+    else after every stage. Raises ValueError for a config whose images are not square or not of three channels.
     """
 
     def __init__(self, net: nn.Module):
         nn.Module.__init__(self)
-        self.net, config = net, net.pretrained_cfg
+        self.net, config = net, timm.data.resolve_model_data_config(net)
         self.arguments = {"classes": net.num_classes}
-        self.size, self.interpolation = config["input_size"][-1], config["interpolation"]
+        channels, height, self.size = config["input_size"]
+        if (channels, height) != (3, self.size):
+            raise ValueError(f"its images are [{channels}, {height}, {self.size}]; expected squares of 3 channels")
+        self.crop = Crop(self.size, config["crop_pct"], config["crop_mode"], config["interpolation"],
+                         tuple(config["mean"]))
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name])[:, None, None], persistent=False)
-        depth = len(getattr(net, "blocks", ()))  # of a transformer
-        self.indices = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)] if depth else None
+        reductions = [level["reduction"] for level in net.feature_info]
+        depth = len(reductions)
+        self.indices = [max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)] \
+            if len(set(reductions)) == 1 else None
+
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] as the network gives them, and features [B, F], from one pass."""
+        final = self.net.forward_features(self._normalise(images))
+        return self.net.forward_head(final), self.net.forward_head(final, pre_logits=True)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, features and feature maps [B, C, h, w], from one pass.
+
+        The logits are the network's own: a distilled network averages those of its two heads.
+        """
+        final, maps = self.net.forward_intermediates(self._normalise(images), indices=self.indices)
+        return self.net.forward_head(final), self.net.forward_head(final, pre_logits=True), maps
 
     def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.size, self.size):

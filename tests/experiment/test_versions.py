@@ -25,7 +25,8 @@ WORLD = ["bench/data/tiny.py", "bench/data/tiny_things.py", "bench/data/pictures
 MODEL = ["models/encoders/msm_vit.py", "bench/train/encoder.py"]
 MEASURE = ["bench/scoring/measure.py", "bench/scoring/neighbours.py", "bench/scoring/retrieval.py",
            "bench/scoring/sets.py"]
-FROZEN = ["models/frozen/load.py", "models/frozen/parts.py", "models/frozen/sample.py"]
+FROZEN = ["models/frozen/load.py", "models/frozen/checkpoints.py", "models/frozen/crop.py", "models/frozen/parts.py",
+          "models/frozen/sample.py"]
 PRIOR = ["bench/prior/train.py", "bench/data/pictures.py", *FROZEN]
 DRAWS = ["bench/train/generate.py", "bench/train/targets.py", "bench/train/loop.py", "bench/train/items.py"]
 TRAINED = [*DRAWS, "bench/train/losses.py"]

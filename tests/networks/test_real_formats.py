@@ -274,7 +274,7 @@ def test_the_judge_is_timms_with_the_normalisation_of_its_config(parts, images):
         assert torch.allclose(judge.logits(images), expected, atol=1e-5)
         assert torch.allclose(logits, expected, atol=1e-5)
         assert torch.allclose(judge.features(images), features, atol=1e-5)
-    assert (judge.size, judge.interpolation, logits.shape, len(maps)) == (SIDE, "bicubic", (3, 1000), 4)
+    assert (judge.size, judge.crop.interpolation, logits.shape, len(maps)) == (SIDE, "bicubic", (3, 1000), 4)
     with pytest.raises(ValueError, match="images are 32x32; the judge expects 64x64"):
         judge.logits(images[..., :32, :32])
 
@@ -562,7 +562,7 @@ def test_a_score_measures_with_the_networks_that_it_names_each_from_its_own_file
     assert {of[name] for name in ("top1_label", "nway_judge", "judge_distance")} == {"rehearsal/judge"}
     assert {of[name] for name in ("two_way_clip", "clip_similarity")} == {"rehearsal/clip"}
     assert of["lpips"] == "lpips/alex"
-    assert found.loc["nway_judge", "key"] == "50 of 1000"
+    assert found.loc["nway_judge", "key"] == "50 of 1000, timm center crop 0.95, bicubic to 64x64"
     assert found.loc["two_way_alexnet2", "key"].endswith("among 3 pictures, Pillow bicubic to 256x256")
     comparable = set(found.index[found["comparable"] == 1])
     assert comparable == {"two_way_alexnet2", "two_way_alexnet5", "lpips", *measuring.PIXELS}
@@ -613,5 +613,5 @@ def test_a_folder_of_timms_judges_pictures_of_bench_score(parts, tmp_path):
         np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
     found = compare.compare(tmp_path / "made.npy", tmp_path / "real.npy", wanted=["nway_judge"],
                               judge=parts["judge"].path).summary.set_index("metric")
-    assert found.loc["nway_judge", "key"] == "50 of 1000"
+    assert found.loc["nway_judge", "key"] == "50 of 1000, timm center crop 0.95, bicubic to 64x64"
     assert found.loc["nway_judge", "extractor_sha256"] == parts["judge"].sha256
