@@ -121,16 +121,18 @@ def table(ablation: AnyPath, *, scale: str = "tiny", results: AnyPath = "results
 
 def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = None,
           metrics: Sequence[str] | None = None, judge: str = "tiny", device: str = "auto",
-          train: AnyPath | None = None) -> Comparison:
+          train: AnyPath | None = None, architecture: str = "", fit: str = "") -> Comparison:
     """Scores generated images against reference images, as `bench score` does.
 
     Parameters
         generated, reference  folders of images with the same names, or .npy or .npz files
         labels                a CSV with columns name and label, the judge's class number
         metrics               names of metrics; None: all that the judge allows
-        judge                 "tiny", "none", or the file of a classifier
+        judge                 "tiny", "none", "efficientnet_lite0", or a timm model (docs/metrics.md)
         device                "cpu", "cuda", or "auto"
         train                 the system's training images, to measure memorisation
+        architecture          timm's name of a checkpoint's architecture, if the file does not say it
+        fit                   "crop" or "stretch": how a timm judge gets an image; "": timm's own crop
 
     Returns
         The comparison; `.summary` is a DataFrame with a row for each metric.
@@ -145,7 +147,7 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
 
     names = None if metrics is None else in_order("metrics", metrics)
     return compare(Path(generated), Path(reference), Path(labels) if labels else None, names, judge, available(device),
-                   train=Path(train) if train else None)
+                   train=Path(train) if train else None, architecture=architecture, fit=fit)
 
 
 def _request(ablation: AnyPath, **fields: Any) -> Request:
