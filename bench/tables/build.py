@@ -14,6 +14,7 @@ from bench.experiment.describe import row_label
 from bench.setup.rows import choose_baselines
 from bench.statistics import holm
 from bench.tables import results, slices
+from bench.tables.agreement import agree
 from bench.tables.captions import CEILING_NAME, NULL_NAME, caption_lines
 from bench.tables.columns import NOTHING, baseline_of, document, metric_header, settings_of
 from bench.tables.contrasts import contrasts as contrasts_of
@@ -57,16 +58,19 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
     contrasts, baseline = contrasts_of(scores, folder, name, ablation, paper), baseline_of(ablation.contrasts)
     rows = _judged(rows, contrasts, baseline)
+    order = agree(scores, ablation, paper)
     labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     if scores.headline != HEADLINE:
         labels = (metric_header(scores, scores.headline), "")
     columns = tuple((metric, metric_header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
     made = Table(ablation.title, tuple(rows), tuple(contrasts),
-                 (*caption_lines(scores, rows, contrasts, ablation, name, paper, source), *filter(None, [origin])),
+                 (*caption_lines(scores, rows, contrasts, ablation, name, paper, source, order),
+                  *filter(None, [origin])),
                  labels, bool(paper), costs, published_rows(getattr(ablation, "literature", {}), published),
                  scores.headline, columns, finding(scores, rows, contrasts, ablation),
-                 short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}"),
-                 baseline, recorded.rows)
+                 short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}",
+                             order[0]),
+                 baseline, recorded.rows, tuple(order[0]))
     return replace(made, document=document(made))
 
 

@@ -173,7 +173,8 @@ def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def csv_frame(t: Table) -> pd.DataFrame:
-    """Returns rows, contrasts and McNemar's p in full precision, told apart by `kind`; accuracies in per cent."""
+    """Returns rows, contrasts, McNemar's p and the agreement with the paper's order in full precision, told apart by
+    `kind`; accuracies in per cent."""
     top1 = "top1" if t.headline == HEADLINE else t.headline
 
     def scaled(prefix: str, value: Interval | Null | None) -> dict[str, float]:
@@ -203,6 +204,9 @@ def csv_frame(t: Table) -> pd.DataFrame:
                       top1: None if c.mean is None else 100 * c.mean} | judged)
         lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
+    lines += [{"kind": "order", "name": each.name, "rows": each.rows, "tau": each.tau, "tau_low": each.low,
+               "tau_high": each.high, "tau_expected": each.expected, "tau_expected_low": each.null_low,
+               "tau_expected_high": each.null_high, "p": each.p} for each in t.agreements]
     head = ["kind", "name", "label", "first", "second", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high",
             "balanced", "balanced_low", "balanced_high", "gain", "gain_low", "gain_high", "null_to_ceiling", "null",
             "null_low", "null_high", "p", "family", "test", "verdict", "detectable",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.experiment.ablation import HEADLINE
-from bench.statistics import Interval, Null, Verdict
+from bench.statistics import Agreement, Interval, Null, Verdict
 from bench.tables.formats import Document, Printed
 
 
@@ -87,6 +87,7 @@ class Table:
     baseline               the row that `Row.verdict` compares with; "" without one
     scores                 every recorded number, columns bench.scoring.schema.COLUMNS: numbers are int64 and float64
                            (params Int64), the others text
+    agreements             of the rows' order with the paper's; () if it has fewer than four of the rows
     """
 
     title: str
@@ -103,6 +104,7 @@ class Table:
     notes: tuple[str, ...] = ()
     baseline: str = ""
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    agreements: tuple[Agreement, ...] = ()
     document: Document = Document(Printed("", "", (), ()), Printed("", "", (), ()), pd.DataFrame())
 
     @property

@@ -8,6 +8,8 @@ from typing import Any
 from bench.experiment.ablation import HEADLINE
 from bench.experiment.variant import sees_eeg
 from bench.metrics import DEFINITIONS
+from bench.statistics import Agreement
+from bench.tables.agreement import agreement_note
 from bench.tables.captions import (
     BALANCED_NOTE,
     NULL_NAME,
@@ -79,17 +81,19 @@ def _decodes_eeg(spec: Any) -> bool:
 
 
 def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, paper: bool,
-                source: str, command: str) -> tuple[str, ...]:
+                source: str, command: str, order: Sequence[Agreement] = ()) -> tuple[str, ...]:
     """Returns at most MOST_NOTES notes: warnings first, then what a reader needs, then how to see the rest.
 
-    source: from which CSVs the rows come, "" for the ablation's own; command: prints this table.
+    source: from which CSVs the rows come, "" for the ablation's own; command: prints this table;
+    order: the agreement with the paper's order.
     """
     more = f"More: {command} --details"
     warnings = [*_warnings(scores, rows, ablation), *([source] if source else [])]
     if not len(scores.scored):
         return tuple(_packed(warnings, [f"Nothing is scored yet; run: bench run --ablation {ablation.name}"]))
     return tuple(_packed(warnings, [*selection_lines(scores, ablation), _scale_note(scores, rows, paper),
-                                    _reading_note(scores, rows, contrasts), more]))
+                                    _reading_note(scores, rows, contrasts),
+                                    *filter(None, [agreement_note(order)]), more]))
 
 
 def _packed(warnings: list[str], others: list[str]) -> list[str]:

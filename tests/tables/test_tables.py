@@ -453,7 +453,40 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_where_there_are_four(
     put(tmp_path, "7", 0.45)
     line, = [line for line in made(tmp_path, changed(variants=[*ABLATION.variants, Variant("7", 0.85)])).caption
              if "Kendall" in line]
-    assert re.match(r"Kendall's tau-b with the paper's order of 4 rows: \+1\.00 \[[+-]", line)
+    assert line.startswith("Kendall's tau-b with the paper's order of 4 rows: +1.00 [-0.67, +1.00], expected +0.00 "
+                           "[-0.81, +0.81], p = 0.042.")
+    assert "if every order of the rows is equally likely" in line
+    assert "with one seed [ ] is too narrow" in line
+
+
+def test_the_agreement_with_the_paper_is_shown_beside_the_one_that_clip_alone_gives(tmp_path):
+    names = {"Full": 0.6, "5": 0.5, "13": 0.2, "14": 0.3}  # the paper: 45.8, 19.7, 28.3, 20.9
+    for name, share in names.items():
+        put(tmp_path, name, share)
+    asked = changed(variants=[FULL, Variant("5", 0.25), Variant("13", align=None), Variant("14", align=None, tune="A")],
+                    contrasts=[("Full", "5")])
+    table = made(tmp_path, asked)
+    whole, within, clip, without = table.agreements
+    assert (whole.tau, whole.expected) == pytest.approx((0, 0))  # 2 + 1 - 2 - 1 pairs
+    assert (clip.tau, without.tau, within.tau) == pytest.approx((1, -1, 0))
+    assert (whole.p, clip.p, without.p) == pytest.approx((0.75, 0.5, 1))
+    note, = [note for note in table.notes if "Kendall" in note]
+    assert note == ("Order of the 4 rows: Kendall's tau with the paper's +0.00; expected if only CLIP alignment "
+                    "mattered: +0.00 (p = 0.750).")
+    assert "with CLIP alignment (2 rows) +1.00" in " ".join(table.caption)
+    lines = pd.read_csv(io.StringIO(table.render("csv"))).query("kind == 'order'").set_index("name")
+    assert lines["tau"].to_dict() == pytest.approx({"all": 0, "within": 0, "with CLIP alignment": 1,
+                                                    "without alignment": -1})
+    assert lines.loc["all", ["rows", "tau_expected", "p"]].tolist() == pytest.approx([4, 0, 0.75])
+
+
+def test_the_agreement_of_rows_with_other_seeds_is_left_out_with_the_reason(tmp_path):
+    for seed, name in enumerate(("Full", "5", "6", "7")):
+        put(tmp_path, name, 0.5, seed)
+    table = made(tmp_path, changed(variants=[*ABLATION.variants, Variant("7", 0.85)]))
+    assert "Kendall's tau with the paper's order is left out: the rows share no seed, or no test images." in \
+        table.caption
+    assert not any("Kendall" in note for note in table.notes)
 
 
 def test_rows_that_leak_are_named(tmp_path):
