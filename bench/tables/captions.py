@@ -29,14 +29,15 @@ from bench.tables.columns import (
 )
 from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
-from bench.tables.scores import MASKED, NULL, PERMUTATIONS, Scores, row_key
+from bench.tables.scores import FULL_ROW, MASKED, NULL, PERMUTATIONS, Scores, row_key
 
 NULL_NAME, CEILING_NAME = "Full, shuffled EEG (null)", "class name as text (ceiling)"
 MUST_AGREE = ("scale", "world", "config", "judge", "numerics", "pretrain_seeds", "versions", "key")
 
 
 def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, name: str,
-                  paper: Mapping[str, float], source: str, order: tuple[Sequence[Agreement], str]) -> Iterable[str]:
+                  paper: Mapping[str, float], source: str, order: tuple[Sequence[Agreement], str],
+                  has_gain: bool) -> Iterable[str]:
     """Yields the notes of the complete form. source: the note about the paper's column; order: of `agreement.agree`."""
     for line in scores.failures.itertuples():
         yield f"Failed: {failure_text(line)}."
@@ -82,7 +83,7 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
            "verdicts are conditional on these trained models." if len(seeds) == 1 else
            "[ ] is a 95 % interval over test images crossed with seeds. A row with one seed: over test items only, not "
            "training.")
-    yield from _null_lines(scores, rows)
+    yield from _null_lines(scores, rows, has_gain)
     if any(row.balanced for row in rows):
         yield BALANCED_NOTE
     if any(contrast.verdict for contrast in contrasts):
@@ -119,12 +120,15 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     others = scores.scored[~scores.scored["variant"].isin(known) & (scores.scored["items"] != "captions")]
     if gone := sorted(set(others.loc[others["items"] == "real", "variant"])):
         yield f"Recorded, but not a row of this ablation any more: {listed(gone)}."
-    if controls := sorted(set(others.loc[others["items"] != "real", "variant"])):
+    nulls = {f"{v.name} / EEG shuffled" for v in ablation.variants}
+    if controls := sorted(set(others.loc[others["items"] != "real", "variant"]) - nulls):
         yield f"Also recorded (bench table {name} --with-controls): {listed(controls)}."
     if paper or comparable:
         yield source
 
 
+NO_GAIN = ("No gain over null: it needs the shuffled EEG of each row (bench run --nulls each). Full's null is not that "
+           "of a row that prefers other classes.")
 BALANCED_NOTE = ("Balanced accuracy: each class has the same weight; classes differ in their number of test images. "
                  "Verdicts and gain are about top-1.")
 REHEARSAL = "A rehearsal: data and frozen parts are random. No number here has a meaning."
@@ -206,16 +210,17 @@ def provenance_lines(scores: Scores) -> Iterable[str]:
                f"compared with published numbers: {listed(sorted(set(lines['metric'])))}.")
 
 
-def _null_lines(scores: Scores, rows: Sequence[Row]) -> Iterable[str]:
+def _null_lines(scores: Scores, rows: Sequence[Row], has_gain: bool) -> Iterable[str]:
     names, permuted = {row.name for row in rows}, permuted_text(scores.headline)
     measured = next((row.top1 for row in rows if row.name == NULL_NAME), None)
-    null = scores.null(("Full", "real"))
-    if measured is None and any(row.gain for row in rows):
+    null = scores.null(FULL_ROW)
+    if has_gain:
         yield ("Gain over null: paired with the row's own shuffled EEG."
                + " Null to ceiling: the gain as a share of the ceiling's gain." * (CEILING_NAME in names))
-    elif measured or null:
-        yield ("Gain over null: paired with the row's own shuffled EEG if that was run, else with Full's. Null to "
-               "ceiling: the gain as a share of the ceiling's gain. Nulls of Full, top-1: "
+    elif measured:
+        yield NO_GAIN
+    if measured or null:
+        yield ("Nulls of Full, top-1: "
                + " and ".join([f"shuffled EEG {percent(measured)} %"] * bool(measured) if measured else [])
                + (" and " if measured and null else "")
                + (f"{permuted} {null_text(null)} % ({PERMUTATIONS:,} permutations; Full: p {p_text(null.p, '= ')})"

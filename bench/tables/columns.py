@@ -32,6 +32,7 @@ HEADERS = {  # of the columns that an ablation asks for; {} is the number of ima
     "correlation_swav": "SwAV distance", "correlation_efficientnet": "EffNet distance",
     "correlation_judge": "judge's correlation distance",
 }
+GAIN = "gain over null, points [95% CI]"  # only if every row that decodes EEG has its own null
 ALPHA = 0.05
 MOST_COLUMNS = 8  # of a block in the short form
 
@@ -93,7 +94,7 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
         t.entries, ("row", lambda r: r.label),
         (f"{t.labels[0]} [95% CI]", lambda r: _rounded(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
         (f"{BALANCED} [95% CI]", lambda r: _rounded(r.balanced) if r.balanced else NOTHING),
-        ("gain over null, points [95% CI]", lambda r: _rounded(r.gain, False) if r.gain else NOTHING),
+        *([(GAIN, lambda r: _rounded(r.gain, False) if r.gain else NOTHING)] if t.has_gain else []),
         *((header, _mean(metric, 1, 100)) for header, metric in accuracies[:2]),
         ("FID", _mean("fid", 2)),
         *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
@@ -125,6 +126,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
     costs = [("trained parameters", lambda r: number_text(r.means.get("trained_parameters"), 0, form=",")),
              ("training, s", lambda r: number_text(r.seconds[0] if r.seconds else None, 0)),
              ("sampling, s", lambda r: number_text(r.seconds[1] if r.seconds else None, 1))]
+    gains = [(GAIN, lambda r: percent(r.gain, False) if r.gain else NOTHING),
+             ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100))]
     words = ("row", "pre-training", "CLIP", "tuned", "encoder's label", f"verdict against {t.baseline}")
     return _columns(
         t.entries, ("row", lambda r: r.label), ("pre-training", lambda r: r.settings[0]),
@@ -133,8 +136,7 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *(costs if t.costs else []), ("seeds", lambda r: str(len(r.seeds))),
         (f"{top1} [95% CI]", lambda r: percent(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
         (f"{BALANCED} [95% CI]", lambda r: percent(r.balanced) if r.balanced else NOTHING),
-        ("gain over null, points [95% CI]", lambda r: percent(r.gain, False) if r.gain else NOTHING),
-        ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100)),
+        *(gains if t.has_gain else []),
         (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}"),

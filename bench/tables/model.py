@@ -20,7 +20,8 @@ class Row:
     settings   pre-training, CLIP, tuned, encoder
     top1       the headline metric, top-1 accuracy unless the ablation names another; None: not run, or `failed`
     means      of each metric, over seeds
-    gain       top1 minus that of the shuffled EEG, paired; share_of_ceiling: as a share of the ceiling's gain
+    gain       top1 minus that of the row's own shuffled EEG, paired; None: that was not run; share_of_ceiling: as a
+               share of the ceiling's gain
     null       under permuted labels, for a row that cannot know the stimulus; exceeds: Holm's p that it exceeds that
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
@@ -87,6 +88,7 @@ class Table:
     baseline               the row that `Row.verdict` compares with; "" without one
     scores                 every recorded number, columns bench.scoring.schema.COLUMNS: numbers are int64 and float64
                            (params Int64), the others text
+    has_gain               whether every row that decodes EEG has its gain, so that there is a column
     agreements             of the rows' order with the paper's; () if it has fewer than four of the rows
     """
 
@@ -105,6 +107,7 @@ class Table:
     baseline: str = ""
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     agreements: tuple[Agreement, ...] = ()
+    has_gain: bool = False
     document: Document = Document(Printed("", "", (), ()), Printed("", "", (), ()), pd.DataFrame())
 
     @property

@@ -344,16 +344,37 @@ def test_a_contrast_of_rows_with_other_test_pictures_is_said_not_to_be_paired(tm
     assert made(tmp_path).differences[1].verdict is not None
 
 
-def test_the_gain_over_shuffled_is_paired_and_a_share_of_the_ceilings(tmp_path):
+def test_the_gain_is_over_the_rows_own_null_paired_and_a_share_of_the_ceilings(tmp_path):
     put_all(tmp_path)
-    full, five, _, null, ceiling = made(tmp_path).entries
-    assert (full.gain.mean, five.gain.mean, ceiling.gain.mean) == pytest.approx((0.5, 0.3, 0.85))
-    assert (full.share_of_ceiling, ceiling.share_of_ceiling) == pytest.approx((0.5 / 0.85, 1))
-    assert null.gain is None
     put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
-    again = {row.name: row for row in made(tmp_path).entries}
-    assert again["5"].gain.mean == pytest.approx(0.1), "a row's own null comes before Full's"
-    assert again["6"].gain.mean == pytest.approx(0.4)
+    put(tmp_path, "6 / EEG shuffled", 0.2, items="shuffled")
+    table = made(tmp_path)
+    full, five, six, null, ceiling = table.entries
+    assert (full.gain.mean, five.gain.mean, six.gain.mean) == pytest.approx((0.5, 0.1, 0.3))
+    assert (full.share_of_ceiling, five.share_of_ceiling) == pytest.approx((0.5 / 0.85, 0.1 / 0.65))
+    assert null.gain is ceiling.gain is None
+    assert cell(table.document.short, "gain over null", "5").startswith("+10.0 [")
+    assert "Gain: difference to the row's own shuffled EEG (null)." in " ".join(table.notes)
+    assert not any("Also recorded" in line for line in table.caption)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_there_is_no_gain_where_a_row_lacks_its_own_null_even_if_fulls_was_run(tmp_path, details):
+    put_all(tmp_path)
+    put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
+    table = made(tmp_path)
+    gains = {row.name: row.gain for row in table.entries}
+    assert gains["Full"].mean == pytest.approx(0.5)
+    assert gains["5"].mean == pytest.approx(0.1)
+    assert gains["6"] is None
+    text = table.render(details=details)
+    assert "gain over null," not in text
+    assert "null to ceiling" not in text
+    assert "No gain over null: it needs the shuffled EEG of each row (bench run --nulls each)." in " ".join(
+        table.caption)
+    assert "Best row: Full, 60.0 % (null 10.0 %" in table.finding
+    put(tmp_path, "Full", 0.2)
+    assert "Best row: 6 (mask 0.5), 50.0 % (Full's null 10.0 %" in made(tmp_path).finding
 
 
 def test_fulls_null_by_permutation_stands_beside_the_measured_one(tmp_path):
