@@ -93,7 +93,8 @@ def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contras
     if not len(scores.scored):
         return tuple(_packed(warnings, [f"Nothing is scored yet; run: bench run --ablation {ablation.name}"]))
     return tuple(_packed(warnings, [*selection_lines(scores, ablation), _scale_note(scores, rows, paper),
-                                    _reading_note(scores, rows, contrasts, has_gain),
+                                    _reading_note(scores, rows, contrasts, has_gain)
+                                    + _fid_note(scores, rows, ablation),
                                     *filter(None, [agreement_note(order)]), more]))
 
 
@@ -159,9 +160,6 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         RETRIEVED: "top-1: share of test items whose EEG embedding is nearest to that of their own image, among "
                    f"{images}.",
     }.get(scores.headline, f"{DEFINITIONS[scores.headline].title} ({key}).")
-    if any("fid" in row.means for row in rows):
-        extractors = scores.values("extractor", "fid")
-        note += f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better."
     if any(row.balanced for row in rows):
         note += f" {BALANCED_NOTE}"
     if has_gain:
@@ -172,6 +170,18 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         note += (f" Verdicts: {ALPHA:g}, Holm over {families_text(contrasts)}; test: {tests_text(contrasts)}; not "
                  "resolved does not mean equal. Detects: the true difference that is resolved with 80 % power.")
     return note
+
+
+def _fid_note(scores: Scores, rows: Sequence[Row], ablation: Any) -> str:
+    """Returns what FID is, with the FID of random training images if they are a row; "" without an FID."""
+    fids = {row.name: row.means["fid"] for row in rows if "fid" in row.means}
+    if not fids:
+        return ""
+    random = {v.name for v in ablation.variants if v.system == "trivial" and v.source == "random"}
+    reached = [f"{fids[name]:.2f}" for name in fids if name in random]
+    extractors = scores.values("extractor", "fid")
+    return (f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better; it says nothing "
+            "about the EEG" + (f": random training images reach {listed(reached)}." if reached else "."))
 
 
 def few(names: Any) -> str:

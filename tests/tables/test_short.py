@@ -75,6 +75,13 @@ def test_the_complete_form_has_every_column_and_every_metric(name):
     assert table.render("md", details=False) == formats.markdown(table.document.short)
 
 
+def test_the_note_on_fid_has_the_value_of_random_training_images_where_they_are_a_row():
+    controls, table2 = (" ".join(reference(name).notes) for name in ("controls", "table2"))
+    row, = [row for row in reference("controls").entries if row.name == "random training picture"]
+    assert f"it says nothing about the EEG: random training images reach {row.means['fid']:.2f}." in controls
+    assert "lower is better; it says nothing about the EEG. " in f"{table2} "
+
+
 def test_rows_are_named_by_number_and_change_and_contrasts_in_words():
     rows, contrasts = reference("table2").document.short.blocks
     assert [column.header for column in rows] == [
