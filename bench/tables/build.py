@@ -48,7 +48,8 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
         return Row(title, label, settings, scores.params(key), scores.seeds(key), scores.interval(key),
                    scores.means(key), gain, gain.mean / span.mean if gain and span and span.mean else None, null,
                    null.p if null else None, scores.failed(key), paper.get(known),
-                   seconds.get(key) if key else None, balanced=scores.balanced(key))
+                   seconds.get(key) if key else None, balanced=scores.balanced(key),
+                   intervals=scores.image_intervals(key))
 
     nothing = (NOTHING,) * 4
     rows = [row(v.name, row_label(v), row_key(v), settings_of(v), v.name, getattr(v, "eeg_free", False))

@@ -144,7 +144,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *((header, _mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))))
           for metric, header in t.columns if metric != t.headline),
         ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
-        *([("SSIM", _mean("ssim", 3))] if "ssim" not in dict(t.columns) else []), ("PSNR, dB", _mean("psnr", 1)),
+        *([("SSIM [95% CI]", _interval("ssim", 3))] if "ssim" not in dict(t.columns) else []),
+        ("PSNR, dB [95% CI]", _interval("psnr", 1)), ("LPIPS [95% CI]", _interval("lpips", 3)),
         ("judge distance", _mean("judge_distance", 3)),
         *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
         *([(PAPER, lambda r: number_text(r.paper, 1))] if t.has_paper else []), left=words, wrap=("row",))
@@ -193,7 +194,9 @@ def csv_frame(t: Table) -> pd.DataFrame:
                      | scaled(top1, row.top1) | scaled("balanced", row.balanced)
                      | scaled("gain", row.gain) | scaled("null", row.null)
                      | {"null_to_ceiling": row.share_of_ceiling and 100 * row.share_of_ceiling, "p": row.exceeds}
-                     | {f"mean_{metric}": value for metric, value in row.means.items()})
+                     | {f"mean_{metric}": value for metric, value in row.means.items()}
+                     | {f"mean_{metric}_{end}": getattr(interval, end) for metric, interval in row.intervals.items()
+                        for end in ("low", "high")})
     for c in t.differences:
         family = _family(c)
         judged = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
@@ -220,6 +223,15 @@ def csv_frame(t: Table) -> pd.DataFrame:
 
 def _mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
     return lambda row: number_text(row.means.get(metric), digits, factor)
+
+
+def _interval(metric: str, digits: int) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        known = row.intervals.get(metric)
+        ends = f" [{known.low:.{digits}f}, {known.high:.{digits}f}]" if known else ""
+        return number_text(row.means.get(metric), digits) + ends
+
+    return cell
 
 
 def _points(c: Contrast) -> str:

@@ -32,6 +32,7 @@ RETRIEVED = "retrieval_top1"
 NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 PERMUTATIONS = 1000
+PER_IMAGE = ("ssim", "psnr", "lpips")  # metrics that have an interval beside the headline's
 
 RowKey = Any  # (variant, items); None: was not run
 
@@ -232,6 +233,13 @@ class Scores:
             by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
             measured[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
         return measured
+
+    def image_intervals(self, row: RowKey) -> dict[str, Interval]:
+        """Returns the 95 % interval of each of PER_IMAGE, over test images crossed with seeds."""
+        frame = self.of.get(row)
+        metrics = [] if frame is None else [each for each in PER_IMAGE if each in frame and np.isfinite(
+            frame[each]).all()]
+        return {each: crossed_interval(self._by_image(self.of[row], each).to_numpy()) for each in metrics}
 
     def leak(self, row: RowKey) -> str:
         """Returns why the audit calls a row leaky, "" if it does not."""

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.experiment.ablation import Ablation, with_controls
 from bench.experiment.key import digest
 from bench.experiment.variant import FULL, On, Variant
-from bench.statistics import verdicts
+from bench.statistics import crossed_interval, verdicts
 from bench.tables import captions, check, columns, formats, literature, named, results
 from bench.tables.build import table as build_table
 from bench.tables.sheet import first_of_each, sheet
@@ -375,6 +375,17 @@ def test_there_is_no_gain_where_a_row_lacks_its_own_null_even_if_fulls_was_run(t
     assert "Best row: Full, 60.0 % (null 10.0 %" in table.finding
     put(tmp_path, "Full", 0.2)
     assert "Best row: 6 (mask 0.5), 50.0 % (Full's null 10.0 %" in made(tmp_path).finding
+
+
+def test_a_metric_of_images_has_its_interval_with_details_and_in_the_csv(tmp_path):
+    put_all(tmp_path)
+    table = made(tmp_path)
+    expected = crossed_interval(9.5 + np.arange(40)[None] / 40)
+    assert table.entries[0].intervals["psnr"] == expected
+    assert cell(table.document.complete, "PSNR", "Full") == f"10.0 [{expected.low:.1f}, {expected.high:.1f}]"
+    assert cell(table.document.complete, "SSIM", "Full") == "0.310", "no values of the images: no interval"
+    assert table.rows.loc[0, ["mean_psnr_low", "mean_psnr_high"]].tolist() == pytest.approx(
+        [expected.low, expected.high])
 
 
 def test_fulls_null_by_permutation_stands_beside_the_measured_one(tmp_path):
