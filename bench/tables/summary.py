@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.experiment.ablation import HEADLINE
-from bench.experiment.variant import sees_eeg
+from bench.experiment.variant import innermost, sees_eeg
 from bench.metrics import DEFINITIONS
 from bench.statistics import Agreement
 from bench.tables.agreement import agreement_note
@@ -177,7 +177,7 @@ def _fid_note(scores: Scores, rows: Sequence[Row], ablation: Any) -> str:
     fids = {row.name: row.means["fid"] for row in rows if "fid" in row.means}
     if not fids:
         return ""
-    random = {v.name for v in ablation.variants if v.system == "trivial" and v.source == "random"}
+    random = {v.name for v in ablation.variants if getattr(innermost(v), "source", "") == "random"}
     reached = [f"{fids[name]:.2f}" for name in fids if name in random]
     extractors = scores.values("extractor", "fid")
     return (f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better; it says nothing "
