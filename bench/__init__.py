@@ -50,7 +50,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
         subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
         processes: int = 1, workers: int | None = None, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
         data: AnyPath = ".bench-data", weights: AnyPath | None = None, results: AnyPath = "results",
-        reference: bool = False) -> Table:
+        reference: bool = False, nulls: Literal["full", "each"] = "full") -> Table:
     """Runs an ablation, as `bench run` does, and returns its table. Stored stages are not built again.
 
     Worker processes import the calling script: there, call this below `if __name__ == "__main__":`.
@@ -70,6 +70,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
         store          folder of stored stages
         data, weights  folders of prepared data and of pre-trained weights; weights=None: the libraries' caches
         results        folder of the results; reference: in it reference/, the suite's own runs
+        nulls          also with shuffled EEG: "each" row, which gives its gain over this null, or "full": Full alone
 
     Returns
         The table of every recorded row of the ablation; `.rows`, `.contrasts` and `.scores` are DataFrames, `.render()`
@@ -90,7 +91,8 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
 def plan(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
          subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
          processes: int = 1, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
-         data: AnyPath = ".bench-data", weights: AnyPath | None = None) -> Planned:
+         data: AnyPath = ".bench-data", weights: AnyPath | None = None,
+         nulls: Literal["full", "each"] = "full") -> Planned:
     """Plans a run, as `bench plan` does, and builds nothing. Parameters and errors are those of `run`.
 
     Returns

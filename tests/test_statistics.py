@@ -13,6 +13,7 @@ from bench.statistics import (
     Anova,
     Pool,
     Unpaired,
+    agreements,
     balanced_interval,
     can_pool,
     crossed_interval,
@@ -20,11 +21,11 @@ from bench.statistics import (
     detectable,
     holm,
     kendall,
-    kendall_interval,
     mcnemar,
     paired_contrast,
     permutation_null,
     power,
+    resolved_signs,
     seeds_for,
     share_difference,
     share_interval,
@@ -32,7 +33,7 @@ from bench.statistics import (
 )
 from bench.statistics.anova import as_table
 from bench.statistics.moderation import PRIOR_DF, _inverse_trigamma, _prior
-from bench.statistics.order import crossed_resamples
+from bench.statistics.order import group_orders
 
 
 def p_value(values: np.ndarray) -> float:
@@ -52,6 +53,14 @@ def df(values: np.ndarray, alpha: float = 0.05) -> float:
     return float(special.stdtridf(1 - alpha / 2, half / np.sqrt(variance(anova)))) if half > 0 else np.inf
 
 
+def crossed_resamples(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Means [resamples] of values [S, N]; a resample draws seeds and items."""
+    seeds, items = values.shape
+    drawn = [np.bincount(row, minlength=items) for row in rng.integers(items, size=(resamples, items))]
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    return ((values @ np.array(drawn, float).T).T * weights).sum(1) / (seeds * items)
+
+
 def crossed_bootstrap(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000,
                       confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the mean of values [S, N], as a check of `crossed_interval`.
@@ -60,7 +69,7 @@ def crossed_bootstrap(values: np.ndarray, rng: np.random.Generator, resamples: i
     it takes (S - 1) / S of their variance and knows no Student's t.
     """
     values = as_table(values)
-    means = crossed_resamples(values[None], rng, resamples)[:, 0]
+    means = crossed_resamples(values, rng, resamples)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -388,31 +397,76 @@ def test_tau_is_scipys_with_ties_and_without():
     assert np.isnan(kendall(np.ones(4), np.arange(4)))
 
 
-def test_the_interval_of_tau_is_narrow_where_rows_differ_clearly_and_wide_where_they_do_not():
+def signs_of(values, alpha=0.05):
+    """Signs of the resolved pairs of rows [R, S, N]."""
+    i, j = np.triu_indices(len(values), 1)
+    return resolved_signs(Anova.of(values[i] - values[j]), alpha)
+
+
+def test_tau_is_certain_where_all_pairs_are_resolved_and_open_where_none_is():
     paper, rng = np.arange(8.0), np.random.default_rng(0)
     noise = rng.normal(0, 0.3, (8, 3, 100))
-    assert kendall_interval(paper[:, None, None] + noise, paper, rng) == (1.0, 1.0, 1.0)
-    tau, low, high = kendall_interval(0.02 * paper[:, None, None] + noise, paper, rng)
-    assert low < tau <= high
-    assert high - low > 0.2
-    assert tau == kendall((0.02 * paper[:, None, None] + noise).mean((1, 2)), paper)
+    for size in (1.0, 0.0005):
+        rows = size * paper[:, None, None] + noise
+        made, = agreements(rows.mean((1, 2)), paper, ["clip"] * 8, signs_of(rows), rng)
+        assert made.tau == kendall(rows.mean((1, 2)), paper)
+        assert (made.low, made.high) == pytest.approx((1, 1) if size == 1 else (-1, 1))
 
 
-def test_what_all_rows_share_does_not_widen_the_interval_of_tau():
-    paper, rng = np.arange(6.0), np.random.default_rng(0)
-    shared = rng.normal(0, 50, (1, 4, 30)) + rng.normal(0, 50, (1, 1, 30))
-    assert kendall_interval(paper[:, None, None] + shared, paper, rng) == (1.0, 1.0, 1.0)
+def test_the_range_of_tau_is_that_of_all_orders_of_the_open_pairs():
+    paper, signs = np.array([1.0, 2.0, 3.0, 3.0]), np.array([-1.0, 0, -1, 1, 0, 0])
+    made, = agreements(np.array([1.0, 4.0, 3.0, 5.0]), paper, "aaaa", signs, np.random.default_rng(0))
+    # pairs 01 (agrees), 02 (open), 03 (agrees), 12 (disagrees), 13 (open), 23 (a tie of the paper)
+    assert (made.low, made.high) == pytest.approx(((1 - 2) / 30**0.5, (1 + 2) / 30**0.5))
 
 
-def test_rows_without_an_order_have_no_tau():
-    rng = np.random.default_rng(0)
-    assert np.isnan(kendall_interval(np.ones((4, 2, 5)), np.arange(4), rng)).all()
+def test_all_orders_within_groups_are_listed_once_and_random_ones_stay_within_them():
+    orders, is_complete = group_orders("abab", np.random.default_rng(0))
+    assert is_complete
+    assert sorted(map(tuple, orders.tolist())) == [(0, 1, 2, 3), (0, 3, 2, 1), (2, 1, 0, 3), (2, 3, 0, 1)]
+    orders, is_complete = group_orders("a" * 9 + "bb", np.random.default_rng(0), 500)
+    assert not is_complete
+    assert orders.shape == (500, 11)
+    assert (np.sort(orders[:, :9], 1) == np.arange(9)).all()
+    assert (np.sort(orders[:, 9:], 1) == [9, 10]).all()
+    assert len(np.unique(orders, axis=0)) > 490
+
+
+def test_the_null_of_one_group_is_that_of_scipys_exact_test():
+    rng = np.random.default_rng(1)
+    paper, ours = rng.standard_normal((2, 7))
+    made, = agreements(ours, paper, ["clip"] * 7, np.zeros(21), rng)
+    assert made.expected == pytest.approx(0, abs=1e-12)
+    assert made.p == pytest.approx(stats.kendalltau(ours, paper, alternative="greater", method="exact").pvalue)
+    drawn, = agreements(ours, paper, ["clip"] * 7, np.zeros(21), rng, most=3000)
+    assert drawn.p == pytest.approx(made.p, abs=0.03)
+
+
+def test_rows_that_agree_only_in_their_groups_have_the_tau_that_the_groups_give():
+    paper = np.array([50.0, 40, 30, 45, 4, 3, 2, 5])
+    ours = np.array([70.0, 80, 90, 60, 10, 20, 30, 15])
+    groups = ["clip"] * 4 + ["none"] * 4
+    whole, within, clip, none = agreements(ours, paper, groups, np.zeros(28), np.random.default_rng(0))
+    assert [each.name for each in (whole, within, clip, none)] == ["all", "within", "clip", "none"]
+    assert [each.rows for each in (whole, within, clip, none)] == [8, 8, 4, 4]
+    assert whole.expected == pytest.approx(16 / 28)
+    assert (within.expected, clip.expected) == pytest.approx((0, 0), abs=1e-12)
+    assert clip.tau == kendall(ours[:4], paper[:4]) < 0
+    assert within.tau == pytest.approx((clip.tau + none.tau) / 2)
+    assert whole.tau == pytest.approx((16 + 12 * within.tau) / 28)
+    assert 0.5 < within.p == whole.p < 1  # a high tau of all rows, and no agreement beyond that of the groups
+    best = agreements(paper, paper, groups, np.zeros(28), np.random.default_rng(0))[0]
+    assert (best.tau, best.p) == (1, 1 / 24**2)
+
+
+def test_groups_without_pairs_or_without_an_order_have_no_tau():
+    made = agreements(np.array([3.0, 2.0, 1.0, 1.0]), np.arange(4.0), "abcc", np.zeros(6), np.random.default_rng(0))
+    assert [each.name for each in made] == ["all"]
+    assert agreements(np.ones(4), np.arange(4.0), "aabb", np.zeros(6), np.random.default_rng(0)) == []
     with pytest.raises(ValueError, match="not finite"):
         kendall(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="two rows or more"):
         kendall(np.ones(1), np.ones(1))
-    with pytest.raises(ValueError, match="rows, seeds, items"):
-        kendall_interval(np.ones((4, 5)), np.arange(4), rng)
 
 
 def test_the_module_does_not_load_what_a_table_would_wait_for():

@@ -18,7 +18,7 @@ from bench.execute.engines import ENGINES
 from bench.experiment import ablation
 from bench.experiment.scale import SCALES
 from bench.runtime import DEVICES
-from bench.setup.request import DATA, PRETRAIN_SEEDS, STORE, Request
+from bench.setup.request import DATA, NULLS, PRETRAIN_SEEDS, STORE, Request
 
 Options = argparse._ActionsContainer  # a parser, or a named group of its options
 
@@ -32,6 +32,9 @@ def add_request_options(parser: argparse.ArgumentParser, ablation_needed: bool =
                       "(default: once for the scale's subjects together)")
     rows.add_argument("--with-controls", action="store_true",
                       help="every row also with its EEG shuffled, replaced by a surrogate, and set to zero")
+    complete(rows.add_argument("--nulls", default=NULLS[0], metavar="each|full", help="also with shuffled EEG: "
+                               "every row, which gives its gain over this null, or Full alone (default)"),
+             lambda: NULLS)
     add_seeds(rows)
     add_pretrain_seeds(rows)
     setting = parser.add_argument_group("scale, data and device")

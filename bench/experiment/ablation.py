@@ -101,15 +101,22 @@ def resolve_subjects(subjects: Sequence[int] | Literal["all"], scale: Scale) -> 
 
 def with_controls(ablation: Ablation) -> Ablation:
     """Adds control rows to the ablation: every variant that uses the EEG with shuffled, surrogate and zero EEG."""
-    controls: list[Spec] = []
-    for variant in filter(sees_eeg, ablation.variants):
-        for eeg in ("shuffled", "surrogate", "zero"):
-            name = f"{variant.name} / EEG {eeg}"
-            if not isinstance(variant, On):
-                controls.append(On(variant, name, eeg=eeg, eeg_free=True))
-            elif variant.eeg == "real":
-                controls.append(replace(variant, name=name, eeg=eeg, eeg_free=True))
+    controls = [control_of(variant, eeg) for variant in ablation.variants if has_controls(variant)
+                for eeg in ("shuffled", "surrogate", "zero")]
     return replace(ablation, variants=(*ablation.variants, *controls))
+
+
+def has_controls(variant: Spec) -> bool:
+    """Tells whether a row uses the EEG of its items, so that this can be replaced."""
+    return sees_eeg(variant) and getattr(variant, "eeg", "real") == "real"
+
+
+def control_of(variant: Spec, eeg: str) -> On:
+    """Returns the row with its EEG replaced, called "<name> / EEG <eeg>"."""
+    name = f"{variant.name} / EEG {eeg}"
+    if isinstance(variant, On):
+        return replace(variant, name=name, eeg=eeg, eeg_free=True)
+    return On(variant, name, eeg=eeg, eeg_free=True)
 
 
 def by_subject(ablation: Ablation, subjects: Sequence[int]) -> Ablation:

@@ -13,6 +13,7 @@ from bench.errors import BenchError
 DATA = Path(".bench-data")  # `bench data prepare` writes here
 STORE = Path(".bench")
 PRETRAIN_SEEDS = ("each", "one")
+NULLS = ("full", "each")
 SEEDS = 2**32  # torch's generator on a CPU uses 32 bits of a seed: larger ones repeat the numbers of smaller ones
 
 
@@ -32,6 +33,7 @@ class Request:
         subjects         every row once for each of these subjects alone; "all": for each subject of the data set;
                          (): once, for the scale's subjects together
         with_controls    every variant also with its EEG shuffled, replaced by a surrogate, and set to zero
+        nulls            "full": Full also with shuffled EEG; "each": every row that uses the EEG, for its gain
         seeds            of training and sampling
         pretrain_seeds   "each": every seed has its own pre-training; "one": all seeds share that of seed 0; "": the
                          scale's choice
@@ -65,6 +67,7 @@ class Request:
     variants: tuple[str, ...] = ()
     subjects: tuple[int, ...] | Literal["all"] = ()
     with_controls: bool = False
+    nulls: str = "full"
     seeds: tuple[int, ...] = (0,)
     pretrain_seeds: str = ""
     device: str = "auto"
@@ -105,6 +108,8 @@ class Request:
         if wrong := [name for name in variants if not isinstance(name, str)]:
             raise BenchError(f"--variants: {wrong[0]!r} is a {type(wrong[0]).__name__}; expected the names of rows")
         object.__setattr__(self, "variants", tuple(map(str, variants)))
+        if self.nulls not in NULLS:
+            raise BenchError(f"--nulls {self.nulls}: expected {' or '.join(NULLS)}")
         if not isinstance(self.processes, int) or self.processes < 1:
             raise BenchError(f"--processes {self.processes}: expected an integer of at least 1")
 

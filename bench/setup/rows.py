@@ -47,7 +47,7 @@ def plan_request(request: Request, needed: bool = True) -> Plan:
     if not request.variants:
         ablation = keep_available(ablation, scale)
     variants = tuple(ablation.select(request.variants) if request.variants else ablation.variants)
-    table = rows(variants, scale, request.seeds)
+    table = rows(variants, scale, request.seeds, request.nulls == "each")
     if needed:
         places.require_data(stages(row.stage for row in table), request)
     return Plan(ablation, variants, scale, tuple(table))
@@ -88,8 +88,9 @@ def with_numerics(scale: Scale, request: Request, needed: bool = True) -> Scale:
     return replace(scale, numerics=replace(scale.numerics, device_class=device, world_size=request.processes))
 
 
-def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[Row]:
-    """Returns the rows of a table with its baselines: null, ceiling, classifiers of the EEG, and linear probes."""
+def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int], has_own_nulls: bool = False) -> list[Row]:
+    """Returns the rows of a table with its baselines: null, ceiling, classifiers of the EEG, and linear probes.
+    has_own_nulls: also the null of each row (`own_nulls`)."""
     items, variants, seeds = scale.items(), list(variants), list(seeds)
     table = [Row(v.name, seed, getattr(v, "eeg", "real"), plan(v, items, scale, seed))
              for seed in seeds for v in variants]
@@ -101,11 +102,25 @@ def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int]) -> list[R
                 others.append(Row(null.name, seed, "shuffled", plan(null, items, scale, seed), True))
         if ceiling := baselines.ceiling:
             others.append(Row(ceiling.name, seed, "captions", plan(ceiling, items, scale, seed), True))
+    for null in own_nulls(variants, baselines.null is not None) if has_own_nulls else []:
+        with suppress(NotAvailable):
+            others += [Row(null.name, seed, "shuffled", plan(null, items, scale, seed), True) for seed in seeds]
     if not baselines.classifiers:
         return table + others
     readouts = [Row(f"{classifier} classifier", seed, "readout", captions.readout(classifier, items, scale, seed), True)
                 for classifier in ("ridge", "eegnet") for seed in seeds]
     return table + others + readouts + _probes(table, items)
+
+
+def own_nulls(variants: Iterable[Spec], has_full: bool) -> list[Spec]:
+    """Returns each row that uses the EEG with shuffled EEG instead, unless it is one of the rows; has_full: Full's
+    null is in the table already."""
+    variants = list(variants)
+    known = {variant.name for variant in variants}
+    nulls = [ablations.control_of(variant, "shuffled") for variant in variants
+             if ablations.has_controls(variant) and not getattr(variant, "eeg_free", False)
+             and not (has_full and variant.name == FULL.name)]
+    return [null for null in nulls if null.name not in known]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment.ablation import HEADLINE
+from bench.experiment.ablation import HEADLINE, has_controls
 from bench.experiment.describe import row_label
 from bench.setup.rows import choose_baselines
 from bench.statistics import holm
 from bench.tables import results, slices
+from bench.tables.agreement import agree
 from bench.tables.captions import CEILING_NAME, NULL_NAME, caption_lines
 from bench.tables.columns import NOTHING, baseline_of, document, metric_header, settings_of
 from bench.tables.contrasts import contrasts as contrasts_of
@@ -41,32 +42,38 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
 
     def row(title: str, label: str, key: RowKey, settings: tuple[str, str, str, str], known: str,
             free: bool = False) -> Row:
-        gain = None if key == NULL else scores.gain(key)
-        floor = NULL if NULL in scores.images else scores.shuffled(key)
-        span = scores.contrast(scores.ceiling, floor) if gain else None
+        gain = scores.gain(key)
+        span = scores.contrast(scores.ceiling, scores.own_null(key)) if gain else None
         null = scores.null(key) if free else None
         return Row(title, label, settings, scores.params(key), scores.seeds(key), scores.interval(key),
                    scores.means(key), gain, gain.mean / span.mean if gain and span and span.mean else None, null,
                    null.p if null else None, scores.failed(key), paper.get(known),
-                   seconds.get(key) if key else None, balanced=scores.balanced(key))
+                   seconds.get(key) if key else None, balanced=scores.balanced(key),
+                   intervals=scores.image_intervals(key))
 
     nothing = (NOTHING,) * 4
     rows = [row(v.name, row_label(v), row_key(v), settings_of(v), v.name, getattr(v, "eeg_free", False))
             for v in ablation.variants]
+    decoding = {v.name for v in ablation.variants if has_controls(v) and not getattr(v, "eeg_free", False)}
+    shown = [each for each in rows if each.top1 and each.name in decoding]
+    has_gain = bool(shown) and all(each.gain for each in shown)
     rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
     contrasts, baseline = contrasts_of(scores, folder, name, ablation, paper), baseline_of(ablation.contrasts)
     rows = _judged(rows, contrasts, baseline)
+    order = agree(scores, ablation, paper)
     labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
     if scores.headline != HEADLINE:
         labels = (metric_header(scores, scores.headline), "")
     columns = tuple((metric, metric_header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
     made = Table(ablation.title, tuple(rows), tuple(contrasts),
-                 (*caption_lines(scores, rows, contrasts, ablation, name, paper, source), *filter(None, [origin])),
+                 (*caption_lines(scores, rows, contrasts, ablation, name, paper, source, order, has_gain),
+                  *filter(None, [origin])),
                  labels, bool(paper), costs, published_rows(getattr(ablation, "literature", {}), published),
                  scores.headline, columns, finding(scores, rows, contrasts, ablation),
-                 short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}"),
-                 baseline, recorded.rows)
+                 short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}",
+                             order[0], has_gain),
+                 baseline, recorded.rows, tuple(order[0]), has_gain)
     return replace(made, document=document(made))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.experiment.ablation import HEADLINE
@@ -13,7 +12,8 @@ from bench.experiment.key import digest
 from bench.experiment.variant import innermost
 from bench.metrics import DEFINITIONS
 from bench.setup.rows import choose_baselines
-from bench.statistics import kendall_interval
+from bench.statistics import Agreement
+from bench.tables.agreement import agreement_lines
 from bench.tables.columns import (
     ALPHA,
     NOTHING,
@@ -29,16 +29,16 @@ from bench.tables.columns import (
 )
 from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
-from bench.tables.scores import MASKED, NULL, PERMUTATIONS, Scores, row_key
+from bench.tables.scores import FULL_ROW, MASKED, NULL, PERMUTATIONS, Scores, row_key
 
 NULL_NAME, CEILING_NAME = "Full, shuffled EEG (null)", "class name as text (ceiling)"
-ROWS_FOR_TAU = 4
 MUST_AGREE = ("scale", "world", "config", "judge", "numerics", "pretrain_seeds", "versions", "key")
 
 
 def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, name: str,
-                  paper: Mapping[str, float], source: str) -> Iterable[str]:
-    """Yields the notes of the complete form. source: the note about the paper's column."""
+                  paper: Mapping[str, float], source: str, order: tuple[Sequence[Agreement], str],
+                  has_gain: bool) -> Iterable[str]:
+    """Yields the notes of the complete form. source: the note about the paper's column; order: of `agreement.agree`."""
     for line in scores.failures.itertuples():
         yield f"Failed: {failure_text(line)}."
     if not len(scores.scored):
@@ -90,7 +90,7 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
            "verdicts are conditional on these trained models." if len(seeds) == 1 else
            "[ ] is a 95 % interval over test images crossed with seeds. A row with one seed: over test items only, not "
            "training.")
-    yield from _null_lines(scores, rows)
+    yield from _null_lines(scores, rows, has_gain)
     if any(row.balanced for row in rows):
         yield BALANCED_NOTE
     if any(contrast.verdict for contrast in contrasts):
@@ -100,7 +100,7 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         yield (f"Test: {tests_text(contrasts)}. Plain: Student's t with the spread of this difference over seeds. "
                "Moderated: the spread of either row, with the spread of all trained rows of the table as its prior; a "
                "row that varies more than the others keeps its own.")
-    yield from _order(scores, ablation, paper)
+    yield from agreement_lines(*order, len(seeds))
     yield from selection_lines(scores, ablation)
     pretrained = extra.null or any(settings_of(v)[0] not in (NOTHING, "none") for v in ablation.variants)
     if pretrained and "one" in scores.values("pretrain_seeds"):
@@ -127,12 +127,15 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     others = scores.scored[~scores.scored["variant"].isin(known) & (scores.scored["items"] != "captions")]
     if gone := sorted(set(others.loc[others["items"] == "real", "variant"])):
         yield f"Recorded, but not a row of this ablation any more: {listed(gone)}."
-    if controls := sorted(set(others.loc[others["items"] != "real", "variant"])):
+    nulls = {f"{v.name} / EEG shuffled" for v in ablation.variants}
+    if controls := sorted(set(others.loc[others["items"] != "real", "variant"]) - nulls):
         yield f"Also recorded (bench table {name} --with-controls): {listed(controls)}."
     if paper or comparable:
         yield source
 
 
+NO_GAIN = ("No gain over null: it needs the shuffled EEG of each row (bench run --nulls each). Full's null is not that "
+           "of a row that prefers other classes.")
 BALANCED_NOTE = ("Balanced accuracy: each class has the same weight; classes differ in their number of test images. "
                  "Verdicts and gain are about top-1.")
 REHEARSAL = "A rehearsal: data and frozen parts are random. No number here has a meaning."
@@ -214,16 +217,17 @@ def provenance_lines(scores: Scores) -> Iterable[str]:
                f"compared with published numbers: {listed(sorted(set(lines['metric'])))}.")
 
 
-def _null_lines(scores: Scores, rows: Sequence[Row]) -> Iterable[str]:
+def _null_lines(scores: Scores, rows: Sequence[Row], has_gain: bool) -> Iterable[str]:
     names, permuted = {row.name for row in rows}, permuted_text(scores.headline)
     measured = next((row.top1 for row in rows if row.name == NULL_NAME), None)
-    null = scores.null(("Full", "real"))
-    if measured is None and any(row.gain for row in rows):
+    null = scores.null(FULL_ROW)
+    if has_gain:
         yield ("Gain over null: paired with the row's own shuffled EEG."
                + " Null to ceiling: the gain as a share of the ceiling's gain." * (CEILING_NAME in names))
-    elif measured or null:
-        yield ("Gain over null: paired with the row's own shuffled EEG if that was run, else with Full's. Null to "
-               "ceiling: the gain as a share of the ceiling's gain. Nulls of Full, top-1: "
+    elif measured:
+        yield NO_GAIN
+    if measured or null:
+        yield ("Nulls of Full, top-1: "
                + " and ".join([f"shuffled EEG {percent(measured)} %"] * bool(measured) if measured else [])
                + (" and " if measured and null else "")
                + (f"{permuted} {null_text(null)} % ({PERMUTATIONS:,} permutations; Full: p {p_text(null.p, '= ')})"
@@ -259,26 +263,6 @@ def selection_lines(scores: Scores, ablation: Any) -> Iterable[str]:
            f"{100 * selected.mean():.1f}. Only to show the inflation: the best on test {100 * best:.1f} "
            f"({100 * (best - final):+.1f}); an item counted as right if any of its samples is "
            f"{100 * any_sample:.1f} ({100 * (any_sample - final):+.1f}).")
-
-
-def _order(scores: Scores, ablation: Any, paper: Mapping[str, float]) -> Iterable[str]:
-    """Yields Kendall's tau-b with the order of the paper's rows."""
-    tops = {v.name: scores.top1(row_key(v)) for v in ablation.variants if v.name in paper}
-    ours = {name: top for name, top in tops.items() if top is not None}
-    if len(ours) < ROWS_FOR_TAU:
-        return
-    seeds = sorted(set.intersection(*(set(top.index) for top in ours.values())))
-    if not seeds or len({tuple(top.columns) for top in ours.values()}) > 1:
-        yield "Kendall's tau with the paper's order is left out: the rows share no seed, or no test images."
-        return
-    values = np.stack([top.loc[seeds].to_numpy() for top in ours.values()])
-    tau, low, high = kendall_interval(values, np.array([paper[name] for name in ours]), np.random.default_rng(0),
-                                      resamples=1000)
-    if np.isnan(tau):
-        yield "Kendall's tau with the paper's order is not defined: all rows have the same accuracy."
-        return
-    yield (f"Kendall's tau-b with the paper's order of {len(ours)} rows: {tau:+.2f} [{low:+.2f}, {high:+.2f}] (1,000 "
-           "crossed resamples of our seeds and images; the paper's numbers as printed).")
 
 
 def _classifier_lines(scores: Scores) -> Iterable[str]:

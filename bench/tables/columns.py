@@ -36,6 +36,7 @@ NEIGHBOURS = (  # columns of the complete form: header, metric, digits, factor
     ("precision, %", "precision", 1, 100), ("recall, %", "recall", 1, 100), ("density", "density", 2, 1),
     ("coverage, %", "coverage", 1, 100), ("distance to training images / real", "train_ratio_clip", 2, 1),
     ("copies of training images, %", "copies_clip", 1, 100))
+GAIN = "gain over null, points [95% CI]"  # only if every row that decodes EEG has its own null
 ALPHA = 0.05
 MOST_COLUMNS = 8  # of a block in the short form
 
@@ -97,7 +98,7 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
         t.entries, ("row", lambda r: r.label),
         (f"{t.labels[0]} [95% CI]", lambda r: _rounded(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
         (f"{BALANCED} [95% CI]", lambda r: _rounded(r.balanced) if r.balanced else NOTHING),
-        ("gain over null, points [95% CI]", lambda r: _rounded(r.gain, False) if r.gain else NOTHING),
+        *([(GAIN, lambda r: _rounded(r.gain, False) if r.gain else NOTHING)] if t.has_gain else []),
         *((header, _mean(metric, 1, 100)) for header, metric in accuracies[:2]),
         ("FID", _mean("fid", 2)),
         *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
@@ -129,6 +130,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
     costs = [("trained parameters", lambda r: number_text(r.means.get("trained_parameters"), 0, form=",")),
              ("training, s", lambda r: number_text(r.seconds[0] if r.seconds else None, 0)),
              ("sampling, s", lambda r: number_text(r.seconds[1] if r.seconds else None, 1))]
+    gains = [(GAIN, lambda r: percent(r.gain, False) if r.gain else NOTHING),
+             ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100))]
     words = ("row", "pre-training", "CLIP", "tuned", "encoder's label", f"verdict against {t.baseline}")
     return _columns(
         t.entries, ("row", lambda r: r.label), ("pre-training", lambda r: r.settings[0]),
@@ -137,8 +140,7 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *(costs if t.costs else []), ("seeds", lambda r: str(len(r.seeds))),
         (f"{top1} [95% CI]", lambda r: percent(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
         (f"{BALANCED} [95% CI]", lambda r: percent(r.balanced) if r.balanced else NOTHING),
-        ("gain over null, points [95% CI]", lambda r: percent(r.gain, False) if r.gain else NOTHING),
-        ("null to ceiling, %", lambda r: number_text(r.share_of_ceiling, 0, 100)),
+        *(gains if t.has_gain else []),
         (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}"),
@@ -146,7 +148,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *((header, _mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))))
           for metric, header in t.columns if metric != t.headline),
         ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
-        *([("SSIM", _mean("ssim", 3))] if "ssim" not in dict(t.columns) else []), ("PSNR, dB", _mean("psnr", 1)),
+        *([("SSIM [95% CI]", _interval("ssim", 3))] if "ssim" not in dict(t.columns) else []),
+        ("PSNR, dB [95% CI]", _interval("psnr", 1)), ("LPIPS [95% CI]", _interval("lpips", 3)),
         ("judge distance", _mean("judge_distance", 3)),
         *((header, _mean(metric, digits, factor)) for header, metric, digits, factor in NEIGHBOURS
           if metric not in dict(t.columns)),
@@ -179,7 +182,8 @@ def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def csv_frame(t: Table) -> pd.DataFrame:
-    """Returns rows, contrasts and McNemar's p in full precision, told apart by `kind`; accuracies in per cent."""
+    """Returns rows, contrasts, McNemar's p and the agreement with the paper's order in full precision, told apart by
+    `kind`; accuracies in per cent."""
     top1 = "top1" if t.headline == HEADLINE else t.headline
 
     def scaled(prefix: str, value: Interval | Null | None) -> dict[str, float]:
@@ -196,7 +200,9 @@ def csv_frame(t: Table) -> pd.DataFrame:
                      | scaled(top1, row.top1) | scaled("balanced", row.balanced)
                      | scaled("gain", row.gain) | scaled("null", row.null)
                      | {"null_to_ceiling": row.share_of_ceiling and 100 * row.share_of_ceiling, "p": row.exceeds}
-                     | {f"mean_{metric}": value for metric, value in row.means.items()})
+                     | {f"mean_{metric}": value for metric, value in row.means.items()}
+                     | {f"mean_{metric}_{end}": getattr(interval, end) for metric, interval in row.intervals.items()
+                        for end in ("low", "high")})
     for c in t.differences:
         family = _family(c)
         judged = {} if c.verdict is None else scaled(top1, c.verdict.interval) | {
@@ -209,6 +215,9 @@ def csv_frame(t: Table) -> pd.DataFrame:
                       top1: None if c.mean is None else 100 * c.mean} | judged)
         lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
+    lines += [{"kind": "order", "name": each.name, "rows": each.rows, "tau": each.tau, "tau_low": each.low,
+               "tau_high": each.high, "tau_expected": each.expected, "tau_expected_low": each.null_low,
+               "tau_expected_high": each.null_high, "p": each.p} for each in t.agreements]
     head = ["kind", "name", "label", "first", "second", "seed", "seeds", "failed", top1, f"{top1}_low", f"{top1}_high",
             "balanced", "balanced_low", "balanced_high", "gain", "gain_low", "gain_high", "null_to_ceiling", "null",
             "null_low", "null_high", "p", "family", "test", "verdict", "detectable",
@@ -220,6 +229,15 @@ def csv_frame(t: Table) -> pd.DataFrame:
 
 def _mean(metric: str, digits: int, factor: float = 1) -> Callable[[Row], str]:
     return lambda row: number_text(row.means.get(metric), digits, factor)
+
+
+def _interval(metric: str, digits: int) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        known = row.intervals.get(metric)
+        ends = f" [{known.low:.{digits}f}, {known.high:.{digits}f}]" if known else ""
+        return number_text(row.means.get(metric), digits) + ends
+
+    return cell
 
 
 def _points(c: Contrast) -> str:

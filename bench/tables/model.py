@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.experiment.ablation import HEADLINE
-from bench.statistics import Interval, Null, Verdict
+from bench.statistics import Agreement, Interval, Null, Verdict
 from bench.tables.formats import Document, Printed
 
 
@@ -20,11 +20,13 @@ class Row:
     settings   pre-training, CLIP, tuned, encoder
     top1       the headline metric, top-1 accuracy unless the ablation names another; None: not run, or `failed`
     means      of each metric, over seeds
-    gain       top1 minus that of the shuffled EEG, paired; share_of_ceiling: as a share of the ceiling's gain
+    gain       top1 minus that of the row's own shuffled EEG, paired; None: that was not run; share_of_ceiling: as a
+               share of the ceiling's gain
     null       under permuted labels, for a row that cannot know the stimulus; exceeds: Holm's p that it exceeds that
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
     balanced   mean over classes of the accuracy within a class; None where all classes have as many test items
+    intervals  of SSIM, PSNR and LPIPS, over test images crossed with seeds
     seconds    of training and of sampling; None: nothing is sampled
     """
 
@@ -44,6 +46,7 @@ class Row:
     seconds: tuple[float, float | None] | None = None
     verdict: str = ""
     balanced: Interval | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Table:
     baseline               the row that `Row.verdict` compares with; "" without one
     scores                 every recorded number, columns bench.scoring.schema.COLUMNS: numbers are int64 and float64
                            (params Int64), the others text
+    has_gain               whether every row that decodes EEG has its gain, so that there is a column
+    agreements             of the rows' order with the paper's; () if it has fewer than four of the rows
     """
 
     title: str
@@ -103,6 +108,8 @@ class Table:
     notes: tuple[str, ...] = ()
     baseline: str = ""
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    agreements: tuple[Agreement, ...] = ()
+    has_gain: bool = False
     document: Document = Document(Printed("", "", (), ()), Printed("", "", (), ()), pd.DataFrame())
 
     @property

@@ -27,11 +27,12 @@ from bench.statistics import (
 )
 from bench.tables import results
 
-NULL = ("Full", "shuffled")
+FULL_ROW, NULL = ("Full", "real"), ("Full", "shuffled")
 RETRIEVED = "retrieval_top1"
 NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 PERMUTATIONS = 1000
+PER_IMAGE = ("ssim", "psnr", "lpips")  # metrics that have an interval beside the headline's
 
 RowKey = Any  # (variant, items); None: was not run
 
@@ -168,13 +169,16 @@ class Scores:
         return None if pair is None else share_difference(*pair)
 
     def gain(self, row: RowKey) -> Interval | None:
-        """Returns the gain over the row's own shuffled EEG if that was run, else over Full's."""
-        return self.contrast(row, self.shuffled(row))
+        """Returns the gain over the row's own shuffled EEG; None if that was not run. Full's is no substitute: a row
+        with another preference for some classes has another null."""
+        return self.contrast(row, self.own_null(row))
 
-    def shuffled(self, row: RowKey) -> RowKey:
-        """Returns the row's own shuffled EEG (named by `ablation.with_controls`) if that was run, else Full's."""
-        control = (f"{row[0]} / EEG shuffled", "shuffled") if row else NULL
-        return control if control in self.images else NULL
+    def own_null(self, row: RowKey) -> RowKey:
+        """Returns the row's own shuffled EEG; None if that was not run."""
+        if row is None or row[1] != "real":
+            return None
+        nulls = [(f"{row[0]} / EEG shuffled", "shuffled"), *([NULL] if row == FULL_ROW else [])]
+        return next((null for null in nulls if null in self.images), None)
 
     def mcnemar(self, a: RowKey, b: RowKey) -> dict[int, float]:
         """Returns p by seed, on sample 0 of each item; empty for a headline metric that is not 0 or 1."""
@@ -229,6 +233,13 @@ class Scores:
             by = "" if rows["comparable"].all() else rows["extractor"].iloc[0]
             measured[metric] = Measured(mean, interval, sd, len(rows), rows["key"].iloc[0], by)
         return measured
+
+    def image_intervals(self, row: RowKey) -> dict[str, Interval]:
+        """Returns the 95 % interval of each of PER_IMAGE, over test images crossed with seeds."""
+        frame = self.of.get(row)
+        metrics = [] if frame is None else [each for each in PER_IMAGE if each in frame and np.isfinite(
+            frame[each]).all()]
+        return {each: crossed_interval(self._by_image(self.of[row], each).to_numpy()) for each in metrics}
 
     def leak(self, row: RowKey) -> str:
         """Returns why the audit calls a row leaky, "" if it does not."""

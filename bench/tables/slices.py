@@ -65,6 +65,9 @@ def _select(recorded: Results, wanted: dict[str, tuple[str, str]], references: b
         variant = rows.loc[(rows["spec"] == spec) & (rows["items"] == kind), "variant"].iloc[0]
         renamed[variant] = name
         take(variant, kind, name, spec)
+        null = (rows["variant"] == f"{variant} / EEG shuffled") & (rows["items"] == "shuffled")
+        for its_spec in rows.loc[null, "spec"].unique()[:1]:
+            take(f"{variant} / EEG shuffled", "shuffled", f"{name} / EEG shuffled", its_spec)
     if references:
         worlds = set(pd.concat(parts)["world"])
         beside = rows[(rows["spec"] == "") & rows["world"].isin(worlds)]

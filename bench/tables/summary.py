@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.experiment.ablation import HEADLINE
-from bench.experiment.variant import sees_eeg
+from bench.experiment.variant import innermost, sees_eeg
 from bench.metrics import DEFINITIONS
+from bench.statistics import Agreement
+from bench.tables.agreement import agreement_note
 from bench.tables.captions import (
     BALANCED_NOTE,
     NULL_NAME,
@@ -25,7 +27,7 @@ from bench.tables.captions import (
 from bench.tables.columns import ALPHA, counted, listed
 from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
-from bench.tables.scores import RETRIEVED, Scores, row_key
+from bench.tables.scores import NULL, RETRIEVED, Scores, row_key
 
 MOST_NOTES = 5
 SHOWN = 4  # names in a note, at most
@@ -47,10 +49,10 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
     clean = [row for row in decoding if not scores.leak(row_key(specs[row.name]))]
     best = max(clean or decoding or ran, key=_accuracy)
     name, _, change = best.label.partition("  ")
-    null = scores.interval(scores.shuffled(row_key(specs[best.name])))
-    ceiling = scores.interval(scores.ceiling)
-    about = [f"{title} {100 * value.mean:.1f} %" for title, value in (("null", null), ("ceiling", ceiling)) if value]
-    if null is None and NULL_NAME in {row.name for row in rows}:
+    own, full = (scores.interval(key) for key in (scores.own_null(row_key(specs[best.name])), NULL))
+    named = ("null", own) if own else ("Full's null", full), ("ceiling", scores.interval(scores.ceiling))
+    about = [f"{title} {100 * value.mean:.1f} %" for title, value in named if value]
+    if not (own or full) and NULL_NAME in {row.name for row in rows}:
         about.insert(0, "null not run")
     parts.insert(0, f"Best row{' without a leak' if 0 < len(clean) < len(decoding) else ''}: {name}"
                  f"{f' ({change})' if change else ''}, {100 * best.top1.mean if best.top1 else 0:.1f} %"
@@ -79,17 +81,21 @@ def _decodes_eeg(spec: Any) -> bool:
 
 
 def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, paper: bool,
-                source: str, command: str) -> tuple[str, ...]:
+                source: str, command: str, order: Sequence[Agreement] = (),
+                has_gain: bool = False) -> tuple[str, ...]:
     """Returns at most MOST_NOTES notes: warnings first, then what a reader needs, then how to see the rest.
 
-    source: from which CSVs the rows come, "" for the ablation's own; command: prints this table.
+    source: from which CSVs the rows come, "" for the ablation's own; command: prints this table;
+    order: the agreement with the paper's order.
     """
     more = f"More: {command} --details"
     warnings = [*_warnings(scores, rows, ablation), *([source] if source else [])]
     if not len(scores.scored):
         return tuple(_packed(warnings, [f"Nothing is scored yet; run: bench run --ablation {ablation.name}"]))
     return tuple(_packed(warnings, [*selection_lines(scores, ablation), _scale_note(scores, rows, paper),
-                                    _reading_note(scores, rows, contrasts), more]))
+                                    _reading_note(scores, rows, contrasts, has_gain)
+                                    + _fid_note(scores, rows, ablation),
+                                    *filter(None, [agreement_note(order)]), more]))
 
 
 def _packed(warnings: list[str], others: list[str]) -> list[str]:
@@ -144,7 +150,7 @@ def _scale_note(scores: Scores, rows: Sequence[Row], paper: bool) -> str:
     return note
 
 
-def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast]) -> str:
+def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], has_gain: bool) -> str:
     shown = scores.key("top1_shown_label").partition(" ")[0]
     key = scores.key(scores.headline)
     images = key.partition(" of ")[2].replace("pictures", "images")
@@ -154,19 +160,28 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         RETRIEVED: "top-1: share of test items whose EEG embedding is nearest to that of their own image, among "
                    f"{images}.",
     }.get(scores.headline, f"{DEFINITIONS[scores.headline].title} ({key}).")
-    if any("fid" in row.means for row in rows):
-        extractors = scores.values("extractor", "fid")
-        note += f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better."
     if any(row.balanced for row in rows):
         note += f" {BALANCED_NOTE}"
-    if any(row.gain for row in rows):
-        note += " Gain: difference to the row's own shuffled EEG (null) if that was run, else to Full's."
+    if has_gain:
+        note += " Gain: difference to the row's own shuffled EEG (null)."
     one = len({seed for row in rows for seed in row.seeds}) == 1
     note += f" CI: over test images{', not over trainings' if one else ' and seeds'}."
     if any(c.verdict for c in contrasts):
         note += (f" Verdicts: {ALPHA:g}, Holm over {families_text(contrasts)}; test: {tests_text(contrasts)}; not "
                  "resolved does not mean equal. Detects: the true difference that is resolved with 80 % power.")
     return note
+
+
+def _fid_note(scores: Scores, rows: Sequence[Row], ablation: Any) -> str:
+    """Returns what FID is, with the FID of random training images if they are a row; "" without an FID."""
+    fids = {row.name: row.means["fid"] for row in rows if "fid" in row.means}
+    if not fids:
+        return ""
+    random = {v.name for v in ablation.variants if getattr(innermost(v), "source", "") == "random"}
+    reached = [f"{fids[name]:.2f}" for name in fids if name in random]
+    extractors = scores.values("extractor", "fid")
+    return (f" FID: with the features of {listed(extractors) or 'its own network'}; lower is better; it says nothing "
+            "about the EEG" + (f": random training images reach {listed(reached)}." if reached else "."))
 
 
 def few(names: Any) -> str:

@@ -50,6 +50,27 @@ def test_an_encoder_with_and_without_pretraining_is_probed_in_both_states_at_eve
                 if row.items == "probe"]
 
 
+def test_own_nulls_add_generations_and_scores_of_each_row_that_uses_the_eeg_and_no_training():
+    variants = ablation.load("table2").variants
+    table = rows_.rows(variants, TINY, [0, 1], has_own_nulls=True)
+    counted = {name: (own, extra) for name, own, extra, _ in graph.counts(table, lambda stage: False)}
+    assert counted["finetune"] == (30, 0)
+    assert counted["generate"] == counted["score"] == (30, 32)  # fifteen nulls and the ceiling, at two seeds
+    nulls = [row for row in table if row.beside and row.items == "shuffled" and row.seed == 0]
+    assert [row.variant for row in nulls] == ["Full", *(f"{v.name} / EEG shuffled" for v in variants[1:])]
+    row, null = (next(row.stage for row in table if row.variant == name) for name in ("3", "3 / EEG shuffled"))
+    assert row.pictures.model == null.pictures.model
+    assert (row.pictures.items.eeg, null.pictures.items.eeg) == ("real", "shuffled")
+
+
+def test_own_nulls_are_neither_those_of_controls_nor_built_twice():
+    controlled = ablation.load("mask_ratio", controls=True).variants
+    names = [(row.variant, row.items) for row in rows_.rows(controlled, TINY, [0], has_own_nulls=True)]
+    assert len(set(names)) == len(names)
+    assert [v.name for v in rows_.own_nulls(ablation.load("systems").variants, True)] == [
+        "ThoughtViz with its leak / EEG shuffled"]
+
+
 def test_three_seeds_have_three_times_the_pretrainings_unless_one_serves_all():
     variants = ablation.load("table2").variants
     for choice, expected in (("each", 24), ("one", 8)):

@@ -16,6 +16,12 @@ from bench.setup.request import SEEDS, Request
 SHUFFLED = pd.Series([3, 1, 2], [2, 0, 1])
 
 
+def test_the_nulls_are_fulls_or_each_rows():
+    assert Request().nulls == "full"
+    with pytest.raises(BenchError, match="--nulls all: expected full or each"):
+        Request(nulls="all")
+
+
 def test_larger_seeds_would_repeat_the_numbers_of_smaller_ones():
     first, other = (torch.randn(4, generator=torch.Generator().manual_seed(seed)) for seed in (1, SEEDS + 1))
     assert torch.equal(first, other)

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.experiment.ablation import Ablation, with_controls
 from bench.experiment.key import digest
 from bench.experiment.variant import FULL, On, Variant
-from bench.statistics import verdicts
+from bench.statistics import crossed_interval, verdicts
 from bench.tables import captions, check, columns, formats, literature, named, results
 from bench.tables.build import table as build_table
 from bench.tables.sheet import first_of_each, sheet
@@ -344,16 +344,48 @@ def test_a_contrast_of_rows_with_other_test_pictures_is_said_not_to_be_paired(tm
     assert made(tmp_path).differences[1].verdict is not None
 
 
-def test_the_gain_over_shuffled_is_paired_and_a_share_of_the_ceilings(tmp_path):
+def test_the_gain_is_over_the_rows_own_null_paired_and_a_share_of_the_ceilings(tmp_path):
     put_all(tmp_path)
-    full, five, _, null, ceiling = made(tmp_path).entries
-    assert (full.gain.mean, five.gain.mean, ceiling.gain.mean) == pytest.approx((0.5, 0.3, 0.85))
-    assert (full.share_of_ceiling, ceiling.share_of_ceiling) == pytest.approx((0.5 / 0.85, 1))
-    assert null.gain is None
     put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
-    again = {row.name: row for row in made(tmp_path).entries}
-    assert again["5"].gain.mean == pytest.approx(0.1), "a row's own null comes before Full's"
-    assert again["6"].gain.mean == pytest.approx(0.4)
+    put(tmp_path, "6 / EEG shuffled", 0.2, items="shuffled")
+    table = made(tmp_path)
+    full, five, six, null, ceiling = table.entries
+    assert (full.gain.mean, five.gain.mean, six.gain.mean) == pytest.approx((0.5, 0.1, 0.3))
+    assert (full.share_of_ceiling, five.share_of_ceiling) == pytest.approx((0.5 / 0.85, 0.1 / 0.65))
+    assert null.gain is ceiling.gain is None
+    assert cell(table.document.short, "gain over null", "5").startswith("+10.0 [")
+    assert "Gain: difference to the row's own shuffled EEG (null)." in " ".join(table.notes)
+    assert not any("Also recorded" in line for line in table.caption)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_there_is_no_gain_where_a_row_lacks_its_own_null_even_if_fulls_was_run(tmp_path, details):
+    put_all(tmp_path)
+    put(tmp_path, "5 / EEG shuffled", 0.3, items="shuffled")
+    table = made(tmp_path)
+    gains = {row.name: row.gain for row in table.entries}
+    assert gains["Full"].mean == pytest.approx(0.5)
+    assert gains["5"].mean == pytest.approx(0.1)
+    assert gains["6"] is None
+    text = table.render(details=details)
+    assert "gain over null," not in text
+    assert "null to ceiling" not in text
+    assert "No gain over null: it needs the shuffled EEG of each row (bench run --nulls each)." in " ".join(
+        table.caption)
+    assert "Best row: Full, 60.0 % (null 10.0 %" in table.finding
+    put(tmp_path, "Full", 0.2)
+    assert "Best row: 6 (mask 0.5), 50.0 % (Full's null 10.0 %" in made(tmp_path).finding
+
+
+def test_a_metric_of_images_has_its_interval_with_details_and_in_the_csv(tmp_path):
+    put_all(tmp_path)
+    table = made(tmp_path)
+    expected = crossed_interval(9.5 + np.arange(40)[None] / 40)
+    assert table.entries[0].intervals["psnr"] == expected
+    assert cell(table.document.complete, "PSNR", "Full") == f"10.0 [{expected.low:.1f}, {expected.high:.1f}]"
+    assert cell(table.document.complete, "SSIM", "Full") == "0.310", "no values of the images: no interval"
+    assert table.rows.loc[0, ["mean_psnr_low", "mean_psnr_high"]].tolist() == pytest.approx(
+        [expected.low, expected.high])
 
 
 def test_fulls_null_by_permutation_stands_beside_the_measured_one(tmp_path):
@@ -453,7 +485,40 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_where_there_are_four(
     put(tmp_path, "7", 0.45)
     line, = [line for line in made(tmp_path, changed(variants=[*ABLATION.variants, Variant("7", 0.85)])).caption
              if "Kendall" in line]
-    assert re.match(r"Kendall's tau-b with the paper's order of 4 rows: \+1\.00 \[[+-]", line)
+    assert line.startswith("Kendall's tau-b with the paper's order of 4 rows: +1.00 [-0.67, +1.00], expected +0.00 "
+                           "[-0.81, +0.81], p = 0.042.")
+    assert "if every order of the rows is equally likely" in line
+    assert "with one seed [ ] is too narrow" in line
+
+
+def test_the_agreement_with_the_paper_is_shown_beside_the_one_that_clip_alone_gives(tmp_path):
+    names = {"Full": 0.6, "5": 0.5, "13": 0.2, "14": 0.3}  # the paper: 45.8, 19.7, 28.3, 20.9
+    for name, share in names.items():
+        put(tmp_path, name, share)
+    asked = changed(variants=[FULL, Variant("5", 0.25), Variant("13", align=None), Variant("14", align=None, tune="A")],
+                    contrasts=[("Full", "5")])
+    table = made(tmp_path, asked)
+    whole, within, clip, without = table.agreements
+    assert (whole.tau, whole.expected) == pytest.approx((0, 0))  # 2 + 1 - 2 - 1 pairs
+    assert (clip.tau, without.tau, within.tau) == pytest.approx((1, -1, 0))
+    assert (whole.p, clip.p, without.p) == pytest.approx((0.75, 0.5, 1))
+    note, = [note for note in table.notes if "Kendall" in note]
+    assert note == ("Order of the 4 rows: Kendall's tau with the paper's +0.00; expected if only CLIP alignment "
+                    "mattered: +0.00 (p = 0.750).")
+    assert "with CLIP alignment (2 rows) +1.00" in " ".join(table.caption)
+    lines = pd.read_csv(io.StringIO(table.render("csv"))).query("kind == 'order'").set_index("name")
+    assert lines["tau"].to_dict() == pytest.approx({"all": 0, "within": 0, "with CLIP alignment": 1,
+                                                    "without alignment": -1})
+    assert lines.loc["all", ["rows", "tau_expected", "p"]].tolist() == pytest.approx([4, 0, 0.75])
+
+
+def test_the_agreement_of_rows_with_other_seeds_is_left_out_with_the_reason(tmp_path):
+    for seed, name in enumerate(("Full", "5", "6", "7")):
+        put(tmp_path, name, 0.5, seed)
+    table = made(tmp_path, changed(variants=[*ABLATION.variants, Variant("7", 0.85)]))
+    assert "Kendall's tau with the paper's order is left out: the rows share no seed, or no test images." in \
+        table.caption
+    assert not any("Kendall" in note for note in table.notes)
 
 
 def test_rows_that_leak_are_named(tmp_path):
