@@ -183,7 +183,7 @@ def test_the_terminal_shows_metric_value_n_network_and_whether_it_is_comparable(
     (["two_way_judge_layer2"], "none", "needs --judge tiny"),
     (["retrieval_top1"], "tiny", "cannot be measured from images alone"),
     (["fid_64"], "tiny", "needs --judge none"),
-    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, the file")])
+    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, efficientnet_lite0, ")])
 def test_a_metric_that_cannot_be_had_says_what_it_needs(pair, wanted, judge, message):
     with refused(message) as error:
         compare(*pair, wanted=wanted, judge=judge)
