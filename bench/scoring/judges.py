@@ -192,8 +192,11 @@ def _folder_labels(folder: Path) -> tuple[str, ...]:
     """Returns the names of the classes in a timm folder's config, by number; () if it has none."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names") or ()
-    if isinstance(names, dict):
-        names = [name for _, name in sorted((int(number), name) for number, name in names.items())]
+    if isinstance(names, dict) and sorted(names) == sorted(map(str, range(len(names)))):
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, (list, tuple)):
+        raise _fault(f"{folder / CONFIG} has label_names that are not one name for each class", "correct them, or "
+                     "leave them out")
     return tuple(map(str, names))
 
 

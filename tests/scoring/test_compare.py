@@ -218,7 +218,7 @@ def test_the_terminal_shows_metric_value_n_network_and_whether_it_is_comparable(
     (["fid_64"], "tiny", "needs --judge none"),
     (["copies_clip"], "tiny", "copies_clip needs --train DIR, the training images$"),
     (["coverage", "psnr"], "tiny", "coverage: expected 50 or more different reference images, not 12"),
-    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, the file")])
+    (None, "nowhere", "no judge 'nowhere'; expected tiny, none, efficientnet_lite0, ")])
 def test_a_metric_that_cannot_be_had_says_what_it_needs(pair, wanted, judge, message):
     with refused(message) as error:
         compare(*pair, wanted=wanted, judge=judge)

@@ -216,6 +216,11 @@ def test_class_names_are_compared_with_imagenets_order(resnet, folder, tmp_path)
     assert count_classes([1, 0, 1], ["cat", "dog"]) == "dog (2), cat (1)"
     edit(folder, lambda config: config.update(label_names=wnids[:11] + [wnids[12]]))
     assert f"{wnids[12]} is class 11 here and class 12 there (1 differ)" in open_judge(str(folder), "cpu")[1][1]
+    edit(folder, lambda config: config.update(label_names={str(number): f"c{number}" for number in range(12)}))
+    assert open_judge(str(folder), "cpu")[1][1] == "judge mine: 12 classes: c0, c1, c2 and 9 more"
+    for wrong in (3, {"a": 1}):
+        edit(folder, lambda config, wrong=wrong: config.update(label_names=wrong))
+        refused(folder, "config.json has label_names that are not one name for each class; correct them")
     torch.save({"state_dict": resnet.state_dict(), "arch": "test_resnet",
                 "class_to_idx": {f"shape {number}": number for number in range(12)}}, tmp_path / "a.pth")
     assert open_judge(str(tmp_path / "a.pth"), "cpu")[1][1] == \
