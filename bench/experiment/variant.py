@@ -195,7 +195,7 @@ class On:
     split: str = "item"
     protocol: str = "pairs"
     band: tuple[float, float] | None = None
-    channels: int | None = None
+    channels: int | None = added(None)
     subjects: tuple[int, ...] | None = None
     epochs: int | None = None
     views: int | None = None
