@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-long lint
+.PHONY: run test test-long lint references
 
 run: .venv/ready
 	$(BIN)/bench run --ablation mask_ratio
@@ -12,6 +12,17 @@ test: .venv/ready
 
 test-long: .venv/ready
 	$(BIN)/python -m pytest -m long
+
+# The tables of docs/reference.md, in its order. Resumes: stored stages and recorded rows are not built again.
+references: .venv/ready
+	$(BIN)/bench run --reference --ablation table2 --nulls each --seeds 0,1,2
+	$(BIN)/bench run --reference --ablation table2 --seeds 3,4,5,6,7
+	for each in controls systems; do \
+	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; \
+	  $(BIN)/bench run --reference --ablation $$each --seeds 3,4 || exit; done
+	for each in block_design supervision guided_encoders guided_parts guided_retrieval projector channels \
+	  released_code masking conditioning encoders selection guided_selection artefacts; do \
+	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; done
 
 lint: .venv/ready
 	$(BIN)/ruff check .
