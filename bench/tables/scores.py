@@ -30,7 +30,7 @@ from bench.tables import results
 NULL = ("Full", "shuffled")
 RETRIEVED = "retrieval_top1"
 NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
-MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
+MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse", "joint_wiener_mse")
 PERMUTATIONS = 1000
 
 RowKey = Any  # (variant, items); None: was not run
