@@ -11,7 +11,7 @@ from bench.data.prepared import Array
 from bench.data.recordings import as_raw, cut_epochs
 from bench.data.tiny import TinyWorld, draw_anatomy, draw_codes, generator, present
 
-PHASES = ("kept", "shared", "independent")
+PHASES = ("kept", "shared", "independent", "noise")
 
 
 def people_windows(world: TinyWorld, person: int, count: int, band: tuple[float, float]) -> tuple[Array, Array, Array]:
@@ -32,12 +32,14 @@ def people_windows(world: TinyWorld, person: int, count: int, band: tuple[float,
 
 
 def randomise_phases(windows: Array, phases: str, rng: np.random.Generator) -> Array:
-    """Replaces the phases of windows [N, C, T] by random ones; every channel keeps its power spectrum in each window.
+    """Replaces the phases of windows [N, C, T] by random ones.
 
     phases  "kept": nothing is replaced; "shared": the same random angles are added in all channels of a window, which
             keeps the phase relations between channels, and so its cross-spectra (Prichard and Theiler 1994);
-            "independent": each channel gets its own angles, which removes the relations between channels as well
-    Raises ValueError for other phases.
+            "independent": each channel gets its own angles, which removes these relations; "noise": Gaussian noise with
+            each channel's mean power spectrum, which is all that the windows have in common
+    With "shared" and "independent" each channel keeps its power spectrum in each window, which depends on the stimulus;
+    with "noise" nothing does. Raises ValueError for other phases.
     """
     if phases not in PHASES:
         raise ValueError(f"phases={phases!r}: expected one of {', '.join(PHASES)}")
@@ -45,6 +47,10 @@ def randomise_phases(windows: Array, phases: str, rng: np.random.Generator) -> A
         return windows
     count, channels, times = windows.shape
     spectrum = np.fft.rfft(windows)
+    if phases == "noise":
+        root = np.sqrt((np.abs(spectrum) ** 2).mean(0) / 2)  # [C, F], of the real and of the imaginary part
+        white = rng.standard_normal((2, *spectrum.shape))
+        return np.fft.irfft(root * (white[0] + 1j * white[1]), times).astype(np.float32)
     angles = rng.uniform(0, 2 * np.pi, (count, 1 if phases == "shared" else channels, spectrum.shape[2]))
     angles[..., 0] = 0
     if times % 2 == 0:

@@ -36,6 +36,9 @@ _SMALL = (("n_chans", 16), ("n_times", 64), ("sfreq", 125.0), ("anatomy", 0.03))
 WORLDS: dict[str, tuple[tuple[str, float], ...]] = {  # changed fields of the scale's world (docs/instrument.md)
     "pretraining": (*_SMALL, ("pink", 2.0), ("alpha", 0.0), ("beta", 0.0), ("sensor", 6.0), ("sources", 4),
                     ("latency_jitter", 0.05), ("instance", 0.4), ("snr", 1.0)),
+    "mask_ratio": (*_SMALL, ("pink", 6.0), ("alpha", 0.0), ("beta", 0.0), ("sensor", 2.0), ("sources", 8),
+                   ("instance", 0.0), ("snr", 0.7)),
+    "clip": (*_SMALL, ("pink", 2.0), ("alpha", 0.0), ("beta", 0.0), ("sensor", 6.0), ("instance", 1.2), ("snr", 2.0)),
 }
 
 
@@ -53,6 +56,7 @@ class Spec:
     pairs       number of training pairs, drawn by the seed
     steps       of the probe's training, as a multiple of the scale's
     size        the encoder's size, by its label in the paper
+    patch       samples in one of its tokens
     target      what the probe is trained on: "image", the CLIP embedding of the pair's image (Eq. 3); "class", the mean
                 embedding of the images of its class (Eq. 3); "label", the class (cross-entropy; its embedding is the
                 mean of the classes' embeddings, weighted by their probabilities)
@@ -70,6 +74,7 @@ class Spec:
     pairs: int = 200
     steps: float = 1.0
     size: str = "18.3M"
+    patch: int = 8
     target: str = "image"
     eeg_free: bool = field(default=False, compare=False)
     dials: tuple[tuple[str, float], ...] = field(init=False)
@@ -81,7 +86,7 @@ class Spec:
         object.__setattr__(self, "dials", WORLDS[self.world])
         if not 0 < self.mask < 1:
             raise refuse(self, f"mask must be between 0 and 1, not {self.mask!r}")
-        for name in ("windows", "pairs"):
+        for name in ("windows", "pairs", "patch"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int) or value < 1:
                 raise refuse(self, f"{name} must be an integer of at least 1, not {value!r}")
         if self.steps <= 0 or self.snr < 0:
@@ -90,20 +95,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Schedules of a scale, and the number of people in the corpus. share: of a row's corpus and pairs that is used.
-    patch: samples in a token."""
+    """Schedules of a scale, and the number of people in the corpus. share: of a row's corpus and pairs that is used."""
 
     pretrain: Schedule
     oracle: Schedule
     probe: Schedule
     people: int = 12
     share: float = 1.0
-    patch: int = 8
 
 
 TINY = Sizes(pretrain=Schedule(steps=2000, batch=64, lr=1e-2, warmup=50),
              oracle=Schedule(steps=800, batch=64, lr=3e-3, warmup=50),
-             probe=Schedule(steps=300, batch=32, lr=1e-3, warmup=30))
+             probe=Schedule(steps=600, batch=32, lr=1e-3, warmup=30))
 MICRO = Sizes(pretrain=Schedule(steps=6, batch=16, lr=3e-3, warmup=2),
               oracle=Schedule(steps=6, batch=16, lr=2e-3, warmup=2),
               probe=Schedule(steps=6, batch=16, lr=1e-3, warmup=2), people=6, share=0.02)
@@ -174,7 +177,7 @@ class Identification(Retrieval):
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Identification:
     """Plans the corpus, the start, the probe and the ranks of the images."""
     sizes, size = sized(SIZES, scale, spec.system), scale.size(spec.size)
-    encoder = Encoder("msm_vit", size.width, size.depth, size.heads, size.mlp_ratio, sizes.patch)
+    encoder = Encoder("msm_vit", size.width, size.depth, size.heads, size.mlp_ratio, spec.patch)
     world, band = items.trials.world, items.trials.band
     if not isinstance(world, World):
         raise refuse(spec, f"{world.name} is a recorded data set; worlds with known answers are simulated",
@@ -185,8 +188,8 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Identification:
     targets = Targets(items.trials, scale.weights("clip"), scale.weights("vae"), 0, scale.single_process)
     start: KnownPretrain | Oracle | Encoder = encoder
     if spec.start != "none":
-        corpus = KnownCorpus(replace(world, snr=spec.snr), band, max(1, round(spec.windows * sizes.share)),
-                             sizes.people, spec.phases)
+        windows = max(8 * sizes.people, round(spec.windows * sizes.share))
+        corpus = KnownCorpus(replace(world, snr=spec.snr), band, windows, sizes.people, spec.phases)
         start = Oracle(corpus, encoder, sizes.oracle, seed, scale.fp32) if spec.start == "oracle" else KnownPretrain(
             corpus, encoder, scale.decoder, spec.mask, sizes.pretrain, seed, scale.fp32)
     schedule = replace(sizes.probe, steps=max(1, round(sizes.probe.steps * spec.steps)))

@@ -39,7 +39,7 @@ def test_shared_angles_keep_the_relations_between_channels_and_independent_ones_
 
 def test_kept_phases_are_the_windows_themselves_and_other_words_are_refused():
     assert randomise_phases(WINDOWS, "kept", np.random.default_rng(1)) is WINDOWS
-    with pytest.raises(ValueError, match="phases='random': expected one of kept, shared, independent"):
+    with pytest.raises(ValueError, match="phases='random': expected one of kept, shared, independent, noise"):
         randomise_phases(WINDOWS, "random", np.random.default_rng(1))
 
 
@@ -57,3 +57,14 @@ def test_a_persons_windows_begin_at_known_stimuli_and_differ_between_people():
     again = people_windows(world, 0, 40, (5.0, 95.0))[0]
     assert np.array_equal(windows, again)
     assert not np.allclose(windows, people_windows(world, 1, 40, (5.0, 95.0))[0])
+
+
+def test_noise_has_the_mean_spectrum_of_the_windows_and_no_window_of_its_own():
+    rng = np.random.default_rng(3)
+    loud = rng.standard_normal((4000, 2, 32)) * rng.choice([0.2, 1.8], (4000, 1, 1))
+    noise = randomise_phases(loud, "noise", np.random.default_rng(4))
+    power, expected = ((np.abs(np.fft.rfft(each)[..., 1:-1]) ** 2).mean(0) for each in (noise, loud))
+    assert power == pytest.approx(expected, rel=0.15)
+    strength = noise.var((1, 2))
+    assert abs(np.corrcoef(strength, loud.var((1, 2)))[0, 1]) < 0.06
+    assert strength.std() < 0.5 * loud.var((1, 2)).std()
