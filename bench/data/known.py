@@ -8,7 +8,6 @@ import numpy as np
 
 from bench.data.pictures import CLASSES, SHOWN, draw_scenes
 from bench.data.prepared import Array
-from bench.data.recordings import as_raw, cut_epochs
 from bench.data.tiny import TinyWorld, draw_anatomy, draw_codes, generator, present
 
 PHASES = ("kept", "shared", "independent", "noise")
@@ -21,6 +20,8 @@ def people_windows(world: TinyWorld, person: int, count: int, band: tuple[float,
     paired recordings. A window at the signal-to-noise ratio `world.snr` stands for an average of trials: k trials raise
     the ratio by the root of k. Returns also the codes [N, F] to which the sources respond, and the classes [N].
     """
+    from bench.data.recordings import as_raw, cut_epochs  # MNE takes a second; planning imports this file
+
     rng = generator(world, 11, person)
     scenes = draw_scenes(count, SHOWN, rng)
     recording = present(replace(world, blocks=1), scenes, (CLASSES[label] for label in scenes.label),
