@@ -634,11 +634,16 @@ def _definitions() -> list[Metric]:
         *(_share(f"retrieval_top{k}", f"{retrieval}, top {k}", f"{k}/images", atm) for k in (1, 5)),
         *(_share(f"retrieval_{n}way", f"{retrieval}, {n}-way, exact", f"1/{n}", f"{atm}, in closed form")
           for n in (2, 4, 10)),
+        _share("class_top1", "Class whose mean image embedding is nearest to the EEG's embedding", "1/classes",
+               "this suite"),
+        _share("train_class_top1", "The same on the training pairs", "1/classes", "this suite: shows overfitting"),
         _share("readout_accuracy", "Accuracy of a classifier of the EEG", "1/classes", "this suite"),
         _lower("masked_mse", "Error at masked tokens of held-out EEG", "mean_mse", "DreamDiffusion, Sec. 3.1", eeg),
         _lower("mean_mse", "The same error of the mean", "itself", baseline, eeg),
         _lower("interpolation_mse", "The same error of linear interpolation", "mean_mse", baseline, eeg),
         _lower("wiener_mse", "The same error of the best linear prediction", "mean_mse", baseline, eeg),
+        _lower("joint_wiener_mse", "The same error of the best linear prediction from all channels", "mean_mse",
+               baseline, eeg),
         _lower("trained_parameters", "Parameters of all networks that a row trains", "0", "this suite: a cost",
                "parameters"),
     ]
@@ -647,4 +652,4 @@ def _definitions() -> list[Metric]:
 DEFINITIONS: dict[str, Metric] = {metric.name: metric for metric in _definitions()}
 SINGLE = tuple(name for name, metric in DEFINITIONS.items()  # shares of 1 with a value for each item
                if metric.unit == "share" and metric.better == "higher"
-               and name not in ("top1_real", "readout_accuracy", "precision", "recall", "coverage"))
+               and name not in ("top1_real", "readout_accuracy", "precision", "recall", "coverage", "train_class_top1"))

@@ -1,4 +1,7 @@
-"""`bench doctor`: checks whether a scale can run on this machine, and says what to do if it cannot."""
+"""`bench doctor`: checks whether a scale can run on this machine, and says what to do if it cannot.
+
+`bench doctor --instrument` shows instead whether the suite finds what is there in worlds with known answers.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_scale(checks)
     add_ablation(checks, "--ablation", help="also check what only the rows of this ablation need")
     checks.add_argument("--on", choices=engines.ENGINES, help="also check this cluster engine")
+    checks.add_argument("--instrument", nargs="?", const="", metavar="DIR",
+                        help="instead: judge the results of the worlds with known answers (docs/instrument.md)")
     add_places(parser)
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    """Prints a line for each check; returns 0, or 3 if the scale cannot run."""
+    """Prints a line for each check; returns 0, or 3 if the scale cannot run. With --instrument: a table of gates;
+    returns 0, or 1 if a gate does not hold or was not run."""
+    if options.instrument is not None:
+        return _judge_instrument(Path(options.instrument) if options.instrument else None)
     request = request_of(options)
     scale, can_run = places.load_scale(request.scale), True
     lines = examine(scale, request)
@@ -72,6 +80,16 @@ def main(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{'ok' if line.ok else 'NO':4s}{line.what:14s}{line.message}", highlight=False, markup=False)
     console.print(f"scale {scale.name} {'can' if can_run else 'cannot'} run here", highlight=False, markup=False)
     return errors.OK if can_run else errors.ENVIRONMENT
+
+
+def _judge_instrument(folder: Path | None) -> int:
+    """Prints what the worlds with known answers show. folder: of the results; None: the committed ones."""
+    from bench.tables import instrument  # takes a second to import
+
+    folder = folder or modules.ROOT / instrument.RESULTS
+    shown = instrument.judge(folder=folder)
+    print(instrument.document(shown, folder).render())
+    return errors.OK if all(each.word == "pass" for each in shown) else errors.SOME_FAILED
 
 
 def examine(scale: Scale, request: Request) -> Iterator[Line]:

@@ -93,7 +93,7 @@ def _settings(spec: Any, base: Any = None) -> Iterator[str]:
     for field in fields(spec):
         name, value = field.name, getattr(spec, field.name)
         default = getattr(base, name) if base else _default(field)
-        if not field.compare or name == "of" or value == default:
+        if not field.compare or not field.init or name == "of" or value == default:
             continue
         if name == "settings":  # of a user's own system
             yield from (_text(each, given) for each, given in value)

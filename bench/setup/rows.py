@@ -19,7 +19,7 @@ from bench.experiment.stages import Finetune, Items, Pretrain, Readout, training
 from bench.experiment.variant import FULL, On, Spec
 from bench.setup import places
 from bench.setup.request import Request
-from bench.systems import captions, plan, retrieval
+from bench.systems import captions, known, plan, retrieval
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class Baselines:
 
 def choose_baselines(variants: Iterable[Spec]) -> Baselines:
     """Chooses the baselines of these rows. If all rows that generate images are on protocol things, the null needs Full
-    among them, and there are no classifiers, because the tested concepts are new. Retrieval alone has no baselines,
-    because it has no images."""
-    generating = [v for v in variants if v.system != retrieval.Spec.system]
+    among them, and there are no classifiers, because the tested concepts are new. Retrieval alone, also by the
+    probe of worlds with known answers, has no baselines, because it has no images."""
+    generating = [v for v in variants if v.system not in (retrieval.Spec.system, known.Spec.system)]
     settings = [_things_setting(v) for v in generating]
     if not all(settings):
         return Baselines(On(FULL, FULL.name, eeg="shuffled"), captions.Spec(), True)

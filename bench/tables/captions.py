@@ -287,5 +287,6 @@ def _masked(scores: Scores, ablation: Any) -> str:
         if MASKED[0] in means:
             names.setdefault(tuple(means.get(metric) for metric in MASKED), []).append(variant.name)
     return "; ".join(f"{listed(rows)}: {model:.3f} (" + ", ".join(
-        f"{name} {error:.3f}" for name, error in zip(("mean", "interpolation", "Wiener"), errors, strict=True)
+        f"{name} {error:.3f}" for name, error in zip(
+            ("mean", "interpolation", "Wiener", "joint Wiener"), errors, strict=True)
         if error is not None) + ")" for (model, *errors), rows in names.items())

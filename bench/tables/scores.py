@@ -30,7 +30,7 @@ from bench.tables import results
 FULL_ROW, NULL = ("Full", "real"), ("Full", "shuffled")
 RETRIEVED = "retrieval_top1"
 NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
-MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
+MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse", "joint_wiener_mse")
 PERMUTATIONS = 1000
 PER_IMAGE = ("ssim", "psnr", "lpips")  # metrics that have an interval beside the headline's
 

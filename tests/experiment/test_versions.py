@@ -16,7 +16,7 @@ from bench import systems
 from bench.experiment import stages
 from bench.experiment.key import Stage
 from bench.prior import recipe
-from bench.systems import brain2image, guided, linear, own, thoughtviz
+from bench.systems import brain2image, guided, known, linear, own, thoughtviz
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parents[1] / "versions.json"
@@ -35,6 +35,7 @@ THOUGHTVIZ = ["bench/train/thoughtviz.py", "models/thoughtviz.py", *TRAINED]
 LINEAR = ["bench/train/linear.py", *FROZEN, *DRAWS]
 GUIDED = ["bench/train/guided.py", "models/guided.py", "models/diffusion_prior.py", "models/encoders/atm.py",
           "models/encoders/nice.py", "models/adapter.py", "models/captioner.py", *FROZEN, *TRAINED]
+KNOWN = ["bench/train/known.py", "bench/data/known.py", "bench/train/losses.py", "bench/train/items.py", *MODEL]
 OWN = ["bench/train/own.py", *FROZEN, *DRAWS]
 SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Trials: ["bench/train/trials.py", "bench/data/imagenet_eeg.py", *WORLD],
@@ -64,6 +65,11 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     thoughtviz.ThoughtVizEeg: THOUGHTVIZ, thoughtviz.ThoughtVizClassifier: THOUGHTVIZ,
     thoughtviz.ThoughtVizGan: THOUGHTVIZ, thoughtviz.ThoughtVizPictures: THOUGHTVIZ,
     linear.Factors: LINEAR, linear.Ridge: LINEAR, linear.ImageToImage: LINEAR,
+    known.KnownCorpus: ["bench/train/known.py", "bench/data/known.py", *WORLD], known.Oracle: KNOWN,
+    known.KnownPretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
+                          "models/mae.py", "models/masking.py", *KNOWN],
+    known.Probe: KNOWN, known.ProbeEmbedding: KNOWN,
+    known.Identification: ["bench/train/known.py", "bench/train/score.py", *MEASURE, "bench/metrics.py"],
     own.OwnFit: OWN, own.Own: OWN,
     guided.GuidedEncoder: GUIDED, guided.GuidedPrior: GUIDED, guided.GuidedLowLevel: GUIDED,
     guided.GuidedCaptions: GUIDED, guided.GuidedPictures: GUIDED, guided.GuidedEmbedding: GUIDED,

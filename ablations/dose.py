@@ -1,0 +1,37 @@
+"""Doses of masked pre-training: windows of the corpus, its signal-to-noise ratio, and pairs, in three worlds.
+
+    bench run --ablation dose --seeds 0,1,2 --results results/reference/instrument
+
+Probes in CLIP space in the world of known_pretraining; nothing is generated (docs/instrument.md). All pre-trainings
+have the same number of steps. Unless a row says otherwise: 12,000 windows at a ratio of 4, and 200 pairs.
+"""
+
+from bench import On, replace
+from bench.systems import known
+
+WORLDS = (11, 12, 13)
+none = known.Spec("none")
+masked = replace(none, name="masked", start="masked")
+rows = [
+    none,
+    masked,
+    *(replace(masked, name=f"{n} windows", windows=n) for n in (600, 3_000, 36_000, 100_000)),
+    *(replace(masked, name=f"ratio {snr:g}", snr=snr) for snr in (0.25, 0.5, 1.0, 2.0)),
+    *(replace(spec, name=f"{spec.name} with {n} pairs", pairs=n) for n in (50, 100, 400, 1600)
+      for spec in (none, masked)),
+]
+
+
+def name(row, world):
+    return f"{row} in world {world}"
+
+
+def baseline(row):
+    return row.replace("masked", "none") if "pairs" in row else "none"
+
+
+variants = [On(spec, name(spec.name, world), world={"seed": world}) for world in WORLDS for spec in rows]
+contrasts = [(name(spec.name, world), name(baseline(spec.name), world)) for world in WORLDS for spec in rows
+             if spec.start == "masked"]
+headline = "class_top1"
+metrics = ("train_class_top1", "retrieval_10way")
