@@ -453,6 +453,10 @@ WITH_NAN = {  # every public metric of floating-point values, given NaN in each 
     "retrieval_topk": [lambda: metrics.retrieval_topk(NAN, FEATURES, 1),
                        lambda: metrics.retrieval_topk(FEATURES, NAN, 1)],
     "nearest": [lambda: metrics.nearest(NAN, FEATURES), lambda: metrics.nearest(FEATURES, NAN)],
+    "nearest_distance": [lambda: metrics.nearest_distance(NAN, FEATURES),
+                         lambda: metrics.nearest_distance(FEATURES, NAN)],
+    "density_coverage": [lambda: metrics.density_coverage(NAN, FEATURES, 2),
+                         lambda: metrics.density_coverage(FEATURES, NAN, 2)],
 }
 OF_BYTES = {"psnr", "ssim", "ssim_released", "pixcorr"}  # uint8 has no NaN
 

@@ -33,7 +33,7 @@ def add_request_options(parser: argparse.ArgumentParser, ablation_needed: bool =
     rows.add_argument("--with-controls", action="store_true",
                       help="every row also with its EEG shuffled, replaced by a surrogate, and set to zero")
     complete(rows.add_argument("--nulls", default=NULLS[0], metavar="each|full", help="also with shuffled EEG: "
-                               "every row, which gives its gain over this null, or Full alone (default)"),
+                               "each row, which gives its gain over this null, or Full alone (default: full)"),
              lambda: NULLS)
     add_seeds(rows)
     add_pretrain_seeds(rows)

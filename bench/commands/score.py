@@ -23,9 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--train", metavar="DIR", help="the system's training images: measures memorisation")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--metrics", metavar="A,B", help="only these metrics (default: all that the judge allows)")
-    scoring.add_argument("--judge", default="tiny", metavar="NAME|FILE", help="the classifier of images: tiny "
-                         "(default), none, efficientnet_lite0, a timm model in the hub's cache (NAME or "
-                         "hf-hub:ORG/NAME), a timm checkpoint or folder (docs/metrics.md)")
+    scoring.add_argument("--judge", default="tiny", metavar="NAME|FILE", help="the classifier of images: tiny, "
+                         "none, efficientnet_lite0, a timm model in the hub's cache (NAME or "
+                         "hf-hub:ORG/NAME), a timm checkpoint or folder; docs/metrics.md (default: tiny)")
     scoring.add_argument("--arch", default="", metavar="NAME", help="timm's architecture of a checkpoint that does not "
                          "say it")
     scoring.add_argument("--fit", default="", metavar="crop|stretch", help="how a timm judge gets an image: timm's own "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
 
@@ -45,6 +46,7 @@ def seconds(stage: Stage) -> float:
     return 5.0 if isinstance(stage, (Trials, Targets, Reference, TrainFeatures)) else 2.0
 
 
+@functools.cache
 def measure_slowness() -> float:
     """How many times as long as on that core a matrix product takes here and now, other work on the machine included;
     takes a fraction of a second."""

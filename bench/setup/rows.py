@@ -167,21 +167,14 @@ def _things_setting(spec: Any) -> On | None:
 
 
 def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """Returns a linear probe of each pre-trained encoder on its own electrodes, with the name of the first row that
-    uses it.
-
-    If a row fine-tunes the same encoder without pre-training, also a probe of it as initialised: the zero of what
-    pre-training brings.
+    """Returns a linear probe of each encoder before fine-tuning, on its own electrodes, with the name of the first row
+    that uses it. The probe of an encoder without pre-training is the zero of what pre-training brings.
     """
     tuned = [(row, model) for row in table
              if isinstance(model := getattr(getattr(row.stage, "pictures", None), "model", None), Finetune)]
-    pretrained = {(model.start.encoder, model.items.trials.channels) for _, model in tuned
-                  if isinstance(model.start, Pretrain)}
     probes: dict[Stage, Row] = {}
     for row, model in tuned:
         channels, untrained = model.items.trials.channels, not isinstance(model.start, Pretrain)
-        if untrained and (model.start, channels) not in pretrained:
-            continue
         name, seed = (f"{row.variant}, untrained encoder", row.seed) if untrained else (row.variant, 0)
         tested = replace(items, trials=replace(items.trials, channels=channels))  # those of the encoder's input
         probe = Readout(training(tested), tested, "probe", model.start, seed, replace(model.numerics, world_size=1))

@@ -274,7 +274,7 @@ def _classifier_lines(scores: Scores) -> Iterable[str]:
         for key, n, variant, mean, low, high, seeds in groups.agg(["mean", "min", "max", "count"]).reset_index(
                 ).itertuples(index=False, name=None):
             spread = f" ({counted(seeds, 'seed')}: {100 * low:.1f} to {100 * high:.1f})" if low < high else ""
-            lines.setdefault(f"({key}, n = {n})", []).append(f"{variant} {100 * mean:.1f} %{spread}")
+            lines.setdefault(f"({key}, n = {n})", []).append(f"{variant}: {100 * mean:.1f} %{spread}")
         if lines:
             yield f"{title}: " + "; ".join(f"{listed(each)} {key}" for key, each in lines.items()) + "."
 

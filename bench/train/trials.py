@@ -161,7 +161,7 @@ def write_prepared(stage: Trials, out: Path, progress: Callable[..., None] = ign
     eeg = create_npy(out / "eeg.npy", np.float16, (len(chosen), len(picks), source.shape[2]))
     rows = chosen.index.to_numpy()
     for begin in range(0, len(rows), ROWS):
-        windows = source[rows[begin:begin + ROWS]][:, picks].astype(np.float32)
+        windows = source[rows[begin:begin + ROWS]][:, picks].astype(np.float32, order="C")
         if stage.cut == "truncated":
             windows = imagenet_eeg.unstretch(windows)
         if stage.normalised:

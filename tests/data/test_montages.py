@@ -268,10 +268,12 @@ def test_the_ablation_has_every_size_with_and_without_pre_training_and_probes_of
     assert [pair for pair in found.contrasts if pair in found.primary] == [("Full", name) for name in names[1:4]]
     table = rows(found.variants, MICRO, [0])
     probes = {line.variant: line.stage for line in table if line.items == "probe"}
-    assert list(probes) == names[:4]
+    assert list(probes) == [*names[:4], *(f"{name}, untrained encoder" for name in names[4:])]
     for name, probe in probes.items():
-        assert probe.train.trials.channels == probe.test.trials.channels == probe.encoder.corpus.channels
-        assert probe.test.trials.n_chans == (32 if name == "Full" else int(name.split()[0]))
+        assert probe.train.trials.channels == probe.test.trials.channels
+        if "untrained" not in name:
+            assert probe.test.trials.channels == probe.encoder.corpus.channels
+        assert probe.test.trials.n_chans == (int(name.split()[0]) if name[0].isdigit() else 32)
     beside = {line.items: line.stage for line in table if line.beside and line.items != "probe"}
     assert {stage.items.trials.channels for kind, stage in beside.items() if kind in ("shuffled", "captions")} == {None}
     assert beside["readout"].test.trials.channels is None

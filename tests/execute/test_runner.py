@@ -155,7 +155,7 @@ def test_a_users_encoder_runs_and_editing_a_module_that_it_imports_changes_its_o
     assert before["mine"] != after["mine"]
     capsys.readouterr()
     assert run("--ablation", str(mine)) == 0
-    assert "built 3 stages" in capsys.readouterr().out
+    assert "built 4 stages" in capsys.readouterr().out
 
 
 def test_a_row_that_fails_does_not_lose_the_others(there, capsys, tmp_path):
@@ -171,7 +171,8 @@ def test_a_row_that_fails_does_not_lose_the_others(there, capsys, tmp_path):
     assert failed["value"].isna().all()
     assert failed["failed"].item() == "finetune: ArithmeticError: no roots"
     assert "mine" in captured.out
-    assert "Failed: mine, seed 0: finetune: ArithmeticError: no roots." in " ".join(captured.out.split())
+    assert ("Failed: mine, seed 0: finetune: ArithmeticError: no roots; mine, untrained encoder, probe, seed 0: readout: "
+            "ArithmeticError: no roots.") in " ".join(captured.out.split())
 
 
 def test_ctrl_c_ends_with_130_keeps_what_is_complete_and_leaves_no_attempt_behind(there, tmp_path):

@@ -164,7 +164,7 @@ def test_a_slice_is_printed_from_the_csv_that_holds_its_rows(tmp_path):
                                                    by_name[row.name].means)
     assert set(part.scores["variant"]) == {"Full", "5", "6", "7", "class name as text", "eegnet classifier",
                                            "ridge classifier"}
-    assert any("linear probe: 5 70.5 %" in line for line in part.caption)
+    assert any("5: 70.5 %" in line for line in part.caption)
 
 
 def test_a_slice_is_put_together_from_several_csvs_under_its_own_names(tmp_path):
