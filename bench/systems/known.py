@@ -189,7 +189,8 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Identification:
     start: KnownPretrain | Oracle | Encoder = encoder
     if spec.start != "none":
         windows = max(8 * sizes.people, round(spec.windows * sizes.share))
-        corpus = KnownCorpus(replace(world, snr=spec.snr), band, windows, sizes.people, spec.phases)
+        corpus = KnownCorpus(replace(world, snr=spec.snr), band, windows=windows, people=sizes.people,
+                             phases=spec.phases)
         start = Oracle(corpus, encoder, sizes.oracle, seed, scale.fp32) if spec.start == "oracle" else KnownPretrain(
             corpus, encoder, scale.decoder, spec.mask, sizes.pretrain, seed, scale.fp32)
     schedule = replace(sizes.probe, steps=max(1, round(sizes.probe.steps * spec.steps)))

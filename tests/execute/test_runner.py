@@ -171,8 +171,8 @@ def test_a_row_that_fails_does_not_lose_the_others(there, capsys, tmp_path):
     assert failed["value"].isna().all()
     assert failed["failed"].item() == "finetune: ArithmeticError: no roots"
     assert "mine" in captured.out
-    assert ("Failed: mine, seed 0: finetune: ArithmeticError: no roots; mine, untrained encoder, probe, seed 0: readout: "
-            "ArithmeticError: no roots.") in " ".join(captured.out.split())
+    assert ("Failed: mine, seed 0: finetune: ArithmeticError: no roots; mine, untrained encoder, probe, seed 0: "
+            "readout: ArithmeticError: no roots.") in " ".join(captured.out.split())
 
 
 def test_ctrl_c_ends_with_130_keeps_what_is_complete_and_leaves_no_attempt_behind(there, tmp_path):
