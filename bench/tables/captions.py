@@ -82,6 +82,8 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
                    f"top-1 against the label is among all {scores.key('top1_label')}, of which "
                    f"{scores.key('top1_shown_label').removesuffix(' classes')}. Without EEG, chance is 1 in the number "
                    "of shown classes.")
+    if scores.values("key", "fid"):
+        yield SET_INTERVALS if any("fid" in row.intervals for row in rows) else NO_SET_INTERVALS
     if scores.values("key", "coverage"):
         yield ("Precision, recall, density and coverage compare the generated images with the real test images by the "
                f"judge's features ({scores.key('coverage')}; precision and recall with {scores.key('precision')}).")
@@ -140,6 +142,11 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
 
 NO_GAIN = ("No gain over null: it needs the shuffled EEG of each row (bench run --nulls each). Full's null is not that "
            "of a row that prefers other classes.")
+SET_INTERVALS = ("The intervals of FID and IS are of their values for so many images, by the jackknife. The reference "
+                 "images count as fixed, and the bias of few images is not in the interval. With few images for the "
+                 "number of features, the interval of FID is too wide.")
+NO_SET_INTERVALS = ("FID and IS have no interval: these results hold no values of single images for them. Run again to "
+                    "have intervals.")
 REHEARSAL = "A rehearsal: data and frozen parts are random. No number here has a meaning."
 ONE_PRETRAINING = ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                    "pre-training, mask ratio or size.")

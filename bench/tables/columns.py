@@ -159,7 +159,8 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         *([("top-1 against the label, %", _mean(HEADLINE, 1, 100))] if t.headline == PAPER_HEADLINE else []),
         *((header, _mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))))
           for metric, header in t.columns if metric != t.headline),
-        ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
+        *((f"{header} [95% CI]" if any(metric in row.intervals for row in t.entries) else header, _interval(metric, 2))
+          for header, metric in (("FID", "fid"), ("IS", "is"))),
         *([("SSIM [95% CI]", _interval("ssim", 3))] if "ssim" not in dict(t.columns) else []),
         ("PSNR, dB [95% CI]", _interval("psnr", 1)), ("LPIPS [95% CI]", _interval("lpips", 3)),
         ("judge distance", _mean("judge_distance", 3)),

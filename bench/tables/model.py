@@ -26,7 +26,7 @@ class Row:
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
     balanced   mean over classes of the accuracy within a class; None where all classes have as many test items
-    intervals  of SSIM, PSNR and LPIPS, over test images crossed with seeds
+    intervals  of SSIM, PSNR, LPIPS, FID and IS, over test images crossed with seeds
     seconds    of training and of sampling; None: nothing is sampled
     """
 

@@ -33,7 +33,7 @@ NULLS = {HEADLINE: ("judged", "label"), PAPER_HEADLINE: ("judged", "judged_real"
          RETRIEVED: ("retrieved", "picture")}
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse")
 PERMUTATIONS = 1000
-PER_IMAGE = ("ssim", "psnr", "lpips")  # metrics that have an interval beside the headline's
+PER_IMAGE = ("ssim", "psnr", "lpips", "fid", "is")  # metrics with an interval beside the headline's
 
 RowKey = Any  # (variant, items); None: was not run
 

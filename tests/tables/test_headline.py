@@ -8,7 +8,7 @@ import pytest
 from test_tables import ABLATION, ABOUT, JUDGE, SPECS, cell, put
 
 from bench.experiment.scale import SCALES
-from bench.statistics import mcnemar, share_interval
+from bench.statistics import crossed_interval, mcnemar, share_interval
 from bench.tables import results
 from bench.tables.build import table as build_table
 from bench.tables.captions import CEILING_NAME
@@ -145,3 +145,26 @@ def test_figure_6_takes_the_judges_class_of_the_real_image_for_right():
     assert worst_of_each(rows, "judged_real", "nway_judge")["item"].tolist() == [3]
     assert worst_of_each(rows[:2], "judged_real", "nway_judge")["item"].tolist() == [2]
     assert worst_of_each(rows[:2])["item"].tolist() == [1]
+
+
+@pytest.mark.parametrize("has_items", [True, False])
+def test_fid_has_an_interval_where_items_have_values_and_says_where_it_has_none(tmp_path, has_items):
+    frame = put_paper(tmp_path, "Full", 0.6)
+    recorded = results.read(tmp_path, "mask_ratio")
+    if has_items:
+        values = 9.5 + np.linspace(-4, 4, PICTURES)
+        results.record(tmp_path, "mask_ratio", recorded.rows, frame.assign(fid=values))
+    table = build_table(tmp_path, "mask_ratio", ABLATION)
+    complete, short = (cell(form, "FID", "Full") for form in (table.document.complete, table.document.short))
+    row = table.rows.set_index("name").loc["Full"]
+    caption = " ".join(table.caption)
+    assert short == "9.50"
+    if has_items:
+        expected = crossed_interval(values[None])
+        assert complete == f"9.50 [{expected.low:.2f}, {expected.high:.2f}]"
+        assert row["mean_fid_low"] == pytest.approx(expected.low)
+        assert "reference images count as fixed" in caption
+    else:
+        assert complete == "9.50"
+        assert "mean_fid_low" not in row
+        assert "FID and IS have no interval" in caption
