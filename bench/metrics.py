@@ -20,6 +20,7 @@ MARGIN = 5  # pixels: half of SSIM's 11x11 window
 RELEASED_WINDOW = 7  # pixels: SSIM's window in the released code
 TIE = 1e-12  # similarities that differ by less are ties: rounding must not rank equal images
 BLOCK = 2**20  # float64 values of images, features or similarities that are held at once: 8 MiB
+ROOT_TOLERANCE = 1e-7  # of the largest singular value: smaller ones have no inverse in `frechet_influence`
 SIZES = 8  # subset sizes of FID at infinite N
 Array = np.ndarray
 
@@ -158,6 +159,25 @@ def frechet_distance(x: Array, y: Array) -> float:
     return _frechet(_factorize(x), _factorize(y))
 
 
+def frechet_influence(x: Array, y: Array) -> Array:
+    """Returns the influence [N] of each row of x [N, D] on the FID to y [M, D]; the sum is 0, y counts as fixed.
+
+    FID plus influence are pseudo-values of the infinitesimal jackknife (Efron 1982): their mean is the FID, and the
+    standard error of their mean is that of the FID at this N. With c = x - m1 and covariances S1, S2 it is
+    2 (m1 - m2).c + c'(I - S2^1/2 (S2^1/2 S1 S2^1/2)^-1/2 S2^1/2) c, minus the mean of the second term. With N < D the
+    inverse is the pseudo-inverse. With few images for D, and near distance 0, the standard error is too large.
+    ValueError as `frechet_distance`.
+    """
+    x, y = _check_sets(x, y)
+    (mean_x, a), (mean_y, b) = _factorize(x), _factorize(y)
+    _, singular, directions = np.linalg.svd(a @ b.T, full_matrices=False)
+    is_kept = singular > ROOT_TOLERANCE * singular.max(initial=0)
+    centred = x - mean_x
+    projected = centred @ (b.T @ directions[is_kept].T)
+    spread = np.square(centred).sum(1) - (np.square(projected) / singular[is_kept]).sum(1)
+    return 2 * centred @ (mean_x - mean_y) + spread - spread.mean()
+
+
 def frechet_distance_infinity(x: Array, y: Array, rng: np.random.Generator) -> float:
     """Returns the FID of features [N, D] and [M, D] at infinite N and M, extrapolated in 1/N (Chong and Forsyth 2020).
 
@@ -219,6 +239,27 @@ def inception_score(logits: Array, splits: int, rng: np.random.Generator) -> tup
         mean = _log_sum_exp(part, 0) - np.log(len(part))
         scores.append(np.exp((np.exp(part) * (part - mean)).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def inception_influence(logits: Array) -> Array:
+    """Returns the influence [N] of each row of logits [N, K] on the inception score of one split; the sum is 0.
+
+    It is that of the jackknife, (N - 1) (mean IS without a row - IS without this row), so that score plus influence are
+    pseudo-values as in `frechet_influence`. For many images it is IS (KL_i - mean KL): the first-order term through the
+    marginal p(class) is 0, because its change dp adds -sum p dp / p = -sum dp, and dp sums to 0. With fewer images than
+    classes the second-order term counts, and the jackknife has it. ValueError for fewer than two rows.
+    """
+    logits = _as_float64(logits, "logits")
+    n = len(logits)
+    if n < 2:
+        raise ValueError(f"expected logits of 2 or more images, not {_describe(logits)}")
+    shares = logits - _log_sum_exp(logits, 1)[:, None]
+    p = np.exp(shares)
+    own = (p * shares).sum(1)
+    others = np.maximum(p.sum(0) - p, 0) / (n - 1)  # the marginal without each row
+    logarithm = np.log(others, out=np.zeros_like(others), where=others > 0)
+    without = np.exp((own.sum() - own) / (n - 1) - (others * logarithm).sum(1))
+    return (n - 1) * (without.mean() - without)
 
 
 def two_way_identification(real: Array, generated: Array, image: Array | None = None) -> Array:

@@ -32,6 +32,78 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def drawn_features(rng: np.random.Generator, n: int, dimensions: int, scale: float = 1.0) -> np.ndarray:
+    """Normal features [n, dimensions] with falling variances, and means above 0 for scale > 1."""
+    return rng.standard_normal((n, dimensions)) * scale / np.arange(1, dimensions + 1) ** 0.5 + (scale - 1)
+
+
+def drawn_logits(rng: np.random.Generator, n: int, classes: int) -> np.ndarray:
+    logits = 2 * rng.standard_normal((n, classes))
+    logits[np.arange(n), rng.integers(classes // 2, size=n)] += rng.choice([0, 6], n)
+    return logits
+
+
+def jackknife(statistic, rows: np.ndarray) -> np.ndarray:
+    """The influence [N] of each row by leaving it out."""
+    without = np.array([statistic(np.delete(rows, row, 0)) for row in range(len(rows))])
+    return (len(rows) - 1) * (without.mean() - without)
+
+
+def score(logits: np.ndarray) -> float:
+    return metrics.inception_score(logits, 1, np.random.default_rng(0))[0]
+
+
+@pytest.mark.parametrize(("n", "dimensions"), [(120, 8), (30, 64)])
+def test_the_influence_on_fid_sums_to_zero_and_agrees_with_leaving_an_image_out(n, dimensions):
+    rng = np.random.default_rng(0)
+    reference, made = drawn_features(rng, 300, dimensions), drawn_features(rng, n, dimensions, 1.5)
+    influence = metrics.frechet_influence(made, reference)
+    fid = metrics.frechet_distance(made, reference)
+    assert (fid + influence).mean() == pytest.approx(fid, abs=1e-9)
+    left_out = jackknife(lambda rows: metrics.frechet_distance(rows, reference), made)
+    assert np.corrcoef(influence, left_out)[0, 1] > 0.98
+    assert influence.std() == pytest.approx(left_out.std(), rel=0.1 if n > dimensions else 0.5)
+
+
+def test_the_standard_error_of_fid_is_that_of_simulated_sets():
+    rng = np.random.default_rng(1)
+    reference, fids, errors = drawn_features(rng, 500, 6), [], []
+    for _ in range(80):
+        made = drawn_features(rng, 200, 6, 1.5)
+        fids.append(metrics.frechet_distance(made, reference))
+        errors.append(metrics.frechet_influence(made, reference).std(ddof=1) / np.sqrt(200))
+    assert np.mean(errors) == pytest.approx(np.std(fids, ddof=1), rel=0.25)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(200, 10), (40, 300)])
+def test_the_influence_on_the_inception_score_is_that_of_leaving_an_image_out(n, classes):
+    logits = drawn_logits(np.random.default_rng(2), n, classes)
+    influence = metrics.inception_influence(logits)
+    assert (score(logits) + influence).mean() == pytest.approx(score(logits), abs=1e-9)
+    assert influence == pytest.approx(jackknife(score, logits), abs=1e-8)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    divergence = (p * np.log(p / p.mean(0))).sum(1)
+    first_order = score(logits) * (divergence - divergence.mean())
+    assert np.corrcoef(influence, first_order)[0, 1] > 0.99
+    assert influence.std() == pytest.approx(first_order.std(), rel=0.02) or n < classes
+
+
+def test_the_standard_error_of_the_inception_score_is_that_of_simulated_sets():
+    rng, scores, errors = np.random.default_rng(3), [], []
+    for _ in range(80):
+        logits = drawn_logits(rng, 100, 20)
+        scores.append(score(logits))
+        errors.append(metrics.inception_influence(logits).std(ddof=1) / 10)
+    assert np.mean(errors) == pytest.approx(np.std(scores, ddof=1), rel=0.25)
+
+
+def test_an_influence_needs_two_images():
+    with pytest.raises(ValueError, match="2 or more images"):
+        metrics.inception_influence(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="2 or more images"):
+        metrics.frechet_influence(np.zeros((1, 3)), np.zeros((4, 3)))
+
+
 @pytest.mark.parametrize(("h", "k", "expected"), [
     (0, 1, 1.0), (1, 1, 0.950950951), (5, 1, 0.777258828), (20, 1, 0.362113118), (100, 1, 0.004973101),
     (20, 5, 0.997948196), (100, 5, 0.444938854)])
@@ -439,6 +511,13 @@ WITH_NAN = {  # every public metric of floating-point values, given NaN in each 
                        lambda: metrics.judge_distance([MAPS], [MAPS * np.nan])],
     "frechet_distance": [lambda: metrics.frechet_distance(NAN, FEATURES),
                          lambda: metrics.frechet_distance(FEATURES, NAN)],
+    "frechet_influence": [lambda: metrics.frechet_influence(NAN, FEATURES),
+                          lambda: metrics.frechet_influence(FEATURES, NAN)],
+    "inception_influence": [lambda: metrics.inception_influence(NAN)],
+    "nearest_distance": [lambda: metrics.nearest_distance(NAN, FEATURES),
+                         lambda: metrics.nearest_distance(FEATURES, NAN)],
+    "density_coverage": [lambda: metrics.density_coverage(NAN, FEATURES, 1),
+                         lambda: metrics.density_coverage(FEATURES, NAN, 1)],
     "frechet_distance_infinity": [lambda: metrics.frechet_distance_infinity(NAN, FEATURES, rng()),
                                   lambda: metrics.frechet_distance_infinity(FEATURES, NAN, rng())],
     "kernel_distance": [lambda: metrics.kernel_distance(NAN, FEATURES, 2, 1, rng()),

@@ -10,12 +10,11 @@ from typing import Literal
 
 from bench import modules
 from bench.errors import BenchError
-from bench.experiment.scale import Scale
+from bench.experiment.scale import HEADLINE, Scale
 from bench.experiment.variant import FULL, On, Spec, sees_eeg
 from bench.files import describe_content
 from bench.metrics import DEFINITIONS, SINGLE
 
-HEADLINE = "top1_label"
 Published = str | tuple[str, str]  # a row of results/published/, or (row, data set)
 FOLDER = Path(__file__).resolve().parents[2] / "ablations"
 
@@ -30,7 +29,8 @@ class Ablation:
     published   stem of the table in results/published/ whose rows have the variants' names, or None
     costs       whether the table has columns for trained parameters and seconds
     literature  for a variant's name, the rows of results/published/ that report the same system
-    headline    the per-image metric (a share) for intervals, verdicts and nulls; the first one that was recorded
+    headline    the per-image metric (a share) for intervals, verdicts and nulls; the first one that was recorded. Top-1
+                stands for the accuracy of the scale (`Scale.headline`)
     metrics     further metrics that have a column
     """
 

@@ -36,6 +36,8 @@ from bench.files import note_content
 
 Sizes = TypeVar("Sizes")
 PRIOR = Path(__file__).parent.parent / "prior"  # the shipped frozen parts
+HEADLINE, PAPER_HEADLINE = "top1_label", "nway_judge"  # accuracies that a table is about: top-1, and the paper's 50-way
+SECOND = {HEADLINE: "nway_label", PAPER_HEADLINE: "top1_fixed_judge"}  # what is always beside it
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Scale:
     parts: tuple[Weights, ...] = field(default=(), compare=False)
     numerics: Numerics = Numerics()
     sizes_like: str = field(default="", compare=False)
+
+    @property
+    def headline(self) -> str:
+        """The accuracy that the scale's tables are about: the paper's 50-way accuracy where the paper's classifier of
+        1,000 classes judges, else top-1 against the label."""
+        return PAPER_HEADLINE if "paper" in (self.name, self.sizes_like) or self.name == "rehearsal" else HEADLINE
 
     @property
     def single_process(self) -> Numerics:

@@ -7,7 +7,7 @@ entry in DEFINITIONS (bench/metrics.py), and then
     a metric of image pairs       to PIXELS
     a similarity of features      to the `metrics` of its network (models/extractors.py) and to `_similarity`
     an accuracy of the judge      to `_accuracies`, `_keys` and BY_JUDGE or BY_LABEL
-    a metric of the whole set     to `_set_metrics` and SETS
+    a metric of the whole set     to `_set_metrics` and SETS; with an interval, its influence to INFLUENCE
     a metric by neighbours        to neighbours.py
 """
 
@@ -33,17 +33,21 @@ from models.extractors import Extractor
 
 BATCH = 50
 RESIZED = "Pillow bicubic"
+Array = np.ndarray
 PIXELS = {  # metric: function, key, smallest side
     "psnr": (metrics.psnr, "range 255", 1),
     "ssim": (metrics.ssim, "Gaussian 11x11, sigma 1.5", 11),
     "ssim_released": (metrics.ssim_released, "uniform 7x7, sample covariance", 7),
     "pixcorr": (metrics.pixcorr, "RGB", 1),
 }
+INFLUENCE: dict[str, Callable[[Array, Array], Array]] = {  # of an image on a metric of the set: (made, reference)
+    "fid": metrics.frechet_influence,
+    "is": lambda logits, _: metrics.inception_influence(logits),  # of one split: sets.SPLITS is 1
+}
 BY_JUDGE = ("top1_judge", "nway_judge", "nway_top5_judge")
 BY_LABEL = ("top1_label", "nway_label", "nway_top5_label", "top1_shown_label", "nway_shown_label", "top1_shown_judge",
             "nway_shown_judge", "top1_real")  # these need labels, which tell the shown classes
 BY_SETS = ("top1_fixed_label", "top1_fixed_judge", "nway_hard_label", "nway_hard_judge")  # these need `Classes` sets
-Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +111,9 @@ def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence
     with threadpool_limits(1):
         if training:
             measurement.compare_training(training)
+        measurement.compare_sets(reference)
         rows = measurement.rows(embedding)
-        return Measured(rows, measurement.summary(rows, reference), len(np.unique(measurement.picture)))
+        return Measured(rows, measurement.summary(rows), len(np.unique(measurement.picture)))
 
 
 def is_wanted(name: str, wanted: Sequence[str] | None) -> bool:
@@ -129,6 +134,8 @@ class _Measurement:
     generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, samples, D]
     pixels: dict[str, Array] = field(default_factory=dict)  # metrics of image pairs [N, samples]
     memorisation: neighbours.Memorisation = field(default_factory=neighbours.Memorisation)
+    totals: list[tuple[str, str, float]] = field(default_factory=list)  # of the set: name, key, value
+    pseudo: dict[str, Array] = field(default_factory=dict)  # pseudo-values [N, samples] of metrics of the set
     layers: int = 0  # of the judge's distance
     resized: bool = False  # whether an image was resized to its reference
     fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
@@ -198,8 +205,14 @@ class _Measurement:
             *({space: features[key] for space, key in keys.items()} for features in (self.generated, self.real)),
             training, self.picture)
 
+    def compare_sets(self, reference: Array | None) -> None:
+        """Measures the metrics of the whole set."""
+        if self.networks.sets:
+            self.totals = list(self._set_metrics(self.networks.sets.name, reference))
+
     def rows(self, embedding: Array | None) -> pd.DataFrame:
-        """Returns a row for each item and sample. judged, judged_real: the judge's class of the two images. Two-way
+        """Returns a row for each item and sample; of FID and IS its pseudo-value, the mean of which is the metric.
+        judged, judged_real: the judge's class of the two images. Two-way
         identification is left out if all items show one image; where `picture` is given, that is a BenchError."""
         pairs, judge, picture = self.pairs, self.networks.judge, self.picture
         is_one_image = len(np.unique(picture)) == 1
@@ -220,7 +233,8 @@ class _Measurement:
                 logits = self.generated[judge.name, "logits"][:, sample]
                 row |= {"judged": logits.argmax(1),
                         **_accuracies(logits, self.real[judge.name, "logits"], pairs.label, self.classes)}
-            row |= {name: values[:, sample] for name, values in (self.pixels | self.memorisation.values).items()}
+            row |= {name: values[:, sample] for name, values in (
+                self.pixels | self.memorisation.values | self.pseudo).items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
                     if not is_wanted(name, self.wanted):
@@ -238,7 +252,7 @@ class _Measurement:
         values = [name for name in rows if name not in about and is_wanted(name, self.wanted)]
         return rows[[name for name in about if name in rows] + values]
 
-    def summary(self, rows: pd.DataFrame, reference: Array | None) -> pd.DataFrame:
+    def summary(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Returns the rows of metrics.csv. `key`: the parameters without which a number cannot be read."""
         n, sources, keys, judge = len(self.pairs.item), self._sources(), self._keys(), self.networks.judge
         table = [(name, key, rows[name].mean()) for name, key in keys.items() if name in rows]
@@ -246,8 +260,7 @@ class _Measurement:
             table.append(("top1_real", keys["top1_label"], (rows["judged_real"] == rows["label"]).mean()))
         table += [(name, self.memorisation.keys[name], value) for name, value in self.memorisation.totals.items()
                   if is_wanted(name, self.wanted)]
-        if self.networks.sets:
-            table += self._set_metrics(self.networks.sets.name, reference)
+        table += self.totals
         lines = []
         for name, key, value in table:
             source = sources.get(name)
@@ -324,7 +337,11 @@ class _Measurement:
             del functions["fid_infinity"]
         for name, (vector, key, function) in functions.items():
             if is_wanted(name, self.wanted):
-                values = [function(sample) for sample in self.generated[network, vector].swapaxes(0, 1)]
+                made = list(self.generated[network, vector].swapaxes(0, 1))
+                values = [function(sample) for sample in made]
+                if name in INFLUENCE:
+                    self.pseudo[name] = np.stack([value + INFLUENCE[name](sample, reference)
+                                                  for value, sample in zip(values, made, strict=True)], 1)
                 yield name, f"{key}, {averaged}", float(np.mean(values))
         different = np.unique(self.picture, return_index=True)[1]
         yield from neighbours.measure_manifold(

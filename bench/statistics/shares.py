@@ -13,7 +13,8 @@ def share_interval(values: Array, confidence: float = 0.95) -> Interval:
     effective number of items (Korn and Graubard 1998).
 
     The effective number is the one whose binomial interval is as wide as the crossed one (`crossed_interval`), which
-    takes in the seeds; where all values are 0, or all are 1, it is N. So 80 of 80 right items give 95.5 to 100 %.
+    takes in the seeds; where all values are 0, or all are 1, it is N. So 80 of 80 right items give 95.5 to 100 %. It is
+    at most N (1 + N min(p, 1 - p)), so that probabilities near 0, which differ little, have an interval with a width.
     Raises ValueError for values outside 0 to 1, and as `crossed_interval`.
     """
     values = as_table(values)
@@ -51,6 +52,7 @@ def _bounded(anova: Anova, alpha: float) -> Interval:
     items = float(anova.items)
     if half > 0 and 0 < mean < 1:
         items = mean * (1 - mean) * float(t_quantile(anova.items - 1, alpha)) ** 2 / half**2
+        items = min(items, anova.items * (1 + anova.items * min(mean, 1 - mean)))
     hits = mean * items
     low = float(betaincinv(hits, items - hits + 1, alpha / 2)) if mean > 0 else 0.0
     high = float(betaincinv(hits + 1, items - hits, 1 - alpha / 2)) if mean < 1 else 1.0

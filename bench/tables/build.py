@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment.ablation import HEADLINE, has_controls
+from bench.experiment.ablation import has_controls
 from bench.experiment.describe import row_label
+from bench.experiment.scale import SECOND
 from bench.setup.rows import choose_baselines
 from bench.statistics import holm
 from bench.tables import results, slices
@@ -30,7 +31,7 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     """Builds the table of an ablation from the results in a folder; a row without results is "not run".
 
     Rows come from the ablation's CSV, without one from others in the folder (`slices.read`). The headline metric is
-    accuracy against the label, or the one that the ablation names. Intervals of rows are 95 %, over test images crossed
+    the accuracy of the scale, or the one that the ablation names. Intervals of rows are 95 %, over test images crossed
     with seeds, after averaging samples (and subjects) within an image; those of contrasts are simultaneous. command:
     prints this table (default: bench table NAME). Errors as `results.read`.
     """
@@ -62,15 +63,14 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     contrasts, baseline = contrasts_of(scores, folder, name, ablation, paper), baseline_of(ablation.contrasts)
     rows = _judged(rows, contrasts, baseline)
     order = agree(scores, ablation, paper)
-    labels = (f"top-1 of {scores.key('top1_label')}, %", f"{scores.key('nway_label').replace(' of ', '-way of ')}, %")
-    if scores.headline != HEADLINE:
-        labels = (metric_header(scores, scores.headline), "")
+    second = SECOND.get(scores.headline, "")
+    labels = metric_header(scores, scores.headline), metric_header(scores, second) if second else ""
     columns = tuple((metric, metric_header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
     made = Table(ablation.title, tuple(rows), tuple(contrasts),
                  (*caption_lines(scores, rows, contrasts, ablation, name, paper, source, order, has_gain),
                   *filter(None, [origin])),
                  labels, bool(paper), costs, published_rows(getattr(ablation, "literature", {}), published),
-                 scores.headline, columns, finding(scores, rows, contrasts, ablation),
+                 scores.headline, second, columns, finding(scores, rows, contrasts, ablation),
                  short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}",
                              order[0], has_gain),
                  baseline, recorded.rows, tuple(order[0]), has_gain)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.experiment.ablation import HEADLINE
 from bench.experiment.key import digest
+from bench.experiment.scale import HEADLINE, PAPER_HEADLINE, SECOND
 from bench.experiment.variant import innermost
 from bench.metrics import DEFINITIONS
 from bench.setup.rows import choose_baselines
@@ -18,6 +18,7 @@ from bench.tables.columns import (
     ALPHA,
     NOTHING,
     PAPER,
+    accuracy_name,
     counted,
     listed,
     metric_header,
@@ -58,7 +59,7 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         yield REHEARSAL
     extra = choose_baselines(ablation.variants)
     has_encoder = any(hasattr(innermost(v), "mask_ratio") for v in ablation.variants)
-    comparable = (extra.null or has_encoder) and scores.headline == HEADLINE
+    comparable = (extra.null or has_encoder) and scores.headline in SECOND
     if values("scale") != "paper" and comparable:
         yield ((f"Except for the column \"{PAPER}\", all numbers were measured at scale {values('scale')}; the two "
                 "cannot be compared." if paper else
@@ -66,18 +67,23 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
                + " The encoder's label is the paper's; the number of its parameters is the real one." * has_encoder)
     if scores.headline.startswith("retrieval_"):
         yield _retrieval_line(scores)
+    elif scores.headline == PAPER_HEADLINE:
+        yield paper_reading(scores)
     elif scores.headline != HEADLINE:
         yield f"Headline metric: {DEFINITIONS[scores.headline].title} ({scores.key(scores.headline)})."
     if scores.values("key", "top1_label"):
         yield ("Accuracies compare the judge's class with the label: top-1 among the "
-               f"{scores.key('top1_label')} that it knows; n-way is exact, {scores.key('nway_label')} classes. FID and "
+               f"{scores.key('top1_label')} that it knows; n-way is exact, {scores.key('nway_label')} classes. "
+               * (scores.headline != PAPER_HEADLINE) + "FID and "
                f"IS use the judge's features (FID: {scores.key('fid')}; IS: {scores.key('is')}). Judge distance: "
                f"{scores.key('judge_distance')}; it is not LPIPS.")
         if extra.things:
             yield ("Protocol things: the label of a concept is the judge's class for it (at scale tiny its shape); "
-                   f"top-1 is among all {scores.key('top1_label')}, of which "
+                   f"top-1 against the label is among all {scores.key('top1_label')}, of which "
                    f"{scores.key('top1_shown_label').removesuffix(' classes')}. Without EEG, chance is 1 in the number "
                    "of shown classes.")
+    if scores.values("key", "fid"):
+        yield SET_INTERVALS if any("fid" in row.intervals for row in rows) else NO_SET_INTERVALS
     if scores.values("key", "coverage"):
         yield ("Precision, recall, density and coverage compare the generated images with the real test images by the "
                f"judge's features ({scores.key('coverage')}; precision and recall with {scores.key('precision')}).")
@@ -92,7 +98,7 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
            "training.")
     yield from _null_lines(scores, rows, has_gain)
     if any(row.balanced for row in rows):
-        yield BALANCED_NOTE
+        yield balanced_note(scores)
     if any(contrast.verdict for contrast in contrasts):
         yield (f"Verdicts are about the first row of each pair, at {ALPHA:g}: p is adjusted by Holm over "
                f"{families_text(contrasts)}; the intervals are simultaneous over the same. Not resolved does not mean "
@@ -136,11 +142,31 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
 
 NO_GAIN = ("No gain over null: it needs the shuffled EEG of each row (bench run --nulls each). Full's null is not that "
            "of a row that prefers other classes.")
-BALANCED_NOTE = ("Balanced accuracy: each class has the same weight; classes differ in their number of test images. "
-                 "Verdicts and gain are about top-1.")
+SET_INTERVALS = ("The intervals of FID and IS are of their values for so many images, by the jackknife. The reference "
+                 "images count as fixed, and the bias of few images is not in the interval. With few images for the "
+                 "number of features, the interval of FID is too wide.")
+NO_SET_INTERVALS = ("FID and IS have no interval: these results hold no values of single images for them. Run again to "
+                    "have intervals.")
 REHEARSAL = "A rehearsal: data and frozen parts are random. No number here has a meaning."
 ONE_PRETRAINING = ("pretrain_seeds = one: all seeds share one pre-training. This table gives no verdict about "
                    "pre-training, mask ratio or size.")
+
+
+def balanced_note(scores: Scores) -> str:
+    """Returns what balanced accuracy is, and what verdicts and gain are about."""
+    return ("Balanced accuracy: each class has the same weight; classes differ in their number of test images. "
+            f"Verdicts and gain are about {accuracy_name(scores)}.")
+
+
+def paper_reading(scores: Scores) -> str:
+    """Returns both readings of the paper's accuracy: the released code's, which is the headline, and the text's."""
+    n, _, total = scores.key(PAPER_HEADLINE).partition(",")[0].partition(" of ")
+    fixed = scores.key(SECOND[PAPER_HEADLINE]).partition(" ")[0]
+    return (f"{n}-way: the paper's accuracy as its released code computes it. Target: the judge's class of the real "
+            "image, which must rank first in the generated image among itself and "
+            f"{int(n) - 1} of the {total} classes, drawn at random; here its exact probability."
+            + (f" Top-1 of {fixed} fixed classes: the paper's text, the same target among {fixed} selected classes."
+               if fixed else ""))
 
 
 def items_text(scores: Scores, rows: Sequence[Row]) -> str:
@@ -227,7 +253,7 @@ def _null_lines(scores: Scores, rows: Sequence[Row], has_gain: bool) -> Iterable
     elif measured:
         yield NO_GAIN
     if measured or null:
-        yield ("Nulls of Full, top-1: "
+        yield (f"Nulls of Full, {accuracy_name(scores)}: "
                + " and ".join([f"shuffled EEG {percent(measured)} %"] * bool(measured) if measured else [])
                + (" and " if measured and null else "")
                + (f"{permuted} {null_text(null)} % ({PERMUTATIONS:,} permutations; Full: p {p_text(null.p, '= ')})"
@@ -258,7 +284,7 @@ def selection_lines(scores: Scores, ablation: Any) -> Iterable[str]:
     headline = next(v for v in ablation.variants if v.part == "test" and v.checkpoint[0] == last)
     any_sample = scores.of[row_key(headline)].groupby(["seed", "item"])[scores.headline].max().mean()
     best, final = test.max(axis=1).mean(), test[last].mean()
-    yield (f"Selection, top-1 in %, mean over {counted(len(test), 'seed')}: the last of "
+    yield (f"Selection, {accuracy_name(scores)} in %, mean over {counted(len(test), 'seed')}: the last of "
            f"{counted(len(test.columns), 'checkpoint')} {100 * final:.1f} (the headline); the best on validation "
            f"{100 * selected.mean():.1f}. Only to show the inflation: the best on test {100 * best:.1f} "
            f"({100 * (best - final):+.1f}); an item counted as right if any of its samples is "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.experiment.ablation import HEADLINE
+from bench.experiment.scale import HEADLINE, PAPER_HEADLINE
 from bench.experiment.variant import innermost
 from bench.metrics import DEFINITIONS
 from bench.statistics import MOST_SEEDS, SIZES, Interval, Null
@@ -36,6 +36,9 @@ NEIGHBOURS = (  # columns of the complete form: header, metric, digits, factor
     ("precision, %", "precision", 1, 100), ("recall, %", "recall", 1, 100), ("density", "density", 2, 1),
     ("coverage, %", "coverage", 1, 100), ("distance to training images / real", "train_ratio_clip", 2, 1),
     ("copies of training images, %", "copies_clip", 1, 100))
+ACCURACIES = {  # headers of the judge's accuracies; {} are the words of the key before and after " of "
+    HEADLINE: "top-1 of {}", "nway_label": "{}-way of {}", PAPER_HEADLINE: "{}-way of {}",
+    "top1_fixed_judge": "top-1 of {}"}
 GAIN = "gain over null, points [95% CI]"  # only if every row that decodes EEG has its own null
 ALPHA = 0.05
 MOST_COLUMNS = 8  # of a block in the short form
@@ -43,6 +46,8 @@ MOST_COLUMNS = 8  # of a block in the short form
 
 def metric_header(scores: Scores, metric: str) -> str:
     """Returns the header of a metric, with its unit."""
+    if metric in ACCURACIES:
+        return f"{ACCURACIES[metric].format(*scores.key(metric).partition(',')[0].split(' of '), '')}, %"
     of = scores.key(metric).partition(" of ")[2].removesuffix(" pictures")
     header, unit = HEADERS.get(metric, DEFINITIONS[metric].title).format(of), DEFINITIONS[metric].unit
     return f"{header}, {unit.replace('share', '%')}" if unit else header
@@ -60,8 +65,14 @@ def settings_of(spec: Any) -> tuple[str, str, str, str]:
 
 
 def permuted_text(headline: str) -> str:
-    """Returns what is permuted for a row that cannot know the stimulus."""
-    return "permuted images" if headline == RETRIEVED else "permuted labels"
+    """Returns what is permuted for a row that cannot know the stimulus, with the metric if it is not the headline."""
+    return {RETRIEVED: "permuted images", PAPER_HEADLINE: "top-1 against permuted classes of the real images"}.get(
+        headline, "permuted labels")
+
+
+def accuracy_name(scores: Scores) -> str:
+    """Returns the name of the headline metric in a sentence: "top-1", "50-way"."""
+    return f"{scores.key(PAPER_HEADLINE).partition(' ')[0]}-way" if scores.headline == PAPER_HEADLINE else "top-1"
 
 
 def baseline_of(contrasts: Sequence[tuple[str, str]]) -> str:
@@ -93,7 +104,7 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
     accuracies = [(header, metric) for metric, header in t.columns
                   if metric != t.headline and DEFINITIONS[metric].unit == "share"]
     if t.labels[1]:
-        accuracies = [(t.labels[1], "nway_label")]
+        accuracies = [(t.labels[1], t.second)]
     columns = _columns(
         t.entries, ("row", lambda r: r.label),
         (f"{t.labels[0]} [95% CI]", lambda r: _rounded(r.top1) if r.top1 else "failed" if r.failed else NOT_RUN),
@@ -126,7 +137,7 @@ def _short_contrasts(t: Table) -> tuple[Column, ...]:
 
 def _row_columns(t: Table) -> tuple[Column, ...]:
     """Returns every column of the rows that has any content."""
-    top1, nway = t.labels
+    top1, second = t.labels
     costs = [("trained parameters", lambda r: number_text(r.means.get("trained_parameters"), 0, form=",")),
              ("training, s", lambda r: number_text(r.seconds[0] if r.seconds else None, 0)),
              ("sampling, s", lambda r: number_text(r.seconds[1] if r.seconds else None, 1))]
@@ -144,10 +155,12 @@ def _row_columns(t: Table) -> tuple[Column, ...]:
         (f"{permuted_text(t.headline)}, % [95%]", lambda r: null_text(r.null) if r.null else NOTHING),
         ("exceeds them (Holm)", lambda r: NOTHING if r.exceeds is None else
             f"{'yes' if r.exceeds <= ALPHA else 'no'}, p {p_text(r.exceeds, '= ')}"),
-        *([(nway, _mean("nway_label", 1, 100))] if nway else []),
+        *([(second, _mean(t.second, 1, 100))] if second else []),
+        *([("top-1 against the label, %", _mean(HEADLINE, 1, 100))] if t.headline == PAPER_HEADLINE else []),
         *((header, _mean(metric, *((1, 100) if DEFINITIONS[metric].unit == "share" else (3,))))
           for metric, header in t.columns if metric != t.headline),
-        ("FID", _mean("fid", 2)), ("IS", _mean("is", 2)),
+        *((f"{header} [95% CI]" if any(metric in row.intervals for row in t.entries) else header, _interval(metric, 2))
+          for header, metric in (("FID", "fid"), ("IS", "is"))),
         *([("SSIM [95% CI]", _interval("ssim", 3))] if "ssim" not in dict(t.columns) else []),
         ("PSNR, dB [95% CI]", _interval("psnr", 1)), ("LPIPS [95% CI]", _interval("lpips", 3)),
         ("judge distance", _mean("judge_distance", 3)),

@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.experiment.ablation import Ablation
 from bench.experiment.describe import describe_change
 from bench.experiment.graph import Row
-from bench.experiment.scale import Scale
+from bench.experiment.scale import PAPER_HEADLINE, Scale
 from bench.experiment.stages import Score, Stage, Trials
 from bench.experiment.variant import FULL, Variant
 from bench.store.store import Store
@@ -142,6 +142,8 @@ def draw_failures(page: Page) -> Drawn:
     stimuli = page.stimuli(page.rows[0])
     scored = [page.scored(row) for row in page.rows]
     every, names = pd.concat(scored), page.judged(page.rows[0])
+    truth, accuracy = ("judged_real", PAPER_HEADLINE) if page.scale.headline == PAPER_HEADLINE else (
+        "label", "nway_label")
     if "label" not in every:
         raise BenchError("figure 6 needs items whose classes the judge knows; take an ablation with such items")
     counts = pd.crosstab(every["label"], every["judged"])
@@ -157,27 +159,31 @@ def draw_failures(page: Page) -> Drawn:
                            [*map(named, seen), *["another"] * (len(others) > OTHERS)])]
     place = {item: row for row, item in enumerate(stimuli.item)}
     for row, rows in zip(page.rows, scored, strict=True):
-        worst = worst_of_each(rows)
+        worst = worst_of_each(rows, truth, accuracy)
         which, images = [place[item] for item in worst["item"]], page.pictures(row)
         heads = [f"{named(a)} > {named(b)}" for a, b in zip(worst["label"], worst["judged"], strict=True)]
         lines = {"stimulus": stimuli.pictures[which][:, None],
                  page.name(row): images[which, worst["sample"]][:, None]}
         blocks += [_block({name: line[begin : begin + COLUMNS] for name, line in lines.items()},
                           heads[begin : begin + COLUMNS]) for begin in range(0, len(which), COLUMNS)]
-    right = (every["label"] == every["judged"]).mean()
+    right = (every[truth] == every["judged"]).mean()
+    target = "label" if truth == "label" else "judge's class of the real image"
     return blocks, [
         f"Above: rows are the class shown, columns the judge's class of the generated image, per cent of the row; "
-        f"{len(every)} images of {len(stimuli.item)} test items, {100 * right:.1f} % of them right.",
+        f"{len(every)} images of {len(stimuli.item)} test items, {100 * right:.1f} % of them right"
+        f"{'' if truth == 'label' else f': the {target}'}.",
         "Below: the worst image of each class, shown > judged: among the wrong ones, that with the lowest n-way "
-        "accuracy against the label; of equal ones the farthest from the stimulus, then the lowest item and sample. "
+        f"accuracy against the {target}; of equal ones the farthest from the stimulus, then the lowest item and "
+        "sample. "
         "Worst cases are chosen by their result: they show how the system fails, not how often."]
 
 
-def worst_of_each(scored: pd.DataFrame) -> pd.DataFrame:
-    """Returns the worst wrong sample of each class: the lowest nway_label, then the greatest judge_distance, then the
-    lowest item and sample. A class without a wrong sample has none."""
-    wrong = scored[scored["judged"] != scored["label"]]
-    order = wrong.sort_values(["label", "nway_label", "judge_distance", "item", "sample"],
+def worst_of_each(scored: pd.DataFrame, truth: str = "label", accuracy: str = "nway_label") -> pd.DataFrame:
+    """Returns the worst wrong sample of each class shown: the lowest accuracy, then the greatest judge_distance, then
+    the lowest item and sample. A class without a wrong sample has none. truth, accuracy: columns with the class that
+    counts as right, and with the n-way accuracy against it."""
+    wrong = scored[scored["judged"] != scored[truth]]
+    order = wrong.sort_values(["label", accuracy, "judge_distance", "item", "sample"],
                               ascending=[True, True, False, True, True], kind="stable")
     return order.drop_duplicates("label")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.experiment.ablation import HEADLINE
+from bench.experiment.scale import HEADLINE, SECOND
 from bench.statistics import Agreement, Interval, Null, Verdict
 from bench.tables.formats import Document, Printed
 
@@ -18,7 +18,7 @@ class Row:
 
     label      the name and what the row changes (bench.experiment.describe)
     settings   pre-training, CLIP, tuned, encoder
-    top1       the headline metric, top-1 accuracy unless the ablation names another; None: not run, or `failed`
+    top1       the headline metric (`scores.choose_headline`); None: not run, or `failed`
     means      of each metric, over seeds
     gain       top1 minus that of the row's own shuffled EEG, paired; None: that was not run; share_of_ceiling: as a
                share of the ceiling's gain
@@ -26,7 +26,7 @@ class Row:
     verdict    of the contrast with the table's baseline, about this row; "" without such a contrast
     paper      per cent; None: the paper has no such row
     balanced   mean over classes of the accuracy within a class; None where all classes have as many test items
-    intervals  of SSIM, PSNR and LPIPS, over test images crossed with seeds
+    intervals  of SSIM, PSNR, LPIPS, FID and IS, over test images crossed with seeds
     seconds    of training and of sampling; None: nothing is sampled
     """
 
@@ -85,7 +85,8 @@ class Table:
     entries, differences   its rows and contrasts as values; `rows` and `contrasts` are the same as DataFrames
     finding                the result in one sentence
     notes, caption         the notes of the short form (at most five), and all notes
-    labels                 headers of the headline metric, and of n-way accuracy ("" where it does not apply)
+    labels                 headers of the headline metric, and of `second` ("" where it does not apply)
+    second                 the metric that is always beside the headline
     columns                (metric, header) of the further metrics that the ablation asks for
     baseline               the row that `Row.verdict` compares with; "" without one
     scores                 every recorded number, columns bench.scoring.schema.COLUMNS: numbers are int64 and float64
@@ -103,6 +104,7 @@ class Table:
     costs: bool = False
     literature: pd.DataFrame | None = None
     headline: str = HEADLINE
+    second: str = SECOND[HEADLINE]
     columns: tuple[tuple[str, str], ...] = ()
     finding: str = ""
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.experiment.ablation import HEADLINE
+from bench.experiment.scale import HEADLINE, PAPER_HEADLINE, SCALES
 from bench.metrics import SINGLE
 from bench.scoring import schema
 from bench.statistics import (
@@ -29,10 +29,11 @@ from bench.tables import results
 
 FULL_ROW, NULL = ("Full", "real"), ("Full", "shuffled")
 RETRIEVED = "retrieval_top1"
-NULLS = {"top1_label": ("judged", "label"), RETRIEVED: ("retrieved", "picture")}  # answer, truth
+NULLS = {HEADLINE: ("judged", "label"), PAPER_HEADLINE: ("judged", "judged_real"),  # answer, truth
+         RETRIEVED: ("retrieved", "picture")}
 MASKED = ("masked_mse", "mean_mse", "interpolation_mse", "wiener_mse", "joint_wiener_mse")
 PERMUTATIONS = 1000
-PER_IMAGE = ("ssim", "psnr", "lpips")  # metrics that have an interval beside the headline's
+PER_IMAGE = ("ssim", "psnr", "lpips", "fid", "is")  # metrics with an interval beside the headline's
 
 RowKey = Any  # (variant, items); None: was not run
 
@@ -43,9 +44,12 @@ def row_key(spec: Any) -> RowKey:
 
 
 def choose_headline(rows: pd.DataFrame, ablation: Any) -> str:
-    """Returns the first of the ablation's headline metrics that any recorded row has."""
+    """Returns the first of the ablation's headline metrics that any recorded row has; for top-1, the accuracy of the
+    scale (`Scale.headline`), if the rows have it and are of scales that agree."""
     metrics, candidates = set(rows["metric"]), getattr(ablation, "headline", (HEADLINE,))
-    return next((metric for metric in candidates if metric in metrics), candidates[0])
+    chosen = next((metric for metric in candidates if metric in metrics), candidates[0])
+    scales = {SCALES[name].headline if name in SCALES else HEADLINE for name in set(rows["scale"])}
+    return scales.pop() if chosen == HEADLINE and len(scales) == 1 and scales <= metrics else chosen
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Scores:
     def balanced(self, row: RowKey) -> Interval | None:
         """Returns the mean over classes of the accuracy within a class; None if each class has as many test images."""
         values = self.top1(row)
-        if values is None or self.headline != HEADLINE:
+        if values is None or self.headline not in (HEADLINE, PAPER_HEADLINE):
             return None
         counts = np.unique(self.labels[row], return_counts=True)[1]
         return None if counts.min() == counts.max() else balanced_interval(values.to_numpy(), self.labels[row])
@@ -181,11 +185,15 @@ class Scores:
         return next((null for null in nulls if null in self.images), None)
 
     def mcnemar(self, a: RowKey, b: RowKey) -> dict[int, float]:
-        """Returns p by seed, on sample 0 of each item; empty for a headline metric that is not 0 or 1."""
+        """Returns p by seed, on sample 0 of each item: of top-1 where the headline is an n-way accuracy, which is a
+        probability; empty for another headline metric that is not 0 or 1."""
+        metric = HEADLINE if self.headline == PAPER_HEADLINE else self.headline
+        if not all(metric in self.of[row] for row in (a, b)):
+            return {}
         for row in (a, b):
             if row not in self.first:
                 frame = self.of[row]
-                self.first[row] = frame[frame["sample"] == 0].pivot(index="seed", columns="item", values=self.headline)
+                self.first[row] = frame[frame["sample"] == 0].pivot(index="seed", columns="item", values=metric)
         seeds = self.first[a].index.intersection(self.first[b].index)
         first, second = (self.first[row].loc[seeds] for row in (a, b))
         if not first.columns.equals(second.columns) or not (first.isin((0, 1)) & second.isin((0, 1))).all(axis=None):
@@ -193,12 +201,13 @@ class Scores:
         return {int(seed): mcnemar(first.loc[seed].to_numpy(), second.loc[seed].to_numpy()) for seed in seeds}
 
     def null(self, row: RowKey) -> Null | None:
-        """Returns the accuracy under permuted labels (in retrieval: images); None for another headline metric.
+        """Returns the accuracy under permuted labels (in retrieval: images); None for another headline metric. For the
+        paper's n-way accuracy it is top-1 against the judge's class of the real image: items hold no logits.
 
         All seeds and samples share a permutation; the draws are always the same.
         """
         answer, truth = NULLS.get(self.headline, ("", ""))
-        if self.top1(row) is None or answer not in self.of[row]:
+        if self.top1(row) is None or not {answer, truth} <= set(self.of[row]):
             return None
         frame = self.of[row].sort_values(["item", "seed", "sample"])
         item = frame["item"].to_numpy()

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.experiment.ablation import HEADLINE
+from bench.experiment.scale import HEADLINE, PAPER_HEADLINE
 from bench.experiment.variant import innermost, sees_eeg
 from bench.metrics import DEFINITIONS
 from bench.statistics import Agreement
 from bench.tables.agreement import agreement_note
 from bench.tables.captions import (
-    BALANCED_NOTE,
     NULL_NAME,
     ONE_PRETRAINING,
     REHEARSAL,
     above_null,
+    balanced_note,
     changed_lines,
     differing_columns,
     disclaimer,
     failure_text,
     incomparable_lines,
     items_text,
+    paper_reading,
     selection_lines,
 )
 from bench.tables.columns import ALPHA, counted, listed
@@ -157,11 +158,12 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     note = {
         HEADLINE: f"top-1: share of generated images that the judge, a classifier of {key}"
                   f"{f' ({shown} shown)' if shown else ''}, assigns to the true class.",
+        PAPER_HEADLINE: paper_reading(scores) if scores.headline == PAPER_HEADLINE else "",
         RETRIEVED: "top-1: share of test items whose EEG embedding is nearest to that of their own image, among "
                    f"{images}.",
     }.get(scores.headline, f"{DEFINITIONS[scores.headline].title} ({key}).")
     if any(row.balanced for row in rows):
-        note += f" {BALANCED_NOTE}"
+        note += f" {balanced_note(scores)}"
     if has_gain:
         note += " Gain: difference to the row's own shuffled EEG (null)."
     one = len({seed for row in rows for seed in row.seeds}) == 1

@@ -111,6 +111,8 @@ def test_metrics_are_the_means_of_the_item_rows_and_name_what_qualifies_them(tmp
     metrics, rows = metrics_of(folder), items_of(folder)
     assert len(rows) == 40 * 2
     assert list(rows)[:7] == ["item", "sample", "subject", "picture", "label", "judged_real", "judged"]
+    assert {"fid", "is"} <= set(rows)
+    assert rows[["fid", "is"]].std().min() > 0
     singly = list(rows)[7:]
     assert set(singly) < set(metrics.index)
     for name in singly:
