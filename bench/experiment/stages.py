@@ -342,7 +342,7 @@ class Score(Stage):
     trials of the items; None: memorisation is not measured.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     pictures: Stage
     items: Items
