@@ -210,8 +210,8 @@ def test_many_pictures_at_once_and_one_for_all_are_as_each_alone():
     for metric in (metrics.psnr, metrics.ssim, metrics.ssim_released, metrics.pixcorr):
         together = metric(a, b)
         assert [metric(x[None], y[None])[0] for x, y in zip(a, b, strict=True)] == together.tolist()
-        one = metric(np.repeat(a[:1], 5, 0), b)
-        assert metric(a[:1], b).tolist() == one.tolist()
+        repeated = metric(np.repeat(a[:1], 5, 0), b)
+        assert metric(a[:1], b).tolist() == repeated.tolist()
 
 
 def test_a_generator_that_always_paints_the_same_is_identified_exactly_half_the_time():
