@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import comb, inf
+from math import comb, inf, sqrt
 
 import numpy as np
 
 MARGIN = 5  # pixels: half of SSIM's 11x11 window
 RELEASED_WINDOW = 7  # pixels: SSIM's window in the released code
 TIE = 1e-12  # similarities that differ by less are ties: rounding must not rank equal images
-BLOCK = 2**20  # float64 values of images, features or similarities that are held at once: 8 MiB
+BLOCK = 2**20  # float64 values of features or similarities that are held at once: 8 MiB
+TILE = 16  # pixels: rows or columns of SSIM's local means that a matrix product makes; the fastest of 8 to 64
+STRIP = 128  # rows of SSIM's local means at once, so that they stay in the processor's cache
 ROOT_TOLERANCE = 1e-7  # of the largest singular value: smaller ones have no inverse in `frechet_influence`
 SIZES = 8  # subset sizes of FID at infinite N
 Array = np.ndarray
@@ -88,43 +90,40 @@ def hard_distractors(logits: Array, label: Array, n: int) -> Array:
 
 
 def psnr(a: Array, b: Array) -> Array:
-    """Returns the peak signal-to-noise ratio [N] in dB of image pairs [N, H, W, 3] uint8; equal images: inf. 0 to
-    infinity, higher is better. 10 log10(255^2 / MSE) of each pair, not of the batch."""
-    def decibels(x: Array, y: Array) -> Array:
-        with np.errstate(divide="ignore"):
-            return 10 * np.log10(255**2 / np.square(x - y).mean((1, 2, 3)))
-
-    return _map_blocks(decibels, a, b)
+    """Returns the peak signal-to-noise ratio [N] in dB of image pairs; equal images: inf. 0 to infinity, higher is
+    better. 10 log10(255^2 / MSE) of each pair, not of the batch. a [N, H, W, 3] uint8, or [1, H, W, 3]: one image for
+    all b; b [N, H, W, 3]."""
+    mse = [(xx + yy - 2 * xy) / count for count, _, _, xx, yy, xy in _sum_pairs(a, b)]
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255**2 / np.array(mse))
 
 
 def ssim(a: Array, b: Array) -> Array:
-    """Returns the structural similarity [N] of image pairs [N, H, W, 3] uint8; -1 to 1, higher is better. Wang et al.
-    2004: Gaussian window 11x11, sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the mean over channels
-    and over pixels whose window is inside the image. ValueError below 11x11 pixels."""
-    from scipy.ndimage import gaussian_filter  # not at the top: `bench list` imports this module
-
-    return _ssim(a, b, MARGIN, lambda x: gaussian_filter(x, sigma=1.5, radius=MARGIN, axes=(1, 2)), 1.0)
+    """Returns the structural similarity [N] of image pairs, as `psnr`; -1 to 1, higher is better. Wang et al. 2004:
+    Gaussian window 11x11, sigma 1.5, population covariance, K1 = .01, K2 = .03, range 255; the mean over channels and
+    over pixels whose window is inside the image. ValueError below 11x11 pixels."""
+    weights = np.exp(-0.5 * (np.arange(-MARGIN, MARGIN + 1) / 1.5) ** 2)
+    return _ssim(a, b, weights / weights.sum(), 1.0)
 
 
 def ssim_released(a: Array, b: Array) -> Array:
-    """Returns the structural similarity [N] as in DreamDiffusion's released code (scikit-image's defaults). [N, H, W,
-    3] uint8; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`. ValueError
-    below 7x7 pixels."""
-    from scipy.ndimage import uniform_filter
-
+    """Returns the structural similarity [N] as in DreamDiffusion's released code (scikit-image's defaults), of image
+    pairs as `psnr`; -1 to 1, higher is better. Uniform window 7x7, sample covariance, range 255, else as `ssim`.
+    ValueError below 7x7 pixels."""
     pixels = RELEASED_WINDOW**2
-    return _ssim(a, b, RELEASED_WINDOW // 2, lambda x: uniform_filter(x, RELEASED_WINDOW, axes=(1, 2)),
-                 pixels / (pixels - 1))
+    # float32 is exact: sums of 49 products of bytes are whole numbers below 2^24
+    return _ssim(a, b, np.ones(RELEASED_WINDOW, np.float32), pixels / (pixels - 1))
 
 
 def pixcorr(a: Array, b: Array) -> Array:
-    """Returns Pearson's correlation [N] of the pixels of image pairs [N, H, W, 3] uint8. -1 to 1, higher is better,
-    null 0. Over pixels and channels together, at the given size; the fMRI papers resize to 425x425 first. A constant
-    image has correlation 0."""
-    def flat(x: Array) -> Array:
-        return _standardize(x.reshape(len(x), -1))
-
-    return _map_blocks(lambda x, y: _dot(flat(x), flat(y)), a, b)
+    """Returns Pearson's correlation [N] of the pixels of image pairs, as `psnr`. -1 to 1, higher is better, null 0.
+    Over pixels and channels together, at the given size; the fMRI papers resize to 425x425 first. A constant image has
+    correlation 0."""
+    values = []
+    for count, x, y, xx, yy, xy in _sum_pairs(a, b):
+        product = (count * xx - x * x) * (count * yy - y * y)
+        values.append((count * xy - x * y) / sqrt(product) if product else 0.0)
+    return np.clip(values, -1, 1)
 
 
 def judge_distance(a: Sequence[Array], b: Sequence[Array]) -> Array:
@@ -210,7 +209,10 @@ def kernel_distance(x: Array, y: Array, subset_size: int, subsets: int,
                          "subsets, and a size from 2 to the smaller number")
 
     def kernel(a: Array, b: Array) -> Array:
-        return (a @ b.T / x.shape[1] + 1) ** 3
+        values = a @ b.T
+        values /= x.shape[1]
+        values += 1
+        return values * values * values  # values**3 calls pow, which takes over ten times as long
 
     def within(a: Array) -> float:
         values = kernel(a, a)
@@ -419,33 +421,93 @@ def _hypergeometric(ahead: Array, others: int, n: int, k: int) -> Array:
     return np.array(chance, np.float64)[inverse]
 
 
-def _map_blocks(function: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
-    """Applies a function of float64 image pairs in blocks of BLOCK values: [N] for two [N, H, W, 3] uint8."""
+def _check_images(a: Array, b: Array) -> tuple[Array, Array]:
+    """Returns [N or 1, H, W, 3] and [N, H, W, 3] uint8. ValueError for anything else."""
     a, b = np.asarray(a), np.asarray(b)
-    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.shape != b.shape or a.ndim != 4 or a.shape[3] != 3 or not a.size:
+    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or a.shape[3] != 3 or not a.size or (
+            b.shape != a.shape and (len(a) != 1 or b.shape[1:] != a.shape[1:] or not b.size)):
         raise ValueError(f"expected two [N, H, W, 3] uint8, not {_describe(a)} and {_describe(b)}")
-    step = max(1, BLOCK // a[0].size)
-    parts = [slice(start, start + step) for start in range(0, len(a), step)]
-    return np.concatenate([function(a[part].astype(np.float64), b[part].astype(np.float64)) for part in parts])
+    return a, b
 
 
-def _ssim(a: Array, b: Array, margin: int, smooth: Callable[[Array], Array], sampled: float) -> Array:
-    """Returns SSIM with a window that reaches `margin` pixels; `sampled`: sample over population covariance."""
-    c1, c2, size = (0.01 * 255) ** 2, (0.03 * 255) ** 2, 2 * margin + 1
-    if np.ndim(a) == 4 and min(np.shape(a)[1:3]) < size:
+def _sum_pairs(a: Array, b: Array) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yields for each image pair: count, sum x, sum y, sum xx, sum yy, sum xy over its values. They are exact: whole
+    numbers below 2^53 in float64."""
+    a, b = _check_images(a, b)
+    for row, other in enumerate(b):
+        if row < len(a):
+            x = a[row].ravel().astype(np.float64)
+            of_x = int(x.sum()), int(x @ x)
+        y = other.ravel().astype(np.float64)
+        yield y.size, of_x[0], int(y.sum()), of_x[1], int(y @ y), int(x @ y)
+
+
+def _ssim(a: Array, b: Array, weights: Array, sampled: float) -> Array:
+    """Returns SSIM with a square window; `sampled`: sample over population covariance.
+
+    weights: of a row of the window, which sum up to a whole number n: `_filter` returns n^2 times the local mean.
+    The local means of a[0] are computed once if it is the image of all pairs.
+    """
+    a, b = _check_images(a, b)
+    size, area = len(weights), round(float(weights.sum())) ** 2
+    if min(a.shape[1:3]) < size:
         raise ValueError(f"images of {a.shape[1]}x{a.shape[2]}: SSIM's window needs at least {size}x{size}")
+    # like = (2 E[x] E[y] + c1) (2 cov + c2) / ((E[x]^2 + E[y]^2 + c1) (var x + var y + c2)), all times area^2, halved
+    c1, c2 = (0.01 * 255 * area) ** 2 / 2, (0.03 * 255 * area) ** 2 / 2 / sampled
+    band = np.zeros((TILE, TILE + size - 1), weights.dtype)
+    for row in range(TILE):
+        band[row, row:row + size] = weights
+    height, width = a.shape[1] - size + 1, a.shape[2] - size + 1
+    a, b = (np.ascontiguousarray(images.transpose(0, 1, 3, 2)) for images in (a, b))  # [N, H, 3, W]
+    total = np.zeros(len(b))
+    for start in range(0, height, STRIP):
+        rows = slice(start, min(start + STRIP, height) + size - 1)
+        for pair, other in enumerate(b):
+            if pair < len(a):
+                x = a[pair, rows].astype(weights.dtype)
+                mean_x, square_x = _filter(x, band), _filter(x * x, band)
+                square_x *= area
+                square_x += 2 * (c1 + c2)
+                mean_x_2 = mean_x**2 + 2 * c1
+            y = other[rows].astype(weights.dtype)
+            mean_y, product, square_y = _filter(y, band), _filter(x * y, band), _filter(y * y, band)
+            if area != 1:
+                product *= area
+                square_y *= area
+            like = mean_x * mean_y
+            product -= like
+            product += c2
+            like += c1
+            like *= product
+            mean_y *= mean_y
+            mean_y += mean_x_2
+            square_y += square_x
+            square_y -= mean_y
+            square_y *= mean_y
+            like /= square_y
+            total[pair] += like.sum()
+    return 4 * total / (3 * height * width)
 
-    def inner(x: Array) -> Array:
-        return smooth(x)[:, margin:-margin, margin:-margin]
 
-    def likeness(x: Array, y: Array) -> Array:
-        mean_x, mean_y = inner(x), inner(y)
-        covariance = sampled * (inner(x * y) - mean_x * mean_y)
-        variances = sampled * (inner(x * x) - mean_x**2 + inner(y * y) - mean_y**2)
-        like = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-        return (like / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))).mean((1, 2, 3))
+def _filter(x: Array, band: Array) -> Array:
+    """Filters [h, C, w] along rows and columns, without padding: float64 [(h - k) C, w - k]. band [TILE, TILE + k]: the
+    window of 1 + k weights, in each row one pixel further."""
+    reach = band.shape[1] - TILE
 
-    return _map_blocks(likeness, a, b)
+    def tiles(count: int) -> Iterator[tuple[slice, slice, Array]]:
+        for start in range(0, count, TILE):
+            n = min(TILE, count - start)
+            yield slice(start, start + n), slice(start, start + n + reach), band[:n, :n + reach]
+
+    flat = x.reshape(len(x), -1)
+    down = np.empty((len(x) - reach, flat.shape[1]), x.dtype)
+    for made, used, part in tiles(len(down)):
+        np.matmul(part, flat[used], out=down[made])
+    down = down.reshape(-1, x.shape[2])
+    across = np.empty((len(down), x.shape[2] - reach), x.dtype)
+    for made, used, part in tiles(across.shape[1]):
+        np.matmul(down[:, used], part.T, out=across[:, made])
+    return across.astype(np.float64, copy=False)
 
 
 def _check_numbers(x: Array, name: str = "features") -> Array:

@@ -142,6 +142,17 @@ def test_ssim_is_scikit_images_with_wangs_settings():
     assert metrics.ssim(a, b) == close("ssim", expected)
 
 
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (26, 27), (128, 40), (150, 290)])
+def test_ssim_of_one_picture_and_several_is_scikit_images_at_any_size(height, width):
+    """Sizes below, at and above the rows and columns that are filtered at once."""
+    a, b = pictures(2, height, width)
+    wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    for metric, settings in ((metrics.ssim, wang), (metrics.ssim_released, {})):
+        expected = [skimage.metrics.structural_similarity(a[0], y, data_range=255, channel_axis=-1, **settings)
+                    for y in b]
+        assert metric(a[:1], b) == close(metric.__name__, expected)
+
+
 def test_ssim_as_released_is_scikit_images_with_its_defaults():
     a, b = pictures()
     expected = [skimage.metrics.structural_similarity(x, y, data_range=255, channel_axis=-1)

@@ -10,8 +10,8 @@ from bench.cost.counting import part_parameters
 from bench.cost.flops import flops, naive
 from bench.cost.memory import disk, memory
 from bench.cost.networks import NETWORKS
-from bench.cost.rates import EXA, GIGA, MATMUL, OTHERS, RATES, Rate, hours, rate
-from bench.cost.sizes import size_of
+from bench.cost.rates import EXA, GIGA, MATMUL, OTHERS, PIXEL_METRICS, RATES, Rate, hours, rate
+from bench.cost.sizes import count_trials, samples_of, size_of
 from bench.errors import BenchError
 from bench.experiment.graph import Row, needs, stages
 from bench.experiment.key import Stage
@@ -76,6 +76,7 @@ class Priced:
     longest: float
     exact: bool
     uncounted: tuple[str, ...]
+    cpu_hours: float  # of one core, for the pixel metrics of scores that are not stored
 
     @property
     def flops(self) -> int:
@@ -142,6 +143,8 @@ class Priced:
             + ("" if measured else "; a goal is a share that the suite should reach (pretrain: with batches of 1,024); "
                                    "no rate was measured on a GPU"),
             "FLOPs: counted on the meta device, 2 for a multiply-add; not counted: " + ", ".join(self.uncounted),
+            f"CPU: {self.cpu_hours:.2f} hours of one core for SSIM, PSNR and PixCorr of the rows' and controls' scores "
+            "(measured at 512 pixels), not in the GPU-hours; a GPU waits for it",
             "energy: board power times GPU-hours, without host and cooling; memory and micro-batch: estimates",
             "items: " + ("counted in the prepared data" if self.exact else "as published; the data are not prepared")])
 
@@ -227,7 +230,13 @@ def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
                   tuple(priced), _price_kind("controls", len(extra), extra, left, cost, chosen), _weights_bytes(every),
                   _longest_chain(every, left, cost, chosen),
                   all(size_of(stage).exact for stage in every if isinstance(stage, Trials)),
-                  (*NOT_COUNTED, *omitted, *sorted(networks - set(NETWORKS))))
+                  (*NOT_COUNTED, *omitted, *sorted(networks - set(NETWORKS))), _scoring_hours(left))
+
+
+def _scoring_hours(left: Iterable[Stage]) -> float:
+    """CPU-hours of the pixel metrics of the scores among the stages."""
+    return sum(count_trials(stage.items) * samples_of(stage.pictures) for stage in left
+               if isinstance(stage, Score)) * PIXEL_METRICS / 3600
 
 
 def _weights_bytes(every: Iterable[Stage]) -> int:

@@ -24,6 +24,7 @@ MATMUL = Rate(0.80, "assumption")  # share of the peak that large bfloat16 matri
 RATES = {  # by kind of stage; pretrain's goal is for batches of 1,024, the protocol's 100 will reach less
     "pretrain": Rate(0.40, "goal"), "finetune": Rate(0.30, "goal"), "generate": Rate(0.30, "goal"),
     **dict.fromkeys(("targets", "reference", "trainfeatures", "score", "trivial"), Rate(0.25, "assumption"))}
+PIXEL_METRICS = 0.034  # s of one core for an image of 512 pixels: python tests/speed_score.py pixels, 5 samples
 OTHERS = Rate(0.10, "assumption")  # a system's own networks: too small to use a large GPU fully
 
 

@@ -107,7 +107,8 @@ def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence
     recall, density and coverage take one sample of each item, and are averaged over the sample's index.
     """
     measurement = _Measurement(pairs, networks, classes, wanted, device)
-    measurement.look(progress)
+    with threadpool_limits(1, user_api="blas"):  # NumPy's products; torch has its own number of threads
+        measurement.look(progress)
     with threadpool_limits(1):
         if training:
             measurement.compare_training(training)
@@ -168,14 +169,15 @@ class _Measurement:
                     same_size = np.stack([images.resize(image, shown[0].shape[:2]) for image in shown[1:]])
                     self.resized |= any(image.shape != shown[0].shape for image in shown)
                     for name, function in pixels.items():
-                        self.pixels[name][row] = function(np.repeat(shown[0][None], len(same_size), 0), same_size)
+                        self.pixels[name][row] = function(shown[0][None], same_size)
             for network, columns in zip(networks, fitted, strict=True):
                 self._extract(network, columns, rows)
             progress(rows[-1] + 1, n)
 
     def _lpips(self, a: Array, b: Array) -> Array:
         assert self.networks.lpips is not None
-        return self.networks.lpips[0](*(images.as_images(x, self.device) for x in (a, b))).cpu().numpy()
+        both = images.as_images(np.repeat(a, len(b), 0), self.device), images.as_images(b, self.device)
+        return self.networks.lpips[0](*both).cpu().numpy()
 
     def _extract(self, network: Extractor, columns: list[list[Array]], rows: range) -> None:
         """Runs a network on a batch of real images (column 0) and of each sample, and keeps the vectors."""

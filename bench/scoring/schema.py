@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ def to_csv(text: pd.DataFrame) -> bytes:
 
 
 def _cell(value: Any) -> str:
+    if type(value) is float and isfinite(value):  # most cells
+        return f"{value:.10g}"
     if isinstance(value, (bool, np.bool_)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):

@@ -200,6 +200,14 @@ def test_a_frozen_encoder_sees_every_trial_once():
     assert flops.flops(thirteenth) - flops.flops(fourteenth) > 300 * 1600 * encoder[1] - 2 * once
 
 
+def test_the_pixel_metrics_of_scores_take_cpu_time(table2):
+    scores = [stage for stage in stages(row.stage for row in table()) if isinstance(stage, Score)]
+    images = sum(sizes.count_trials(score.items) * sizes.samples_of(score.pictures) for score in scores)
+    assert images > 0
+    assert table2.cpu_hours * 3600 == pytest.approx(images * rates.PIXEL_METRICS)
+    assert f"CPU: {table2.cpu_hours:.2f} hours of one core" in table2.render()
+
+
 def test_a_network_of_unknown_size_is_named_and_not_priced():
     rows = table(["1"], replace(PLANNED, networks=("swav",)))
     text = price.price(rows, PLANNED, "h100").render()
