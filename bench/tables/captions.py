@@ -92,17 +92,18 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
                "image in CLIP space, over that of the real test images; 1 without memorisation. Copies are no farther "
                f"from a training image than any test image ({scores.key('copies_clip')}).")
     yield from _stand_ins(scores, ablation)
-    yield ("[ ] is a 95 % interval. With one seed it covers the choice of test items only, not training: intervals and "
-           "verdicts are conditional on these trained models." if len(seeds) == 1 else
-           "[ ] is a 95 % interval over test images crossed with seeds. A row with one seed: over test items only, not "
-           "training.")
+    yield ("[ ] after a row's value is a 95 % interval. With one seed it covers the choice of test items only, not "
+           "training: intervals and verdicts are conditional on these trained models." if len(seeds) == 1 else
+           "[ ] after a row's value is a 95 % interval over test images crossed with seeds. A row with one seed: over "
+           "test items only, not training.")
     yield from _null_lines(scores, rows, has_gain)
     if any(row.balanced for row in rows):
         yield balanced_note(scores)
     if any(contrast.verdict for contrast in contrasts):
         yield (f"Verdicts are about the first row of each pair, at {ALPHA:g}: p is adjusted by Holm over "
                f"{families_text(contrasts)}; the intervals are simultaneous over the same. Not resolved does not mean "
-               "equal. Detects: the smallest true difference that these seeds and images resolve with 80 % power.")
+               "equal. In the table of rows the verdict is about the row. Detects: the smallest true difference that "
+               "these seeds and images resolve with 80 % power, if the variances are as estimated.")
         yield (f"Test: {tests_text(contrasts)}. Plain: Student's t with the spread of this difference over seeds. "
                "Moderated: the spread of either row, with the spread of all trained rows of the table as its prior; a "
                "row that varies more than the others keeps its own.")
@@ -140,8 +141,8 @@ def caption_lines(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
         yield source
 
 
-NO_GAIN = ("No gain over null: it needs the shuffled EEG of each row (bench run --nulls each). Full's null is not that "
-           "of a row that prefers other classes.")
+NO_GAIN = ("The gain over the null is not shown: it needs the shuffled EEG of each row (bench run --nulls each). "
+           "Full's null cannot stand for that of other rows, which may prefer other classes.")
 SET_INTERVALS = ("The intervals of FID and IS are of their values for so many images, by the jackknife. The reference "
                  "images count as fixed, and the bias of few images is not in the interval. With few images for the "
                  "number of features, the interval of FID is too wide.")

@@ -60,9 +60,11 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
                  f"{f', balanced {100 * best.balanced.mean:.1f} %' if best.balanced else ''}"
                  f"{f' ({listed(about)})' if about else ''}")
     if contrasts:
-        resolved = sum(c.verdict.word != "not resolved" for c in contrasts if c.verdict)
-        parts.insert(1, f"{resolved} of {counted(len(contrasts), 'contrast')} "
-                        f"{'is' if resolved == 1 else 'are'} resolved")
+        resolved = [bool(c.verdict and c.verdict.word in ("better", "worse")) for c in contrasts]
+        primary = [flag for c, flag in zip(contrasts, resolved, strict=True) if c.family == "primary" and not c.home]
+        parts.insert(1, f"{sum(resolved)} of {counted(len(contrasts), 'contrast')} "
+                        f"{'is' if sum(resolved) == 1 else 'are'} resolved"
+                        + f" ({sum(primary)} of {len(primary)} primary)" * bool(primary))
     if len({seed for row in ran for seed in row.seeds}) == 1:
         parts.append("one seed was run, so this holds for these trained models only")
     return "; ".join(filter(None, parts)) + "."

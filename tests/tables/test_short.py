@@ -99,7 +99,7 @@ def test_rows_are_named_by_number_and_change_and_contrasts_in_words():
 def test_the_finding_is_one_sentence_with_best_row_null_ceiling_and_contrasts():
     finding = {name: reference(name).finding for name in COMMITTED}
     assert finding["table2"] == ("Best row: 3 (no pre-training), 77.8 % (Full's null 9.0 %, ceiling 99.3 %); 4 "
-                                 "of 15 contrasts are resolved.")
+                                 "of 15 contrasts are resolved (2 of 4 primary).")
     assert finding["controls"].startswith("Best row: caption by EEGNet"), "no oracle and no row without EEG"
     assert finding["guided_retrieval"].startswith("Best row without a leak: ENIGMA in-subject, 60.4 % (null 0.8 %)")
     assert finding["block_design"].startswith("Best row without a leak: signal / interleaved / by item")

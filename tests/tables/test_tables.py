@@ -200,11 +200,11 @@ def test_mcnemar_is_taken_over_the_seeds_that_both_rows_have(tmp_path):
 
 def test_classifiers_that_differ_from_seed_to_seed_have_their_range(tmp_path):
     put_all(tmp_path)
-    assert "linear read-out 54.3 % (10 classes" in " ".join(made(tmp_path).caption)
+    assert "linear read-out: 54.3 % (10 classes" in " ".join(made(tmp_path).caption)
     readout = {"variant": "linear read-out", "seed": 1, "items": "readout", "metric": "readout_accuracy",
                "key": "10 classes", "value": 0.643, "n": 40, "stage": "r", **PIXELS, **ABOUT, "params": ""}
     results.record(tmp_path, "mask_ratio", pd.DataFrame([readout]), pd.DataFrame())
-    assert "linear read-out 59.3 % (2 seeds: 54.3 to 64.3) (10 classes" in " ".join(made(tmp_path).caption)
+    assert "linear read-out: 59.3 % (2 seeds: 54.3 to 64.3) (10 classes" in " ".join(made(tmp_path).caption)
 
 
 def test_no_column_is_named_that_the_table_does_not_have(tmp_path):
@@ -370,7 +370,7 @@ def test_there_is_no_gain_where_a_row_lacks_its_own_null_even_if_fulls_was_run(t
     text = table.render(details=details)
     assert "gain over null," not in text
     assert "null to ceiling" not in text
-    assert "No gain over null: it needs the shuffled EEG of each row (bench run --nulls each)." in " ".join(
+    assert "The gain over the null is not shown: it needs the shuffled EEG of each row (bench run --nulls each)." in " ".join(
         table.caption)
     assert "Best row: Full, 60.0 % (null 10.0 %" in table.finding
     put(tmp_path, "Full", 0.2)
