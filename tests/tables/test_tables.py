@@ -370,8 +370,8 @@ def test_there_is_no_gain_where_a_row_lacks_its_own_null_even_if_fulls_was_run(t
     text = table.render(details=details)
     assert "gain over null," not in text
     assert "null to ceiling" not in text
-    assert "The gain over the null is not shown: it needs the shuffled EEG of each row (bench run --nulls each)." in " ".join(
-        table.caption)
+    assert ("The gain over the null is not shown: it needs the shuffled EEG of each row (bench run --nulls each)."
+            in " ".join(table.caption))
     assert "Best row: Full, 60.0 % (null 10.0 %" in table.finding
     put(tmp_path, "Full", 0.2)
     assert "Best row: 6 (mask 0.5), 50.0 % (Full's null 10.0 %" in made(tmp_path).finding
