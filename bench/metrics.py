@@ -486,7 +486,7 @@ def _ssim(a: Array, b: Array, weights: Array, sampled: float) -> Array:
             square_y *= mean_y
             like /= square_y
             total[pair] += like.sum()
-    return 4 * total / (3 * height * width)
+    return np.clip(4 * total / (3 * height * width), -1, 1)  # rounding of equal images
 
 
 def _filter(x: Array, band: Array) -> Array:

@@ -46,8 +46,8 @@ def test_an_encoder_with_and_without_pretraining_is_probed_in_both_states_at_eve
             assert zero.encoder == probes[trained, seed].encoder.encoder
             assert zero.seed == seed
             assert not any(isinstance(stage, Pretrain) for stage in graph.stages([zero]))
-    assert not [row for row in rows_.rows([replace(FULL, name="alone", mask_ratio=None)], TINY, [0])
-                if row.items == "probe"]
+    alone = rows_.rows([replace(FULL, name="alone", mask_ratio=None)], TINY, [0])
+    assert [row.variant for row in alone if row.items == "probe"] == ["alone, untrained encoder"]
 
 
 def test_own_nulls_add_generations_and_scores_of_each_row_that_uses_the_eeg_and_no_training():
