@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +103,23 @@ def _count_gpus() -> int:
         return 0
     count = ctypes.c_int(0)
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def release_memory(error: BaseException) -> None:
+    """Frees what a failed stage still holds, such as its model, and empties CUDA's cache.
+    Removes the tracebacks of the error, of its cause, its context and its parts: their frames hold the objects."""
+    waiting, cleared = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        cleared.add(id(each))
+        each.__traceback__ = None
+        parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        waiting += [other for other in (each.__cause__, each.__context__, *parts)
+                    if other is not None and id(other) not in cleared]
+    gc.collect()  # objects that refer to each other
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def use_exact_math() -> None:

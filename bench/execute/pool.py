@@ -192,6 +192,8 @@ def _work(connection: Connection, environment: dict[str, str], root: Path, devic
                 event = Event(stage, "failed", error=BenchError(f"{type(error).__name__}: {error}"),
                               worker_exits=device == "cuda")  # its CUDA context may be unusable
             runtime.defer_stop(False)
+            if event.error is not None:
+                runtime.release_memory(event.error)  # before the next stage needs it
             connection.send(event)
             if event.worker_exits:
                 return

@@ -300,7 +300,7 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
     history: dict[str, list[Tensor]] = {"sd": [], "align": []}
     if (extra := training.resume()) is not None:
         generator.set_state(extra["generator"])
-        history = {name: [value.to(device) for value in values] for name, values in extra["history"].items()}
+        history = {name: _unpack(values, device) for name, values in extra["history"].items()}
     checkpoints = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
 
     batch = schedule.batch
@@ -350,6 +350,17 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
             save_checkpoint(checkpoints[step])
         if step % LOGGED == 0 or step == schedule.steps:
             training.report(losses, step)
-            training.save_when_due(lambda: {"generator": generator.get_state(), "history": history})
+            training.save_when_due(lambda: {
+                "generator": generator.get_state(), "history": {name: _pack(history[name]) for name in history}})
     last = max(1, schedule.steps // 10)
     return {name: torch.stack(values[-last:]).mean().item() for name, values in history.items() if values}
+
+
+def _pack(values: list[Tensor]) -> Tensor:
+    """Scalars as one tensor [N] for a checkpoint; thousands of single ones take seconds to write."""
+    return torch.stack(values) if values else torch.empty(0)
+
+
+def _unpack(values: Tensor | list[Tensor], device: str) -> list[Tensor]:
+    """The scalars of a checkpoint, on the device. Checkpoints of earlier versions hold a list of them."""
+    return list((values if isinstance(values, Tensor) else _pack(values)).to(device))

@@ -123,3 +123,52 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
         file.name for file in path.iterdir() if file.name != "MANIFEST.json")
     assert Store(micro.root).is_intact(stage)
     assert list((micro.root / "leases").iterdir()) == list((micro.root / "work").iterdir()) == []
+
+
+HOLDING = """
+import os, pathlib, sys, weakref
+from bench.errors import BenchError
+from bench.execute import build, pool
+from bench.experiment.scale import MICRO
+from bench.experiment.stages import Trials
+
+class Model:
+    pass
+
+models, sent = [], []
+
+def build_or_fail(stage, *_, **__):
+    if models:
+        print("held" if models[0]() else "freed")
+        return
+    model = Model()
+    model.itself = model
+    models.append(weakref.ref(model))
+    try:
+        1 / 0
+    except ZeroDivisionError as error:
+        raise FAILURE("no roots") from error
+
+class Connection:
+    stages = [Trials(MICRO.world, (1,), MICRO.band)] * 2
+
+    def recv(self):
+        if not self.stages:
+            raise EOFError
+        return self.stages.pop()
+
+    def send(self, event):
+        sent.append(event)
+
+build.build = build_or_fail
+pool._work(Connection(), dict(os.environ), pathlib.Path(sys.argv[1]), "cpu")
+print([event.what for event in sent], sent[1].error)
+"""
+
+
+@pytest.mark.parametrize(("failure", "message"), [("BenchError", "no roots"), ("ValueError", "ValueError: no roots")])
+def test_what_a_failed_stage_held_is_free_before_the_next_one_is_built(tmp_path, failure, message):
+    program = HOLDING.replace("FAILURE", failure)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.splitlines() == ["freed", f"['started', 'failed', 'started', 'done'] {message}"]
