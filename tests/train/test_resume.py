@@ -12,8 +12,9 @@ import torch
 
 from bench import FULL, systems
 from bench.experiment.scale import MICRO
-from bench.runtime import Runtime
+from bench.runtime import Runtime, Stopped
 from bench.store import lease
+from bench.train import finetune as finetuning
 from bench.train import loop
 from bench.train.finetune import finetune
 from bench.train.pretrain import pretrain
@@ -62,6 +63,42 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(micro, 
     assert files == sorted(path.name for path in (tmp_path / "resumed").iterdir())
     for file in files:
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_checkpoint_stores_each_loss_as_one_array_and_older_checkpoints_resume_to_the_same_bytes(
+        micro, tmp_path, monkeypatch, is_old):
+    function, stage, _ = trainings()["finetune"]
+    work = tmp_path / "work"
+    for folder in ("whole", "stopped", "resumed"):
+        (tmp_path / folder).mkdir()
+    function(stage, micro.path, tmp_path / "whole", Runtime())
+
+    def interrupt(step, total, **scalars):
+        if step == 30:  # the last checkpoint is that of step 20
+            raise Stopped
+
+    monkeypatch.setattr(loop, "EVERY", 0)
+    with pytest.raises(Stopped):
+        function(stage, micro.path, tmp_path / "stopped", Runtime(progress=interrupt, work=work))
+    step, state = loop.read_checkpoint(work, stage.key)
+    history = state["extra"]["history"]
+    assert (step, {name: values.shape for name, values in history.items()}) == (20, {"sd": (20,), "align": (20,)})
+    if is_old:
+        state["extra"]["history"] = {name: [value.clone() for value in values] for name, values in history.items()}
+        for file in work.glob("checkpoint.*"):
+            file.unlink()
+        loop.write_checkpoint(work, step, state)
+    notes = []
+    function(stage, micro.path, tmp_path / "resumed", Runtime(
+        work=work, note=lambda what, **values: notes.append((what, values["step"]))))
+    assert notes == [("resumed from a checkpoint", 20)]
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "resumed" / file.name).read_bytes(), file.name
+
+
+def test_a_loss_that_is_not_trained_leaves_no_values_in_a_checkpoint():
+    assert finetuning._unpack(finetuning._pack([]), "cpu") == finetuning._unpack([], "cpu") == []
 
 
 def small(work, seed=0):
