@@ -6,7 +6,7 @@ Probes in CLIP space in the world of known_pretraining; nothing is generated (do
 have the same number of steps. Unless a row says otherwise: 12,000 windows at a ratio of 4, and 200 pairs.
 """
 
-from bench import On, replace
+from bench import replace
 from bench.systems import known
 
 WORLDS = (11, 12, 13)
@@ -22,16 +22,11 @@ rows = [
 ]
 
 
-def name(row, world):
-    return f"{row} in world {world}"
-
-
 def baseline(row):
     return row.replace("masked", "none") if "pairs" in row else "none"
 
 
-variants = [On(spec, name(spec.name, world), world={"seed": world}) for world in WORLDS for spec in rows]
-contrasts = [(name(spec.name, world), name(baseline(spec.name), world)) for world in WORLDS for spec in rows
-             if spec.start == "masked"]
+variants = known.rows_in(WORLDS, rows)
+contrasts = known.contrasts_in(WORLDS, [(row.name, baseline(row.name)) for row in rows if row.start == "masked"])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

@@ -5,7 +5,8 @@
 The diffusion prior, the low-level path to the VAE's latent, and the caption path. Protocol things (docs/data.md): tests
 use means over repetitions. Other rows: the prior's estimates not clipped, its samples scaled to unit length for the
 adapter (the released code hands them on as they are), the quirks of the released encoder fixed, and DreamDiffusion's
-Full on the same items. Each row is repeated on the EEG of other test items. Headline and columns as in guided_encoders.
+Full on the same items. Each row also has a null, the EEG of
+other test items. The headline metric and the columns are those of guided_encoders.
 """
 
 from ablations import guided_encoders

@@ -7,7 +7,7 @@ responses depend on class, colour, position and size. Alignment to the image's C
 training on labels. Alignment to the mean embedding of the class, which says no more than the label, must not be.
 """
 
-from bench import On, replace
+from bench import replace
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)
@@ -18,12 +18,7 @@ rows = [
     replace(labels, name="class embeddings", target="class"),
 ]
 
-
-def name(row, world):
-    return f"{row} in world {world}"
-
-
-variants = [On(spec, name(spec.name, world), world={"seed": world}) for world in WORLDS for spec in rows]
-contrasts = [(name(spec.name, world), name("labels", world)) for world in WORLDS for spec in rows[1:]]
+variants = known.rows_in(WORLDS, rows)
+contrasts = known.contrasts_in(WORLDS, [(row.name, "labels") for row in rows[1:]])
 headline = "retrieval_10way"
 metrics = ("class_top1", "train_class_top1")

@@ -7,7 +7,7 @@ ones, over a slow background. At ratio 0.25 the masked tokens have visible neigh
 of them; at 0.75 it does not. Both ratios must be better than an untrained encoder, and differ from each other.
 """
 
-from bench import On, replace
+from bench import replace
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)
@@ -18,13 +18,8 @@ rows = [
     replace(none, name="mask 0.75", start="masked"),
 ]
 
-
-def name(row, world):
-    return f"{row} in world {world}"
-
-
-variants = [On(spec, name(spec.name, world), world={"seed": world}) for world in WORLDS for spec in rows]
-contrasts = [(name(a, world), name(b, world)) for world in WORLDS for a, b in (
-    ("mask 0.25", "none"), ("mask 0.75", "none"), ("mask 0.75", "mask 0.25"))]
+variants = known.rows_in(WORLDS, rows)
+contrasts = known.contrasts_in(WORLDS, [
+    ("mask 0.25", "none"), ("mask 0.75", "none"), ("mask 0.75", "mask 0.25")])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

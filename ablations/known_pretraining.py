@@ -8,7 +8,7 @@ the corpus's stimuli, must be better than none. Pre-training on noise of the cor
 than none. Where masked pre-training lies is measured, also with random phases. About 10 minutes of one core per seed.
 """
 
-from bench import On, replace
+from bench import replace
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)  # seeds that were not used to choose the settings
@@ -23,12 +23,7 @@ starts = [
     replace(masked, name="shared phases", phases="shared"),
 ]
 
-
-def name(row, world):
-    return f"{row} in world {world}"
-
-
-variants = [On(spec, name(spec.name, world), world={"seed": world}) for world in WORLDS for spec in starts]
-contrasts = [(name(spec.name, world), name("none", world)) for world in WORLDS for spec in starts[1:]]
+variants = known.rows_in(WORLDS, starts)
+contrasts = known.contrasts_in(WORLDS, [(row.name, "none") for row in starts[1:]])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

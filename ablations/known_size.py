@@ -6,20 +6,14 @@ Probes in CLIP space without pre-training; nothing is generated (docs/instrument
 identify almost all training pairs. More pairs must be better at every size; the order of the sizes is measured.
 """
 
-from bench import On
 from bench.systems import known
 
 WORLDS = (11, 12, 13)
 SIZES, PAIRS = ("18.3M", "74M", "297M"), (100, 400, 1600)
-
-
-def name(size, pairs, world):
-    return f"{size} with {pairs} pairs in world {world}"
-
-
-variants = [On(known.Spec("x", size=size, pairs=pairs, steps=3.0), name(size, pairs, world), world={"seed": world})
-            for world in WORLDS for pairs in PAIRS for size in SIZES]
-contrasts = [(name(size, 1600, world), name(size, 100, world)) for world in WORLDS for size in SIZES]
-contrasts += [(name("297M", pairs, world), name("18.3M", pairs, world)) for world in WORLDS for pairs in PAIRS]
+rows = [known.Spec(f"{size} with {pairs} pairs", size=size, pairs=pairs, steps=3.0)
+        for pairs in PAIRS for size in SIZES]
+variants = known.rows_in(WORLDS, rows)
+contrasts = known.contrasts_in(WORLDS, [(f"{size} with 1600 pairs", f"{size} with 100 pairs") for size in SIZES])
+contrasts += known.contrasts_in(WORLDS, [(f"297M with {pairs} pairs", f"18.3M with {pairs} pairs") for pairs in PAIRS])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

@@ -328,8 +328,8 @@ def nearest(query: Array, gallery: Array, image: Array | None = None) -> Array:
 
 
 def nearest_distance(query: Array, gallery: Array) -> tuple[Array, Array]:
-    """Returns the Euclidean distance [N] from each row of query [N, D] to its nearest row of gallery [M, D], and that
-    row's number [N]. 0 to infinity; exactly 0 for equal rows.
+    """Finds the row of gallery [M, D] nearest to each row of query [N, D]: its Euclidean distance [N] and number [N].
+    0 to infinity; exactly 0 for equal rows.
 
     The nearest row is searched by |q|^2 + |g|^2 - 2 q.g in blocks of BLOCK values, so that no [N, M] is held; its
     distance is then computed from the difference. ValueError for unequal D.

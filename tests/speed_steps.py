@@ -30,7 +30,7 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREAD
 
 
 def plan(kind: str, store: Path) -> tuple[Stage, Store]:
-    """The stage that is measured, and a Store that holds what it needs."""
+    """Returns the stage to measure, and a store that contains the stages which it reads."""
     from bench import FULL, systems
     from bench.execute.build import build
     from bench.experiment import graph
@@ -99,7 +99,7 @@ def turn(folder: Path, kind: str, store: Path) -> tuple[float, str]:
 
 
 def main(other: str = "", kinds: str = ",".join(KINDS)) -> None:
-    """Every kind, the checkouts in turns, in the opposite order every other turn."""
+    """Measures each kind in both checkouts, in turns; every second turn begins with the other checkout."""
     folders = [ROOT, Path(other).resolve()] if other else [ROOT]
     with tempfile.TemporaryDirectory() as folder:
         stores = [Path(folder) / str(number) for number in range(len(folders))]

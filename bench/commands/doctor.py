@@ -58,8 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    """Prints a line for each check; returns 0, or 3 if the scale cannot run. With --instrument: a table of gates;
-    returns 0, or 1 if a gate does not hold or was not run."""
+    """Prints a line for each check. Returns 0, or 3 if the scale cannot run.
+
+    With --instrument, prints a table of gates. Returns 0 if all hold, else 1; a gate that was not run does not hold."""
     if options.instrument is not None:
         return _judge_instrument(Path(options.instrument) if options.instrument else None)
     request = request_of(options)

@@ -48,8 +48,9 @@ def seconds(stage: Stage) -> float:
 
 @functools.cache
 def measure_slowness() -> float:
-    """How many times as long as on that core a matrix product takes here and now, other work on the machine included;
-    takes a fraction of a second."""
+    """Returns the time of a matrix product on this machine, over its time on the core of `seconds`.
+
+    Other work on the machine counts. It takes a fraction of a second, and is measured once for each process."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
@@ -63,7 +64,9 @@ def measure_slowness() -> float:
 
 
 def describe_duration(todo: Iterable[Stage], workers: int) -> str:
-    """Such as "about 8 minutes on CPU cores"; adds the time at this machine's present speed if it differs."""
+    """Describes the time that the stages take: "about 8 minutes on CPU cores".
+
+    If this machine is faster or slower at present, the time at its speed is added."""
     each = list(map(seconds, todo))
     if not each:
         return "nothing to do"

@@ -317,7 +317,7 @@ def stretch(windows: Array, n: int = N_TIMES) -> Array:
 
 
 def unstretch(windows: Array, times: int = END - BEGIN) -> Array:
-    """Returns the windows [..., times] from which `stretch` made windows [..., T], float64, by least squares."""
+    """Inverts `stretch` by least squares: windows [..., T] to the windows [..., times] before it, in float64."""
     return windows @ np.linalg.pinv(stretch(np.eye(times), windows.shape[-1]))
 
 

@@ -133,7 +133,7 @@ class Pool:
 
 @contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Processes that start meanwhile ignore Ctrl-C and a closed terminal, which the parent handles."""
+    """Lets processes that are started in this context ignore Ctrl-C and a closed terminal; the parent handles both."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         yield
@@ -144,7 +144,7 @@ def _signals_ignored() -> Iterator[None]:
 
 @contextmanager
 def _same_imports() -> Iterator[None]:
-    """Processes that start meanwhile import from the same folders as this one, and not from the working directory."""
+    """Lets the processes that are started in this context import from the folders of this process alone."""
     paths = {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path), "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in paths}
     os.environ.update(paths)
@@ -159,8 +159,9 @@ def _same_imports() -> Iterator[None]:
 
 
 def _work(connection: Connection, environment: dict[str, str], root: Path, device: str) -> None:
-    """Runs in a worker: builds the stages from the connection until SIGTERM, or until the parent process has exited.
-    environment: the parent's variables, which may have changed since the process that forks workers started."""
+    """Runs in a worker: builds the stages that arrive, until SIGTERM or until the parent process exits.
+
+    environment: the parent's variables; they may have changed after the process that forks workers had started."""
     def progress(step: int, total: int, **scalars: float) -> None:
         try:
             connection.send(Event(stage, "progress", step, total, scalars))

@@ -59,8 +59,8 @@ def misplaced(labels: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def placed(labels: Sequence[str]) -> int:
-    """Returns how many labels, at most 1,000, are at their number in ImageNet-1k; a name of two classes counts at
-    either."""
+    """Counts the labels whose number is that of their class in ImageNet-1k. Two classes of ImageNet-1k share a name;
+    their label counts at either number. At most 1,000 labels."""
     return sum(_simplify(label) in (wnid, _simplify(name))
                for label, (wnid, name) in zip(labels, _classes()[:len(labels)], strict=True))
 

@@ -32,8 +32,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class _Source:
-    """What a judge is loaded from. weights: the file that is hashed; contents: what its tensors should be;
-    architecture: timm's name for a checkpoint; is_saved: a file of `models.frozen.save`; prefix: of its names."""
+    """The files of a judge.
+
+    weights: the file that is hashed; contents: the expected tensors, in words; architecture: of a checkpoint, by its
+    name in timm; is_saved: written by `models.frozen.save`; prefix: of the tensors' names
+    """
 
     path: Path
     weights: Path
@@ -112,7 +115,7 @@ def _inspect(path: Path, architecture: str, pinned: pins.Packaged | None) -> _So
 
 
 def _find(judge: str) -> tuple[Path, pins.Packaged | None]:
-    """Returns a judge's file or folder, and its pin if a package holds it."""
+    """Finds the file or folder of a judge, and its pin if it comes from an installed package (else None)."""
     path = Path(judge)
     if judge.startswith(HUB):
         return _find_cached(judge.removeprefix(HUB)), None

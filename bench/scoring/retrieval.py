@@ -15,9 +15,10 @@ Array = np.ndarray
 
 
 def among_distinct(picture: Array, real: Array, other: Array, function: Callable[[Array, Array], Array]) -> Array:
-    """Returns a metric [N] of `other` [N, D] among the P distinct images, since several items may show the same one.
-    function(a, b), both [P, D], depends in each row on all of a and on that row of b. Each call takes one item of each
-    distinct image."""
+    """Computes a metric [N] of `other` [N, D] among the distinct images: an image that several items show counts once.
+
+    function(a, b), both [P, D] for the P distinct images, returns a value [P] for each row of b among all rows of a. It
+    is called several times, each time with one item of each image."""
     _, first, inverse = np.unique(picture, return_index=True, return_inverse=True)
     distinct = real[first]
     turn = pd.Series(inverse).groupby(inverse).cumcount().to_numpy()

@@ -113,8 +113,8 @@ def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int], has_own_n
 
 
 def own_nulls(variants: Iterable[Spec], has_full: bool) -> list[Spec]:
-    """Returns each row that uses the EEG with shuffled EEG instead, unless it is one of the rows; has_full: Full's
-    null is in the table already."""
+    """Returns the null of each row that uses the EEG: the row with shuffled EEG. Nulls that are already rows are left
+    out. has_full: Full's null is in the table already."""
     variants = list(variants)
     known = {variant.name for variant in variants}
     nulls = [ablations.control_of(variant, "shuffled") for variant in variants

@@ -13,6 +13,7 @@ from bench.experiment import ablation as ablations
 from bench.experiment.key import digest
 from bench.modules import ROOT
 from bench.statistics import crossed_interval
+from bench.systems.known import IN_WORLD
 from bench.tables import results
 from bench.tables.columns import counted
 from bench.tables.formats import Column, Document, Printed
@@ -20,7 +21,6 @@ from bench.tables.formats import Column, Document, Printed
 RESULTS = Path("results/reference/instrument/tiny")  # below the project's folder
 LEAST = 3  # worlds without which a gate has no interval
 POINTS = 100.0
-IN_WORLD = " in world "
 SOLVED = 0.4  # masked error, where the mean's is 1
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import get_cosine_schedule_with_warmup
 
+from bench import metrics
 from bench.data.known import people_windows, randomise_phases
 from bench.data.tiny import generator
 from bench.data.writing import write_table
@@ -171,7 +172,7 @@ def train_probe(stage: Probe, inputs: Inputs, out: Path, runtime: Runtime) -> No
             return (1 - F.cosine_similarity(output, target[rows])).mean()
 
         _fit(model, stage.schedule, len(eeg), losses, measure)
-    fitted = _identify_classes(_embed(stage, model, eeg, classes), classes)
+    fitted = metrics.nearest(_embed(stage, model, eeg, classes), classes)
     save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, out / "probe.safetensors")
     np.save(out / "classes.npy", classes)
     write_summary(out, {"encoder": encoder, "head": model.head}, losses.last(),
@@ -201,28 +202,22 @@ def identify(stage: Identification, inputs: Inputs, out: Path, runtime: Runtime)
     model = stage.embedding.model
     embedding, classes = np.load(inputs(stage.embedding) / "embedding.npy"), np.load(inputs(model) / "classes.npy")
     items = pd.read_csv(out / "items.csv.gz")
-    right = (_identify_classes(embedding, classes) == items["label"].to_numpy()).astype(np.float64)
+    right = (metrics.nearest(embedding, classes) == items["label"].to_numpy()).astype(np.float64)
     summary = json.loads((inputs(model) / "summary.json").read_text())
-    metrics = pd.read_csv(out / "metrics.csv", keep_default_na=False)
+    table = pd.read_csv(out / "metrics.csv", keep_default_na=False)
     pairs, key = summary["train_pairs"], f"{len(classes)} classes"
     lines = [("class_top1", key, right.mean(), len(right)),
              ("train_class_top1", key, summary["train_correct"] / pairs, pairs)]
     clip = stage.targets.clip
     more = pd.DataFrame([(*line, clip.name, clip.sha256, 0) for line in lines], columns=list(schema.METRICS))
-    metrics = pd.concat([metrics, more]).sort_values("metric", ignore_index=True)
-    (out / "metrics.csv").write_bytes(schema.csv_bytes(metrics))
+    table = pd.concat([table, more]).sort_values("metric", ignore_index=True)
+    (out / "metrics.csv").write_bytes(schema.csv_bytes(table))
     (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(items.assign(class_top1=right))))
 
 
 def _class_means(embeddings: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The mean embedding [K, D'] of each class 0 to K - 1."""
     return np.stack([embeddings[label == each].mean(0) for each in range(label.max() + 1)])
-
-
-def _identify_classes(embedding: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The class [N] with the nearest mean, by the cosine, for embeddings [N, D'] and means of classes [K, D']."""
-    unit = classes / np.linalg.norm(classes, axis=1, keepdims=True)
-    return (embedding @ unit.T).argmax(1)
 
 
 @torch.inference_mode()

