@@ -7,6 +7,7 @@ have the same number of steps. Unless a row says otherwise: 12,000 windows at a 
 """
 
 from bench import replace
+from bench.experiment.worlds import contrasts_in, rows_in
 from bench.systems import known
 
 WORLDS = (11, 12, 13)
@@ -26,7 +27,7 @@ def baseline(row):
     return row.replace("masked", "none") if "pairs" in row else "none"
 
 
-variants = known.rows_in(WORLDS, rows)
-contrasts = known.contrasts_in(WORLDS, [(row.name, baseline(row.name)) for row in rows if row.start == "masked"])
+variants = rows_in(WORLDS, rows)
+contrasts = contrasts_in(WORLDS, [(row.name, baseline(row.name)) for row in rows if row.start == "masked"])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

@@ -8,6 +8,7 @@ training on labels. Alignment to the mean embedding of the class, which says no 
 """
 
 from bench import replace
+from bench.experiment.worlds import contrasts_in, rows_in
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)
@@ -18,7 +19,7 @@ rows = [
     replace(labels, name="class embeddings", target="class"),
 ]
 
-variants = known.rows_in(WORLDS, rows)
-contrasts = known.contrasts_in(WORLDS, [(row.name, "labels") for row in rows[1:]])
+variants = rows_in(WORLDS, rows)
+contrasts = contrasts_in(WORLDS, [(row.name, "labels") for row in rows[1:]])
 headline = "retrieval_10way"
 metrics = ("class_top1", "train_class_top1")

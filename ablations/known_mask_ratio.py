@@ -8,6 +8,7 @@ of them; at 0.75 it does not. Both ratios must be better than an untrained encod
 """
 
 from bench import replace
+from bench.experiment.worlds import contrasts_in, rows_in
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)
@@ -18,8 +19,8 @@ rows = [
     replace(none, name="mask 0.75", start="masked"),
 ]
 
-variants = known.rows_in(WORLDS, rows)
-contrasts = known.contrasts_in(WORLDS, [
+variants = rows_in(WORLDS, rows)
+contrasts = contrasts_in(WORLDS, [
     ("mask 0.25", "none"), ("mask 0.75", "none"), ("mask 0.75", "mask 0.25")])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

@@ -9,6 +9,7 @@ than none. Where masked pre-training lies is measured, also with random phases. 
 """
 
 from bench import replace
+from bench.experiment.worlds import contrasts_in, rows_in
 from bench.systems import known
 
 WORLDS = (11, 12, 13, 14, 15)  # seeds that were not used to choose the settings
@@ -23,7 +24,7 @@ starts = [
     replace(masked, name="shared phases", phases="shared"),
 ]
 
-variants = known.rows_in(WORLDS, starts)
-contrasts = known.contrasts_in(WORLDS, [(row.name, "none") for row in starts[1:]])
+variants = rows_in(WORLDS, starts)
+contrasts = contrasts_in(WORLDS, [(row.name, "none") for row in starts[1:]])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")

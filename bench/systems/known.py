@@ -6,7 +6,6 @@ of the generator, so that a row takes a minute on one core. `docs/instrument.md`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -28,10 +27,9 @@ from bench.experiment.stages import (
     World,
     training,
 )
-from bench.experiment.variant import On, check_choices, refuse
+from bench.experiment.variant import check_choices, refuse
 from bench.systems.retrieval import WAYS
 
-IN_WORLD = " in world "  # in a row's name, before the seed of its world
 STARTS = ("none", "masked", "oracle")
 TARGETS = ("image", "class", "label")
 _SMALL = (("n_chans", 16), ("n_times", 64), ("sfreq", 125.0), ("anatomy", 0.03))  # people are nearly alike
@@ -93,16 +91,6 @@ class Spec:
                 raise refuse(self, f"{name} must be an integer of at least 1, not {value!r}")
         if self.steps <= 0 or self.snr < 0:
             raise refuse(self, f"steps must be above 0 and snr at least 0, not {self.steps!r} and {self.snr!r}")
-
-
-def rows_in(worlds: Sequence[int], rows: Sequence[Spec]) -> list[On]:
-    """Returns the rows in each world, named "oracle in world 11"."""
-    return [On(row, f"{row.name}{IN_WORLD}{world}", world={"seed": world}) for world in worlds for row in rows]
-
-
-def contrasts_in(worlds: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the contrasts of these pairs of rows in each world."""
-    return [(f"{first}{IN_WORLD}{world}", f"{second}{IN_WORLD}{world}") for world in worlds for first, second in pairs]
 
 
 @dataclass(frozen=True)

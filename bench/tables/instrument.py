@@ -11,9 +11,9 @@ import pandas as pd
 
 from bench.experiment import ablation as ablations
 from bench.experiment.key import digest
+from bench.experiment.worlds import split_name
 from bench.modules import ROOT
 from bench.statistics import crossed_interval
-from bench.systems.known import IN_WORLD
 from bench.tables import results
 from bench.tables.columns import counted
 from bench.tables.formats import Column, Document, Printed
@@ -101,8 +101,8 @@ def _read(folder: Path, name: str) -> pd.DataFrame | str:
     current = {variant.name: digest(variant) for variant in ablations.load(name).variants}
     if any(current.get(variant) != spec for variant, spec in zip(rows["variant"], rows["spec"], strict=True)):
         return "other settings"
-    parts = rows["variant"].str.rpartition(IN_WORLD)
-    return rows.assign(row=parts[0], world=parts[2])
+    parts = [split_name(name) for name in rows["variant"]]
+    return rows.assign(row=[row for row, _ in parts], world=[world for _, world in parts])
 
 
 def _judge(gate: Gate, table: pd.DataFrame | str) -> Shown:

@@ -8,6 +8,7 @@ import pytest
 from bench.cli import main
 from bench.experiment import ablation
 from bench.experiment.key import digest
+from bench.experiment.worlds import IN_WORLD
 from bench.scoring import schema
 from bench.tables import instrument, results
 from bench.tables.instrument import GATES, Gate, judge
@@ -68,7 +69,7 @@ def test_every_gate_names_rows_of_its_ablation_in_at_least_three_worlds():
         names = [variant.name for variant in ablation.load(gate.ablation).variants]
         for side in (gate.first, gate.second):
             if isinstance(side, tuple):
-                assert sum(name.startswith(side[0] + instrument.IN_WORLD) for name in names) >= instrument.LEAST
+                assert sum(name.startswith(side[0] + IN_WORLD) for name in names) >= instrument.LEAST
     assert {gate.expected for gate in GATES} <= {"above", "below", "apart", "not above"}
 
 
