@@ -20,6 +20,7 @@ references: .venv/ready
 	for each in controls systems; do \
 	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; \
 	  $(BIN)/bench run --reference --ablation $$each --seeds 3,4 || exit; done
+	$(BIN)/bench run --reference --ablation worlds --seeds 0,1
 	for each in block_design supervision guided_encoders guided_parts guided_retrieval projector channels \
 	  released_code masking conditioning encoders selection guided_selection artefacts; do \
 	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; done

@@ -180,7 +180,8 @@ class On:
     cut         "prepared": ImageNet-EEG's 440 samples are interpolated to 512 (released code); "truncated": they are
                 followed by zeros (Sec. 4.1 states no interpolation)
     sampling    changed fields of the scale's Sampling, such as {"sampler": "plms", "steps": 250}
-    world       changed fields of the world of the paired recordings, such as {"order": "blocked"}
+    world       changed fields of the world of the paired recordings, such as {"order": "blocked"}; its seed is also
+                that of the corpus and of the images that FID compares with
     part        "test", or "val" to choose a checkpoint on
     checkpoint  (2, 5): the second of five checkpoints, evenly spaced over fine-tuning (for the guided system over its
                 encoder's training); None: the final state
@@ -296,7 +297,8 @@ class On:
                                "models/encoders/", NotAvailable)
 
     def scale(self, scale: Any) -> Any:
-        """Applies the row's epochs, views, scaling and sampling to the scale. Raises NotAvailable for what it lacks."""
+        """Applies the row's epochs, views, scaling, sampling and world's seed to the scale. Raises NotAvailable for
+        what it lacks."""
         known = SUBJECTS if isinstance(scale.world, World) else scale.things.people if self.protocol == "things" else \
             scale.people
         if absent := sorted(set(self.subjects or ()) - set(known)):
@@ -308,6 +310,8 @@ class On:
                 corpus = None
             networks = (*scale.networks, "swav") if scale.networks else ()  # Li et al., Table 1
             scale = replace(scale, world=world, corpus=corpus, networks=networks)
+        elif self.protocol == "pairs" and "seed" in dict(self.world) and isinstance(scale.world, World):
+            scale = replace(scale, world=replace(scale.world, seed=dict(self.world)["seed"]))
         if dict(self.sampling).get("sampler") == "plms" and scale.prior == "tiny":
             raise refuse(self, f"PLMS cannot start where the noise schedule has no signal, as at scale {scale.name}",
                          NotAvailable)

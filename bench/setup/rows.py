@@ -15,7 +15,7 @@ from bench.experiment.ablation import Ablation
 from bench.experiment.graph import Row, stages
 from bench.experiment.key import Stage
 from bench.experiment.scale import Scale
-from bench.experiment.stages import Finetune, Items, Pretrain, Readout, training
+from bench.experiment.stages import Finetune, Items, Pretrain, Readout, World, training
 from bench.experiment.variant import FULL, On, Spec
 from bench.setup import places
 from bench.setup.request import Request
@@ -167,16 +167,20 @@ def _things_setting(spec: Any) -> On | None:
 
 
 def _probes(table: Iterable[Row], items: Items) -> list[Row]:
-    """Returns a linear probe of each encoder before fine-tuning, on its own electrodes, with the name of the first row
-    that uses it. The probe of an encoder without pre-training is the zero of what pre-training brings.
+    """Returns a linear probe of each encoder before fine-tuning, in its own world and on its own electrodes, with the
+    name of the first row that uses it. The probe of an encoder without pre-training is the zero of what pre-training
+    brings.
     """
     tuned = [(row, model) for row in table
              if isinstance(model := getattr(getattr(row.stage, "pictures", None), "model", None), Finetune)]
     probes: dict[Stage, Row] = {}
     for row, model in tuned:
-        channels, untrained = model.items.trials.channels, not isinstance(model.start, Pretrain)
+        trials, untrained = model.items.trials, not isinstance(model.start, Pretrain)
         name, seed = (f"{row.variant}, untrained encoder", row.seed) if untrained else (row.variant, 0)
-        tested = replace(items, trials=replace(items.trials, channels=channels))  # those of the encoder's input
+        world = items.trials.world
+        if type(world) is World is type(trials.world):
+            world = replace(world, seed=trials.world.seed)
+        tested = replace(items, trials=replace(items.trials, world=world, channels=trials.channels))
         probe = Readout(training(tested), tested, "probe", model.start, seed, replace(model.numerics, world_size=1))
         probes.setdefault(probe, Row(name, row.seed, "probe", probe, True))
     return list(probes.values())

@@ -10,7 +10,7 @@ rows of a table; families: verdicts on contrasts; design: what is detectable; nu
 
 from bench.statistics.anova import Anova, Interval, Unpaired, crossed_interval, paired_contrast
 from bench.statistics.design import MOST_SEEDS, detectable, power, seeds_for
-from bench.statistics.families import LEAST_ITEMS, SIZES, Verdict, holm, verdicts
+from bench.statistics.families import LEAST_ITEMS, SIZES, Verdict, holm, verdicts, verdicts_over_worlds
 from bench.statistics.moderation import Pool, can_pool
 from bench.statistics.nulls import Null, mcnemar, permutation_null
 from bench.statistics.order import Agreement, agreements, kendall, resolved_signs
@@ -20,5 +20,5 @@ __all__ = [
     "LEAST_ITEMS", "MOST_SEEDS", "SIZES", "Agreement", "Anova", "Interval", "Null", "Pool", "Unpaired", "Verdict",
     "agreements", "balanced_interval", "can_pool", "crossed_interval", "detectable", "holm", "kendall", "mcnemar",
     "paired_contrast", "permutation_null", "power", "resolved_signs", "seeds_for", "share_difference",
-    "share_interval", "verdicts",
+    "share_interval", "verdicts", "verdicts_over_worlds",
 ]

@@ -60,10 +60,28 @@ def verdicts(pairs: Mapping[str, tuple[Array, Array]], alpha: float = 0.05, unpa
     detectable is so at that level too. With one seed all this is valid for these trained models only.
     """
     anovas = {name: _analysis(a, b, name in unpaired, (pools or {}).get(name)) for name, (a, b) in pairs.items()}
-    few = {name for name, anova in anovas.items() if _items(anova) < LEAST_ITEMS}
+    return _judged(anovas, alpha, {name for name, anova in anovas.items() if _items(anova) < LEAST_ITEMS})
+
+
+def verdicts_over_worlds(differences: Mapping[str, Array], alpha: float = 0.05) -> dict[str, Verdict]:
+    """Returns the verdict of each contrast of a family, from its differences of shares in W worlds, [W] each, W >= 2.
+
+    The worlds are the sample: Student's t with W - 1 degrees of freedom. The variance over worlds includes that over
+    the seeds and items in each. Words, intervals and p: as `verdicts`; seeds, detectable and seeds_for count worlds.
+    """
+    anovas = {}
+    for name, values in differences.items():
+        values = as_table(np.asarray(values, np.float64)[None])[0]
+        count, zero = len(values), np.zeros(())
+        anovas[name] = Anova(values.mean(), values.var(ddof=1) / count, zero, zero, count, LEAST_ITEMS)
+    return _judged(anovas, alpha, set())
+
+
+def _judged(anovas: Mapping[str, Anova | Unpaired], alpha: float, few: Collection[str]) -> dict[str, Verdict]:
+    """Returns the verdicts of a family. few: names of contrasts with too few items."""
     p = [1.0 if name in few else float(anova.p()) for name, anova in anovas.items()]
-    adjusted = dict(zip(pairs, holm(p).tolist(), strict=True))
-    result, level = {}, alpha / max(len(pairs), 1)
+    adjusted = dict(zip(anovas, holm(p).tolist(), strict=True))
+    result, level = {}, alpha / max(len(anovas), 1)
     for name, anova in anovas.items():
         interval, p_value = anova.interval(level), adjusted[name]
         low, high = interval.low, interval.high

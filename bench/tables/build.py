@@ -23,6 +23,7 @@ from bench.tables.literature import PUBLISHED, paper_column, published_rows
 from bench.tables.model import Contrast, Row, Table
 from bench.tables.scores import NULL, RowKey, Scores, choose_headline, row_key
 from bench.tables.summary import finding, short_notes
+from bench.tables.worlds import contrasts_over_worlds, worlds_note
 
 CEILING_PUBLISHED = "label as input"  # Sec. 4.4
 
@@ -61,19 +62,19 @@ def table(folder: Path, name: str, ablation: Any, published: Path = PUBLISHED, c
     rows += [row(NULL_NAME, NULL_NAME, NULL, nothing, "")] if references.null else []
     rows += [row(CEILING_NAME, CEILING_NAME, scores.ceiling, nothing, CEILING_PUBLISHED)] if references.ceiling else []
     contrasts, baseline = contrasts_of(scores, folder, name, ablation, paper), baseline_of(ablation.contrasts)
-    rows = _judged(rows, contrasts, baseline)
+    rows, over_worlds = _judged(rows, contrasts, baseline), contrasts_over_worlds(scores, ablation)
     order = agree(scores, ablation, paper)
     second = SECOND.get(scores.headline, "")
     labels = metric_header(scores, scores.headline), metric_header(scores, second) if second else ""
     columns = tuple((metric, metric_header(scores, metric)) for metric in getattr(ablation, "metrics", ()))
     made = Table(ablation.title, tuple(rows), tuple(contrasts),
                  (*caption_lines(scores, rows, contrasts, ablation, name, paper, source, order, has_gain),
-                  *filter(None, [origin])),
+                  *filter(None, [worlds_note(over_worlds), origin])),
                  labels, bool(paper), costs, published_rows(getattr(ablation, "literature", {}), published),
-                 scores.headline, second, columns, finding(scores, rows, contrasts, ablation),
+                 scores.headline, second, columns, finding(scores, rows, contrasts, ablation, over_worlds),
                  short_notes(scores, rows, contrasts, ablation, bool(paper), origin, command or f"bench table {name}",
-                             order[0], has_gain),
-                 baseline, recorded.rows, tuple(order[0]), has_gain)
+                             order[0], has_gain, over_worlds),
+                 baseline, recorded.rows, tuple(order[0]), tuple(over_worlds), has_gain)
     return replace(made, document=document(made))
 
 

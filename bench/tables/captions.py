@@ -10,6 +10,7 @@ import pandas as pd
 from bench.experiment.key import digest
 from bench.experiment.scale import HEADLINE, PAPER_HEADLINE, SECOND
 from bench.experiment.variant import innermost
+from bench.experiment.worlds import split_name
 from bench.metrics import DEFINITIONS
 from bench.setup.rows import choose_baselines
 from bench.statistics import Agreement
@@ -190,8 +191,11 @@ def disclaimer(scale: str) -> str:
 
 
 def differing_columns(scores: Scores) -> list[str]:
-    """Returns the columns in which rows differ although they must agree to be comparable."""
-    return [column for column in MUST_AGREE if scores.scored[column].nunique() > 1]
+    """Returns the columns in which rows differ although they must agree to be comparable. Rows that name their world
+    are comparable within it."""
+    named = scores.scored["variant"].map(lambda name: split_name(name)[1])
+    return [column for column in MUST_AGREE if scores.scored[column].nunique() > 1
+            and not (column == "world" and named.any() and scores.scored.groupby(named)[column].nunique().max() == 1)]
 
 
 def incomparable_lines(scores: Scores) -> Iterable[str]:

@@ -84,8 +84,9 @@ def baseline_of(contrasts: Sequence[tuple[str, str]]) -> str:
 
 def document(t: Table) -> Document:
     """Returns the table in its short and complete forms."""
-    complete = [_row_columns(t)] + ([_contrast_columns(t)] if t.differences else [])
-    short = [_short_rows(t)] + ([_short_contrasts(t)] if t.differences else [])
+    over_worlds = [_worlds_columns(t)] if t.over_worlds else []
+    complete = [_row_columns(t), *over_worlds] + ([_contrast_columns(t)] if t.differences else [])
+    short = [_short_rows(t), *over_worlds] + ([_short_contrasts(t)] if t.differences else [])
     if t.literature is not None:
         complete.append(_literature_columns(t.literature))
     return Document(Printed(t.title, t.finding, tuple(short), t.notes),
@@ -185,6 +186,17 @@ def _contrast_columns(t: Table) -> tuple[Column, ...]:
         left=words, wrap=words)
 
 
+def _worlds_columns(t: Table) -> tuple[Column, ...]:
+    """Returns the columns of the contrasts with the world as the sample."""
+    words = ("over worlds: first - second", "verdict on first")
+    return _columns(
+        t.over_worlds, (words[0], lambda c: c.label), ("difference, points [95% CI, simultaneous]", _points),
+        ("p (Holm)", lambda c: p_text(c.verdict.p) if c.verdict else NOTHING), (words[1], lambda c: c.outcome),
+        ("detects, points", _detectable),
+        *((f"worlds for {100 * size:g} points", partial(_seeds_for, size)) for size in SIZES),
+        ("worlds", lambda c: str(c.verdict.interval.seeds) if c.verdict else NOTHING), left=words, wrap=words)
+
+
 def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
     words = ("system", "in the literature", "metric", "on", "read in", "printed by", "contradicts")
     return _columns(
@@ -195,8 +207,8 @@ def _literature_columns(rows: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def csv_frame(t: Table) -> pd.DataFrame:
-    """Returns rows, contrasts, McNemar's p and the agreement with the paper's order in full precision, told apart by
-    `kind`; accuracies in per cent."""
+    """Returns rows, contrasts, McNemar's p, contrasts over worlds and the agreement with the paper's order in full
+    precision, told apart by `kind`; accuracies in per cent."""
     top1 = "top1" if t.headline == HEADLINE else t.headline
 
     def scaled(prefix: str, value: Interval | Null | None) -> dict[str, float]:
@@ -228,6 +240,11 @@ def csv_frame(t: Table) -> pd.DataFrame:
                       top1: None if c.mean is None else 100 * c.mean} | judged)
         lines += [{"kind": "McNemar, given these models", **names, "seed": seed, "p": p}
                   for seed, p in c.mcnemar.items()]
+    lines += [{"kind": "over worlds", "name": c.name, "label": c.label, "first": c.pair[0], "second": c.pair[1],
+               "verdict": c.outcome, top1: None if c.mean is None else 100 * c.mean}
+              | ({} if c.verdict is None else scaled(top1, c.verdict.interval) | {
+                  "worlds": c.verdict.interval.seeds, "p": c.verdict.p, "detectable": 100 * c.verdict.detectable})
+              for c in t.over_worlds]
     lines += [{"kind": "order", "name": each.name, "rows": each.rows, "tau": each.tau, "tau_low": each.low,
                "tau_high": each.high, "tau_expected": each.expected, "tau_expected_low": each.null_low,
                "tau_expected_high": each.null_high, "p": each.p} for each in t.agreements]

@@ -93,6 +93,7 @@ class Table:
                            (params Int64), the others text
     has_gain               whether every row that decodes EEG has its gain, so that there is a column
     agreements             of the rows' order with the paper's; () if it has fewer than four of the rows
+    over_worlds            contrasts with the world as the sample (`bench.tables.worlds`); () if rows have one world
     """
 
     title: str
@@ -111,6 +112,7 @@ class Table:
     baseline: str = ""
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     agreements: tuple[Agreement, ...] = ()
+    over_worlds: tuple[Contrast, ...] = ()
     has_gain: bool = False
     document: Document = Document(Printed("", "", (), ()), Printed("", "", (), ()), pd.DataFrame())
 

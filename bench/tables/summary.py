@@ -29,12 +29,14 @@ from bench.tables.columns import ALPHA, counted, listed
 from bench.tables.contrasts import families_text, tests_text
 from bench.tables.model import Contrast, Row
 from bench.tables.scores import NULL, RETRIEVED, Scores, row_key
+from bench.tables.worlds import worlds_note
 
 MOST_NOTES = 5
 SHOWN = 4  # names in a note, at most
 
 
-def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any) -> str:
+def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any,
+            over_worlds: Sequence[Contrast] = ()) -> str:
     """Returns the best row, null, ceiling and resolved contrasts in one sentence, with failed rows and a single seed.
 
     The best row is the best of those that decode real EEG, without a leak and without a selected checkpoint; if there
@@ -65,6 +67,10 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
         parts.insert(1, f"{sum(resolved)} of {counted(len(contrasts), 'contrast')} "
                         f"{'is' if sum(resolved) == 1 else 'are'} resolved"
                         + f" ({sum(primary)} of {len(primary)} primary)" * bool(primary))
+    if over_worlds:
+        across = sum(bool(c.verdict and c.verdict.word in ("better", "worse")) for c in over_worlds)
+        parts.insert(0, f"Over worlds {across} of {counted(len(over_worlds), 'contrast')} "
+                        f"{'is' if across == 1 else 'are'} resolved")
     if len({seed for row in ran for seed in row.seeds}) == 1:
         parts.append("one seed was run, so this holds for these trained models only")
     return "; ".join(filter(None, parts)) + "."
@@ -84,8 +90,8 @@ def _decodes_eeg(spec: Any) -> bool:
 
 
 def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], ablation: Any, paper: bool,
-                source: str, command: str, order: Sequence[Agreement] = (),
-                has_gain: bool = False) -> tuple[str, ...]:
+                source: str, command: str, order: Sequence[Agreement] = (), has_gain: bool = False,
+                over_worlds: Sequence[Contrast] = ()) -> tuple[str, ...]:
     """Returns at most MOST_NOTES notes: warnings first, then what a reader needs, then how to see the rest.
 
     source: from which CSVs the rows come, "" for the ablation's own; command: prints this table;
@@ -98,7 +104,7 @@ def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contras
     return tuple(_packed(warnings, [*selection_lines(scores, ablation), _scale_note(scores, rows, paper),
                                     _reading_note(scores, rows, contrasts, has_gain)
                                     + _fid_note(scores, rows, ablation),
-                                    *filter(None, [agreement_note(order)]), more]))
+                                    *filter(None, [worlds_note(over_worlds), agreement_note(order)]), more]))
 
 
 def _packed(warnings: list[str], others: list[str]) -> list[str]:

@@ -160,10 +160,10 @@ def test_figure_5_shows_every_row_for_the_first_item_of_each_class(there):
 
 
 def test_figure_5_puts_rows_on_other_trials_into_a_block_of_their_own(there, tmp_path):
-    (tmp_path / "worlds.py").write_text(ONE_WORLD_AND_ANOTHER)
-    rows = table(tmp_path, (0,), "worlds")
+    (tmp_path / "two_worlds.py").write_text(ONE_WORLD_AND_ANOTHER)
+    rows = table(tmp_path, (0,), "two_worlds")
     fill(Store(tmp_path / "store"), rows)
-    page = draw(tmp_path, 5, name="worlds")
+    page = draw(tmp_path, 5, name="two_worlds")
     assert rows[0].stage.items.trials != rows[1].stage.items.trials
     for row in rows[:2]:
         folder = Store(tmp_path / "store").path(row.stage.items.trials)
