@@ -131,7 +131,7 @@ def _items(spec: On) -> Iterator[str]:
         elif field.name == "checkpoint":
             yield f"checkpoint {value[0]} of {value[1]}"
         elif field.name in ("sampling", "world"):
-            yield from (_text(name, given) for name, given in value
+            yield from (_text("world" if name == "seed" else name, given) for name, given in value
                         if field.name == "sampling" or given != getattr(world, name))
         else:
             yield _text(field.name, value)

@@ -62,18 +62,23 @@ def finding(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], 
                  f"{f', balanced {100 * best.balanced.mean:.1f} %' if best.balanced else ''}"
                  f"{f' ({listed(about)})' if about else ''}")
     if contrasts:
-        resolved = [bool(c.verdict and c.verdict.word in ("better", "worse")) for c in contrasts]
-        primary = [flag for c, flag in zip(contrasts, resolved, strict=True) if c.family == "primary" and not c.home]
-        parts.insert(1, f"{sum(resolved)} of {counted(len(contrasts), 'contrast')} "
-                        f"{'is' if sum(resolved) == 1 else 'are'} resolved"
-                        + f" ({sum(primary)} of {len(primary)} primary)" * bool(primary))
-    if over_worlds:
-        across = sum(bool(c.verdict and c.verdict.word in ("better", "worse")) for c in over_worlds)
-        parts.insert(0, f"Over worlds {across} of {counted(len(over_worlds), 'contrast')} "
-                        f"{'is' if across == 1 else 'are'} resolved")
+        primary = [c for c in contrasts if c.family == "primary" and not c.home]
+        parts.insert(1, _resolved_text(contrasts)
+                     + f" ({sum(map(_is_resolved, primary))} of {len(primary)} primary)" * bool(primary))
     if len({seed for row in ran for seed in row.seeds}) == 1:
         parts.append("one seed was run, so this holds for these trained models only")
-    return "; ".join(filter(None, parts)) + "."
+    across = f"Over worlds, {_resolved_text(over_worlds)}. " if over_worlds else ""
+    return across + "; ".join(filter(None, parts)) + "."
+
+
+def _is_resolved(contrast: Contrast) -> bool:
+    return bool(contrast.verdict and contrast.verdict.word in ("better", "worse"))
+
+
+def _resolved_text(contrasts: Sequence[Contrast]) -> str:
+    """Returns "1 of 4 contrasts is resolved"."""
+    resolved = sum(map(_is_resolved, contrasts))
+    return f"{resolved} of {counted(len(contrasts), 'contrast')} {'is' if resolved == 1 else 'are'} resolved"
 
 
 def _accuracy(row: Row) -> float:

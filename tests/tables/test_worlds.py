@@ -66,7 +66,7 @@ def test_the_table_counts_each_world_once_however_many_images_and_seeds_it_has(t
     low, high = stats.t.interval(0.95, 3, loc=differences.mean(), scale=stats.sem(differences))
     assert (line["top1_low"], line["top1_high"]) == pytest.approx((100 * low, 100 * high))
     assert line["verdict"] == "better"
-    assert table.finding.startswith("Over worlds 1 of 1 contrast is resolved; Best row")
+    assert table.finding.startswith("Over worlds, 1 of 1 contrast is resolved. Best row")
     assert "Not comparable" not in table.render("md", details=True)
     assert "Over worlds: the sample is the world" in table.render("text")
 
