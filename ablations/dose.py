@@ -31,3 +31,12 @@ variants = rows_in(WORLDS, rows)
 contrasts = contrasts_in(WORLDS, [(row.name, baseline(row.name)) for row in rows if row.start == "masked"])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")
+curves = {
+    "windows of the corpus": {"masked": (
+        (0, "none"), (600, "600 windows"), (3_000, "3000 windows"), (12_000, "masked"), (36_000, "36000 windows"),
+        (100_000, "100000 windows"))},
+    "signal-to-noise ratio of the corpus": {"masked": (
+        *((snr, f"ratio {snr:g}") for snr in (0.25, 0.5, 1.0, 2.0)), (4.0, "masked"))},
+    "training pairs": {start: tuple((pairs, start if pairs == none.pairs else f"{start} with {pairs} pairs")
+                                    for pairs in (50, 100, 200, 400, 1600)) for start in ("masked", "none")},
+}

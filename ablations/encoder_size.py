@@ -8,3 +8,5 @@ from ablations.table2 import full, row8, row9, row10, row11
 variants = [full, row8, row9, row10, row11]
 contrasts = [("Full", "8"), ("Full", "9"), ("Full", "10"), ("Full", "11")]
 published = "dreamdiffusion_table2"
+curves = {"encoder's size in the paper, million parameters": {
+    "Full": ((18.3, "11"), (74, "10"), (162, "9"), (297, "Full"), (458, "8"))}}

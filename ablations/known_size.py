@@ -18,3 +18,4 @@ contrasts = contrasts_in(WORLDS, [(f"{size} with 1600 pairs", f"{size} with 100 
 contrasts += contrasts_in(WORLDS, [(f"297M with {pairs} pairs", f"18.3M with {pairs} pairs") for pairs in PAIRS])
 headline = "class_top1"
 metrics = ("train_class_top1", "retrieval_10way")
+curves = {"training pairs": {size: tuple((pairs, f"{size} with {pairs} pairs") for pairs in PAIRS) for size in SIZES}}

@@ -8,3 +8,4 @@ from ablations.table2 import full, row5, row6, row7
 variants = [full, row5, row6, row7]
 contrasts = [("Full", "5"), ("Full", "6"), ("Full", "7")]
 published = "dreamdiffusion_table2"
+curves = {"mask ratio": {"Full": ((0.25, "5"), (0.5, "6"), (0.75, "Full"), (0.85, "7"))}}

@@ -1,4 +1,4 @@
-"""`bench figure`: draws counterparts of the paper's figures, from the store."""
+"""`bench figure`: draws counterparts of the paper's figures from the store, or plots of recorded results."""
 
 from __future__ import annotations
 
@@ -20,33 +20,44 @@ from bench.commands.options import (
 from bench.errors import BenchError
 from bench.experiment import ablation
 from bench.setup.places import resolve_scale
-from bench.setup.request import DATA
+from bench.setup.request import DATA, Request
 from bench.setup.rows import rows, with_numerics
 from bench.store.store import Store
 from bench.tables import figure, sheet
 
 DRAW = {3: figure.draw_samples, 4: figure.draw_compared, 5: figure.draw_variants, 6: figure.draw_failures}
+PLOTS = ("forest", "order", "curves", "confusion")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     drawn = parser.add_argument_group("figure and rows")
-    drawn.add_argument("figure", type=int, choices=tuple(DRAW), help="the figure's number in the paper")
-    add_ablation(drawn, "--ablation", default="figure5", help="the ablation whose rows are drawn")
+    drawn.add_argument("figure", choices=(*map(str, DRAW), *PLOTS), metavar="FIGURE",
+                       help="the figure's number in the paper (3, 4, 5, 6), or a plot of results: forest (rows and "
+                            "contrasts with intervals), order (beside the paper's), curves (accuracy over a factor), "
+                            "confusion")
+    add_ablation(drawn, "--ablation", default="figure5", help="the ablation whose rows are drawn (default: figure5)")
     add_scale(drawn)
     add_seeds(drawn)
     add_pretrain_seeds(drawn)
     add_device(drawn)
+    plotted = parser.add_argument_group("plots of results")
+    plotted.add_argument("--results", default="results", metavar="DIR", help="folder of the results (default: results)")
+    plotted.add_argument("--reference", action="store_true",
+                         help="the suite's own run, from DIR/reference/ (default: the own run)")
+    plotted.add_argument("--variants", metavar="A", help="the row of a confusion (default: Full, else the first)")
     add_places(parser)
     parser.add_argument_group("output").add_argument(
-        "--out", metavar="PNG", help="the image file (default: results/SCALE/figureN.png)")
+        "--out", metavar="FILE", help="the image: .png, of plots also .svg and .pdf (default: in results/SCALE/)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    """Draws a figure from stored stages.
+    """Draws a figure from stored stages, or a plot from recorded results.
 
-    Raises BenchError naming the command that builds what the store lacks.
+    Raises BenchError naming the command that builds what is missing.
     """
-    request, number = request_of(options), options.figure
+    if options.figure in PLOTS:
+        return _plot(options)
+    request, number = request_of(options), int(options.figure)
     chosen, scale = ablation.load(request.ablation), resolve_scale(request, needed=False)
     out = Path(options.out) if options.out else Path("results") / scale.name / f"figure{number}.png"
     if out.suffix.lower() != ".png":
@@ -72,3 +83,33 @@ def main(options: argparse.Namespace, console: Console) -> int:
     sheet.save(out, sheet.stacked(f"Figure {number}. {title}", blocks, [*caption, *figure.about_page(page)]))
     print(f"figure {number}: {out}")
     return errors.OK
+
+
+def _plot(options: argparse.Namespace) -> int:
+    """Draws a plot of recorded results."""
+    from bench.tables import plots, results  # imports pandas and matplotlib
+    from bench.tables.build import table as build_table
+
+    variant, request = options.variants, request_of(options)
+    chosen, folder = ablation.load(request.ablation), request.results_folder
+    out = Path(options.out) if options.out else folder / f"{chosen.name}_{options.figure}.png"
+    if out.suffix.lower() not in plots.ENDINGS:
+        raise BenchError(f"--out {out}: a file name that ends in {', '.join(plots.ENDINGS)} is expected")
+    if options.figure == "confusion":
+        recorded = results.read(folder, chosen.name)
+        drawn = plots.draw_confusion(recorded.items, variant or figure.main_variant(chosen), _names(request))
+    else:
+        table = build_table(folder, chosen.name, chosen)
+        drawn = (plots.draw_forest(table) if options.figure == "forest" else plots.draw_order(table)
+                 if options.figure == "order" else plots.draw_curves(table, chosen.curves))
+    plots.save(drawn, out)
+    print(f"{options.figure}: {out}")
+    return errors.OK
+
+
+def _names(request: Request) -> dict[int, str]:
+    """Returns the judge's classes of the tiny world by number; other scales' classes keep their numbers."""
+    from bench.data.pictures import CLASSES
+
+    tiny = request.scale in ("tiny", "micro")
+    return dict(enumerate(CLASSES)) if tiny else {}

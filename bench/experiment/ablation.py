@@ -12,6 +12,7 @@ from bench import modules
 from bench.errors import BenchError
 from bench.experiment.scale import HEADLINE, Scale
 from bench.experiment.variant import FULL, On, Spec, sees_eeg
+from bench.experiment.worlds import split_name
 from bench.files import describe_content
 from bench.metrics import DEFINITIONS, SINGLE
 
@@ -32,6 +33,8 @@ class Ablation:
     headline    the per-image metric (a share) for intervals, verdicts and nulls; the first one that was recorded. Top-1
                 stands for the accuracy of the scale (`Scale.headline`)
     metrics     further metrics that have a column
+    curves      what `bench figure curves` draws: for each factor, its curves, and for each curve its points (value of
+                the factor, row). A row in several worlds is named without its world
     """
 
     name: str
@@ -44,6 +47,7 @@ class Ablation:
     headline: tuple[str, ...] = (HEADLINE,)
     metrics: tuple[str, ...] = ()
     primary: tuple[tuple[str, str], ...] = ()
+    curves: Mapping[str, Mapping[str, tuple[tuple[float, str], ...]]] = field(default_factory=dict)
 
     def select(self, names: Sequence[str]) -> list[Spec]:
         """Returns the variants with these names, in the ablation's order. Raises BenchError for an unknown name."""
@@ -184,8 +188,13 @@ def _validate(module: object, path: Path) -> Ablation:
                          f"{', '.join(SINGLE)}")
     if unknown := set(metrics) - set(DEFINITIONS):
         raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} for a column; there are: {', '.join(DEFINITIONS)}")
+    curves = dict(getattr(module, "curves", {}))
+    drawn = {row for lines in curves.values() for points in lines.values() for _, row in points}
+    if unknown := sorted(drawn - set(known) - {split_name(name)[0] for name in known}):
+        raise BenchError(f"{path}: curves name the row {unknown[0]!r}, which is not a variant; there are: "
+                         f"{', '.join(known)}")
     title = " ".join((getattr(module, "__doc__", None) or path.stem).strip().split("\n\n")[0].split())
     return Ablation(path.stem, title, tuple(variants), tuple((a, b) for a, b in contrasts),
                     getattr(module, "published", None), bool(getattr(module, "costs", False)),
                     {name: tuple(rows) for name, rows in literature.items()}, headline, metrics,
-                    tuple((a, b) for a, b in primary))
+                    tuple((a, b) for a, b in primary), curves)
