@@ -190,8 +190,8 @@ def _validate(module: object, path: Path) -> Ablation:
         raise BenchError(f"{path}: no metric {sorted(unknown)[0]!r} for a column; there are: {', '.join(DEFINITIONS)}")
     curves = dict(getattr(module, "curves", {}))
     drawn = {row for lines in curves.values() for points in lines.values() for _, row in points}
-    if unknown := sorted(drawn - set(known) - {split_name(name)[0] for name in known}):
-        raise BenchError(f"{path}: curves name the row {unknown[0]!r}, which is not a variant; there are: "
+    if absent := sorted(drawn - set(known) - {split_name(name)[0] for name in known}):
+        raise BenchError(f"{path}: curves name the row {absent[0]!r}, which is not a variant; there are: "
                          f"{', '.join(known)}")
     title = " ".join((getattr(module, "__doc__", None) or path.stem).strip().split("\n\n")[0].split())
     return Ablation(path.stem, title, tuple(variants), tuple((a, b) for a, b in contrasts),

@@ -28,8 +28,8 @@ ENDINGS = (".png", ".svg", ".pdf")
 LINE, WIDTH, PANEL = 0.24, 8.0, 3.0  # inches: height of a line, width of a page, side of a panel
 BLUE, GREY, ORANGE, GREEN = "#0072b2", "#8c8c8c", "#d55e00", "#009e73"  # told apart by colour-blind readers
 COLOURS = (BLUE, ORANGE, GREEN, GREY)  # of curves, in turn
-STYLE = {"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bench",
-         "svg.fonttype": "none"}
+STYLE: dict[Any, Any] = {"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False,
+                         "svg.hashsalt": "bench", "svg.fonttype": "none"}
 LETTERS = 40  # of a line of an axis's name
 LOGARITHMIC = 20  # ratio of the largest value on an axis to the smallest above 0 from which its scale is logarithmic
 
