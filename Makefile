@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-long lint references
+.PHONY: run test test-long lint docs references
 
 run: .venv/ready
 	$(BIN)/bench run --ablation mask_ratio
@@ -24,6 +24,9 @@ references: .venv/ready
 	for each in block_design supervision guided_encoders guided_parts guided_retrieval projector channels \
 	  released_code masking conditioning encoders selection guided_selection artefacts; do \
 	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; done
+
+docs: .venv/ready
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 
 lint: .venv/ready
 	$(BIN)/ruff check .
