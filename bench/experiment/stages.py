@@ -58,6 +58,18 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class ChosenJudge(Weights):
+    """A judge that the user chose instead of the scale's (`bench run --judge`).
+
+    architecture: timm's name, for a checkpoint; "": the file says it. fit: "crop", timm's own preparation of an image
+    in evaluation, or "stretch", the whole image resized.
+    """
+
+    architecture: str = ""
+    fit: str = "crop"
+
+
+@dataclass(frozen=True)
 class Encoder:
     """An EEG encoder of one size; `code`: the hash of its source, "" for msm_vit and braindecode."""
 

@@ -27,7 +27,7 @@ from bench.errors import BenchError, count_of
 from bench.runtime import ignore
 from bench.scoring import neighbours, schema, sets
 from bench.scoring.identity import Identity
-from bench.scoring.networks import Networks
+from bench.scoring.networks import Networks, fit_image
 from bench.scoring.retrieval import RETRIEVAL, among_distinct, retrieve, top_key
 from models.extractors import Extractor
 
@@ -161,8 +161,7 @@ class _Measurement:
                 self.picture[row] = identity.find(shown[0], int(self.picture[row]))
                 for network, columns in zip(networks, fitted, strict=True):
                     for column, image in zip(columns, shown, strict=True):
-                        column.append(network.crop(image) if network.crop else
-                                      images.resize(image, (network.size, network.size)))
+                        column.append(fit_image(network, image))
                         if column[-1] is not image:
                             self.fitted.add(network.name)
                 if pixels:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from bench import images, metrics
+from bench import metrics
 from bench.errors import count_of
 from bench.runtime import ignore
-from bench.scoring.networks import Networks
+from bench.scoring.networks import Networks, fit_image
 from models.extractors import Extractor
 
 PRECISION_K, DENSITY_K = 3, 5  # neighbours, as in Kynkäänniemi et al. 2019 and Naeem et al. 2020
@@ -52,7 +52,7 @@ def extract_features(networks: Networks, count: int, read: Callable[[int], Array
         rows = range(start, min(start + batch, count))
         shown = [read(row) for row in rows]
         for space, (network, vector) in find_spaces(networks).items():
-            fitted = np.stack([images.resize(image, (network.size, network.size)) for image in shown])
+            fitted = np.stack([fit_image(network, image) for image in shown])
             full = fitted[np.arange(batch) % len(fitted)]
             seen = network.look(torch.tensor(full).to(device).permute(0, 3, 1, 2)).vectors[vector]
             features[space].append(seen.float().cpu().numpy()[:len(fitted)])

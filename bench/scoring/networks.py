@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from bench import images
 from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.stages import ChosenJudge, Weights
+from models import extractors
 from models.extractors import Extractor
 from models.frozen import BadWeights, MissingWeights
 
@@ -26,6 +30,25 @@ class Networks:
     def all(self) -> list[Extractor]:
         """Returns each network once."""
         return list(dict.fromkeys(e for e in (self.judge, self.sets, *self.others) if e is not None))
+
+
+def fit_image(network: Extractor, image: np.ndarray) -> np.ndarray:
+    """Returns an image [H, W, 3] uint8 as the network gets it: cropped as its classifier was evaluated, or resized."""
+    return network.crop(image) if network.crop else images.resize(image, (network.size, network.size))
+
+
+def load_judge(weights: Weights, device: str) -> Extractor:
+    """Loads the judge of a stage. Raises BenchError (exit 3) if its file is absent, changed, or no judge."""
+    if not isinstance(weights, ChosenJudge):
+        with weights_present():
+            return extractors.judge(weights.path, weights.sha256, weights.name, device)
+    from bench.scoring import judges  # reads checkpoints of all kinds
+
+    judge, _ = judges.open_judge(weights.path, device, weights.architecture, weights.fit)
+    if judge.sha256 != weights.sha256:
+        raise BenchError(f"{weights.path} has SHA-256 {judge.sha256[:12]}, not {weights.sha256[:12]}; it was changed "
+                         "during the run", ENVIRONMENT)
+    return replace(judge, name=weights.name)
 
 
 @contextmanager

@@ -343,3 +343,13 @@ def test_bench_score_names_the_classes_and_the_crop(tmp_path, monkeypatch):
     for judge in ("tiny", "none"):
         with pytest.raises(BenchError, match=f"--arch and --fit are for a judge of timm; .* --judge {judge}"):
             compare(tmp_path / "made.npy", tmp_path / "real.npy", judge=judge, fit="crop")
+
+
+def test_training_images_are_prepared_as_the_scored_ones_so_that_copies_have_distance_zero(folder, tmp_path):
+    edit(folder, lambda config: config["pretrained_cfg"].update(crop_pct=0.5))
+    images = np.random.default_rng(0).integers(0, 256, (24, 40, 40, 3), np.uint8)
+    np.save(tmp_path / "real.npy", np.roll(images, 7, axis=1))
+    np.save(tmp_path / "copies.npy", images)
+    found = compare(tmp_path / "copies.npy", tmp_path / "real.npy", None, ["train_distance_judge"], str(folder),
+                    train=tmp_path / "copies.npy")
+    assert found.summary.set_index("metric").loc["train_distance_judge", "value"] == pytest.approx(0, abs=1e-6)
