@@ -48,9 +48,10 @@ def __getattr__(name: str) -> Any:
 
 def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
         subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
-        processes: int = 1, workers: int | None = None, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
-        data: AnyPath = ".bench-data", weights: AnyPath | None = None, results: AnyPath = "results",
-        reference: bool = False, nulls: Literal["full", "each"] = "full") -> Table:
+        processes: int = 1, workers: int | None = None, pairs: str = "", corpus: str = "", judge: str = "",
+        architecture: str = "", fit: str = "", store: AnyPath = ".bench", data: AnyPath = ".bench-data",
+        weights: AnyPath | None = None, results: AnyPath = "results", reference: bool = False,
+        nulls: Literal["full", "each"] = "full") -> Table:
     """Runs an ablation, as `bench run` does, and returns its table. Stored stages are not built again.
 
     Worker processes import the calling script: there, call this below `if __name__ == "__main__":`.
@@ -67,6 +68,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
         processes      processes of a data-parallel training
         workers        processes that build stages; None: on a CPU one for each core, on a GPU one
         pairs, corpus  names of a prepared data set and a prepared corpus; "": the scale's
+        judge          another classifier of images, as of `score`; "": the scale's. architecture, fit: as of `score`
         store          folder of stored stages
         data, weights  folders of prepared data and of pre-trained weights; weights=None: the libraries' caches
         results        folder of the results; reference: in it reference/, the suite's own runs
@@ -85,13 +87,13 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
     from bench.tables import suite
 
     done = suite.run(request, Console(soft_wrap=True))
-    return done.table or table(ablation, scale=scale, results=results, reference=reference, pairs=pairs)
+    return done.table or table(ablation, scale=scale, results=results, reference=reference, pairs=pairs, judge=judge)
 
 
 def plan(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), variants: Sequence[str] = (),
          subjects: Subjects = (), with_controls: bool = False, pretrain_seeds: str = "", device: str = "auto",
-         processes: int = 1, pairs: str = "", corpus: str = "", store: AnyPath = ".bench",
-         data: AnyPath = ".bench-data", weights: AnyPath | None = None,
+         processes: int = 1, pairs: str = "", corpus: str = "", judge: str = "", architecture: str = "",
+         fit: str = "", store: AnyPath = ".bench", data: AnyPath = ".bench-data", weights: AnyPath | None = None,
          nulls: Literal["full", "each"] = "full") -> Planned:
     """Plans a run, as `bench plan` does, and builds nothing. Parameters and errors are those of `run`.
 
@@ -106,7 +108,7 @@ def plan(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,),
 
 
 def table(ablation: AnyPath, *, scale: str = "tiny", results: AnyPath = "results", reference: bool = False,
-          pairs: str = "", subjects: Subjects = (), with_controls: bool = False) -> Table:
+          pairs: str = "", judge: str = "", subjects: Subjects = (), with_controls: bool = False) -> Table:
     """Reads the table of an ablation from its CSV, as `bench table` does. Parameters are those of `run`.
 
     Returns

@@ -41,6 +41,13 @@ def add_request_options(parser: argparse.ArgumentParser, ablation_needed: bool =
     add_scale(setting)
     setting.add_argument("--pairs", metavar="NAME", help="a prepared data set (default: the scale's)")
     setting.add_argument("--corpus", metavar="NAME", help="a prepared pre-training corpus (default: the scale's)")
+    setting.add_argument("--judge", default="", metavar="NAME|FILE", help="another classifier of images: "
+                         "efficientnet_lite0, a timm model in the hub's cache (NAME or hf-hub:ORG/NAME), a timm "
+                         "checkpoint or folder (default: the scale's)")
+    setting.add_argument("--arch", dest="architecture", default="", metavar="NAME",
+                         help="timm's architecture of a checkpoint that does not say it (default: the file's)")
+    setting.add_argument("--fit", default="", metavar="crop|stretch", help="how that judge gets an image: timm's own "
+                         "crop, or the whole image resized (default: crop)")
     add_device(setting)
     setting.add_argument("--processes", type=int, default=1, metavar="N", help="processes of a data-parallel training")
     add_places(parser)

@@ -22,6 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--results", default="results", metavar="DIR", help="folder of the results")
     results.add_argument("--reference", action="store_true", help="the suite's own run, from DIR/reference/")
     results.add_argument("--pairs", metavar="NAME", help="the run on this data set (default: the scale's)")
+    results.add_argument("--judge", default="", metavar="NAME|FILE",
+                         help="the run with this judge (default: the scale's)")
     results.add_argument("--subjects", metavar="1,2|all", help="the rows of `bench run --subjects`")
     results.add_argument("--with-controls", action="store_true", help="also the rows of `bench run --with-controls`")
     output = parser.add_argument_group("output")

@@ -15,6 +15,7 @@ from bench.data.tiny_things import TinyThings
 from bench.errors import ENVIRONMENT, BenchError, NotAvailable
 from bench.experiment.key import added
 from bench.experiment.stages import (
+    ChosenJudge,
     Corpus,
     Decoder,
     FinetuneSchedule,
@@ -103,6 +104,7 @@ class Scale:
     things: Things | None = field(default=None, compare=False)  # its rows have it in their keys
     networks: tuple[str, ...] = ()
     parts: tuple[Weights, ...] = field(default=(), compare=False)
+    judge: ChosenJudge | None = field(default=None, compare=False)  # its rows have it in their keys
     numerics: Numerics = Numerics()
     sizes_like: str = field(default="", compare=False)
 
@@ -160,6 +162,8 @@ class Scale:
     def weights(self, part: str) -> Weights:
         """Returns a frozen part by name; its path is "" if it was not looked up. Raises BenchError if it is unknown, or
         (exit 3) if a shipped file is missing or changed."""
+        if part == "judge" and self.judge:
+            return self.judge
         for known in self.parts:
             if known.name.rsplit("/", 1)[-1] == part:
                 return known

@@ -71,6 +71,13 @@ def _classes() -> list[tuple[str, str]]:
     return [(wnid, name) for wnid, (_, name) in sorted(imagenet_classes().items(), key=lambda entry: entry[1])]
 
 
+def is_same_class(name: str, other: str) -> bool:
+    """Returns whether two names are of one class: equal first names, or one class of ImageNet-1k."""
+    first, second = _simplify(name), _simplify(other)
+    place = _places().get(first)
+    return first == second or (place is not None and place == _places().get(second))
+
+
 def _places() -> dict[str, int]:
     """Returns ImageNet-1k's number by WordNet id, and by name where it is the name of one class."""
     counts = Counter(_simplify(name) for _, name in _classes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bench.errors import ENVIRONMENT, BenchError, one_line
+from bench.experiment.stages import ChosenJudge
 from bench.files import describe_content, explain, sha256
-from bench.scoring.class_names import describe_classes, name_classes
+from bench.scoring.class_names import describe_classes, is_same_class, name_classes
 from models import extractors, frozen, pins
 from models.extractors import Extractor
 from models.frozen import TIMM_PICKLED, TIMM_WEIGHTS, TORCH, WRAPPERS, BadWeights, Checkpoint, MissingWeights
@@ -87,6 +88,33 @@ def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -
     prepared = crop or f"resizing them as a whole to {part.size}x{part.size}"
     return extractor, (*source.notes, f"judge {name}: {source.contents}, images by {prepared}",
                        f"judge {name}: {describe_classes(part.arguments['classes'], source.labels)}")
+
+
+def choose_judge(judge: str, architecture: str = "", fit: str = "") -> tuple[ChosenJudge, tuple[str, ...]]:
+    """Returns a judge as stages have it, with the names of its classes by number; () if they are unknown.
+
+    Parameters and errors as `open_judge`. The name states the preparation of images: "resnet50 (crop)".
+    """
+    path, pinned = _find(judge)
+    source = _inspect(path, architecture, pinned)
+    extractor, _ = open_judge(judge, "cpu", architecture, fit)
+    given = source.architecture if not path.is_dir() and not source.is_saved else ""
+    fit = "crop" if extractor.crop else "stretch"
+    return ChosenJudge(f"{extractor.name} ({fit})", extractor.sha256, str(path), given, fit), extractor.classes
+
+
+def misnamed(shown: Mapping[str, int], classes: Sequence[str]) -> str:
+    """Returns the first class of a data set that the judge does not have under its number, in words; "" if all agree.
+
+    shown: the judge's number of each class of the data set; classes: the judge's, by number.
+    """
+    for name, number in shown.items():
+        if not 0 <= number < len(classes):
+            return f"class {name!r} is number {number} of the data set's judge; this judge has {len(classes):,} classes"
+        if not is_same_class(name, classes[number]):
+            return f"class {name!r} is number {number} of the data set's judge; number {number} here is " \
+                   f"{classes[number]!r}"
+    return ""
 
 
 def _inspect(path: Path, architecture: str, pinned: pins.Packaged | None) -> _Source:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import systems
 from bench.data import prepared
-from bench.data.pictures import CLASSES
+from bench.data.pictures import CLASSES, SHOWN
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment import datasets
 from bench.experiment import scale as scales
@@ -51,7 +51,12 @@ def resolve_scale(request: Request, needed: bool = True) -> Scale:
                          "EEG has the shape of its windows: --pairs NAME")
     if corpus and scale.corpus:
         scale = replace(scale, corpus=replace(scale.corpus, name=corpus, sha256="", path=""))
-    scale = resolve_paths(scale, request.store, request.weights, request.data, needed)
+    parts = tuple(part for part in PARTS if part != "judge" or not request.judge)
+    scale = resolve_paths(scale, request.store, request.weights, request.data, needed, parts)
+    if request.judge:
+        scale = use_judge(scale, request)
+    elif request.architecture or request.fit:
+        raise BenchError("--arch and --fit describe the judge of --judge; name one, or leave them out")
     if pairs and scale.corpus and (windows := _shape(scale.corpus)) != (eeg := _shape(scale.world)):
         raise BenchError(f"corpus {scale.corpus.name} has windows {windows}, data set {pairs} has EEG {eeg}: expected "
                          "windows of the EEG's shape for pre-training")
@@ -59,10 +64,11 @@ def resolve_scale(request: Request, needed: bool = True) -> Scale:
 
 
 def resolve_paths(scale: Scale, store: Path, folder: Path | None = None, data: Path | None = None,
-                  needed: bool = True) -> Scale:
+                  needed: bool = True, parts: tuple[str, ...] = PARTS) -> Scale:
     """Returns the scale with the paths and hashes of its data set, its corpus and its weights.
 
-    folder: of weights; data: of prepared data. The rehearsal's are in the store, and are made if they are absent.
+    folder: of weights; data: of prepared data; parts: frozen parts that every row needs. The rehearsal's are in the
+    store, and are made if they are absent.
     needed: raises BenchError (exit 3) for the first absent one; otherwise it stays without a path, which is enough for
     a plan. What only some rows need stays without a path if it is absent (`require_data`): the data set of protocol
     things, and the weights of ATM with guided diffusion.
@@ -78,7 +84,7 @@ def resolve_paths(scale: Scale, store: Path, folder: Path | None = None, data: P
     systems.load_all()
 
     def find_parts() -> tuple[Weights, ...]:
-        names = [*PARTS, *scale.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
+        names = [*parts, *scale.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
         return tuple(({part.name: part for part in scale.parts} | weights.check(names, folder)).values())
 
     finders: dict[str, Callable[[], Any]] = {} if scale.prior else {"parts": find_parts}
@@ -152,6 +158,35 @@ def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
                    corpus=scale.corpus if scale.corpus and _shape(scale.corpus) == _shape(world) else None,
                    band=scale.band if scale.band in bands else bands[0],
                    fixed=(*known, *others[:max(1, len(known) // 4)]))
+
+
+def use_judge(scale: Scale, request: Request) -> Scale:
+    """Returns the scale with the request's judge. Raises BenchError if its classes are not those of the data set under
+    the same numbers, or if they are unknown; and as `bench.scoring.judges.choose_judge`."""
+    from bench.scoring import judges  # imports torch
+
+    judge, classes = judges.choose_judge(request.judge, request.architecture, request.fit)
+    if not classes:
+        raise BenchError(f"--judge {request.judge}: its file does not name its classes, so they cannot be compared "
+                         "with the data set's; add label_names to its config.json")
+    shown = _shown_classes(scale)
+    if shown and (fault := judges.misnamed(shown, classes)):
+        raise BenchError(f"--judge {request.judge}: {fault}; a judge must know the data set's classes by these numbers")
+    if max(scale.nway, *scale.fixed) > len(classes):
+        raise BenchError(f"--judge {request.judge}: it has {len(classes):,} classes; the accuracies of scale "
+                         f"{scale.name} need {max(scale.nway, *scale.fixed):,}")
+    return replace(scale, judge=judge)
+
+
+def _shown_classes(scale: Scale) -> dict[str, int]:
+    """Returns the judge's number of each class that is shown; {} if the data set is absent (a plan). A class that the
+    scale's judge does not know has no number."""
+    if not isinstance(scale.world, Prepared):
+        return {name: number for number, name in enumerate(CLASSES[:SHOWN])}
+    if not scale.world.path:
+        return {}
+    classes = prepared.read_classes(Path(scale.world.path)).query("shown == 1 and judge >= 0")
+    return dict(zip(classes["name"], classes["judge"].tolist(), strict=True))
 
 
 def _shape(windows: Any) -> list[int]:

@@ -40,6 +40,9 @@ class Request:
     On which data
         pairs            a prepared data set, by name; "": the scale's own
         corpus           a prepared pre-training corpus, by name; "": the scale's own
+        judge            the classifier of images: a model of timm, or a file (bench.scoring.judges); "": the scale's
+        architecture     timm's name of a judge's architecture, if its file does not say it
+        fit              "crop" or "stretch": how that judge gets an image; "": timm's own crop
     Folders
         store            stored stages
         data             prepared data sets and corpora
@@ -74,6 +77,9 @@ class Request:
     processes: int = 1
     pairs: str = ""
     corpus: str = ""
+    judge: str = ""
+    architecture: str = ""
+    fit: str = ""
     store: Path = STORE
     data: Path = DATA
     weights: Path | None = None
@@ -115,8 +121,9 @@ class Request:
 
     @property
     def results_folder(self) -> Path:
-        """The folder of the results at this scale and on these pairs."""
-        return self.results / ("reference" if self.reference else "") / self.scale / self.pairs
+        """The folder of the results at this scale, on these pairs and by this judge."""
+        judge = f"judge {Path(self.judge.removeprefix('hf-hub:')).stem}" if self.judge else ""
+        return self.results / ("reference" if self.reference else "") / self.scale / self.pairs / judge
 
 
 def in_order(name: str, values: Any) -> list[Any]:

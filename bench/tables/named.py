@@ -44,7 +44,7 @@ def table_command(request: Request) -> str:
     subjects = request.subjects if request.subjects == "all" else ",".join(map(str, request.subjects))
     results_folder = "" if request.results == Request().results else str(request.results)
     options = {"scale": "" if request.scale == Request().scale else request.scale, "results": results_folder,
-               "pairs": request.pairs, "subjects": subjects}
+               "pairs": request.pairs, "judge": request.judge, "subjects": subjects}
     words = ["bench", "table", request.ablation]
     words += [word for name, value in options.items() if value for word in (f"--{name}", value)]
     words += ["--reference"] * request.reference + ["--with-controls"] * request.with_controls

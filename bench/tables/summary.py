@@ -169,7 +169,7 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     key = scores.key(scores.headline)
     images = key.partition(" of ")[2].replace("pictures", "images")
     note = {
-        HEADLINE: f"top-1: share of generated images that the judge, a classifier of {key}"
+        HEADLINE: f"top-1: share of generated images that the judge, a classifier of {key.partition(',')[0]}"
                   f"{f' ({shown} shown)' if shown else ''}, assigns to the true class.",
         PAPER_HEADLINE: paper_reading(scores) if scores.headline == PAPER_HEADLINE else "",
         RETRIEVED: "top-1: share of test items whose EEG embedding is nearest to that of their own image, among "

@@ -3,21 +3,23 @@ training images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
 from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
-from bench.experiment.stages import Prepared, Reference, TrainFeatures
+from bench.experiment.stages import ChosenJudge, Prepared, Reference, TrainFeatures, Weights
 from bench.images import as_images, resize
 from bench.runtime import Runtime
 from bench.scoring import measure
 from bench.scoring.neighbours import extract_features
-from bench.scoring.networks import Networks, weights_present
+from bench.scoring.networks import Networks, fit_image, load_judge, weights_present
 from bench.train import Inputs
 from models import extractors, frozen
 
@@ -35,14 +37,13 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     else:
         scenes = draw_scenes(stage.pictures, SHOWN, stream("reference", stage.world.seed))
         images, chosen, labels = render(scenes), np.arange(stage.pictures), scenes.label
-    judge = frozen.load_judge(stage.judge.path, stage.judge.sha256).to(runtime.device)
-    side = (judge.size, judge.size)
+    prepare, classify = _load_classifier(stage.judge, runtime.device)
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     for start in range(0, len(chosen), BATCH):
         rows = chosen[np.arange(start, start + BATCH) % len(chosen)]
-        batch = as_images(np.stack([resize(images[row], side) for row in rows]), runtime.device)
-        for outputs, values in zip((logits, features), judge.classify(batch), strict=True):
+        batch = np.stack([prepare(images[row]) for row in rows])
+        for outputs, values in zip((logits, features), classify(batch), strict=True):
             outputs.append(values.float().cpu().numpy())
         runtime.progress(min(start + BATCH, len(chosen)), len(chosen))
     np.save(out / "features.npy", np.concatenate(features)[: len(chosen)])
@@ -55,6 +56,23 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     np.save(out / "hard.npy", hard)
 
 
+def _load_classifier(weights: Weights, device: str) -> tuple[Callable[[np.ndarray], np.ndarray],
+                                                             Callable[[np.ndarray], tuple[Tensor, Tensor]]]:
+    """Loads a judge. Returns how an image [H, W, 3] is prepared, and what gives logits [B, classes] and features [B, F]
+    of prepared images [B, size, size, 3] uint8."""
+    if not isinstance(weights, ChosenJudge):
+        judge = frozen.load_judge(weights.path, weights.sha256).to(device)
+        side = (judge.size, judge.size)
+        return lambda image: resize(image, side), lambda batch: judge.classify(as_images(batch, device))
+    chosen = load_judge(weights, device)
+
+    def classify(batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        seen = chosen.look(torch.tensor(batch).to(device).permute(0, 3, 1, 2)).vectors
+        return seen["logits"], seen["features"]
+
+    return lambda image: fit_image(chosen, image), classify
+
+
 def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes picture.npy [M] int64, the rows of the training images in the trials' pictures.npy, ascending, and the
     features of these by the judge and by CLIP: judge.npy [M, D] and clip.npy [M, D'] float32. M is 0 if every training
@@ -64,9 +82,9 @@ def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Run
     others = trials.loc[trials["part"] != "train", "picture"]
     picture = np.setdiff1d(trials.loc[trials["part"] == "train", "picture"].to_numpy(np.int64), others.to_numpy())
     images = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
+    judge = load_judge(stage.judge, runtime.device)
     with weights_present():
-        judge, clip = (load(weights.path, weights.sha256, weights.name, runtime.device) for load, weights in (
-            (extractors.judge, stage.judge), (extractors.clip, stage.clip)))
+        clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, runtime.device)
     features = extract_features(Networks(judge, others=[clip]), len(picture), lambda row: images[picture[row]],
                                 measure.BATCH, runtime.device, runtime.progress)
     np.save(out / "picture.npy", picture)

@@ -16,7 +16,7 @@ from bench.scoring import schema
 from bench.scoring.identity import identify_images
 from bench.scoring.measure import Classes, Pairs, measure
 from bench.scoring.neighbours import SPACES
-from bench.scoring.networks import Networks, weights_present
+from bench.scoring.networks import Networks, load_judge, weights_present
 from bench.scoring.retrieval import score_retrieval
 from bench.train import Inputs
 from bench.train.items import Loaded, load_items
@@ -81,17 +81,17 @@ def retrieval(stage: Retrieval, inputs: Inputs, out: Path, runtime: Runtime) -> 
 
 def _load_networks(stage: Score, device: str) -> Networks:
     """Loads the judge, CLIP and the literature's networks of the stage."""
-    judge, chosen = stage.reference.judge, {weights.name: weights for weights in stage.networks}
+    chosen = {weights.name: weights for weights in stage.networks}
     if unknown := set(chosen) - {*extractors.NETWORKS, "lpips"}:
         raise BenchError(f"unknown network {sorted(unknown)[0]!r} for metrics; available: "
                          f"{', '.join((*extractors.NETWORKS, 'lpips'))}")
+    judge = load_judge(stage.reference.judge, device)
     with weights_present():
-        judge_features = extractors.judge(judge.path, judge.sha256, judge.name, device)
         clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, device)
         others = {name: extractors.NETWORKS[name](device, weights.path) for name, weights in chosen.items()
                   if name != "lpips"}
         lpips = extractors.perceptual("alex", device, chosen["lpips"].path) if "lpips" in chosen else None
-    return Networks(judge_features, others.pop("inception", judge_features), [clip, *others.values()], lpips)
+    return Networks(judge, others.pop("inception", judge), [clip, *others.values()], lpips)
 
 
 def _load_training(stage: Score, inputs: Inputs) -> dict[str, np.ndarray] | None:
