@@ -22,6 +22,7 @@ from bench.errors import ENVIRONMENT, BenchError
 DISTRIBUTION = "eeg2image-bench"
 SUITE = ("bench", "models", "ablations")  # its packages, side by side in ROOT
 ROOT = Path(__file__).resolve().parents[1]
+CHECKOUT, SHIPPED = ROOT / "results", ROOT / "bench" / "shipped"
 MOVED = {  # old names, in queued requests and users' files -> current names
     "bench.audit": "bench.scoring.audit",
     "bench.encoders": "bench.experiment.encoders",
@@ -308,3 +309,8 @@ def find_user_files(stage: Any) -> Iterator[Any]:
         value = getattr(stage, field.name)
         if getattr(value, "code", "") and hasattr(value, "path"):
             yield value
+
+
+def shipped_results() -> Path:
+    """Returns the folder with published/ and reference/: results/ of a checkout, or its part in an installed wheel."""
+    return CHECKOUT if (CHECKOUT / "published").is_dir() else SHIPPED

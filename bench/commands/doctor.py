@@ -87,7 +87,7 @@ def _judge_instrument(folder: Path | None) -> int:
     """Prints what the worlds with known answers show. folder: of the results; None: the committed ones."""
     from bench.tables import instrument  # takes a second to import
 
-    folder = folder or modules.ROOT / instrument.RESULTS
+    folder = folder or instrument.RESULTS
     shown = instrument.judge(folder=folder)
     print(instrument.document(shown, folder).render())
     return errors.OK if all(each.word == "pass" for each in shown) else errors.SOME_FAILED

@@ -91,8 +91,8 @@ def _plot(options: argparse.Namespace) -> int:
     from bench.tables.build import table as build_table
 
     variant, request = options.variants, request_of(options)
-    chosen, folder = ablation.load(request.ablation), request.results_folder
-    out = Path(options.out) if options.out else folder / f"{chosen.name}_{options.figure}.png"
+    chosen, folder = ablation.load(request.ablation), request.source_folder
+    out = Path(options.out) if options.out else request.results_folder / f"{chosen.name}_{options.figure}.png"
     if out.suffix.lower() not in plots.ENDINGS:
         raise BenchError(f"--out {out}: a file name that ends in {', '.join(plots.ENDINGS)} is expected")
     if options.figure == "confusion":

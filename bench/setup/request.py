@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError
+from bench.modules import shipped_results
 
 DATA = Path(".bench-data")  # `bench data prepare` writes here
 STORE = Path(".bench")
@@ -118,6 +119,14 @@ class Request:
             raise BenchError(f"--nulls {self.nulls}: expected {' or '.join(NULLS)}")
         if not isinstance(self.processes, int) or self.processes < 1:
             raise BenchError(f"--processes {self.processes}: expected an integer of at least 1")
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder from which results are read: `results_folder`, or for the suite's own runs, if that does not
+        exist, the part of them that is installed."""
+        if self.reference and not self.results_folder.is_dir() and self.results == Path("results"):
+            return shipped_results() / "reference" / self.scale / self.pairs
+        return self.results_folder
 
     @property
     def results_folder(self) -> Path:

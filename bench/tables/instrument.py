@@ -12,13 +12,13 @@ import pandas as pd
 from bench.experiment import ablation as ablations
 from bench.experiment.key import digest
 from bench.experiment.worlds import split_name
-from bench.modules import ROOT
+from bench.modules import ROOT, shipped_results
 from bench.statistics import crossed_interval
 from bench.tables import results
 from bench.tables.columns import counted
 from bench.tables.formats import Column, Document, Printed
 
-RESULTS = Path("results/reference/instrument/tiny")  # below the project's folder
+RESULTS = shipped_results() / "reference" / "instrument" / "tiny"
 LEAST = 3  # worlds without which a gate has no interval
 POINTS = 100.0
 SOLVED = 0.4  # masked error, where the mean's is 1

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from bench.experiment.ablation import Published
+from bench.modules import shipped_results
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
+PUBLISHED = shipped_results() / "published"
 
 
 def published_rows(names: Mapping[str, Sequence[Published]], folder: Path) -> pd.DataFrame | None:

@@ -36,7 +36,7 @@ def named(name: str, folder: Path, controls: bool = False, subjects: Sequence[in
 def requested(request: Request) -> Table | Document:
     """Returns the table that a request asks for. Errors as `named`."""
     subjects = ablations.resolve_subjects(request.subjects, scale(request.scale))
-    return named(request.ablation, request.results_folder, request.with_controls, subjects, table_command(request))
+    return named(request.ablation, request.source_folder, request.with_controls, subjects, table_command(request))
 
 
 def table_command(request: Request) -> str:

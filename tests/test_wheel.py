@@ -1,0 +1,94 @@
+"""The wheel has all that a user needs without a checkout, and the source distribution builds the same one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+IGNORED = shutil.ignore_patterns(".*", "docs", "tests", "__pycache__", "*.egg-info", "build", "tiny.old")
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """Builds a wheel or a source distribution without network, and returns its file."""
+    out.mkdir()
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    return next(out.iterdir())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a wheel and a source distribution of this checkout, built in a copy."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "copy", ignore=IGNORED)
+    build("wheel", folder / "copy", folder / "wheel")
+    build("sdist", folder / "copy", folder / "sdist")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(folder):
+    """The wheel, installed without its dependencies into a folder."""
+    wheel = next((folder / "wheel").iterdir())
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target",
+                    str(folder / "site"), str(wheel)], check=True)
+    return folder / "site"
+
+
+def bench(installed: Path, empty: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "COLUMNS": "100"}
+    return subprocess.run([sys.executable, "-m", "bench", *words], cwd=empty, env=environment, capture_output=True,
+                          text=True, check=False)
+
+
+def test_a_wheel_without_checkout_has_ablations_published_numbers_and_the_reference(installed, tmp_path):
+    listed = bench(installed, tmp_path, "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "table2" in listed.stdout
+    table2 = bench(installed, tmp_path, "table", "table2", "--reference")
+    assert table2.returncode == 0, table2.stderr
+    full = next(line for line in table2.stdout.splitlines() if line.startswith("Full "))
+    assert full.split()[-1] == "45.8"  # the paper's column
+    table1 = bench(installed, tmp_path, "table", "table1", "--reference")
+    assert table1.returncode == 0, table1.stderr
+    assert "Brain2Image" in table1.stdout
+    instrument = bench(installed, tmp_path, "doctor", "--instrument")
+    assert "gates hold" in instrument.stdout
+    assert "no results" not in instrument.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_wheel_runs_a_row_at_micro(installed, tmp_path):
+    ran = bench(installed, tmp_path, "run", "--ablation", "clip", "--variants", "1", "--scale", "micro")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (tmp_path / "results" / "micro" / "clip.csv").is_file()
+
+
+def test_the_source_distribution_builds_the_same_wheel_and_has_all_results(folder):
+    source = next((folder / "sdist").iterdir())
+    with tarfile.open(source) as archive:
+        archive.extractall(folder / "source", filter="data")
+    unpacked = next((folder / "source").iterdir())
+    again = build("wheel", unpacked, folder / "again")
+    wheels = [zipfile.ZipFile(path) for path in (next((folder / "wheel").iterdir()), again)]
+    first, second = ({entry.filename: entry.CRC for entry in wheel.infolist() if "dist-info" not in entry.filename}
+                     for wheel in wheels)
+    assert first == second
+    results = sorted(path.relative_to(ROOT) for path in (ROOT / "results" / "reference").rglob("*.csv.gz"))
+    assert results
+    assert all((unpacked / path).is_file() for path in results)
+
+
+def test_a_wheel_has_no_tests_and_nothing_large(folder):
+    wheel = next((folder / "wheel").iterdir())
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(("tests/", "docs/", "results/"))]
+    assert wheel.stat().st_size < 12e6
