@@ -14,7 +14,7 @@ from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
 from bench.experiment.stages import Prepared, Reference, TrainFeatures
 from bench.images import as_images, resize
-from bench.runtime import Runtime
+from bench.runtime import MicroBatches, Runtime
 from bench.scoring import measure
 from bench.scoring.neighbours import extract_features
 from bench.scoring.networks import Networks, weights_present
@@ -39,11 +39,17 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     side = (judge.size, judge.size)
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
+    parts = MicroBatches(runtime.device, runtime.note)
+
+    def classify(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        batch = as_images(np.stack([resize(images[row], side) for row in rows]), runtime.device)
+        return tuple(values.float().cpu().numpy() for values in judge.classify(batch))
+
     for start in range(0, len(chosen), BATCH):
         rows = chosen[np.arange(start, start + BATCH) % len(chosen)]
-        batch = as_images(np.stack([resize(images[row], side) for row in rows]), runtime.device)
-        for outputs, values in zip((logits, features), judge.classify(batch), strict=True):
-            outputs.append(values.float().cpu().numpy())
+        for scored, seen in parts.run(lambda part, rows=rows: classify(rows[part]), BATCH):
+            logits.append(scored)
+            features.append(seen)
         runtime.progress(min(start + BATCH, len(chosen)), len(chosen))
     np.save(out / "features.npy", np.concatenate(features)[: len(chosen)])
     scores, known = np.concatenate(logits)[: len(chosen)], labels >= 0
@@ -68,7 +74,7 @@ def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Run
         judge, clip = (load(weights.path, weights.sha256, weights.name, runtime.device) for load, weights in (
             (extractors.judge, stage.judge), (extractors.clip, stage.clip)))
     features = extract_features(Networks(judge, others=[clip]), len(picture), lambda row: images[picture[row]],
-                                measure.BATCH, runtime.device, runtime.progress)
+                                measure.BATCH, runtime.device, runtime.progress, runtime.note)
     np.save(out / "picture.npy", picture)
     for space, values in features.items():
         np.save(out / f"{space}.npy", values)
