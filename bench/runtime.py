@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from bench.errors import ENVIRONMENT, BenchError
+
+Result = TypeVar("Result")
+OUT_OF_MEMORY = re.compile(  # messages of the RuntimeErrors by which libraries report that memory is exhausted
+    r"CUDA (error: )?out of memory|\bCU(BLAS|DNN|SOLVER|SPARSE)_STATUS_\w*ALLOC(ATION)?_FAILED|\bCUFFT_ALLOC_FAILED"
+    r"|DefaultCPUAllocator: (can't allocate memory|not enough memory)")
 
 
 def ignore(*_: object, **__: object) -> None:
@@ -117,6 +126,66 @@ def release_memory(error: BaseException) -> None:
         waiting += [other for other in (each.__cause__, each.__context__, *parts)
                     if other is not None and id(other) not in cleared]
     gc.collect()  # objects that refer to each other
+    empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports exhausted memory: torch's and Python's own errors, and those of cuBLAS, cuDNN, pinned
+    memory and torch's CPU allocator, which are RuntimeErrors and have only their message (OUT_OF_MEMORY)."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+@contextmanager
+def naming_memory_errors() -> Iterator[None]:
+    """Raises every error that reports exhausted memory (`is_out_of_memory`) as torch.OutOfMemoryError."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
+
+
+class MicroBatches:
+    """Computes batches without gradients in micro-batches; their number doubles when memory is exhausted.
+
+    device    "cpu" or "cuda"
+    note      note(event, **values), called each time that the number of micro-batches rises
+    parts     the number of micro-batches of a batch; it is kept for later batches
+    """
+
+    def __init__(self, device: str, note: Callable[..., None]):
+        self.parts, self._device, self._note = 1, device, note
+
+    def run(self, function: Callable[[slice], Result], count: int) -> list[Result]:
+        """Returns function(rows) for the micro-batches of a batch of `count` items, in order.
+        The function must give the same for the same rows when it is called again. Raises BenchError if a single item
+        does not fit."""
+        while True:
+            parts = min(self.parts, count)
+            edges = [count * part // parts for part in range(parts + 1)]
+            try:
+                return [function(slice(begin, end)) for begin, end in pairwise(edges)]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if parts == count:
+                    raise BenchError(f"a single item of the batch does not fit into the memory of {self._device}; use "
+                                     "a device with more memory, or end other processes that use it",
+                                     ENVIRONMENT) from error
+            self.parts = min(2 * parts, count)
+            if self._device == "cuda":
+                empty_cache()
+            self._note("out of memory: batch repeated in smaller micro-batches", parts=self.parts)
+
+
+def empty_cache() -> None:
+    """Returns the memory that torch keeps on the GPU without using it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

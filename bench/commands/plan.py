@@ -53,7 +53,9 @@ def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> i
     print(f"a run now builds {len(planned.missing)} stages" + (
         f": {forecast.describe_duration(planned.missing, workers)}" if isinstance(scale.world, World) else ""))
     if gpu:
-        price = planned.price(gpu, 1 if gpus is None else gpus)
+        with Console(stderr=True).status(f"price on {gpu}: counting FLOPs") as status:
+            price = planned.price(gpu, 1 if gpus is None else gpus, lambda number, total, kind: status.update(
+                f"price on {gpu}: counting FLOPs of stage {number} of {total} ({kind})"))
         print("\n" + price.render())
         if any(line.kind == "pretrain" for line in price.kinds):
             print("\n" + describe_designs(planned, price, gpu))

@@ -70,6 +70,7 @@ def part(name: str) -> Any:
     return on_meta(getattr(configurations, name)).eval().requires_grad_(False)
 
 
+@functools.cache
 def part_parameters(name: str) -> int:
     """The number of parameters of `part`."""
     return count_parameters(part(name))

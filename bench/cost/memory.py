@@ -97,12 +97,17 @@ def trained_parameters(stage: Finetune) -> dict[str, int]:
     if stage.align:
         counts["head"] = count_parameters(networks.head_on_meta(stage.aligned, tokens, width, head_size(stage)))
     if stage.sd_loss and opens & {"A", "norm2"}:
-        unet = networks.unet_on_meta(frozenset(opens & {"A", "norm2"}))
-        counts["unet"] = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+        counts["unet"] = _count_opened(frozenset(opens & {"A", "norm2"}))
     return counts
 
 
 @functools.cache
+def _count_opened(opens: frozenset[str]) -> int:
+    """The number of the U-Net's parameters that train (`networks.unet_on_meta`)."""
+    return sum(p.numel() for p in networks.unet_on_meta(opens).parameters() if p.requires_grad)
+
+
+@networks.by_depth
 def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int, mask_ratio: float,
                      class_token: bool, rounding: str) -> tuple[int, int]:
     """Parameters of the masked autoencoder, and bytes saved for one window."""
@@ -113,7 +118,7 @@ def _pretrain_memory(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: 
         model, lambda dtype: model(meta(1, n_chans, n_times, dtype=dtype), masking))
 
 
-@functools.cache
+@networks.by_depth
 def _encoder_bytes(encoder: Encoder, n_chans: int, n_times: int) -> int:
     module = networks.encoder_on_meta(encoder, n_chans, n_times)[0].train().requires_grad_(True)
     return saved_bytes(module, lambda dtype: module(meta(1, n_chans, n_times, dtype=dtype)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.cost.counting import count_flops, forward_flops, meta, on_meta, part
 from bench.experiment.stages import Decoder, Encoder
@@ -13,6 +14,40 @@ from models.parameters import PIXELS, TOKENS, WIDTH
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Counts = TypeVar("Counts", int, tuple[int, int])
+EQUAL_BLOCKS = ("msm_vit",)  # encoders whose blocks are equal and follow one another
+
+
+def by_depth(count: Callable[..., Counts]) -> Callable[..., Counts]:
+    """Caches count(encoder, ...), and counts at depths 1 and 2 only where it is linear in the depth.
+
+    An encoder of EQUAL_BLOCKS and a decoder, if it is among the arguments, have equal blocks: each block adds as much
+    as the second does.
+    """
+    count = functools.cache(count)
+
+    @functools.cache
+    def counted(encoder: Encoder, *others: Any, **options: Any) -> Counts:
+        if encoder.name not in EQUAL_BLOCKS:
+            return count(encoder, *others, **options)
+        deep: list[Any] = [encoder, *(each for each in others if isinstance(each, Decoder))]
+
+        def at(*depths: int) -> tuple[int, ...]:
+            shallow = [replace(each, depth=depth) for each, depth in zip(deep, depths, strict=True)]
+            result = count(*shallow, *others[len(deep) - 1:], **options)
+            return result if isinstance(result, tuple) else (result,)
+
+        ones = [1] * len(deep)
+        base = total = at(*ones)
+        for number, each in enumerate(deep):
+            second = at(*ones[:number], 2, *ones[number + 1:])
+            total = tuple(known + (each.depth - 1) * (more - less)
+                          for known, more, less in zip(total, second, base, strict=True))
+        return total if len(total) > 1 else total[0]  # type: ignore[return-value]
+
+    return counted
 
 
 @functools.cache
@@ -104,7 +139,7 @@ def denoise(unet: Any, context: bool, batch: int = 1, dtype: Any = None) -> Tens
     return unet(latents, meta(batch, dtype="int64"), condition).sample
 
 
-@functools.cache
+@by_depth
 def autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int, mask_ratio: float, batch: int = 1,
                       class_token: bool = False, rounding: str = "masked") -> tuple[int, int]:
     """FLOPs of a step of masked pre-training: (forward, forward and backward)."""
@@ -114,7 +149,7 @@ def autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times:
     return count_flops(lambda: model(meta(batch, n_chans, n_times), masking), True)
 
 
-@functools.cache
+@by_depth
 def released_autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int, n_times: int,
                                mask_ratio: float) -> tuple[int, int]:
     """As `autoencoder_flops` for one window, in the released code.
@@ -138,7 +173,7 @@ def released_autoencoder_flops(encoder: Encoder, decoder: Decoder, n_chans: int,
     return count_flops(step, True)
 
 
-@functools.cache
+@by_depth
 def encoder_flops(encoder: Encoder, n_chans: int, n_times: int) -> tuple[int, int]:
     """FLOPs of an encoder on one trial: (forward, forward and backward to all its parameters)."""
     module, _ = encoder_on_meta(encoder, n_chans, n_times)

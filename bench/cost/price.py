@@ -11,6 +11,7 @@ from bench.cost.flops import flops, naive
 from bench.cost.memory import disk, memory
 from bench.cost.networks import NETWORKS
 from bench.cost.rates import EXA, GIGA, MATMUL, OTHERS, PIXEL_METRICS, RATES, Rate, hours, rate
+from bench.cost.schedule import simulate
 from bench.cost.sizes import count_trials, samples_of, size_of
 from bench.errors import BenchError
 from bench.experiment.graph import Row, needs, stages
@@ -19,7 +20,7 @@ from bench.experiment.kinds import frozen_parts, kind_of
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Score, Trials, Weights
 from bench.modules import import_object
-from bench.runtime import GPUS, Gpu
+from bench.runtime import GPUS, Gpu, ignore
 
 NOT_COUNTED = ("elementwise operations, norms, optimisers and input", "losses on held-out windows", "readouts",
                "captions' text tower", "metrics on features")
@@ -63,7 +64,8 @@ class RowPrice:
 class Priced:
     """The price of a plan. controls: the stages that only the rows beside the table need.
 
-    longest: GPU-hours of the longest chain of stages, which more GPUs do not shorten unless a stage uses several.
+    wall: hours until all is built on `gpus` GPUs (`schedule.simulate`). longest: GPU-hours of the longest chain of
+    stages, which more GPUs do not shorten unless a stage uses several.
     """
 
     scale: str
@@ -73,6 +75,7 @@ class Priced:
     rows: tuple[RowPrice, ...]
     controls: KindPrice
     weights: int
+    wall: float
     longest: float
     exact: bool
     uncounted: tuple[str, ...]
@@ -122,15 +125,14 @@ class Priced:
         gpu, controls = self.gpu, self.controls
         compared = all(row.naive is not None for row in self.rows)
         total, total_hours = self.flops + controls.flops, self.total_hours
-        at_least = max(total_hours / self.gpus, self.longest)
         lines = [
             f"price at scale {self.scale} on {self.gpus} x {gpu.name}: {gpu.tflops:g} TFLOP/s dense bfloat16, "
             f"{gpu.gigabytes:g} GB, {gpu.watts:g} W ({gpu.source})", "",
             *_align(self._kind_cells()), "", *_align(self._row_cells(compared)), "",
             f"total: {_exa(total)} EFLOP, {total_hours:.1f} GPU-hours, {self.energy(total_hours):.0f} kWh, "
             f"{(self.disk + controls.disk) / GIGA:.0f} GB on disk ({self.weights / GIGA:.1f} GB of them frozen parts); "
-            f"at least {at_least:.1f} hours on {self.gpus} GPU{'s' * (self.gpus != 1)} (longest chain of stages: "
-            f"{self.longest:.1f} hours)"]
+            f"{self.wall:.1f} hours on {self.gpus} GPU{'s' * (self.gpus != 1)}, one stage on each (longest chain of "
+            f"stages: {self.longest:.1f} hours)"]
         if self.flops:
             released = (f"; released code, nothing shared or stored: {_exa(self.naive)} "
                         f"({self.naive / self.flops:.2f} times as many, {self.naive_hours - self.hours:.1f} GPU-hours "
@@ -190,8 +192,11 @@ def _align(cells: list[list[str]]) -> list[str]:
 
 
 def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
-          stored: Callable[[Stage], bool] = lambda stage: False) -> Priced:
+          stored: Callable[[Stage], bool] = lambda stage: False,
+          progress: Callable[[int, int, str], None] = ignore) -> Priced:
     """The price of a table's rows on GPUs of a kind in GPUS, without what is stored.
+
+    progress(number, total, kind): called before the FLOPs of each stage are counted.
 
     Raises BenchError for an unknown GPU, for another dtype than bfloat16, and as `flops`.
     """
@@ -205,7 +210,11 @@ def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
     rows = [row for row in table if not row.beside]
     every, of_rows = stages(row.stage for row in table), stages(row.stage for row in rows)
     left = set(stages((row.stage for row in table), stored))
-    cost = {stage: flops(stage) for stage in every}
+    cost, released = {}, {}
+    for number, stage in enumerate(every, 1):
+        progress(number, len(every), stage.kind)
+        cost[stage] = flops(stage)
+        released[stage] = 0 if kind_of(stage).cost else naive(stage)
     uses = Counter(stage.kind for row in rows for stage in stages([row.stage]))
     grouped: dict[str, list[Stage]] = {}
     for stage in of_rows:
@@ -217,7 +226,7 @@ def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
         new = [stage for stage in needed if stage in left and stage not in seen]
         seen.update(new)
         others = any(kind_of(stage).cost for stage in needed)  # stages of a system that the released code lacks
-        simple = {} if others else {stage: naive(stage) for stage in needed}
+        simple = {} if others else {stage: released[stage] for stage in needed}
         priced.append(RowPrice(row.variant, row.seed, sum(cost[stage] for stage in needed),
                                sum(cost[stage] for stage in new),
                                sum(hours(stage, cost[stage], chosen) for stage in new),
@@ -228,6 +237,7 @@ def price(table: Iterable[Row], scale: Scale, gpu: str, gpus: int = 1,
     return Priced(scale.name, chosen, gpus,
                   tuple(_price_kind(name, uses[name], group, left, cost, chosen) for name, group in grouped.items()),
                   tuple(priced), _price_kind("controls", len(extra), extra, left, cost, chosen), _weights_bytes(every),
+                  simulate({stage: hours(stage, cost[stage], chosen) for stage in every if stage in left}, gpus),
                   _longest_chain(every, left, cost, chosen),
                   all(size_of(stage).exact for stage in every if isinstance(stage, Trials)),
                   (*NOT_COUNTED, *omitted, *sorted(networks - set(NETWORKS))), _scoring_hours(left))

@@ -13,7 +13,7 @@ import torch
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
 from bench.experiment.kinds import builder_of
-from bench.runtime import Runtime, ignore, use_exact_math
+from bench.runtime import Runtime, ignore, naming_memory_errors, use_exact_math
 from bench.store import journal, provenance
 from bench.store.store import Store
 from bench.train import parallel
@@ -43,10 +43,11 @@ def build(stage: Stage, store: Store, device: str = "cpu", progress: Callable[..
         log.start(attempt, device=device)
         with provenance.measuring(measured, device, alone=getattr(numerics, "world_size", 1) == 1):
             try:
-                parallel.launch(function, stage, store.path, out, runtime)
+                with naming_memory_errors():
+                    parallel.launch(function, stage, store.path, out, runtime)
             except torch.OutOfMemoryError as error:
-                raise BenchError(f"{stage.kind} does not fit into the GPU's memory; use a larger GPU, or a scale with "
-                                 "smaller batches", ENVIRONMENT) from error
+                raise BenchError(f"{stage.kind} does not fit into the memory of {device}; use a device with more "
+                                 "memory, or end other processes that use it", ENVIRONMENT) from error
         measured["attempts"].append({"id": attempt, "host": socket.gethostname(),
                                      "seconds": round(time.monotonic() - began, 3)})
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.cost import forecast
+from bench.cost import forecast, schedule
 from bench.errors import RESUMABLE, BenchError
 from bench.execute.executor import Event, Executor
 from bench.execute.progress import Display
 from bench.experiment.graph import Row, needs, report_stages, stages
 from bench.experiment.key import Stage
-from bench.experiment.kinds import kind_of
 from bench.files import disk_full
 from bench.store import journal
 from bench.store.lease import describe_holder
@@ -248,8 +247,8 @@ def _describe_failure(stage: Stage, error: BenchError, store: Store) -> str:
 
 
 def _priority(stage: Stage) -> tuple[int, float]:
-    """Late steps first, so that rows are complete early; within a step, the longest stage first."""
-    return -kind_of(stage).place, -forecast.seconds(stage)
+    """The order in which ready stages begin, by their time on a CPU core."""
+    return schedule.priority(stage, forecast.seconds(stage))
 
 
 def _labels(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:

@@ -105,13 +105,20 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
     every = np.arange(len(rows))
     pairs = Pairs(every, np.zeros_like(every), None, label, rows.shape[1],
                   known.watch(real.read) if known else real.read, lambda row, sample: made.read(rows[row, sample]))
+    repeated: list[str] = []
+
+    def note(event: str, parts: int) -> None:
+        repeated.append(f"{event} ({parts} of a batch); numbers are equal to rounding")
+
     nway = TINY.nway if judge == "tiny" else min(NWAY, classes)
     try:
-        training = known.extract(networks, device, progress) if known else None
-        measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress, training=training)
+        training = known.extract(networks, device, progress, note) if known else None
+        measured = measure(pairs, networks, Classes(nway), chosen, device=device, progress=progress, training=training,
+                           note=note)
     except ValueError as error:  # such as NaN, which a network of damaged weights gives
         raise BenchError(f"{generated} cannot be scored with the judge {judge}: {error}; is it damaged?") from error
-    notes = [*made.describe(), *real.describe(), *(known.describe() if known else ()), *judge_notes]
+    notes = [*made.describe(), *real.describe(), *(known.describe() if known else ()), *judge_notes,
+             *dict.fromkeys(repeated)]
     if networks.judge and networks.judge.classes:
         real_rows = measured.rows.drop_duplicates("item")
         shown = {"generated": measured.rows["judged"], "reference": real_rows["judged_real"]}
@@ -139,14 +146,15 @@ class _Known:
     def __init__(self, images: gallery.Gallery):
         self.images, self._identity, self._shared = images, Identity(), set[int]()
 
-    def extract(self, networks: Networks, device: str, progress: Callable[..., None]) -> dict[str, np.ndarray]:
+    def extract(self, networks: Networks, device: str, progress: Callable[..., None],
+                note: Callable[..., None]) -> dict[str, np.ndarray]:
         """Returns the features of the training images by space, and remembers their content."""
         def read(row: int) -> np.ndarray:
             image = self.images.read(row)
             self._identity.find(image, row)
             return image
 
-        return neighbours.extract_features(networks, len(self.images.names), read, BATCH, device, progress)
+        return neighbours.extract_features(networks, len(self.images.names), read, BATCH, device, progress, note)
 
     def watch(self, read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
         """Wraps the reading of reference images, so that those among the training images are counted."""

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from bench.errors import ENVIRONMENT, BenchError, one_line
 from bench.experiment.stages import ChosenJudge
 from bench.files import describe_content, explain, sha256
+from bench.runtime import is_out_of_memory
 from bench.scoring.class_names import describe_classes, is_same_class, name_classes
 from models import extractors, frozen, pins
 from models.extractors import Extractor
@@ -312,9 +313,9 @@ def _check_layers(path: Path, judge: Extractor, architecture: str, device: str) 
     try:
         with torch.inference_mode():
             judge.look(blank)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # timm and torch raise exceptions of any class for what a network lacks
+        if is_out_of_memory(error):
+            raise
         raise _fault(f"{path}: {architecture} does not give what a judge needs: logits, features and three feature "
                      f"maps by timm's forward_intermediates ({one_line(error)[:120]})",
                      "choose another architecture of timm") from error

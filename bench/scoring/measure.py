@@ -13,6 +13,7 @@ entry in DEFINITIONS (bench/metrics.py), and then
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from bench import images, metrics
 from bench.errors import BenchError, count_of
-from bench.runtime import ignore
+from bench.runtime import MicroBatches, ignore
 from bench.scoring import neighbours, schema, sets
 from bench.scoring.identity import Identity
 from bench.scoring.networks import Networks, fit_image
@@ -98,15 +99,17 @@ class Measured:
 
 def measure(pairs: Pairs, networks: Networks, classes: Classes, wanted: Sequence[str] | None = None,
             reference: Array | None = None, embedding: Array | None = None, device: str = "cpu",
-            progress: Callable[..., None] = ignore, training: Mapping[str, Array] | None = None) -> Measured:
+            progress: Callable[..., None] = ignore, training: Mapping[str, Array] | None = None,
+            note: Callable[..., None] = ignore) -> Measured:
     """Measures the `wanted` metrics, or all that the networks allow.
 
     reference: features [M, F] of real images for FID and KID; None: those of the items' own images. embedding: [N, D'],
     each item's EEG in the space of the CLIP among the networks. training: `neighbours.extract_features` of the training
     images; None: no metric of memorisation. Samples of one item are not independent images: FID, KID, IS, precision,
-    recall, density and coverage take one sample of each item, and are averaged over the sample's index.
+    recall, density and coverage take one sample of each item, and are averaged over the sample's index. note: as in
+    `MicroBatches`: memory errors divide the batches of the networks.
     """
-    measurement = _Measurement(pairs, networks, classes, wanted, device)
+    measurement = _Measurement(pairs, networks, classes, wanted, device, note)
     with threadpool_limits(1, user_api="blas"):  # NumPy's products; torch has its own number of threads
         measurement.look(progress)
     with threadpool_limits(1):
@@ -131,6 +134,7 @@ class _Measurement:
     classes: Classes
     wanted: Sequence[str] | None
     device: str
+    note: Callable[..., None] = ignore
     real: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, D]
     generated: dict[tuple[str, str], Array] = field(default_factory=dict)  # (network, vector) -> [N, samples, D]
     pixels: dict[str, Array] = field(default_factory=dict)  # metrics of image pairs [N, samples]
@@ -141,6 +145,10 @@ class _Measurement:
     resized: bool = False  # whether an image was resized to its reference
     fitted: set[str] = field(default_factory=set)  # networks for which an image was resized
     picture: Array = field(init=False)  # [N], the identity of each item's image
+    parts: dict[str, MicroBatches] = field(init=False)  # of each network
+
+    def __post_init__(self) -> None:
+        self.parts = defaultdict(lambda: MicroBatches(self.device, self.note))
 
     @torch.inference_mode()
     def look(self, progress: Callable[..., None]) -> None:
@@ -175,15 +183,20 @@ class _Measurement:
 
     def _lpips(self, a: Array, b: Array) -> Array:
         assert self.networks.lpips is not None
-        both = images.as_images(np.repeat(a, len(b), 0), self.device), images.as_images(b, self.device)
-        return self.networks.lpips[0](*both).cpu().numpy()
+        network, repeated = self.networks.lpips[0], np.repeat(a, len(b), 0)
+
+        def compare(rows: slice) -> Array:
+            both = (images.as_images(each[rows], self.device) for each in (repeated, b))
+            return network(*both).cpu().numpy()
+
+        return np.concatenate(self.parts["lpips"].run(compare, len(b)))
 
     def _extract(self, network: Extractor, columns: list[list[Array]], rows: range) -> None:
         """Runs a network on a batch of real images (column 0) and of each sample, and keeps the vectors."""
         n, samples, real_maps = len(self.pairs.item), len(columns) - 1, []
         for column, batch in enumerate(columns):
             full = np.stack(batch)[np.arange(BATCH) % len(batch)]  # always BATCH images: rounding depends on the size
-            result = network.look(torch.tensor(full).to(self.device).permute(0, 3, 1, 2))
+            result = neighbours.look(network, full, self.device, self.parts[network.name])
             for name, vectors in result.vectors.items():
                 kept, key = vectors.float().cpu().numpy()[:len(rows)], (network.name, name)
                 if column == 0:

@@ -11,9 +11,9 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from bench import metrics
 from bench.errors import count_of
-from bench.runtime import ignore
+from bench.runtime import MicroBatches, ignore
 from bench.scoring.networks import Networks, fit_image
-from models.extractors import Extractor
+from models.extractors import Extractor, Seen
 
 PRECISION_K, DENSITY_K = 3, 5  # neighbours, as in Kynkäänniemi et al. 2019 and Naeem et al. 2020
 LEAST = 50  # images in each set, for precision, recall, density and coverage
@@ -42,11 +42,21 @@ def find_spaces(networks: Networks) -> dict[str, tuple[Extractor, str]]:
     return {space: (network, vector) for space, (network, vector) in spaces.items() if network is not None}
 
 
+def look(network: Extractor, images: Array, device: str, parts: MicroBatches) -> Seen:
+    """Runs a network on images [B, H, W, 3] uint8, on the device; memory errors divide the batch."""
+    seen = parts.run(lambda rows: network.look(torch.tensor(images[rows]).to(device).permute(0, 3, 1, 2)), len(images))
+    if len(seen) == 1:
+        return seen[0]
+    return Seen({name: torch.cat([few.vectors[name] for few in seen]) for name in seen[0].vectors},
+                tuple(torch.cat(layers) for layers in zip(*(few.maps for few in seen), strict=True)))
+
+
 @torch.inference_mode()
 def extract_features(networks: Networks, count: int, read: Callable[[int], Array], batch: int, device: str,
-                     progress: Callable[..., None] = ignore) -> dict[str, Array]:
+                     progress: Callable[..., None] = ignore, note: Callable[..., None] = ignore) -> dict[str, Array]:
     """Returns the features [M, D] float32 of M = `count` images in each space. read(row): [H, W, 3] uint8. batch: that
-    of `measure`, since rounding depends on it: an exact copy then has distance 0."""
+    of `measure`, since rounding depends on it: an exact copy then has distance 0. note: as in `MicroBatches`."""
+    parts = {space: MicroBatches(device, note) for space in SPACES}
     features: dict[str, list[Array]] = {space: [] for space in find_spaces(networks)}
     for start in range(0, count, batch):
         rows = range(start, min(start + batch, count))
@@ -54,7 +64,7 @@ def extract_features(networks: Networks, count: int, read: Callable[[int], Array
         for space, (network, vector) in find_spaces(networks).items():
             fitted = np.stack([fit_image(network, image) for image in shown])
             full = fitted[np.arange(batch) % len(fitted)]
-            seen = network.look(torch.tensor(full).to(device).permute(0, 3, 1, 2)).vectors[vector]
+            seen = look(network, full, device, parts[space]).vectors[vector]
             features[space].append(seen.float().cpu().numpy()[:len(fitted)])
         progress(rows.stop, count)
     return {space: np.concatenate(parts) if parts else np.empty((0, 1), np.float32)

@@ -25,6 +25,7 @@ from bench.experiment.graph import Row, counts, report_stages, stages
 from bench.experiment.key import Stage
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Finetune, Items, Score, World
+from bench.runtime import ignore
 from bench.setup.request import Request
 from bench.setup.rows import Plan, keep_available, plan_request, rows
 from bench.store import provenance
@@ -76,11 +77,11 @@ class Planned:
         return pd.DataFrame([{"variant": row.variant, "seed": row.seed, "items": row.items, "stage": row.stage.key,
                               "stored": self.stored(row.stage)} for row in self.plan.rows])
 
-    def price(self, gpu: str, gpus: int = 1) -> Priced:
-        """Returns the cost of the rows on a number of GPUs of one kind. Errors as bench.cost.price.price."""
+    def price(self, gpu: str, gpus: int = 1, progress: Callable[[int, int, str], None] = ignore) -> Priced:
+        """Returns the cost of the rows on a number of GPUs of one kind. progress, errors: as bench.cost.price.price."""
         from bench.cost.price import price
 
-        return price(self.plan.rows, self.plan.scale, gpu, gpus, self.stored)
+        return price(self.plan.rows, self.plan.scale, gpu, gpus, self.stored, progress)
 
 
 def plan(request: Request) -> Planned:

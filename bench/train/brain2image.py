@@ -42,7 +42,7 @@ def train_encoder(stage: Brain2ImageEncoder, inputs: Inputs, out: Path, runtime:
             descend(loss, optimizer)
             losses.add(classifier=loss)
     with torch.inference_mode():
-        encoder.measure(in_batches(encoder, eeg, BATCH))
+        encoder.measure(in_batches(encoder, eeg, BATCH, runtime))
     save_file(encoder.state_dict(), out / "encoder.safetensors")
     write_summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count_parameters(encoder))
 
@@ -145,7 +145,8 @@ def _encode(stage: Brain2ImageEncoder, items: Loaded, inputs: Inputs, runtime: R
     classes = len(load_file(file)["head.weight"])
     encoder = load_network(Encoder(*items.eeg.shape[1:], classes, stage.hidden, stage.feature), file, runtime.device)
     with torch.inference_mode():
-        features = in_batches(lambda eeg: encoder(eeg.to(runtime.device)), torch.from_numpy(items.eeg), BATCH)
+        features = in_batches(lambda eeg: encoder(eeg.to(runtime.device)), torch.from_numpy(items.eeg), BATCH,
+                              runtime)
     return features.clone()
 
 

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.experiment.stages import Captions, Generate, Trivial, training
 from bench.files import create_npy
 from bench.images import as_images
-from bench.runtime import Runtime
+from bench.runtime import MicroBatches, Runtime
 from bench.train import Inputs
 from bench.train.finetune import restore
 from bench.train.items import Loaded, load_items
@@ -37,9 +37,9 @@ def generate(stage: Generate, inputs: Inputs, out: Path, runtime: Runtime) -> No
         model = restore(stage.model, items, inputs, runtime, stage.checkpoint)
         eeg = torch.from_numpy(items.eeg)
         with autocast():
-            context = in_batches(lambda eeg: model.context(eeg.to(device)), eeg, sampling.batch).float()
+            context = in_batches(lambda eeg: model.context(eeg.to(device)), eeg, sampling.batch, runtime).float()
             if stage.model.align == "clip":
-                embedding = in_batches(lambda eeg: model.embedding(eeg.to(device)), eeg, sampling.batch)
+                embedding = in_batches(lambda eeg: model.embedding(eeg.to(device)), eeg, sampling.batch, runtime)
                 np.save(out / "embedding.npy", embedding.float().cpu().numpy())
         unet, null = model.unet, model.null_context
     vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype).to(device)
@@ -80,7 +80,7 @@ def trivial(stage: Trivial, inputs: Inputs, out: Path, runtime: Runtime) -> None
 
         _, height, width, _ = test.pictures.shape
         batch = min(BATCH, max(1, PIXELS // (height * width)))
-        reconstructed = in_batches(reconstruct, torch.arange(len(test.item)), batch).numpy()
+        reconstructed = in_batches(reconstruct, torch.arange(len(test.item)), batch, runtime).numpy()
         images = reconstructed[:, None].repeat(stage.samples, 1)
     else:
         raise BenchError(f"unknown trivial source {stage.source!r}; expected random, class_mean or vae")
@@ -91,11 +91,17 @@ def trivial(stage: Trivial, inputs: Inputs, out: Path, runtime: Runtime) -> None
 def write_images(out: Path, items: Loaded, samples: int, batch: int, sample: Callable[[Tensor], Tensor],
                  runtime: Runtime, autocast: Callable[[], AbstractContextManager] = nullcontext) -> None:
     """Writes pictures.npy [N, samples, H, W, 3] uint8, in the order of the items, and item.npy [N].
-    sample(rows): images [B, 3, H, W], 0 to 255, for rows [B] of the N * samples images; B is always `batch`."""
-    total, images = len(items.item) * samples, None
+    sample(rows): images [B, 3, H, W], 0 to 255, for rows [B] of the N * samples images; B is `batch`, or less after a
+    memory error (`MicroBatches`)."""
+    total, images, parts = len(items.item) * samples, None, MicroBatches(runtime.device, runtime.note)
+
+    @torch.inference_mode()
+    def draw(rows: Tensor) -> np.ndarray:
+        with autocast():
+            return sample(rows).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
     for rows, padded in batches(torch.arange(total), batch):
-        with torch.inference_mode(), autocast():
-            drawn = sample(padded).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()[:len(rows)]
+        drawn = np.concatenate(parts.run(lambda part, padded=padded: draw(padded[part]), batch))[:len(rows)]
         if images is None:
             images = create_npy(out / "pictures.npy", np.uint8, (len(items.item), samples, *drawn.shape[1:]))
         done = int(rows[-1]) + 1
@@ -133,9 +139,12 @@ def batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield part, torch.cat([part, part[:1].expand(batch - len(part), *part.shape[1:])])
 
 
-def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int) -> Tensor:
-    """Applies a function to rows in batches of one size (`batches`)."""
-    return torch.cat([function(padded)[:len(part)] for part, padded in batches(rows, batch)])
+def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int, runtime: Runtime) -> Tensor:
+    """Applies a function to rows in batches of one size (`batches`), which memory errors divide (`MicroBatches`)."""
+    parts, results = MicroBatches(runtime.device, runtime.note), []
+    for few, padded in batches(rows, batch):
+        results.append(torch.cat(parts.run(lambda part, padded=padded: function(padded[part]), batch))[:len(few)])
+    return torch.cat(results)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from torch.nn.functional import l1_loss, mse_loss, normalize
 from bench.data.writing import write_table
 from bench.errors import BenchError
 from bench.images import as_images
-from bench.runtime import Runtime
+from bench.runtime import MicroBatches, Runtime
 from bench.systems import guided as stages
 from bench.train import Inputs
 from bench.train.generate import batches, decode, in_batches, initial_noise, resize_images, write_images
@@ -41,7 +41,7 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
     clip = frozen.load_clip(stage.targets.clip.path, stage.targets.clip.sha256).to(device)
     with torch.inference_mode():
         tokens = clip.tokenize([f"a {name}" for name in items.names]).to(device)
-        classes = in_batches(clip.embed_text, tokens, BATCH).float()
+        classes = in_batches(clip.embed_text, tokens, BATCH, runtime).float()
     image, text = torch.from_numpy(embeddings[items.picture]).to(device), classes.clone()[torch.from_numpy(items.label)]
     del clip  # frees its memory
 
@@ -94,7 +94,7 @@ def _encode(stage: stages.GuidedEncoder, checkpoint: int | None, items: Loaded, 
     eeg, subject = torch.from_numpy(items.eeg), _select_subjects(stage, items)
     with torch.inference_mode():
         return in_batches(lambda rows: encoder(eeg[rows].to(runtime.device), subject[rows].to(runtime.device)),
-                          torch.arange(len(eeg)), BATCH).clone()
+                          torch.arange(len(eeg)), BATCH, runtime).clone()
 
 
 def embed_items(stage: stages.GuidedEmbedding, inputs: Inputs, out: Path, runtime: Runtime) -> None:
@@ -215,7 +215,7 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
             file = inputs(stage.low_level) / "low_level.safetensors"
             network = _make_low_level(stage.low_level, items, load_file(file)["shape"].tolist())
             network = load_network(network, file, device)
-            start = in_batches(lambda eeg: network(eeg.to(device)), torch.from_numpy(items.eeg), BATCH)
+            start = in_batches(lambda eeg: network(eeg.to(device)), torch.from_numpy(items.eeg), BATCH, runtime)
     noise = initial_noise(items.item, stage.samples, stage.seed, frozen.latent_shape(pipe.unet))
 
     def sample(rows: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ def _sample_embeddings(stage: stages.GuidedPictures, items: Loaded, features: Te
                      sampling.guidance, sampling.clip_sample)
         return normalize(drawn, dim=1) if sampling.normalised else drawn
 
-    return in_batches(sample, torch.arange(len(features) * stage.samples), BATCH)
+    return in_batches(sample, torch.arange(len(features) * stage.samples), BATCH, runtime)
 
 
 def _write_captions(stage: stages.GuidedPictures, items: Loaded, embeddings: Tensor, inputs: Inputs,
@@ -263,7 +263,10 @@ def _write_captions(stage: stages.GuidedPictures, items: Loaded, embeddings: Ten
         git = load_git(stage.captions.git.path, stage.captions.git.sha256).to(runtime.device)
         projector = load_network(PixelProjector(git.width, git.tokens),
                                  inputs(stage.captions) / "projector.safetensors", runtime.device)
-        captions = [caption for _, part in batches(embeddings, CAPTIONS) for caption in git.captions(projector(part))]
+        parts, captions = MicroBatches(runtime.device, runtime.note), []
+        for _, padded in batches(embeddings, CAPTIONS):
+            for few in parts.run(lambda part, padded=padded: git.captions(projector(padded[part])), CAPTIONS):
+                captions += few
     else:
         captioner = load_captioner(stage.captions.path, stage.captions.sha256).to(runtime.device)
         captions = captioner.captions(embeddings)

@@ -188,7 +188,7 @@ def generate_images(stage: ImageToImage, inputs: Inputs, out: Path, runtime: Run
 
     def predict(ridge: Ridge) -> Tensor:
         predictor = Predictor(inputs(ridge.factors), inputs(ridge), stage.restandardise, device)
-        return in_batches(predictor, eeg, sampling.batch)
+        return in_batches(predictor, eeg, sampling.batch, runtime)
 
     def encode_again(latents: Tensor) -> Tensor:
         images = decode(vae, latents)
@@ -202,7 +202,7 @@ def generate_images(stage: ImageToImage, inputs: Inputs, out: Path, runtime: Run
         context = predict(stage.condition) if stage.condition else null.expand(len(eeg), -1, -1)
         latents = predict(stage.latent) if stage.latent else None
         with autocast():
-            start = None if latents is None else in_batches(encode_again, latents, sampling.batch)
+            start = None if latents is None else in_batches(encode_again, latents, sampling.batch, runtime)
     noise = initial_noise(items.item, stage.samples, stage.seed, shape)
 
     def sample(rows: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
 from bench.experiment.stages import Finetune, Numerics, Pretrain
 from bench.files import sha256, sync, write_text
-from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stopping, use_exact_math
+from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stopping, naming_memory_errors, use_exact_math
 from bench.store.store import DOCUMENT
 from bench.train import parallel
 from bench.train.losses import check_finite
@@ -115,7 +115,8 @@ class Training:
         while True:
             random = self._random_state()
             try:
-                return self._accumulate(loss)
+                with naming_memory_errors():
+                    return self._accumulate(loss)
             except torch.OutOfMemoryError as error:
                 if self.parts >= self.share:
                     raise BenchError(f"{self._stage.kind}: a single item of the batch does not fit into the memory of "

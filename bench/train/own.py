@@ -24,7 +24,7 @@ from bench.errors import BenchError
 from bench.experiment import encoders
 from bench.experiment.stages import Numerics, Weights
 from bench.files import create_npy
-from bench.runtime import Runtime, ignore
+from bench.runtime import Runtime, ignore, is_out_of_memory
 from bench.scoring.networks import weights_present
 from bench.systems.own import Own, OwnFit
 from bench.train import Inputs
@@ -188,9 +188,11 @@ def _naming_line(path: Path) -> Iterator[None]:
     """Turns an exception into UserFileError with the line in the user's file, or in a module beside it."""
     try:
         yield
-    except (BenchError, torch.OutOfMemoryError):
+    except BenchError:
         raise
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         beside = {file.resolve(): file.relative_to(path.parent).as_posix() for file in encoders.sources(path)}
         frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         places = [(beside[file], line) for file, line in frames if file in beside]

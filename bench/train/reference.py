@@ -16,7 +16,7 @@ from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
 from bench.experiment.stages import ChosenJudge, Prepared, Reference, TrainFeatures, Weights
 from bench.images import as_images, resize
-from bench.runtime import Runtime
+from bench.runtime import MicroBatches, Runtime
 from bench.scoring import measure
 from bench.scoring.neighbours import extract_features
 from bench.scoring.networks import Networks, fit_image, load_judge, weights_present
@@ -40,11 +40,17 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     prepare, classify = _load_classifier(stage.judge, runtime.device)
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
+    parts = MicroBatches(runtime.device, runtime.note)
+
+    def see(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(values.float().cpu().numpy() for values in classify(np.stack([prepare(images[row])
+                                                                                   for row in rows])))
+
     for start in range(0, len(chosen), BATCH):
         rows = chosen[np.arange(start, start + BATCH) % len(chosen)]
-        batch = np.stack([prepare(images[row]) for row in rows])
-        for outputs, values in zip((logits, features), classify(batch), strict=True):
-            outputs.append(values.float().cpu().numpy())
+        for scored, seen in parts.run(lambda part, rows=rows: see(rows[part]), BATCH):
+            logits.append(scored)
+            features.append(seen)
         runtime.progress(min(start + BATCH, len(chosen)), len(chosen))
     np.save(out / "features.npy", np.concatenate(features)[: len(chosen)])
     scores, known = np.concatenate(logits)[: len(chosen)], labels >= 0
@@ -86,7 +92,7 @@ def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Run
     with weights_present():
         clip = extractors.clip(stage.clip.path, stage.clip.sha256, stage.clip.name, runtime.device)
     features = extract_features(Networks(judge, others=[clip]), len(picture), lambda row: images[picture[row]],
-                                measure.BATCH, runtime.device, runtime.progress)
+                                measure.BATCH, runtime.device, runtime.progress, runtime.note)
     np.save(out / "picture.npy", picture)
     for space, values in features.items():
         np.save(out / f"{space}.npy", values)

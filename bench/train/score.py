@@ -43,7 +43,7 @@ def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     measured = measure(pairs, networks, Classes(stage.nway, stage.fixed, hard),
                        reference=reference if networks.sets is networks.judge else None,
                        embedding=_load_embedding(folder, items), device=runtime.device, progress=runtime.progress,
-                       training=_load_training(stage, inputs))
+                       training=_load_training(stage, inputs), note=runtime.note)
     (out / "metrics.csv").write_bytes(schema.csv_bytes(measured.summary))
     (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(measured.rows)))
 

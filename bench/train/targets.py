@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.experiment.stages import Targets
 from bench.files import create_npy
 from bench.images import as_images
-from bench.runtime import Runtime
+from bench.runtime import MicroBatches, Runtime
 from bench.train import Inputs
 from bench.train.loop import frozen_dtype, precision
 from models import frozen
@@ -58,14 +58,15 @@ def targets(stage: Targets, inputs: Inputs, out: Path, runtime: Runtime) -> None
     vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype).to(runtime.device) if stage.views else None
     arrays: dict[str, np.memmap] = {}
 
+    parts = MicroBatches(runtime.device, runtime.note)
+
     def write(name: str, rows: range, views: list[Tensor]) -> None:
         values = (views[0] if len(views) == 1 else torch.stack(views, 1).half()).cpu().numpy()
         if name not in arrays:
             arrays[name] = create_npy(out / f"{name}.npy", values.dtype, (total, *values.shape[1:]))
         arrays[name][rows.start:rows.stop] = values
 
-    for start in range(0, total, batch):
-        rows = range(start, min(start + batch, total))
+    def compute(rows: range) -> None:
         part = as_images(images[rows.start:rows.stop], runtime.device)
         with autocast():
             write("embeddings", rows, [clip.embed_image(part).float()])
@@ -74,6 +75,10 @@ def targets(stage: Targets, inputs: Inputs, out: Path, runtime: Runtime) -> None
                 moments = [vae.moments(part), *(vae.moments(crop(part, corners[:, n])) for n in range(crops))]
                 write("mean", rows, [mean.float() for mean, _ in moments])
                 write("std", rows, [torch.exp(0.5 * logvar.float()) for _, logvar in moments])
+
+    for start in range(0, total, batch):
+        rows = range(start, min(start + batch, total))
+        parts.run(lambda part, rows=rows: compute(rows[part]), len(rows))
         runtime.progress(rows.stop, total)
     for array in arrays.values():
         array.flush()

@@ -141,7 +141,8 @@ def _encode(stage: ThoughtVizEeg, items: Loaded, classes: int, inputs: Inputs, r
     """Returns the trained EEG classifier's features [N, 100] of the items."""
     classifier = load_network(_make_eeg_classifier(stage, items, classes), inputs(stage) / "eeg.safetensors",
                               runtime.device)
-    return in_batches(lambda eeg: classifier.features(eeg.to(runtime.device)), torch.from_numpy(items.eeg), BATCH)
+    return in_batches(lambda eeg: classifier.features(eeg.to(runtime.device)), torch.from_numpy(items.eeg), BATCH,
+                      runtime)
 
 
 def _load_images(items: Loaded, side: int, mirror: bool) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from paper import PAPER
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cost import counting, networks
-from bench.experiment.stages import Encoder
+from bench.cost import counting, memory, networks
+from bench.experiment.stages import Decoder, Encoder
 from models import frozen, pins
 from models.condition import Head
 from models.parameters import EMBEDDING, WIDTH
@@ -190,3 +190,15 @@ def test_the_decoder_of_pretraining_has_the_papers_size():
 if __name__ == "__main__":
     before, after = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n\n" + table() + "\n\n" + END + after.split(END, 1)[1])
+
+
+@pytest.mark.parametrize("count", [networks.autoencoder_flops, networks.released_autoencoder_flops,
+                                   networks.encoder_flops, memory._pretrain_memory, memory._encoder_bytes])
+def test_equal_blocks_are_counted_once_and_give_the_counts_of_the_whole_network(count, monkeypatch):
+    encoder, shape = Encoder("msm_vit", 64, 5, 4, 2.0), (8, 64)
+    alone = count in (networks.encoder_flops, memory._encoder_bytes)
+    ratio = (0.75, False, "masked") if count is memory._pretrain_memory else (0.75,)
+    arguments = (encoder, *shape) if alone else (encoder, Decoder(32, 3, 4, 2.0), *shape, *ratio)
+    found = count.__wrapped__(*arguments)
+    monkeypatch.setattr(networks, "EQUAL_BLOCKS", ())
+    assert count.__wrapped__(*arguments) == found

@@ -225,8 +225,8 @@ def test_more_gpus_change_the_time_and_not_the_price(table2):
     four = price.price(table(), PLANNED, "h200", 4)
     assert (four.flops, four.hours) == (table2.flops, table2.hours)
     assert table2.longest < table2.hours
-    least = max((four.hours + four.controls.hours) / 4, four.longest)
-    assert f"at least {least:.1f} hours on 4 GPUs (" in four.render()
+    assert max(four.total_hours / 4, four.longest) < four.wall < table2.wall == pytest.approx(table2.total_hours)
+    assert f"{four.wall:.1f} hours on 4 GPUs, one stage on each (longest chain" in four.render()
 
 
 def test_a_small_gpu_gets_smaller_micro_batches_that_fit():
