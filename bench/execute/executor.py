@@ -43,7 +43,8 @@ class Executor(AbstractContextManager[Any], Protocol):
         """Whether it takes this stage now. The answer depends only on the number of GPUs of the stage (`gpus_of`)."""
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
-        """Builds a stage that it accepts. after: its inputs that were submitted and are not done; none unless `ahead`."""
+        """Builds a stage that it accepts. after: its inputs that were submitted and are not done (none unless
+        `ahead`)."""
 
     def events(self, timeout: float) -> Iterator[Event]:
         """The new events; waits up to `timeout` seconds for the first."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from visible import Visible
 
 from bench import runtime
+from bench.cli import main
 from bench.errors import BenchError
 from bench.execute import devices
 from bench.execute.devices import Layout, choose_layout, visible_gpus
@@ -190,6 +191,21 @@ def test_workers_of_a_cpu_and_of_gpus_and_their_defaults(monkeypatch):
     assert Layout(1, ("MIG-1a",)).describe() == "1 worker on GPU MIG-1a and 1 on the CPU"
     with pytest.raises(BenchError, match="--workers 0: expected at least 1"):
         choose_layout(0, "cuda")
+
+
+@pytest.mark.parametrize(("arguments", "count", "expected"), [
+    ((), 2, "on 4 workers on each of 2 GPUs (0, 1) and 4 on the CPU"),
+    (("--workers", "2"), 1, "on 2 workers on GPU 0 and 4 on the CPU"),
+    (("--device", "cpu"), 2, "on 16 workers: about a minute on CPU cores"),
+    (("--scale", "rehearsal"), 2, "on 1 worker on each of 2 GPUs (0, 1) and 4 on the CPU")])
+def test_a_plan_names_the_workers_and_their_gpus(tmp_path, monkeypatch, capsys, arguments, count, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setattr(runtime, "count_gpus", lambda: count)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    assert main(["run", "--dry-run", "--ablation", "mask_ratio", "--variants", "Full", "--scale", "micro",
+                 *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(expected)
 
 
 def final(pool, count):
