@@ -197,7 +197,8 @@ def test_workers_of_a_cpu_and_of_gpus_and_their_defaults(monkeypatch):
     ((), 2, "on 4 workers on each of 2 GPUs (0, 1) and 4 on the CPU"),
     (("--workers", "2"), 1, "on 2 workers on GPU 0 and 4 on the CPU"),
     (("--device", "cpu"), 2, "on 16 workers: about a minute on CPU cores"),
-    (("--scale", "rehearsal"), 2, "on 1 worker on each of 2 GPUs (0, 1) and 4 on the CPU")])
+    (("--scale", "paper"), 2, "on 1 worker on each of 2 GPUs (0, 1) and 4 on the CPU"),
+    (("--scale", "paper"), 0, "; it needs a GPU, and the driver shows none on this machine")])
 def test_a_plan_names_the_workers_and_their_gpus(tmp_path, monkeypatch, capsys, arguments, count, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(devices.VISIBLE, raising=False)
