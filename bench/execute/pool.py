@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import runtime
-from bench.errors import BenchError
+from bench.errors import ENVIRONMENT, BenchError
 from bench.execute.devices import VISIBLE, Layout
 from bench.execute.executor import Event
 from bench.experiment.key import Stage
@@ -65,13 +65,14 @@ class Pool:
         self._root, self._gpus, self._device = root, layout.gpus, device
         names = [*layout.gpus * layout.per_gpu, *[""] * layout.cpu]  # the first worker of every GPU, the second, ...
         self._workers = [_Worker(gpu) for gpu in names]
-        self._expected = Counter(self._needed(stage) > 0 for stage in todo)
+        self._expected = Counter(map(self._needed, todo))
 
     def __enter__(self) -> Pool:
         os.environ.update(QUIET)
         try:
-            for has_gpu, number in self._expected.items():
-                for worker in [worker for worker in self._workers if bool(worker.gpu) == has_gpu][:number]:
+            for gpus in (1, 0):  # a training over several GPUs has processes of its own
+                workers = [worker for worker in self._workers if bool(worker.gpu) == bool(gpus)]
+                for worker in workers[:self._expected[gpus]]:
                     self._start(worker)
         except BaseException:
             self.__exit__()
@@ -101,7 +102,10 @@ class Pool:
         return self._choose(stage) is not None
 
     def submit(self, stage: Stage, after: Sequence[Stage] = ()) -> None:
-        """Gives a stage that it accepts to an idle worker."""
+        """Gives a stage that it accepts to an idle worker. Raises BenchError (exit 3) if it needs a GPU and there is
+        none."""
+        if gpus_of(stage) and not self._gpus:
+            raise BenchError(f"{stage.kind} needs a GPU, but the workers have none; check {VISIBLE}", ENVIRONMENT)
         chosen = self._choose(stage)
         assert chosen is not None, f"no idle worker for {stage.kind}"
         worker, gpus = chosen
@@ -114,6 +118,7 @@ class Pool:
         try:
             worker.connection.send(stage)
         except OSError:  # the worker died while it waited
+            self._stop(worker)
             self._start(worker, gpus)
             worker.connection.send(stage)
         worker.stage, worker.has_begun = stage, False
@@ -158,8 +163,8 @@ class Pool:
             return next(((worker, ()) for worker in idle if not worker.gpu), None)
         if number == 1:
             candidates = [worker for worker in idle if worker.gpu]
-            return min(((worker, (worker.gpu,)) for worker in candidates), key=lambda each: running[each[0].gpu],
-                       default=None)
+            return min(((worker, (worker.gpu,)) for worker in candidates), default=None,
+                       key=lambda each: (running[each[0].gpu], each[0].process is None))
         free = tuple(gpu for gpu in self._gpus if not running[gpu])[:number]
         if len(free) < number:
             return None

@@ -158,6 +158,11 @@ def test_a_training_over_more_gpus_than_there_are_is_given_all_and_told_by_the_t
     assert log[Work(0, 1, replace(CUDA, world_size=3))] == (0, 1, ("a", "b"))
 
 
+def test_a_stage_of_a_gpu_is_not_built_on_a_cpu_instead(tmp_path):
+    with pytest.raises(BenchError, match="work needs a GPU, but the workers have none; check CUDA_VISIBLE_DEVICES"):
+        Pool(Layout(2), tmp_path).submit(Work(0, 1))
+
+
 def test_classifiers_and_ranks_that_are_computed_on_the_cpu_hold_no_gpu():
     readout = Readout(None, None, "ridge", None, 0, CUDA)
     assert gpus_of(readout) == gpus_of(replace(readout, classifier="time")) == 0
