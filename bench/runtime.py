@@ -98,13 +98,13 @@ def device(name: str) -> str:
     unknown name, and (exit 3) for "cuda" without a GPU."""
     if name not in DEVICES:
         raise BenchError(f"no device {name!r}; there are: {', '.join(DEVICES)}")
-    has_gpu = _count_gpus() > 0
+    has_gpu = count_gpus() > 0
     if name == "cuda" and not has_gpu:
         raise BenchError("device cuda: the driver shows no GPU on this machine; use --device cpu", ENVIRONMENT)
     return "cuda" if has_gpu and name != "cpu" else "cpu"
 
 
-def _count_gpus() -> int:
+def count_gpus() -> int:
     """Returns the number of GPUs that CUDA's driver shows, without importing torch."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")

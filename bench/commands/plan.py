@@ -12,7 +12,7 @@ from bench import errors
 from bench.commands.options import add_request_options, complete, request_of
 from bench.cost import forecast
 from bench.errors import BenchError
-from bench.execute import runner
+from bench.execute.devices import choose_layout
 from bench.experiment.stages import World
 from bench.runtime import GPUS
 from bench.setup.request import PRETRAIN_SEEDS, Request
@@ -49,9 +49,7 @@ def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> i
     print(f"{'stage':{wide}s}{'rows':>6s}{'controls':>10s}{'stored':>8s}{'to build':>10s}")
     for name, rows, controls, stored in planned.counts:
         print(f"{name:{wide}s}{rows:6d}{controls:10d}{stored:8d}{rows + controls - stored:10d}")
-    workers = runner.count_workers(request.workers, scale.numerics.device_class)
-    print(f"a run now builds {len(planned.missing)} stages" + (
-        f": {forecast.describe_duration(planned.missing, workers)}" if isinstance(scale.world, World) else ""))
+    print(describe_work(request, planned))
     if gpu:
         with Console(stderr=True).status(f"price on {gpu}: counting FLOPs") as status:
             price = planned.price(gpu, 1 if gpus is None else gpus, lambda number, total, kind: status.update(
@@ -60,6 +58,21 @@ def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> i
         if any(line.kind == "pretrain" for line in price.kinds):
             print("\n" + describe_designs(planned, price, gpu))
     return errors.OK
+
+
+def describe_work(request: Request, planned: Planned) -> str:
+    """Describes how many stages a run builds, on which workers or which engine, and on a CPU how long it takes."""
+    scale, device = planned.plan.scale, planned.plan.scale.numerics.device_class
+    text = f"a run now builds {len(planned.missing)} stages"
+    if request.engine != "here":
+        return f"{text} on {request.engine}"
+    layout = choose_layout(request.workers, device, isinstance(scale.world, World))
+    if device == "cuda" and not layout.gpus:
+        return f"{text}; it needs a GPU, and the driver shows none on this machine"
+    text = f"{text} on {layout.describe()}"
+    if layout.gpus or not isinstance(scale.world, World):
+        return text
+    return f"{text}: {forecast.describe_duration(planned.missing, layout.width)}"
 
 
 def describe_designs(planned: Planned, price: Priced, gpu: str) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from bench import errors, runtime
 from bench.commands.options import add_device, add_store
 from bench.execute import runner
+from bench.execute.devices import choose_layout
 from bench.execute.pool import Pool
 from bench.execute.progress import Display
 from bench.experiment.graph import Row
@@ -37,7 +38,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         parts = recipe.choose_parts(options.parts, lambda name: shipped(folder, name), Numerics(device_class=device))
         store = Store(Path(options.store))
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
-        executor = Pool(runner.count_workers(None, device), store.root, device)
+        executor = Pool(choose_layout(None, device), store.root, parts.values())
         outcome = runner.run(table, store, executor, lambda done: None, Display(console))
         if outcome.failed:
             for line in runner.describe_failures(outcome.failed):

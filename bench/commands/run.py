@@ -11,6 +11,7 @@ from bench import errors
 from bench.commands import plan
 from bench.commands.options import add_request_options, request_of
 from bench.execute import runner, trackers
+from bench.execute.devices import SHARING
 from bench.execute.engines import ENGINES
 
 
@@ -22,7 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--details", action="store_true", help="print the table with all columns and notes")
     execution = parser.add_argument_group("execution")
     execution.add_argument("--workers", type=int, metavar="N",
-                           help="worker processes (default: on a CPU one for each core, on a GPU one)")
+                           help="worker processes, on GPUs for each GPU (default: on a CPU one for each core, on GPUs "
+                           f"one for each, at scales tiny and micro up to {SHARING})")
     execution.add_argument("--fail-fast", action="store_true", help="start nothing new after a stage has failed")
     execution.add_argument("--dry-run", action="store_true", help="show what would be built, and stop")
     execution.add_argument("--track", choices=tuple(trackers.TRACKERS), help="also send progress to this tracker")

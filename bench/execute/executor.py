@@ -39,12 +39,12 @@ class Executor(AbstractContextManager[Any], Protocol):
     def ahead(self) -> bool:
         """Whether it takes stages whose inputs are not stored yet, and starts them once they are."""
 
-    @property
-    def idle(self) -> int:
-        """How many more stages it takes now."""
+    def accepts(self, stage: Stage) -> bool:
+        """Whether it takes this stage now. The answer depends only on the number of GPUs of the stage (`gpus_of`)."""
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
-        """Builds a stage. after: its inputs that were submitted and are not done (none unless `ahead`)."""
+        """Builds a stage that it accepts. after: its inputs that were submitted and are not done (none unless
+        `ahead`)."""
 
     def events(self, timeout: float) -> Iterator[Event]:
         """The new events; waits up to `timeout` seconds for the first."""

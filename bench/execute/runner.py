@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from bench.execute.executor import Event, Executor
 from bench.execute.progress import Display
 from bench.experiment.graph import Row, needs, report_stages, stages
 from bench.experiment.key import Stage
+from bench.experiment.kinds import gpus_of
 from bench.files import disk_full
 from bench.store import journal
 from bench.store.lease import describe_holder
@@ -84,8 +84,8 @@ def _signals_as_errors() -> Iterator[None]:
 
 
 class _Scheduler:
-    """Passes the missing stages of a run to an executor: those in _ready. _busy: the executor has them; _elsewhere:
-    another process builds them; _dead: they failed; the others wait for their inputs (_above)."""
+    """Passes the missing stages of a run to an executor: those in _ready, by their number of GPUs. _busy: the executor
+    has them; _elsewhere: another process builds them; _dead: they failed; the others wait for their inputs (_above)."""
 
     def __init__(self, todo: list[Stage], executor: Executor, store: Store, display: Display, outcome: Outcome,
                  incomplete: Iterable[Row], record: Callable[[list[Row]], None]):
@@ -102,7 +102,8 @@ class _Scheduler:
         for row, parts in self._rows.items():
             for stage in parts:
                 self._rows_of[stage].append(row)
-        self._ready: list[tuple[int, float, int, Stage]] = []  # a heap; its third item is unique: stages have no order
+        self._ready: dict[int, list[tuple[int, float, int, Stage]]] = defaultdict(list)  # heaps; the third item of an
+        # entry is unique: stages have no order
         self._number = {stage: number for number, stage in enumerate(todo)}
         self._busy, self._elsewhere, self._done = set[Stage](), set[Stage](), set[Stage]()
         self._dead: dict[Stage, str] = {}
@@ -116,14 +117,14 @@ class _Scheduler:
 
     def work(self, fail_fast: bool) -> None:
         """Returns when each stage is stored or cannot be built."""
-        while self._ready or self._busy or self._elsewhere:
+        while any(self._ready.values()) or self._busy or self._elsewhere:
             if fail_fast and self._dead:
                 self._ready.clear()
                 self._elsewhere.clear()
                 if self._executor.ahead or not self._busy:
                     break
-            while self._ready and self._executor.idle:
-                self._begin(heapq.heappop(self._ready)[-1])
+            while stage := self._next_ready():
+                self._begin(stage)
             for event in self._executor.events(timeout=0.5):
                 self._handle(event)
             self._poll_elsewhere()
@@ -135,6 +136,19 @@ class _Scheduler:
             causes = [self._dead[stage] for stage in report_stages(row) if stage in self._dead]
             self._outcome.failed[row] = causes[0] if causes else (
                 f"{next(iter(parts)).kind}: not started, because another stage failed")
+
+    def _next_ready(self) -> Stage | None:
+        """Removes and returns the first ready stage, by priority, that the executor accepts; None if there is none.
+        While a training waits for several GPUs, later stages start only if they need no GPU: else it might never find
+        enough of them idle."""
+        is_waiting = False
+        for gpus, heap in sorted(self._ready.items(), key=lambda each: each[1][:1]):
+            if not heap or (gpus and is_waiting):
+                continue
+            if self._executor.accepts(heap[0][-1]):
+                return heapq.heappop(heap)[-1]
+            is_waiting = is_waiting or gpus > 1
+        return None
 
     def _begin(self, stage: Stage) -> None:
         if stage in self._dead or stage in self._busy or stage in self._done:
@@ -164,7 +178,7 @@ class _Scheduler:
 
     def _push(self, stage: Stage) -> None:
         order = (self._number[stage], 0.0) if self._executor.ahead else _priority(stage)
-        heapq.heappush(self._ready, (*order, self._number[stage], stage))
+        heapq.heappush(self._ready[gpus_of(stage)], (*order, self._number[stage], stage))
 
     def _handle(self, event: Event) -> None:
         stage = event.stage
@@ -262,12 +276,3 @@ def _labels(table: Iterable[Row], todo: Iterable[Stage]) -> dict[Stage, str]:
                 labels.setdefault(stage, f"{stage.kind} ({label})" if stage.kind not in (
                     "trials", "corpus", "targets", "reference", "trainfeatures", "readout") else stage.kind)
     return labels
-
-
-def count_workers(wanted: int | None, device: str) -> int:
-    """The number of workers: `wanted`, or by default one for each available core, and one on a GPU."""
-    if wanted is not None:
-        if wanted < 1:
-            raise BenchError(f"--workers {wanted}: expected at least 1")
-        return wanted
-    return 1 if device == "cuda" else len(os.sched_getaffinity(0))

@@ -5,7 +5,7 @@ Each file that defines stages registers their kinds. So a system, also one in an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Kind:
     builder   function(stage, inputs, out, runtime) that fills the stage's folder
     step      its place in ORDER; "" is last
     trains    whether it is a training
+    on_cpu    function(stage) -> whether its builder uses no GPU, whatever its numerics
     forecast  function(stage) -> seconds on one core at scale tiny; "": bench.cost.forecast estimates it
     cost      function(stage) -> bench.cost.counting.Cost of a system's own stage; "": bench.cost knows it
     rate      the kind whose GPU rate it reaches (bench.cost.rates); "": that of small networks
@@ -32,6 +33,7 @@ class Kind:
     builder: str = ""
     step: str = ""
     trains: bool = False
+    on_cpu: Callable[[Any], bool] | None = None
     forecast: str = ""
     cost: str = ""
     rate: str = ""
@@ -82,6 +84,14 @@ def kind_of(stage: Stage) -> Kind:
 def builder_of(stage: Stage) -> Any:
     """Imports the function that builds a stage. Raises KeyError if its class is not registered."""
     return import_object(_KINDS[type(stage)].builder)
+
+
+def gpus_of(stage: Stage) -> int:
+    """Returns the number of GPUs that a stage is planned for; 0 for a stage that uses none."""
+    numerics, on_cpu = getattr(stage, "numerics", None), kind_of(stage).on_cpu
+    if on_cpu and on_cpu(stage):
+        return 0
+    return numerics.world_size if numerics and numerics.device_class == "cuda" else 0
 
 
 def registered() -> Iterator[str]:

@@ -395,6 +395,7 @@ register({
     Generate: Kind("bench.train.generate:generate", "generate"),
     Trivial: Kind("bench.train.generate:trivial", "generate"),
     Score: Kind("bench.train.score:score", "score"),
-    Retrieval: Kind("bench.train.score:retrieval", "retrieval"),
-    Readout: Kind("bench.train.readout:readout", "readout", trains=True),
+    Retrieval: Kind("bench.train.score:retrieval", "retrieval", on_cpu=lambda stage: True),
+    Readout: Kind("bench.train.readout:readout", "readout", trains=True,
+                  on_cpu=lambda stage: stage.classifier in ("ridge", "time")),
 })

@@ -52,7 +52,8 @@ class Request:
     How
         device           "auto", "cpu" or "cuda"
         processes        processes of a data-parallel training
-        workers          processes that build stages; None: one for each core, on a GPU one
+        workers          processes that build stages, on GPUs for each GPU; None: on a CPU one for each core, on GPUs
+                         one for each, at scales tiny and micro several (docs/running.md)
         engine           "here", "slurm" or "ray"
         engine_settings  KEY=VALUE, or the path of a .toml file
         wait             Slurm: wait until all jobs have ended

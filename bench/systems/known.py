@@ -206,5 +206,5 @@ register({
     Oracle: _kind("bench.train.known:train_oracle", "pretrain", trains=True),
     Probe: _kind("bench.train.known:train_probe", "finetune", trains=True),
     ProbeEmbedding: _kind("bench.train.known:embed_items", "generate"),
-    Identification: _kind("bench.train.known:identify", "retrieval"),
+    Identification: _kind("bench.train.known:identify", "retrieval", on_cpu=lambda stage: True),
 })

@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import files, modules
 from bench.cost import forecast
 from bench.execute import engines, runner, trackers
+from bench.execute.devices import choose_layout
 from bench.execute.pool import Pool
 from bench.execute.progress import Display, Watcher
 from bench.experiment import encoders
@@ -111,7 +112,7 @@ def run(request: Request, console: Console) -> Done:
             pass
     if any((folder / f"{ablation.name}{ending}").exists() for ending in (".csv", ".sha256")):
         results.read(folder, ablation.name)
-    workers = runner.count_workers(request.workers, scale.numerics.device_class)
+    layout = choose_layout(request.workers, scale.numerics.device_class, isinstance(scale.world, World))
     store = Store(request.store)
     engine = engines.engine_for(request, store)
     every = stages(row.stage for row in table)
@@ -119,11 +120,11 @@ def run(request: Request, console: Console) -> Done:
         encoders.keep(source, store.encoders)
     todo = stages((stage for row in table for stage in report_stages(row)), store.has)
     _check(todo)
-    timed = todo and not engine and isinstance(scale.world, World)
+    timed = todo and not engine and not layout.gpus and isinstance(scale.world, World)
     console.print(f"{ablation.name} at scale {scale.name}, seeds {','.join(map(str, request.seeds))}: {len(every)} "
                   f"stages, {len(every) - len(todo)} stored, {len(todo)} to build on "
-                  + (request.engine if engine else f"{workers} workers")
-                  + (f", {forecast.describe_duration(todo, workers)}" if timed else ""), highlight=False)
+                  + (request.engine if engine else layout.describe())
+                  + (f", {forecast.describe_duration(todo, layout.width)}" if timed else ""), highlight=False)
 
     def record(done: Sequence[Row]) -> None:
         gathered = [gather_row(row, store, scale, ablation) for row in done]
@@ -131,9 +132,9 @@ def run(request: Request, console: Console) -> Done:
             results.record(folder, ablation.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
-    executor = engine or Pool(min(workers, max(len(todo), 1)), store.root, scale.numerics.device_class)
+    executor = engine or Pool(layout, store.root, todo)
     with watching(request.track, store, f"{ablation.name}-{scale.name}", table) as watcher:
-        display = Display(console, None if engine else workers, watcher)
+        display = Display(console, None if engine else layout.width, watcher)
         outcome = runner.run(table, store, executor, record, display, request.fail_fast)
     if outcome.failed:
         failures = [results.failure(cause.split(" (log: ")[0], **describe_row(row, scale, ablation))

@@ -44,7 +44,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(capsys, tmp_path, monkeypatch
 def test_cuda_where_there_is_none_is_refused_with_exit_code_3(capsys, monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "_count_gpus", lambda: 0)
+    monkeypatch.setattr(runtime, "count_gpus", lambda: 0)
     assert main(["run", "--ablation", "mask_ratio", "--device", "cuda"]) == 3
     assert "the driver shows no GPU" in stderr(capsys)
 

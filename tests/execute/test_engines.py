@@ -15,6 +15,7 @@ from bench import FULL, systems
 from bench.errors import BenchError
 from bench.execute.engines import ray, settings, slurm
 from bench.experiment import graph
+from bench.experiment.kinds import gpus_of
 from bench.experiment.scale import MICRO
 from bench.experiment.stages import Numerics
 from bench.store.store import Store
@@ -110,10 +111,10 @@ def test_a_time_that_is_none_is_refused(text):
 
 
 def test_a_stage_without_numerics_asks_for_no_gpu_and_a_training_for_one_a_process():
-    assert slurm.gpus_of(stages()["trials"]) == slurm.gpus_of(stages()["pretrain"]) == 0
+    assert gpus_of(stages()["trials"]) == gpus_of(stages()["pretrain"]) == 0
     cuda = Numerics(device_class="cuda")
-    assert slurm.gpus_of(replace(stages()["score"], numerics=cuda)) == 1
-    assert slurm.gpus_of(replace(stages()["pretrain"], numerics=replace(cuda, world_size=4))) == 4
+    assert gpus_of(replace(stages()["score"], numerics=cuda)) == 1
+    assert gpus_of(replace(stages()["pretrain"], numerics=replace(cuda, world_size=4))) == 4
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from bench import FULL, systems
 from bench.execute import build
+from bench.execute.devices import Layout
 from bench.execute.pool import Pool
 from bench.experiment import graph
 from bench.experiment.scale import MICRO
@@ -37,32 +38,34 @@ def hear(pool, *what):
 
 def test_a_worker_that_died_while_it_waited_is_replaced_and_one_that_dies_at_work_fails_its_stage(tmp_path):
     store = Store(tmp_path / "store")
-    with Pool(1, store.root, "cpu") as pool:
-        pool._processes[0].kill()
-        pool._processes[0].join()
+    with Pool(Layout(1), store.root, [TRIALS]) as pool:
+        pool._workers[0].process.kill()
+        pool._workers[0].process.join()
         pool.submit(TRIALS)
         assert hear(pool, *LAST).what == "done"
         assert store.is_intact(TRIALS)
         pool.submit(Trials(MICRO.world, (1, 2, 3), MICRO.band))
         hear(pool, "started")
-        pool._processes[0].kill()
+        pool._workers[0].process.kill()
         event = hear(pool, *LAST)
         assert (event.what, event.has_begun) == ("died", True)
         assert "its worker process died (signal 9" in str(event.error)
-        assert pool.idle == 1
-        pool.submit(Trials(MICRO.world, (1,), MICRO.band))
+        again = Trials(MICRO.world, (1,), MICRO.band)
+        assert pool.accepts(again)
+        pool.submit(again)
+        assert not pool.accepts(TRIALS)
         assert hear(pool, *LAST).what == "done"
 
 
 def test_a_training_that_is_stopped_keeps_its_state_first_and_goes_on_from_there_to_the_same_bytes(micro, tmp_path):
     first = systems.plan(FULL, MICRO.items(), MICRO, 0).pictures.model.start
     stage = replace(first, schedule=replace(first.schedule, steps=120))
-    with Pool(1, micro.root, "cpu") as pool:
+    with Pool(Layout(1), micro.root) as pool:
         pool.submit(stage)
         hear(pool, "progress")
-        assert micro.holder(stage).pid == pool._processes[0].pid
+        assert micro.holder(stage).pid == pool._workers[0].process.pid
         for number in (signal.SIGHUP, signal.SIGTERM):  # both reach a process group; the pool sends another SIGTERM
-            os.kill(pool._processes[0].pid, number)
+            os.kill(pool._workers[0].process.pid, number)
     step, _ = loop.read_checkpoint(micro.checkpoints(stage), stage.key)
     assert 0 < step < 120
     assert micro.running() == []
@@ -100,10 +103,10 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
     stage = replace(first, schedule=replace(first.schedule, steps=110))
     monkeypatch.setenv("EEG2IMAGE_BENCH_LEASE_S", "2")
     monkeypatch.setattr(loop, "EVERY", 0)
-    with Pool(1, micro.root, "cpu") as pool:
+    with Pool(Layout(1), micro.root) as pool:
         pool.submit(stage)
         hear(pool, "progress")
-        os.kill(pool._processes[0].pid, signal.SIGSTOP)
+        os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
         stalled, end = micro.holder(stage), time.monotonic() + 60
         while micro.holder(stage) and time.monotonic() < end:
             time.sleep(0.1)
@@ -112,7 +115,7 @@ def test_a_process_that_was_stopped_while_another_took_over_spoils_neither_its_c
         def progress(step, total, **scalars):
             if step == 80:  # the thief has saved a state: now the stopped process continues
                 kept = os.listdir(micro.checkpoints(stage))
-                os.kill(pool._processes[0].pid, signal.SIGCONT)
+                os.kill(pool._workers[0].process.pid, signal.SIGCONT)
                 word = hear(pool, *LAST)
                 seen.append((word.what, micro.holder(stage).attempt != stalled.attempt,
                              os.listdir(micro.checkpoints(stage)) == kept, len(kept)))

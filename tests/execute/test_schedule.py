@@ -53,9 +53,8 @@ class Here:
     def __exit__(self, *_):
         pass
 
-    @property
-    def idle(self):
-        return 100 if self.ahead else 1 - len(self.left)
+    def accepts(self, stage):
+        return self.ahead or not self.left
 
     def submit(self, stage, after):
         self.submitted.append((stage, list(after)))

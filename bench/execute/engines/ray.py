@@ -10,9 +10,10 @@ from typing import Any, Self
 from bench.errors import ENVIRONMENT, OK, BenchError
 from bench.execute import worker
 from bench.execute.engines import settings
-from bench.execute.engines.slurm import SETTLE, gpus_of
+from bench.execute.engines.slurm import SETTLE
 from bench.execute.executor import Event
 from bench.experiment.key import Stage
+from bench.experiment.kinds import gpus_of
 from bench.store.store import Store
 
 KNOWN: settings.Known = {"address": str, "gpus": float, "cpus": float, "memory": float, "at_once": int}
@@ -60,9 +61,9 @@ class Ray:
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
 
-    @property
-    def idle(self) -> int:
-        return max(0, self._width - len(self._open))
+    def accepts(self, stage: Stage) -> bool:
+        """Whether it takes this stage now: fewer than `at_once` are open. Ray assigns the GPUs."""
+        return len(self._open) < self._width
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Submits a stage whose inputs are stored."""

@@ -27,6 +27,7 @@ from bench.execute import worker
 from bench.execute.engines import settings
 from bench.execute.executor import Event
 from bench.experiment.key import Stage
+from bench.experiment.kinds import gpus_of
 from bench.files import write_text
 from bench.store.store import Store
 
@@ -123,7 +124,6 @@ class Slurm:
     commands are missing, or Slurm does not answer."""
 
     ahead = True
-    idle = 1  # it always takes one more
 
     def __init__(self, store: Store, texts: Sequence[str], wait: bool = True):
         read_partitions()
@@ -148,6 +148,10 @@ class Slurm:
         own = [submitted.job for submitted in self._open.values() if submitted.is_own]
         if self._wait and kind is None and own:
             subprocess.run(["scancel", "--state=PENDING", *own], check=False)
+
+    def accepts(self, stage: Stage) -> bool:
+        """Whether it takes this stage now: always."""
+        return True
 
     def submit(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Submits a job that starts when those of `after` are complete, or adopts the job of an earlier run."""
@@ -336,12 +340,6 @@ def _exit_code(job: str) -> int:
     """The exit code of a job; 128 plus the number of the signal that ended it; 0 if Slurm has forgotten the job."""
     found = re.search(r"ExitCode=(\d+):(\d+)", _run("scontrol", "show", "job", job).stdout)
     return (int(found[1]) or (int(found[2]) and 128 + int(found[2]))) if found else 0
-
-
-def gpus_of(stage: Stage) -> int:
-    """The number of GPUs that a stage is planned for; 0 for a stage without numerics."""
-    numerics = getattr(stage, "numerics", None)
-    return numerics.world_size if numerics and numerics.device_class == "cuda" else 0
 
 
 def minutes(text: str) -> int:
