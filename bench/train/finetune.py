@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from bench.errors import BenchError
 from bench.experiment.stages import Encoder, Finetune, FinetuneSchedule, Pretrain
 from bench.experiment.variant import OPENS
 from bench.files import sync
-from bench.images import as_images
+from bench.images import as_images, scale_pixels
 from bench.runtime import Runtime
 from bench.train import Inputs, parallel
 from bench.train.encoder import build
 from bench.train.items import Loaded, load_items
-from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, write_document
+from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, prefetch, to_device, write_document
 from bench.train.losses import seeded
 from bench.train.targets import crop, crop_range
 from models import frozen
@@ -226,23 +227,59 @@ class _Latents:
         corner = torch.randint(0, self._range + 1, (batch, 2), generator=generator)
         return torch.cat([cropped[:, None], corner], 1)
 
-    @torch.no_grad()
-    def moments(self, index: Tensor, view: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of items [B], each [B, C, h, w] float32."""
+    def fetch(self, index: Tensor, view: Tensor | None) -> dict[str, Tensor]:
+        """What `moments` needs beside the items: the stored moments of views, or the images [B, H, W, 3] uint8."""
         if view is None:
-            rows = index.to(self._device)
-            mean, std = (array[rows] for array in self._moments)
-        elif self._vae is None:
+            return {}
+        if self._vae is None:
             rows = self._items.picture[index.numpy()], view.numpy()
-            mean, std = (torch.from_numpy(array[rows]).to(self._device).float() for array in self._moments)
+            return {name: to_device(torch.from_numpy(array[rows]), self._device)
+                    for name, array in zip(("mean", "std"), self._moments, strict=True)}
+        return {"images": to_device(torch.from_numpy(self._items.pictures[index.numpy()]), self._device),
+                "cropped": to_device(view[:, 0].bool(), self._device)}
+
+    @torch.no_grad()
+    def moments(self, fetched: dict[str, Tensor], view: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of items [B], each [B, C, h, w] float32.
+        fetched: the items, and the tensors of `fetch`."""
+        if view is None:
+            mean, std = (array[fetched["item"]] for array in self._moments)
+        elif self._vae is None:
+            mean, std = fetched["mean"].float(), fetched["std"].float()
         else:
-            images = as_images(self._items.pictures[index.numpy()], self._device)
+            images = scale_pixels(fetched["images"])
             crops = crop(images, view[:, 1:].numpy())
-            is_crop = view[:, 0].bool().to(self._device)[:, None, None, None]
             with self._autocast():
-                mean, logvar = self._vae.moments(torch.where(is_crop, crops, images))
+                mean, logvar = self._vae.moments(torch.where(fetched["cropped"][:, None, None, None], crops, images))
             mean, std = mean.float(), torch.exp(0.5 * logvar.float())
         return mean, std
+
+
+class _Draw(NamedTuple):
+    """The draws for this process's rows of a batch, and the state from which the next batch is drawn."""
+
+    index: Tensor
+    posterior: Tensor
+    noise: Tensor
+    time: Tensor
+    dropped: Tensor
+    view: Tensor | None
+    state: Tensor
+
+
+def _draws(stage: Finetune, count: int, shape: tuple[int, ...], times: int, latents: _Latents, rows: slice,
+           generator: torch.Generator, begin: int) -> Iterator[_Draw]:
+    """Yields for each step from `begin` what is drawn of `count` items; the whole batch is drawn, then `rows` taken."""
+    batch, dropout = stage.schedule.batch, stage.schedule.condition_dropout
+    for _ in range(begin, stage.schedule.steps):
+        index = torch.randint(count, (batch,), generator=generator)
+        posterior = torch.randn((batch, *shape), generator=generator)[rows]
+        noise = torch.randn((batch, *shape), generator=generator)[rows]
+        time = torch.randint(times, (batch,), generator=generator)[rows]
+        dropped = (torch.rand(batch, generator=generator) < dropout)[rows]
+        view = latents.draw(batch, generator)
+        yield _Draw(index[rows], posterior, noise, time, dropped, None if view is None else view[rows],
+                    generator.get_state())
 
 
 def _optimizer(named: dict[str, nn.Parameter], schedule: FinetuneSchedule
@@ -303,29 +340,27 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
         history = {name: _unpack(values, device) for name, values in extra["history"].items()}
     checkpoints = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
 
-    batch = schedule.batch
-    while training.step < schedule.steps:
-        # Draws of the whole batch, then this process's rows of them
-        rows = training.rows
-        index = torch.randint(len(eeg), (batch,), generator=generator)
-        posterior = torch.randn((batch, *shape), generator=generator)[rows].to(device)
-        noise = torch.randn((batch, *shape), generator=generator)[rows].to(device)
-        time = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=generator)[rows].to(device)
-        dropped = (torch.rand(batch, generator=generator) < schedule.condition_dropout)[rows].to(device)
-        view = latents.draw(batch, generator)
-        drawn = index[rows], posterior, noise, time, dropped, None if view is None else view[rows]
+    def fetch(drawn: _Draw) -> dict[str, Tensor]:
+        """Loads a batch onto the device."""
+        tensors = {"item": drawn.index, "posterior": drawn.posterior, "noise": drawn.noise, "time": drawn.time,
+                   "dropped": drawn.dropped}
+        return {**{name: to_device(tensor, device) for name, tensor in tensors.items()},
+                **(latents.fetch(drawn.index, drawn.view) if stage.sd_loss else {})}
 
-        def loss(part: slice, drawn: tuple[Tensor | None, ...] = drawn) -> dict[str, Tensor]:
-            index, posterior, noise, time, dropped, view = (None if t is None else t[part] for t in drawn)
-            item = index.to(device)
+    draws = _draws(stage, len(eeg), shape, scheduler.config.num_train_timesteps, latents, training.rows, generator,
+                   training.step)
+    for drawn, fetched in prefetch(draws, fetch, device):
+        def loss(part: slice, drawn: _Draw = drawn, fetched: dict[str, Tensor] = fetched) -> dict[str, Tensor]:
+            now = {name: tensor[part] for name, tensor in fetched.items()}
+            item, noise, time = now["item"], now["noise"], now["time"]
             with autocast():
                 tokens = stored_tokens[item] if frozen_encoder else model.encoder(eeg[item])
                 context = model.tau(tokens)
                 losses = {"loss": context.new_zeros(())}
                 if stage.sd_loss:  # Eq. 2
-                    mean, std = latents.moments(index, view)
-                    clean = mean + std * posterior
-                    condition = torch.where(dropped[:, None, None], model.null_context, context)
+                    mean, std = latents.moments(now, None if drawn.view is None else drawn.view[part])
+                    clean = mean + std * now["posterior"]
+                    condition = torch.where(now["dropped"][:, None, None], model.null_context, context)
                     noisy = scheduler.add_noise(clean, noise, time)
                     predicted = model.unet(noisy, time, condition).sample
                     target = noise if predicts == "epsilon" else scheduler.get_velocity(clean, noise, time)
@@ -350,8 +385,8 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
             save_checkpoint(checkpoints[step])
         if step % LOGGED == 0 or step == schedule.steps:
             training.report(losses, step)
-            training.save_when_due(lambda: {
-                "generator": generator.get_state(), "history": {name: _pack(history[name]) for name in history}})
+            training.save_when_due(lambda state=drawn.state: {
+                "generator": state, "history": {name: _pack(history[name]) for name in history}})
     last = max(1, schedule.steps // 10)
     return {name: torch.stack(values[-last:]).mean().item() for name, values in history.items() if values}
 
