@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
@@ -28,6 +27,7 @@ from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stoppin
 from bench.store.store import DOCUMENT
 from bench.train import parallel
 from bench.train.losses import check_finite
+from models.flops import make_counter
 
 EVERY = 300.0  # s between two checkpoints
 AHEAD = 2  # batches fetched while the device computes
@@ -131,10 +131,10 @@ class Training:
         average gradients during the backward pass, which cannot be retried: in the first SETTLED steps after it."""
         if self._runtime.work is not None and self._device.type == "cuda" and not self._flops:
             parts = self.parts
-            with FlopCounterMode(display=False) as counter:
+            with make_counter() as counted:
                 means = self._compute_gradients(loss)
             if parts == self.parts:  # otherwise a retry was counted as well
-                self._flops = counter.get_total_flops() // self.share
+                self._flops = counted.get_total_flops() // self.share
         else:
             means = self._compute_gradients(loss)
         if self._averaging is not None:

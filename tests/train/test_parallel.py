@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from paper import PAPER
 
-from bench import FULL, systems
+from bench import FULL, runtime, systems
+from bench.cost.memory import memory
+from bench.cost.rates import GIGA
 from bench.errors import BenchError
 from bench.experiment.scale import MICRO
 from bench.runtime import Runtime, Stopped
@@ -142,6 +146,7 @@ def test_a_stage_for_two_processes_does_not_run_in_one(micro, tmp_path):
         pretrain(first(world_size=2), micro.path, tmp_path, Runtime())
 
 
+@pytest.mark.long
 def test_an_exception_in_a_process_ends_the_stage_with_its_text(micro, tmp_path, monkeypatch):
     (tmp_path / "raising.py").write_text("def pretrain(*_):\n    raise ZeroDivisionError('of nothing')\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -159,3 +164,11 @@ def test_one_process_runs_where_it_is_called(tmp_path):
     called = []
     launch(lambda *arguments: called.append(arguments), first(), lambda stage: tmp_path, tmp_path, Runtime())
     assert len(called) == 1
+
+
+def test_the_page_on_real_size_states_the_memory_that_fsdp_would_divide():
+    page = (Path(__file__).parents[2] / "docs" / "paper-scale.md").read_text()
+    model = systems.plan(FULL, PAPER.items(), PAPER, 0).pictures.model
+    states = [memory(stage).fixed / GIGA for stage in (model.start, model)]
+    assert "These take {:.1f} GB in\n  pre-training and {:.1f} GB in fine-tuning".format(*states) in page
+    assert all(10 * state < runtime.GPUS["h200"].gigabytes for state in states)
