@@ -78,11 +78,11 @@ def part_parameters(name: str) -> int:
 def count_flops(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
     """FLOPs of `forward`, and of `forward` with the backward pass from its sum (0 without `backward`).
 
-    Counts as `models.flops.make_counter`.
+    Counts as `models.counter.make_counter`.
     """
     import torch
 
-    from models.flops import make_counter
+    from models.counter import make_counter
 
     with torch.set_grad_enabled(backward), plain_attention(), make_counter() as counted:
         result = forward()

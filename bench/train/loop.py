@@ -27,7 +27,7 @@ from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stoppin
 from bench.store.store import DOCUMENT
 from bench.train import parallel
 from bench.train.losses import check_finite
-from models.flops import make_counter
+from models.counter import make_counter
 
 EVERY = 300.0  # s between two checkpoints
 AHEAD = 2  # batches fetched while the device computes

@@ -75,7 +75,7 @@ def test_a_step_copies_nothing_between_cpu_and_gpu_that_was_not_fetched_ahead(mi
     (short, few), (long, many) = (count_on_pretended_gpu(steps, micro, monkeypatch) for steps in (2, 4))
     assert (few, many) == (1, 2)
     assert long["step"] == short["step"]
-    assert long["ahead"] - short["ahead"] == 2 * 5  # items, noise of posterior and image, time steps, dropped conditions
+    assert long["ahead"] - short["ahead"] == 2 * 5  # items, two kinds of noise, times, dropped conditions
     assert long["read"] - short["read"] == 3  # the losses of one line, which tolist() copies together on a real GPU
 
 

@@ -31,6 +31,7 @@ from bench.train import pretrain as pretraining
 from bench.train import readout as classifiers
 from bench.train.generate import generate
 from bench.train.items import load_items
+from bench.train.latents import Latents
 from bench.train.targets import crop, draw_corners, targets
 from models import frozen
 from models.condition import LatentHead, Tau, TimeCondition
@@ -421,8 +422,7 @@ def test_fine_tuning_sees_kept_views_or_fresh_crops_and_half_of_the_time_the_who
     items = load_items(it.items, micro.path, stage().targets)
     for views in (3, 0):
         folder = tmp_path / f"{views}a/targets"
-        pictures = tuning._Latents(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8),
-                                    Runtime())
+        pictures = Latents(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8), Runtime())
         view = pictures.draw(4000, torch.Generator().manual_seed(0))
         crop = view > 0 if views else view[:, 0] > 0
         assert crop.float().mean() == pytest.approx(0.5, abs=0.03)
