@@ -208,7 +208,7 @@ def _run_launcher(number: int, nodes: int, rendezvous: str) -> None:
         signal.signal(each, signal.SIG_IGN)  # the processes inherit this
     report = os.dup(1)
     os.dup2(2, 1)  # for what the processes print
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are reported once
+    logging.disable(logging.CRITICAL)  # the launching process reports failures, once
 
     def watch() -> None:
         while os.read(0, 1):

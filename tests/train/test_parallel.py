@@ -39,7 +39,10 @@ TRAININGS = """
 import os
 from dataclasses import replace
 
+import torch
+
 from bench.train import finetune as tuning, loop, parallel, pretrain as training
+from models.condition import Tau
 
 loop.EVERY = 0
 
@@ -61,6 +64,24 @@ def killed(stage, inputs, out, runtime):
             os.kill(os.getpid(), 9)
 
     training.pretrain(stage, inputs, out, replace(runtime, owned=owned))
+
+
+def short_of_memory(stage, inputs, out, runtime, first=0):
+    # memory for three items in the second process, from a step on
+    real, steps = Tau.forward, []
+
+    def forward(self, tokens):
+        steps.append(0)
+        if parallel.rank() == 1 and len(tokens) > 3 and len(steps) > first:
+            raise torch.OutOfMemoryError("injected")
+        return real(self, tokens)
+
+    Tau.forward = forward
+    tuning.finetune(stage, inputs, out, runtime)
+
+
+def short_of_memory_later(*given):
+    short_of_memory(*given, first=5)
 """
 
 
@@ -128,6 +149,17 @@ def test_two_processes_fine_tune_as_one_does_also_when_stopped_in_between(micro,
     assert [steps[-1]] == near(rest)
     losses = [json.loads((tmp_path / folder / "finetune.json").read_text())["losses"] for folder in ("one", "resumed")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.long
+def test_a_process_that_runs_out_of_memory_splits_its_share_in_the_first_steps_and_ends_the_training_later(
+        micro, tmp_path, trainings):
+    shared = tuned(world_size=2)
+    expected, _ = curve(finetune, tuned(), micro, tmp_path / "one")
+    steps, _ = curve(trainings.short_of_memory, shared, micro, tmp_path / "two")
+    assert steps == near(expected)
+    with pytest.raises(BenchError, match="out of memory in step 5; run again"):
+        curve(trainings.short_of_memory_later, shared, micro, tmp_path / "ended")
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_both_numbers(micro, tmp_path):
