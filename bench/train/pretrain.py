@@ -20,7 +20,7 @@ from bench.experiment.stages import Corpus, Pretrain, Schedule, Shards
 from bench.runtime import Runtime
 from bench.train import Inputs, parallel
 from bench.train.encoder import build
-from bench.train.loop import Training, precision, prefetch, to_device
+from bench.train.loop import Training, compile_blocks, precision, prefetch, to_device
 from bench.train.losses import seeded
 from models.mae import MaskedAutoencoder
 from models.masking import Masking, random_masking
@@ -55,6 +55,9 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
         decoder = stage.decoder
         model = MaskedAutoencoder(encoder, channels, times, width, tokens, decoder.width, decoder.depth, decoder.heads,
                                   decoder.mlp_ratio, stage.class_token).to(device)
+
+    if schedule.compiled and torch.device(device).type == "cuda":
+        compile_blocks(model)
 
     # Fixed masks for evaluation; held-out window i has mask i % EVALUATION_MASKS
     masks = random_masking(EVALUATION_MASKS, tokens, stage.mask_ratio, torch.Generator().manual_seed(0), stage.rounding)
