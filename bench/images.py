@@ -65,4 +65,9 @@ def as_images(pixels: np.ndarray, device: str) -> Tensor:
     """Converts [N, H, W, 3] uint8 to [N, 3, H, W] float32 in [-1, 1]."""
     import torch
 
-    return torch.tensor(np.asarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scale_pixels(torch.tensor(np.asarray(pixels)).to(device))
+
+
+def scale_pixels(pixels: Tensor) -> Tensor:
+    """Converts [N, H, W, 3] uint8 to [N, 3, H, W] float32 in [-1, 1], on its device."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1

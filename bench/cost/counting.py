@@ -79,18 +79,18 @@ def part_parameters(name: str) -> int:
 def count_flops(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
     """FLOPs of `forward`, and of `forward` with the backward pass from its sum (0 without `backward`).
 
-    Counts matrix products and convolutions, 2 for each multiply-add; attention as two matrix products forward and four
-    backward.
+    Counts as `models.counter.make_counter`.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.set_grad_enabled(backward), plain_attention(), FlopCounterMode(display=False) as counter:
+    from models.counter import make_counter
+
+    with torch.set_grad_enabled(backward), plain_attention(), make_counter() as counted:
         result = forward()
-        once = int(counter.get_total_flops())
+        once = int(counted.get_total_flops())
         if backward:
             result.sum().backward()
-    return once, int(counter.get_total_flops()) if backward else 0
+    return once, int(counted.get_total_flops()) if backward else 0
 
 
 def forward_flops(forward: Callable[[], Tensor]) -> int:

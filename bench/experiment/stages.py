@@ -95,7 +95,10 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up and half-cosine decay; `steps` and `warmup` in optimiser steps."""
+    """AdamW with linear warm-up and half-cosine decay; `steps` and `warmup` in optimiser steps.
+
+    compiled: whether pre-training compiles its transformer blocks (torch.compile); on a GPU only.
+    """
 
     steps: int
     batch: int
@@ -103,6 +106,7 @@ class Schedule:
     warmup: int
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    compiled: bool = added(False)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +20,13 @@ from bench.errors import BenchError
 from bench.experiment.stages import Encoder, Finetune, FinetuneSchedule, Pretrain
 from bench.experiment.variant import OPENS
 from bench.files import sync
-from bench.images import as_images
 from bench.runtime import Runtime
 from bench.train import Inputs, parallel
 from bench.train.encoder import build
 from bench.train.items import Loaded, load_items
-from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, write_document
+from bench.train.latents import Latents
+from bench.train.loop import Training, cast_frozen, frozen_dtype, precision, prefetch, to_device, write_document
 from bench.train.losses import seeded
-from bench.train.targets import crop, crop_range
 from models import frozen
 from models.condition import Head, LatentHead, TimeCondition, build_tau
 from models.parameters import count_parameters
@@ -193,56 +193,31 @@ def restore(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime, ch
     return model
 
 
-class _Latents:
-    """The VAE's posterior of each item's image: of a view stored by Targets or of a random crop."""
+class _Draw(NamedTuple):
+    """The draws for this process's rows of a batch, and the state from which the next batch is drawn."""
 
-    def __init__(self, stage: Finetune, items: Loaded, targets: Path, shape: tuple[int, ...], runtime: Runtime):
-        self._views, self._items, self._device = stage.targets.views, items, runtime.device
-        self._vae, self._moments = None, []
-        if self._views == 0:
-            self._vae = frozen.load_vae(stage.targets.vae.path, stage.targets.vae.sha256,
-                                        frozen_dtype(stage.numerics, runtime.device)).to(runtime.device)
-            self._autocast = precision(stage.numerics, runtime.device)
-            self._range = crop_range(items.pictures)
-            with torch.no_grad(), self._autocast():
-                size = self._vae.moments(as_images(items.pictures[:1], runtime.device))[0].shape[1:]
-        else:
-            self._moments = [np.load(targets / f"{name}.npy", mmap_mode="r") for name in ("mean", "std")]
-            size = self._moments[0].shape[-3:]
-        if tuple(size) != shape:
-            raise BenchError(f"the images' latents are {list(size)}, but those of U-Net {stage.unet.name} are "
-                             f"{list(shape)}; prepare the data set with images of another size")
-        if self._views == 1:
-            self._moments = [torch.from_numpy(array[items.picture]).to(runtime.device) for array in self._moments]
+    index: Tensor
+    posterior: Tensor
+    noise: Tensor
+    time: Tensor
+    dropped: Tensor
+    view: Tensor | None
+    state: Tensor
 
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor | None:
-        """Draws a batch's views, half of them the whole image (released code): numbers of stored views [B], or with
-        views=0 whether to crop, and the corner [B, 3]. None if there is only one view."""
-        if self._views == 1:
-            return None
-        cropped = torch.rand(batch, generator=generator) >= 0.5
-        if self._views > 1:
-            return torch.where(cropped, torch.randint(1, self._views, (batch,), generator=generator), 0)
-        corner = torch.randint(0, self._range + 1, (batch, 2), generator=generator)
-        return torch.cat([cropped[:, None], corner], 1)
 
-    @torch.no_grad()
-    def moments(self, index: Tensor, view: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of items [B], each [B, C, h, w] float32."""
-        if view is None:
-            rows = index.to(self._device)
-            mean, std = (array[rows] for array in self._moments)
-        elif self._vae is None:
-            rows = self._items.picture[index.numpy()], view.numpy()
-            mean, std = (torch.from_numpy(array[rows]).to(self._device).float() for array in self._moments)
-        else:
-            images = as_images(self._items.pictures[index.numpy()], self._device)
-            crops = crop(images, view[:, 1:].numpy())
-            is_crop = view[:, 0].bool().to(self._device)[:, None, None, None]
-            with self._autocast():
-                mean, logvar = self._vae.moments(torch.where(is_crop, crops, images))
-            mean, std = mean.float(), torch.exp(0.5 * logvar.float())
-        return mean, std
+def _draws(stage: Finetune, count: int, shape: tuple[int, ...], times: int, latents: Latents, rows: slice,
+           generator: torch.Generator, begin: int) -> Iterator[_Draw]:
+    """Yields for each step from `begin` what is drawn of `count` items; the whole batch is drawn, then `rows` taken."""
+    batch, dropout = stage.schedule.batch, stage.schedule.condition_dropout
+    for _ in range(begin, stage.schedule.steps):
+        index = torch.randint(count, (batch,), generator=generator)
+        posterior = torch.randn((batch, *shape), generator=generator)[rows]
+        noise = torch.randn((batch, *shape), generator=generator)[rows]
+        time = torch.randint(times, (batch,), generator=generator)[rows]
+        dropped = (torch.rand(batch, generator=generator) < dropout)[rows]
+        view = latents.draw(batch, generator)
+        yield _Draw(index[rows], posterior, noise, time, dropped, None if view is None else view[rows],
+                    generator.get_state())
 
 
 def _optimizer(named: dict[str, nn.Parameter], schedule: FinetuneSchedule
@@ -276,7 +251,7 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
     embeddings = torch.from_numpy(np.load(targets / "embeddings.npy")[items.picture]).to(device)
     labels = torch.from_numpy(items.label).to(device)
     shape = frozen.latent_shape(model.unet)
-    latents = _Latents(stage, items, targets, shape, runtime)
+    latents = Latents(stage, items, targets, shape, runtime)
 
     # Noise schedule
     scheduler = frozen.noise_schedule(stage.unet.path)
@@ -303,29 +278,27 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
         history = {name: _unpack(values, device) for name, values in extra["history"].items()}
     checkpoints = {schedule.steps * number // stage.checkpoints: number for number in range(1, stage.checkpoints)}
 
-    batch = schedule.batch
-    while training.step < schedule.steps:
-        # Draws of the whole batch, then this process's rows of them
-        rows = training.rows
-        index = torch.randint(len(eeg), (batch,), generator=generator)
-        posterior = torch.randn((batch, *shape), generator=generator)[rows].to(device)
-        noise = torch.randn((batch, *shape), generator=generator)[rows].to(device)
-        time = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=generator)[rows].to(device)
-        dropped = (torch.rand(batch, generator=generator) < schedule.condition_dropout)[rows].to(device)
-        view = latents.draw(batch, generator)
-        drawn = index[rows], posterior, noise, time, dropped, None if view is None else view[rows]
+    def fetch(drawn: _Draw) -> dict[str, Tensor]:
+        """Loads a batch onto the device."""
+        tensors = {"item": drawn.index, "posterior": drawn.posterior, "noise": drawn.noise, "time": drawn.time,
+                   "dropped": drawn.dropped}
+        return {**{name: to_device(tensor, device) for name, tensor in tensors.items()},
+                **(latents.fetch(drawn.index, drawn.view) if stage.sd_loss else {})}
 
-        def loss(part: slice, drawn: tuple[Tensor | None, ...] = drawn) -> dict[str, Tensor]:
-            index, posterior, noise, time, dropped, view = (None if t is None else t[part] for t in drawn)
-            item = index.to(device)
+    draws = _draws(stage, len(eeg), shape, scheduler.config.num_train_timesteps, latents, training.rows, generator,
+                   training.step)
+    for drawn, fetched in prefetch(draws, fetch, device):
+        def loss(part: slice, drawn: _Draw = drawn, fetched: dict[str, Tensor] = fetched) -> dict[str, Tensor]:
+            now = {name: tensor[part] for name, tensor in fetched.items()}
+            item, noise, time = now["item"], now["noise"], now["time"]
             with autocast():
                 tokens = stored_tokens[item] if frozen_encoder else model.encoder(eeg[item])
                 context = model.tau(tokens)
                 losses = {"loss": context.new_zeros(())}
                 if stage.sd_loss:  # Eq. 2
-                    mean, std = latents.moments(index, view)
-                    clean = mean + std * posterior
-                    condition = torch.where(dropped[:, None, None], model.null_context, context)
+                    mean, std = latents.moments(now, None if drawn.view is None else drawn.view[part])
+                    clean = mean + std * now["posterior"]
+                    condition = torch.where(now["dropped"][:, None, None], model.null_context, context)
                     noisy = scheduler.add_noise(clean, noise, time)
                     predicted = model.unet(noisy, time, condition).sample
                     target = noise if predicts == "epsilon" else scheduler.get_velocity(clean, noise, time)
@@ -350,8 +323,8 @@ def _train(stage: Finetune, model: Model, items: Loaded, targets: Path, runtime:
             save_checkpoint(checkpoints[step])
         if step % LOGGED == 0 or step == schedule.steps:
             training.report(losses, step)
-            training.save_when_due(lambda: {
-                "generator": generator.get_state(), "history": {name: _pack(history[name]) for name in history}})
+            training.save_when_due(lambda state=drawn.state: {
+                "generator": state, "history": {name: _pack(history[name]) for name in history}})
     last = max(1, schedule.steps // 10)
     return {name: torch.stack(values[-last:]).mean().item() for name, values in history.items() if values}
 

@@ -7,6 +7,7 @@ import pickle
 import re
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.key import Stage
@@ -27,9 +28,12 @@ from bench.runtime import GPUS, Runtime, Stopped, defer_stop, ignore, is_stoppin
 from bench.store.store import DOCUMENT
 from bench.train import parallel
 from bench.train.losses import check_finite
+from models.counter import make_counter
 
 EVERY = 300.0  # s between two checkpoints
 AHEAD = 2  # batches fetched while the device computes
+SETTLED = 3  # steps after which the memory of a step is known: the optimiser has allocated its state
+Item = TypeVar("Item")
 Fetched = TypeVar("Fetched")
 
 
@@ -55,19 +59,55 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def prefetch(items: Iterable[Any], fetch: Callable[[Any], Fetched], ahead: int = AHEAD) -> Iterator[Fetched]:
-    """Yields fetch(item) of each item in order; with ahead > 0 a thread fetches that many items in advance."""
-    if not ahead:
-        yield from map(fetch, items)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pending = []
+def compile_blocks(module: nn.Module, backend: str = "inductor") -> None:
+    """Compiles each transformer block in place, for fixed shapes; the names of its tensors stay."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.compile(backend=backend, dynamic=False)
+
+
+def to_device(tensor: Tensor, device: str) -> Tensor:
+    """Copies a CPU tensor to the device; to a GPU through pinned memory, so that neither CPU nor GPU waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
+
+
+def prefetch(items: Iterable[Item], fetch: Callable[[Item], dict[str, Tensor]], device: str = "cpu"
+             ) -> Iterator[tuple[Item, dict[str, Tensor]]]:
+    """Yields each item with fetch(item), its tensors on the device, in order.
+    On CUDA a thread draws items and fetches them up to AHEAD in advance, and copies on a stream of its own."""
+    if torch.device(device).type != "cuda":
         for item in items:
-            pending.append(pool.submit(fetch, item))
-            if len(pending) > ahead:
-                yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
+            yield item, fetch(item)
+        return
+    stream = torch.cuda.Stream(device)
+
+    def fetch_on_stream(item: Item) -> tuple[dict[str, Tensor], torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return fetch(item), stream.record_event()
+
+    for item, (tensors, copied) in run_ahead(items, fetch_on_stream):
+        current = torch.cuda.current_stream(device)
+        current.wait_event(copied)
+        for tensor in tensors.values():
+            tensor.record_stream(current)  # its memory is reused after the step that reads it
+        yield item, tensors
+
+
+def run_ahead(items: Iterable[Item], fetch: Callable[[Item], Fetched]) -> Iterator[tuple[Item, Fetched]]:
+    """Yields each item with fetch(item), in order; a thread draws and fetches up to AHEAD in advance.
+    An error in the thread is raised where its item would be yielded."""
+    remaining = iter(items)
+
+    def draw() -> tuple[Item, Fetched] | None:
+        for item in remaining:
+            return item, fetch(item)
+        return None
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(draw) for _ in range(AHEAD))
+        while (drawn := pending.popleft().result()) is not None:
+            pending.append(pool.submit(draw))
+            yield drawn
 
 
 class Training:
@@ -86,6 +126,8 @@ class Training:
         self.step, self.parts = 0, 1
         self._stage, self._runtime, self._tensors, self._parameters = stage, runtime, tensors, parameters
         self._optimizer, self._rate, self._device = optimizer, rate, torch.device(runtime.device)
+        self._averaging = parallel.Averaging(parameters) if parallel.size() > 1 else None
+        self._first = 0  # the step from which this process trains
         self._flops = 0  # per item, counted in the first step on a GPU
         self._saved, self._reported = time.monotonic(), (time.monotonic(), 0)
         torch.manual_seed(stage.seed + parallel.rank())  # for dropout in an encoder; the suite draws from generators
@@ -93,16 +135,20 @@ class Training:
     def update(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Takes one optimiser step; returns the means of `loss` over the batch, on the device.
         loss(rows): scalar means over these rows of this process's share; "loss" is differentiated. On CUDA
-        out-of-memory, the step is retried with twice as many micro-batches, weighted by their rows."""
+        out-of-memory, the step is retried with twice as many micro-batches, weighted by their rows. Several processes
+        average gradients during the backward pass, which cannot be retried: in the first SETTLED steps after it."""
         if self._runtime.work is not None and self._device.type == "cuda" and not self._flops:
             parts = self.parts
-            with FlopCounterMode(display=False) as counter:
+            with torch.compiler.set_stance("force_eager"), make_counter() as counted:  # compiled code is not counted
                 means = self._compute_gradients(loss)
             if parts == self.parts:  # otherwise a retry was counted as well
-                self._flops = counter.get_total_flops() // self.share
+                self._flops = counted.get_total_flops() // self.share
         else:
             means = self._compute_gradients(loss)
-        parallel.average([p.grad for p in self._parameters if p.grad is not None] + list(means.values()))
+        if self._averaging is not None:
+            if not self._overlaps():
+                self._averaging.finish()
+            means = parallel.mean(means)
         nn.utils.clip_grad_norm_(self._parameters, self._stage.schedule.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -118,6 +164,10 @@ class Training:
                 with naming_memory_errors():
                     return self._accumulate(loss)
             except torch.OutOfMemoryError as error:
+                if self._overlaps():
+                    raise BenchError(f"{self._stage.kind}: out of memory in step {self.step}; run again: the "
+                                     "training resumes from its last checkpoint and adapts its micro-batches",
+                                     ENVIRONMENT) from error
                 if self.parts >= self.share:
                     raise BenchError(f"{self._stage.kind}: a single item of the batch does not fit into the memory of "
                                      f"{self._runtime.device}; use a larger GPU", ENVIRONMENT) from error
@@ -128,18 +178,31 @@ class Training:
                 torch.cuda.empty_cache()
             self._note("out of memory: step retried with smaller micro-batches", parts=self.parts)
 
+    def _overlaps(self) -> bool:
+        """Whether gradients are averaged over several processes during the backward pass."""
+        return self._averaging is not None and self.step - self._first >= SETTLED
+
     def _accumulate(self, loss: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
         if self.parts == 1:
-            means = loss(slice(0, self.share))
-            means["loss"].backward()
+            means = self._differentiate(loss, slice(0, self.share), 1, is_last=True)
             return {name: value.detach() for name, value in means.items()}
         total: dict[str, Tensor] = {}
         edges = [self.share * part // self.parts for part in range(self.parts + 1)]
         for begin, end in pairwise(edges):
-            means = {name: value * ((end - begin) / self.share) for name, value in loss(slice(begin, end)).items()}
-            means["loss"].backward()
+            means = self._differentiate(loss, slice(begin, end), (end - begin) / self.share, end == self.share)
             total = {name: total.get(name, 0) + value.detach() for name, value in means.items()}
         return total
+
+    def _differentiate(self, loss: Callable[[slice], dict[str, Tensor]], rows: slice, weight: float, is_last: bool
+                       ) -> dict[str, Tensor]:
+        """Returns the weighted losses of a micro-batch and adds their gradients; the last one averages them."""
+        averaging = self._averaging
+        with averaging.paused() if averaging and not (is_last and self._overlaps()) else nullcontext():
+            means = averaging.call(loss, rows) if averaging else loss(rows)
+            if weight != 1:
+                means = {name: value * weight for name, value in means.items()}
+            means["loss"].backward()
+        return means
 
     def report(self, means: dict[str, Tensor], step: int) -> None:
         """Reports progress; the only call that waits for the device. Raises BenchError if a loss is not finite."""
@@ -197,7 +260,7 @@ class Training:
         if {name: tensor.shape for name, tensor in state["tensors"].items()} != shapes:
             _warn_unused(self._runtime.work, "its tensors are not those of this training")
             return None
-        self.step = step
+        self.step = self._first = step
         with torch.no_grad():
             for name, tensor in self._tensors.items():
                 tensor.copy_(state["tensors"][name])

@@ -20,7 +20,7 @@ from bench.experiment.stages import Corpus, Pretrain, Schedule, Shards
 from bench.runtime import Runtime
 from bench.train import Inputs, parallel
 from bench.train.encoder import build
-from bench.train.loop import AHEAD, Training, precision, prefetch
+from bench.train.loop import Training, compile_blocks, precision, prefetch, to_device
 from bench.train.losses import seeded
 from models.mae import MaskedAutoencoder
 from models.masking import Masking, random_masking
@@ -56,6 +56,9 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
         model = MaskedAutoencoder(encoder, channels, times, width, tokens, decoder.width, decoder.depth, decoder.heads,
                                   decoder.mlp_ratio, stage.class_token).to(device)
 
+    if schedule.compiled and torch.device(device).type == "cuda":
+        compile_blocks(model)
+
     # Fixed masks for evaluation; held-out window i has mask i % EVALUATION_MASKS
     masks = random_masking(EVALUATION_MASKS, tokens, stage.mask_ratio, torch.Generator().manual_seed(0), stage.rounding)
     turn = torch.arange(len(held_out)) % EVALUATION_MASKS
@@ -72,21 +75,21 @@ def pretrain(stage: Pretrain, inputs: Inputs, out: Path, runtime: Runtime) -> No
         generator.set_state(extra["generator"])
         curve, order = extra["curve"], extra["order"]
 
-    def fetch(draw: tuple[Tensor, Masking, Tensor, Tensor]) -> tuple[Tensor, Masking, Tensor, Tensor]:
+    def fetch(draw: tuple[Tensor, Masking, Tensor, Tensor]) -> dict[str, Tensor]:
         """Loads this process's windows of a batch, with their masks, onto the device."""
-        batch, masking, state, rest = draw
+        batch, masking, *_ = draw
         rows = training.rows
-        return (corpus.gather(train[batch[rows].numpy()], device),
-                Masking(masking.keep[rows], masking.remove[rows]).to(device), state, rest)
+        return {"windows": corpus.gather(train[batch[rows].numpy()], device),
+                "keep": to_device(masking.keep[rows], device), "remove": to_device(masking.remove[rows], device)}
 
     draw_masks = partial(random_masking, length=tokens, ratio=stage.mask_ratio, generator=generator,
                          rounding=stage.rounding)
     draws = _draws(len(train), schedule, draw_masks, generator, order, training.step)
-    ahead = AHEAD if torch.device(device).type == "cuda" else 0
-    for windows, masking, state, order in prefetch(draws, fetch, ahead):
-        def loss(rows: slice, windows: Tensor = windows, masking: Masking = masking) -> dict[str, Tensor]:
+    for (_, _, state, order), fetched in prefetch(draws, fetch, device):
+        def loss(rows: slice, fetched: dict[str, Tensor] = fetched) -> dict[str, Tensor]:
+            windows, keep, remove = (fetched[name][rows] for name in ("windows", "keep", "remove"))
             with autocast():
-                return {"loss": model(windows[rows], Masking(masking.keep[rows], masking.remove[rows]))}
+                return {"loss": model(windows, Masking(keep, remove))}
 
         step = training.step
         model.train()

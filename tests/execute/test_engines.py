@@ -114,7 +114,9 @@ def test_a_stage_without_numerics_asks_for_no_gpu_and_a_training_for_one_a_proce
     assert gpus_of(stages()["trials"]) == gpus_of(stages()["pretrain"]) == 0
     cuda = Numerics(device_class="cuda")
     assert gpus_of(replace(stages()["score"], numerics=cuda)) == 1
-    assert gpus_of(replace(stages()["pretrain"], numerics=replace(cuda, world_size=4))) == 4
+    shared = replace(stages()["pretrain"], numerics=replace(cuda, world_size=4))
+    assert gpus_of(shared) == slurm.processes_of(shared) == 4
+    assert slurm.processes_of(stages()["trials"]) == slurm.processes_of(stages()["pretrain"]) == 1
 
 
 @pytest.fixture

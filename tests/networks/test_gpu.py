@@ -12,9 +12,11 @@ from bench.execute.build import build
 from bench.experiment import graph
 from bench.experiment.scale import MICRO
 
+GREY_LEVELS = 1.0  # mean difference of two builds: some sums on a GPU have no fixed order, and training amplifies it
+
 
 @pytest.mark.gpu
-def test_a_row_is_built_on_a_gpu_and_twice_the_same(tmp_path):
+def test_a_row_is_built_on_a_gpu_twice_with_the_same_images_but_for_rounding(tmp_path):
     from bench.store.store import Store
 
     scale = replace(MICRO, numerics=replace(MICRO.numerics, device_class="cuda"))
@@ -26,7 +28,8 @@ def test_a_row_is_built_on_a_gpu_and_twice_the_same(tmp_path):
             build(stage, store, "cuda")
         pictures.append(np.load(store.path(score.pictures) / "pictures.npy"))
     assert pictures[0].std() > 1
-    assert np.array_equal(*pictures)
+    first, second = (images.astype(float) for images in pictures)
+    assert np.abs(first - second).mean() < GREY_LEVELS
 
 
 @pytest.mark.hub

@@ -31,6 +31,7 @@ from bench.train import pretrain as pretraining
 from bench.train import readout as classifiers
 from bench.train.generate import generate
 from bench.train.items import load_items
+from bench.train.latents import Latents
 from bench.train.targets import crop, draw_corners, targets
 from models import frozen
 from models.condition import LatentHead, Tau, TimeCondition
@@ -175,12 +176,41 @@ def test_batches_are_fetched_in_order_and_ahead():
         fetched.append(item)
         return item * 2
 
-    for ahead in (0, 2, 20):
+    for fetching in (loop.prefetch, loop.run_ahead):
         fetched.clear()
-        items = loop.prefetch(range(10), fetch, ahead)
-        assert next(items) == 0
-        assert list(items) == list(range(2, 20, 2))
+        drawn = fetching(iter(range(10)), fetch)
+        assert next(drawn) == (0, 0)
+        assert list(drawn) == [(item, 2 * item) for item in range(1, 10)]
         assert fetched == list(range(10))
+
+
+def test_a_thread_draws_and_fetches_at_most_that_many_batches_ahead():
+    asked = []
+    drawn = loop.run_ahead(range(10), asked.append)
+    next(drawn)
+    next(drawn)
+    assert len(asked) <= 2 + loop.AHEAD
+    assert len(list(drawn)) == 8
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("injected"), KeyError("injected")])
+@pytest.mark.parametrize("in_draw", [False, True])
+def test_an_error_in_the_thread_is_raised_where_its_batch_is_needed(error, in_draw):
+    def draw():
+        yield 0
+        if in_draw:
+            raise error
+        yield 1
+
+    def fetch(item):
+        if item == 1:
+            raise error
+        return item
+
+    drawn = loop.run_ahead(draw(), fetch)
+    assert next(drawn) == (0, 0)
+    with pytest.raises(type(error), match="injected"):
+        next(drawn)
 
 
 def test_the_device_is_waited_for_once_for_each_word_of_progress(micro, tmp_path):
@@ -392,8 +422,7 @@ def test_fine_tuning_sees_kept_views_or_fresh_crops_and_half_of_the_time_the_who
     items = load_items(it.items, micro.path, stage().targets)
     for views in (3, 0):
         folder = tmp_path / f"{views}a/targets"
-        pictures = tuning._Latents(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8),
-                                    Runtime())
+        pictures = Latents(replace(it, targets=replace(it.targets, views=views)), items, folder, (8, 8, 8), Runtime())
         view = pictures.draw(4000, torch.Generator().manual_seed(0))
         crop = view > 0 if views else view[:, 0] > 0
         assert crop.float().mean() == pytest.approx(0.5, abs=0.03)

@@ -33,7 +33,7 @@ from bench.store.store import Store
 
 KNOWN: settings.Known = {
     "partition": str, "account": str, "qos": str, "time": str, "gpus": int, "cpus": int, "memory": float,
-    "at_once": int, "timeouts": int, "notice": int, "setup": list, "options": dict}
+    "at_once": int, "timeouts": int, "notice": int, "nodes": int, "setup": list, "options": dict}
 TIME = "4:00:00"  # time limit of a job; then it is requeued, and resumes from its last checkpoint
 TIMEOUTS = 50  # how often a job is requeued at its time limit
 NOTICE = 90  # s between the signal and the time limit
@@ -261,10 +261,15 @@ class Slurm:
         """Submits a job and returns its number. Raises BenchError if Slurm refuses it."""
         import submitit
 
-        given, planned = self._settings_of(stage), gpus_of(stage)
+        given, processes = self._settings_of(stage), processes_of(stage)
+        nodes = max(1, given.get("nodes", 1)) if processes > 1 else 1
+        if processes % nodes:
+            raise BenchError(f"its {processes} processes cannot be divided evenly among {nodes} nodes")
+        planned = gpus_of(stage) // nodes
         gpus = given.get("gpus", planned)
         if gpus < planned:
-            raise BenchError(f"it is planned for {planned} GPUs, but gpus is {gpus}")
+            raise BenchError(f"it is planned for {planned} GPUs" + " on each node" * (nodes > 1)
+                             + f", but gpus is {gpus}")
         worker.write_request(self._store, stage)
         worker.write_failure(self._store, stage.key, None)
         dependencies = [f"afterok:{job}" for job in after]
@@ -282,6 +287,7 @@ class Slurm:
                 job_name=self._job_name(stage), time=minutes(given.get("time", TIME)),
                 cpus_per_task=given.get("cpus", CPUS), signal_delay_s=notice, stderr_to_stdout=True,
                 **({"gpus_per_node": gpus} if gpus else {}),
+                nodes=nodes, srun_args=["--nodes=1", "--ntasks=1"] if nodes > 1 else [],  # launch uses the others
                 **({"mem": f"{round(given['memory'] * 1024)}M"} if "memory" in given else {}),
                 additional_parameters=more | given.get("options", {}))
             kept = {name: value for name, value in os.environ.items() if name.startswith(("SBATCH_", "SLURM_CONF"))}
@@ -340,6 +346,12 @@ def _exit_code(job: str) -> int:
     """The exit code of a job; 128 plus the number of the signal that ended it; 0 if Slurm has forgotten the job."""
     found = re.search(r"ExitCode=(\d+):(\d+)", _run("scontrol", "show", "job", job).stdout)
     return (int(found[1]) or (int(found[2]) and 128 + int(found[2]))) if found else 0
+
+
+def processes_of(stage: Stage) -> int:
+    """The number of processes of a stage."""
+    numerics = getattr(stage, "numerics", None)
+    return numerics.world_size if numerics else 1
 
 
 def minutes(text: str) -> int:
