@@ -58,7 +58,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
 
     Parameters
         ablation       a name of ablations/, or the path of a .py file
-        scale          "tiny", "micro", "rehearsal", "paper" or "paper-short"
+        scale          "tiny", "micro", "rehearsal", "paper", "paper-short" or "laptop"
         seeds          seeds of training and sampling, whole numbers from 0 to 2**32 - 1
         variants       names of rows; (): all
         subjects       every row once for each of these subjects; "all": the data set's; (): once for all together

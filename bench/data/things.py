@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.data import prepared, writing
 from bench.data.channels import assess, check_names
+from bench.data.features import CLASS_FILE, IMAGE_FILE, read_features
 from bench.data.prepared import Array
 from bench.data.unpickle import load_pickled_arrays
 from bench.data.writing import TOKEN, Repairs, TrialWriter
@@ -34,6 +35,8 @@ OPTIONS = {
     "average_test": "yes: one test trial for each image, the mean of its repetitions; no: each (default: yes)",
     "val_concepts": "number of training concepts to hold out for validation, the last ones (default: 100)",
     "size": "side of the images in pixels (default: 512)",
+    "features": "published CLIP features of the images, DIR/<model>_features_train.pt, with the test file beside it; "
+                "scale laptop needs them (default: none)",
 }
 BAND = (0.1, 100.0)  # Hz, of the recording; the sampling rate limits it further
 RATES = {17: 100.0, 63: 250.0}  # Hz, by number of channels
@@ -51,12 +54,13 @@ LEAKY = {
 
 def prepare(source: Path, out: Path, pictures: Path | str | None = None, subjects: Sequence[int] | str | None = None,
             average_test: bool | str = True, val_concepts: int | str = 100, size: int | str = 512,
-            progress: Callable[..., None] = ignore) -> Path:
+            features: Path | str | None = None, progress: Callable[..., None] = ignore) -> Path:
     """Writes the prepared data set to `out` (docs/data.md); on an error, `out` is unchanged.
 
     A training item is one repetition of an image, a test item the mean over repetitions unless average_test is off.
-    Parts are the published ones; the last training concepts validate. EEG starts at the stimulus. Raises BenchError
-    (exit 2) for files that differ from the published ones.
+    Parts are the published ones; the last training concepts validate. EEG starts at the stimulus. features: of CLIP
+    (bench.data.features), stored beside the images. Raises BenchError (exit 2) for files that differ from the published
+    ones.
     """
     source, side, answer = Path(source), writing.parse_side(size), str(average_test).lower()
     if answer not in ("yes", "true", "1", "no", "false", "0"):
@@ -75,6 +79,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
                     source / METADATA)
     images = _Images(metadata, Path(pictures), val_concepts)
     writing.check_present(images.files, Path(pictures))
+    clip = read_features(Path(features), images.listed()) if features else None
     rows: list[tuple[Any, ...]] = []
     writer: TrialWriter | None = None
     with writing.new_folder(Path(out)) as work:
@@ -121,12 +126,17 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
                             ((label, name, -1, 1) for label, name in enumerate(images.concepts)))
         writing.write_images(work / "pictures.npy", images.files, side, progress)
         files = [metadata, *(folders[subject] / name for subject in people for name in FILES.values())]
+        if clip:
+            np.save(work / IMAGE_FILE, clip.images)
+            np.save(work / CLASS_FILE, clip.classes)
         writing.write_manifest(work, {
             "name": NAME, "n_chans": writer.eeg.shape[1], "n_times": writer.eeg.shape[2], "sfreq": first.sfreq,
             "bands": [list(BAND)], "subjects": people, "ch_names": first.ch_names,
-            "options": {"size": side, "average_test": average, "val_concepts": images.held_out},
+            "options": {"size": side, "average_test": average, "val_concepts": images.held_out}
+            | ({"features": clip.model} if clip else {}),
             "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
-                        for file in files} | {"pictures": writing.describe_images(images.files)},
+                        for file in files} | {"pictures": writing.describe_images(images.files)}
+            | {file.name: prepared.digest(file) for file in (clip.files if clip else ())},
             "skipped": {"sub- without a number": unnumbered} if unnumbered else {},
             **writing.count_trials(writer.rejected, writer.repaired, {"item": parts, "concept": parts},
                                    writer.bad_channels),
@@ -175,6 +185,11 @@ class _Images:
         if not 0 <= self.held_out < training:
             raise BenchError(f"val_concepts={val_concepts}: expected fewer than the {training} training concepts")
         self._validating = range(training - self.held_out, training)
+
+    def listed(self) -> dict[str, list[tuple[str, str]]]:
+        """Returns (folder of the concept, file) of each image of the published parts."""
+        names, training = [(file.parent.name, file.name) for file in self.files], self.count["train"]
+        return {"train": names[:training], "test": names[training:]}
 
     def locate(self, part: str, number: int) -> tuple[int, int, str]:
         """Returns row, label and part of image `number` of a published part."""

@@ -80,6 +80,8 @@ class Scale:
                     does not include the spread of pre-training
     sizes_like      the scale whose sizes the systems use (`sized`); "": its own
     nway            n of the n-way accuracy (the paper: 50 of 1,000)
+    retrieval_only  the world brings CLIP features of its images (Features); there are no frozen parts, no images are
+                    generated
     fixed           classes of the accuracy over fixed classes: those shown, and a quarter more (the paper: 40 and 10)
     """
 
@@ -107,6 +109,7 @@ class Scale:
     judge: ChosenJudge | None = field(default=None, compare=False)  # its rows have it in their keys
     numerics: Numerics = Numerics()
     sizes_like: str = field(default="", compare=False)
+    retrieval_only: bool = added(False)
 
     @property
     def headline(self) -> str:
@@ -162,6 +165,9 @@ class Scale:
     def weights(self, part: str) -> Weights:
         """Returns a frozen part by name; its path is "" if it was not looked up. Raises BenchError if it is unknown, or
         (exit 3) if a shipped file is missing or changed."""
+        if self.retrieval_only:
+            raise NotAvailable(f"scale {self.name} has no frozen part {part!r}: it retrieves images by published CLIP "
+                               "features and generates none")
         if part == "judge" and self.judge:
             return self.judge
         for known in self.parts:
@@ -255,7 +261,13 @@ REHEARSAL = replace(
     pretrain=replace(PAPER.pretrain, steps=6, batch=8, warmup=2), finetune=replace(PAPER.finetune, steps=6, batch=4),
     sampling=Sampling(steps=4, guidance=1.0, samples=1, batch=8),
     reference_pictures=100, views=3, networks=(), numerics=Numerics())
-SCALES = {scale.name: scale for scale in (TINY, MICRO, REHEARSAL, PAPER, PAPER_SHORT)}
+# Real EEG without a GPU: retrieval on THINGS-EEG2, as first published, with published CLIP features (docs/laptop.md).
+LAPTOP_EEG = Prepared("things_eeg2", "", n_chans=17, n_times=80, sfreq=100.0)
+LAPTOP = replace(
+    PAPER, name="laptop", world=LAPTOP_EEG, corpus=None, subjects=(8,), people=tuple(range(1, 11)), band=(0.1, 100.0),
+    things=Things(LAPTOP_EEG, (0.1, 100.0), (8,), tuple(range(1, 11))), networks=(), numerics=Numerics(),
+    retrieval_only=True)
+SCALES = {scale.name: scale for scale in (TINY, MICRO, REHEARSAL, PAPER, PAPER_SHORT, LAPTOP)}
 
 
 def scale(name: str) -> Scale:

@@ -221,6 +221,14 @@ class Targets(Stage):
 
 
 @dataclass(frozen=True)
+class Features(Stage):
+    """Published CLIP embeddings of the images and class names, in the trials' prepared data set (bench.data.features);
+    they take the place of Targets for retrieval, where no CLIP is at hand."""
+
+    trials: Trials
+
+
+@dataclass(frozen=True)
 class FinetuneSchedule:
     """Fine-tuning (Sec. 3.2, 3.3): learning rates of E, of A, and of the projections tau and h. decay: "cosine" (half
     of one, after linear warm-up) or "constant"."""
@@ -381,7 +389,7 @@ class Retrieval(Stage):
 
     embedding: Stage
     items: Items
-    targets: Targets
+    targets: Targets | Features
     ways: tuple[int, ...]
     numerics: Numerics
 
@@ -394,6 +402,7 @@ register({
     Reference: Kind("bench.train.reference:reference", "reference"),
     TrainFeatures: Kind("bench.train.reference:train_features", "reference"),
     Targets: Kind("bench.train.targets:targets", "targets"),
+    Features: Kind("bench.train.targets:features", "targets"),
     Pretrain: Kind("bench.train.pretrain:pretrain", "pretrain", trains=True),
     Finetune: Kind("bench.train.finetune:finetune", "finetune", trains=True),
     Generate: Kind("bench.train.generate:generate", "generate"),

@@ -29,7 +29,7 @@ PRIORS = {"tiny": (32, len(CLASSES)), "": (512, 1000)}  # Scale.prior -> side of
 def load_scale(name: str) -> Scale:
     """Returns a scale with the identities of its pinned weights. Raises BenchError for an unknown name."""
     scale = scales.scale(name)
-    if scale.prior:
+    if scale.prior or scale.retrieval_only:
         return scale
     return replace(scale, parts=tuple(weights.part(part) for part in weights.known_names()))
 
@@ -87,7 +87,9 @@ def resolve_paths(scale: Scale, store: Path, folder: Path | None = None, data: P
         names = [*parts, *scale.networks, *(name for name in frozen_parts() if weights.locate(name, folder))]
         return tuple(({part.name: part for part in scale.parts} | weights.check(names, folder)).values())
 
-    finders: dict[str, Callable[[], Any]] = {} if scale.prior else {"parts": find_parts}
+    finders: dict[str, Callable[[], Any]] = {}
+    if not scale.prior and not scale.retrieval_only:
+        finders["parts"] = find_parts
     finders["world"] = lambda: datasets.find_pairs(world.name, root)
     if corpus := scale.corpus:
         finders["corpus"] = lambda: datasets.find_corpus(corpus.name, root)
@@ -131,6 +133,9 @@ def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
         raise BenchError(f"--pairs {name}: scale {scale.name} makes its own data; expected scale {usable}")
     if isinstance(scale.world, Prepared) and scale.world.name == name:
         return scale
+    if scale.retrieval_only:
+        raise BenchError(f"--pairs {name}: scale {scale.name} needs THINGS-EEG2 with CLIP features; choose its "
+                         "folder with --data DIR")
     names = sorted(path.parent.name for path in root.glob(f"*/{prepared.MANIFEST}"))
     if name not in names:
         raise BenchError(f"--pairs {name}: no such data set in {root}; there are: {', '.join(names) or 'none'}; choose "

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from bench.experiment.key import Stage
 from bench.experiment.kinds import FrozenPart, Kind, register, register_parts
 from bench.experiment.scale import Scale, sized
-from bench.experiment.stages import ORACLES, Items, Numerics, Sampling, Score, Targets, Weights, training
+from bench.experiment.stages import ORACLES, Features, Items, Numerics, Sampling, Score, Targets, Weights, training
 from bench.experiment.variant import check_checkpoint, check_choices, check_flags, refuse
 
 ENCODERS = ("atm", "nice", "eegnet", "enigma", "mlp")
@@ -181,7 +181,9 @@ REHEARSAL = replace(MICRO, encoder_schedule=EncoderSchedule(epochs=2, batch=16, 
                     prior_schedule=PriorSchedule(steps=4, batch=32, lr=1e-3, warmup=2),
                     low_level_schedule=LowLevelSchedule(epochs=1, batch=16, lr=1e-3),
                     turbo=4, captions=CaptionSchedule(epochs=1, batch=32, lr=1e-3))
-SIZES = {"paper": PAPER, "tiny": TINY, "micro": MICRO, "rehearsal": REHEARSAL}
+# Two cores: a tenth of the released code's passes, in larger batches at a higher rate (docs/laptop.md).
+LAPTOP = replace(PAPER, encoder_schedule=EncoderSchedule(epochs=4, batch=256, lr=1e-3))
+SIZES = {"paper": PAPER, "laptop": LAPTOP, "tiny": TINY, "micro": MICRO, "rehearsal": REHEARSAL}
 STRENGTH = 0.5  # of image-to-image with the low-level path (released code)
 
 
@@ -191,7 +193,7 @@ class GuidedEncoder(Stage):
     (released code: the best epoch on the test set). checkpoints: stored, evenly spaced over the steps."""
 
     items: Items
-    targets: Targets
+    targets: Targets | Features
     network: Network
     loss: str
     schedule: EncoderSchedule
@@ -292,18 +294,14 @@ class GuidedEmbedding(Stage):
 
 def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """Plans the encoder, the prior, the other paths and the images. Raises BenchError for EEG that is too short."""
-    sizes, times = sized(SIZES, scale, spec.system), items.trials.world.n_times
-    if items.eeg in ORACLES or times < LEAST:
-        given = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these items have {times}"
-        raise refuse(spec, f"the encoders' kernels need {LEAST} samples of EEG, but {given}")
+    sizes = sized(SIZES, scale, spec.system)
+    _check_items(spec, items)
     unet, clip = (scale.weights(part) for part in (("turbo", "clip_h") if sizes.turbo else ("unet", "clip")))
     vae = _vae_of(unet) if sizes.turbo else scale.weights("vae")
     sampling = replace(scale.sampling, steps=sizes.turbo, guidance=1.0) if sizes.turbo else scale.sampling
     train = training(items)
     targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.single_process)
-    schedule = replace(sizes.encoder_schedule, clip_norm=1.0 if spec.loss == "direct" else None)
-    encoder = GuidedEncoder(train, targets, sizes.network(spec.encoder, spec.quirks), spec.loss, schedule, seed,
-                            scale.fp32)
+    encoder = _plan_encoder(spec, items, targets, sizes, scale, seed)
     prior = GuidedPrior(encoder, None, sizes.prior, sizes.prior_time, sizes.prior_schedule, seed,
                         scale.fp32) if spec.prior else None
     low_level = GuidedLowLevel(train, replace(targets, views=1), sizes.hidden, sizes.widths, sizes.low_level_schedule,
@@ -320,10 +318,34 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     return scale.score(images.at_checkpoint(*spec.checkpoint) if spec.checkpoint else images, items)
 
 
-def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets]:
+def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets | Features]:
     """Plans the encoder's embeddings of the items, and its targets, for retrieval."""
+    if scale.retrieval_only:
+        _check_items(spec, items)
+        features = Features(items.trials)
+        encoder = _plan_encoder(spec, items, features, sized(SIZES, scale, spec.system), scale, seed)
+        if spec.checkpoint:
+            encoder = replace(encoder, checkpoints=spec.checkpoint[1])
+        checkpoint = spec.checkpoint[0] if spec.checkpoint and spec.checkpoint[0] != spec.checkpoint[1] else None
+        return GuidedEmbedding(encoder, checkpoint, items, scale.fp32), features
     images: Any = plan(spec, items, scale, seed).pictures
     return GuidedEmbedding(images.encoder, images.checkpoint, items, scale.fp32), images.encoder.targets
+
+
+def _check_items(spec: Spec, items: Items) -> None:
+    """Raises BenchError for an oracle, and for EEG that is too short."""
+    times = items.trials.world.n_times
+    if items.eeg in ORACLES or times < LEAST:
+        given = f"the oracle {items.eeg!r} has no samples" if items.eeg in ORACLES else f"these items have {times}"
+        raise refuse(spec, f"the encoders' kernels need {LEAST} samples of EEG, but {given}")
+
+
+def _plan_encoder(spec: Spec, items: Items, targets: Targets | Features, sizes: Sizes, scale: Scale,
+                  seed: int) -> GuidedEncoder:
+    """Plans the encoder's training."""
+    schedule = replace(sizes.encoder_schedule, clip_norm=1.0 if spec.loss == "direct" else None)
+    return GuidedEncoder(training(items), targets, sizes.network(spec.encoder, spec.quirks), spec.loss, schedule, seed,
+                         scale.fp32)
 
 
 def _vae_of(pipeline: Weights) -> Weights:

@@ -14,6 +14,7 @@ from torch.nn.functional import l1_loss, mse_loss, normalize
 
 from bench.data.writing import write_table
 from bench.errors import BenchError
+from bench.experiment.stages import Features
 from bench.images import as_images
 from bench.runtime import MicroBatches, Runtime
 from bench.systems import guided as stages
@@ -36,14 +37,10 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
     schedule, device = stage.schedule, runtime.device
     items = load_items(stage.items, inputs)
 
-    # Targets [N, D']: CLIP embeddings of images and of "a {name}" (released code: "This picture is {name}")
-    embeddings = np.load(inputs(stage.targets) / "embeddings.npy", mmap_mode="r")
-    clip = frozen.load_clip(stage.targets.clip.path, stage.targets.clip.sha256).to(device)
-    with torch.inference_mode():
-        tokens = clip.tokenize([f"a {name}" for name in items.names]).to(device)
-        classes = in_batches(clip.embed_text, tokens, BATCH, runtime).float()
-    image, text = torch.from_numpy(embeddings[items.picture]).to(device), classes.clone()[torch.from_numpy(items.label)]
-    del clip  # frees its memory
+    # Targets: CLIP embeddings of images [P, D'] and class names [K, D']
+    image = torch.from_numpy(np.load(inputs(stage.targets) / "embeddings.npy")).to(device)
+    text = _embed_classes(stage, items, inputs, runtime)
+    picture, label = torch.from_numpy(items.picture).to(device), torch.from_numpy(items.label).to(device)
 
     # Training
     eeg, subject = torch.from_numpy(items.eeg).to(device), _select_subjects(stage, items).to(device)
@@ -57,13 +54,27 @@ def train_encoder(stage: stages.GuidedEncoder, inputs: Inputs, out: Path, runtim
         encoder = _make_encoder(stage, items, image.shape[1], np.unique(items.subject).tolist()).to(device).train()
         optimizer = torch.optim.AdamW(encoder.parameters(), schedule.lr, weight_decay=schedule.weight_decay)
         for step, rows in enumerate(draw_batches(len(eeg), schedule.batch, steps), 1):
-            loss = encoder_loss(stage.loss, encoder, encoder(eeg[rows], subject[rows]), image[rows], text[rows])
+            loss = encoder_loss(stage.loss, encoder, encoder(eeg[rows], subject[rows]), image[picture[rows]],
+                                text[label[rows]])
             descend(loss, optimizer, schedule.clip_norm)
             losses.add(encoder=loss)
             if step in checkpoints:
                 save_file(encoder.state_dict(), out / f"encoder.{checkpoints[step]}.safetensors")
     save_file(encoder.state_dict(), out / "encoder.safetensors")
     write_summary(out, {"encoder": encoder}, losses.last(), encoder_parameters=count_parameters(encoder))
+
+
+def _embed_classes(stage: stages.GuidedEncoder, items: Loaded, inputs: Inputs, runtime: Runtime) -> Tensor:
+    """Returns CLIP's embeddings [K, D'] of the class names: published ones, or of "a {name}" (released code: "This
+    picture is {name}")."""
+    targets = stage.targets
+    if isinstance(targets, Features):
+        return torch.from_numpy(np.load(inputs(targets) / "classes.npy")).to(runtime.device)
+    clip = frozen.load_clip(targets.clip.path, targets.clip.sha256).to(runtime.device)
+    with torch.inference_mode():
+        tokens = clip.tokenize([f"a {name}" for name in items.names]).to(runtime.device)
+        classes = in_batches(clip.embed_text, tokens, BATCH, runtime).float()
+    return classes.clone()
 
 
 def _select_subjects(stage: stages.GuidedEncoder, items: Loaded) -> Tensor:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from bench.data.features import ENDINGS
+from bench.data.prepared import open_dataset
 from bench.errors import BenchError
-from bench.experiment.stages import Retrieval, Score
+from bench.experiment.stages import Features, Prepared, Retrieval, Score, Targets
 from bench.runtime import Runtime
 from bench.scoring import schema
 from bench.scoring.identity import identify_images
@@ -21,6 +23,8 @@ from bench.scoring.retrieval import score_retrieval
 from bench.train import Inputs
 from bench.train.items import Loaded, load_items
 from models import extractors, pins
+
+LITERATURE = "ViT-H-14"  # published features of the CLIP in whose space the literature retrieves
 
 
 def score(stage: Score, inputs: Inputs, out: Path, runtime: Runtime) -> None:
@@ -69,14 +73,25 @@ def retrieval(stage: Retrieval, inputs: Inputs, out: Path, runtime: Runtime) -> 
         results = score_retrieval(picture, shown, queries, stage.ways)
     rows = pd.DataFrame({"item": items.item, "sample": 0, "subject": items.subject, "picture": items.picture,
                          "label": items.label, **{name: values for name, (_, values) in results.items()}})
-    clip = stage.targets.clip
-    extractor = clip.name, clip.sha256, int(clip.sha256 == pins.PARTS["clip_h"].identity)
+    extractor = _identify_clip(stage.targets)
     summary = pd.DataFrame([(name, key, values.mean(), len(items.item), *extractor)
                             for name, (key, values) in results.items() if key],
                            columns=list(schema.METRICS)).sort_values("metric", ignore_index=True)
     (out / "metrics.csv").write_bytes(schema.csv_bytes(summary))
     (out / "items.csv.gz").write_bytes(schema.gzipped(schema.csv_bytes(rows)))
     runtime.progress(1, 1)
+
+
+def _identify_clip(targets: Targets | Features) -> tuple[str, str, int]:
+    """Returns name and hash of the CLIP whose space is used, and 1 if it is the literature's, else 0. Of published
+    features: the name of their model, and the hash of the file with the test images."""
+    if isinstance(targets, Targets):
+        return targets.clip.name, targets.clip.sha256, int(targets.clip.sha256 == pins.PARTS["clip_h"].identity)
+    assert isinstance(targets.trials.world, Prepared)  # bench.train.targets.features built them
+    _, manifest = open_dataset(targets.trials.world)
+    model = manifest["options"]["features"]
+    return (f"published features of {model}", manifest["sources"][model + ENDINGS["test"]]["sha256"],
+            int(model == LITERATURE))
 
 
 def _load_networks(stage: Score, device: str) -> Networks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bench.errors import BenchError
-from bench.experiment.stages import Targets
+from bench.data.features import CLASS_FILE, IMAGE_FILE
+from bench.data.prepared import check_hashes, open_dataset
+from bench.errors import ENVIRONMENT, BenchError
+from bench.experiment.stages import Features, Prepared, Targets
 from bench.files import create_npy
 from bench.images import as_images
 from bench.runtime import MicroBatches, Runtime
@@ -82,3 +85,19 @@ def targets(stage: Targets, inputs: Inputs, out: Path, runtime: Runtime) -> None
         runtime.progress(rows.stop, total)
     for array in arrays.values():
         array.flush()
+
+
+def features(stage: Features, inputs: Inputs, out: Path, runtime: Runtime) -> None:
+    """Writes embeddings.npy [P, D'] and classes.npy [K, D'], unit norm, as the prepared data set holds them. Raises
+    BenchError (exit 3) for a data set without features."""
+    world = stage.trials.world
+    if not isinstance(world, Prepared):
+        raise BenchError("a generated data set has no published CLIP features; use a prepared one")
+    folder, manifest = open_dataset(world)
+    if IMAGE_FILE not in manifest["files"]:
+        raise BenchError(f"{folder} has no CLIP features of its images; prepare it again with --set features=FILE "
+                         "(docs/laptop.md)", ENVIRONMENT)
+    check_hashes(folder, manifest["files"], (IMAGE_FILE, CLASS_FILE))
+    shutil.copyfile(folder / IMAGE_FILE, out / "embeddings.npy")
+    shutil.copyfile(folder / CLASS_FILE, out / "classes.npy")
+    runtime.progress(1, 1)

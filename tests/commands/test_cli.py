@@ -190,7 +190,7 @@ def test_version_is_that_of_the_package_with_the_commit_of_a_checkout(start, tmp
     ("bench run --", {"--ablation", "--seeds", "--on", "--dry-run"}, {"--gpu"}),
     ("bench run --ablation ma", {"mask_ratio", "masking"}, {"clip"}),
     ("bench list s", {"subjects", "systems", "selection", "supervision"}, {"clip"}),
-    ("bench run --ablation clip --scale ", {"tiny", "micro", "rehearsal", "paper", "paper-short"}, set()),
+    ("bench run --ablation clip --scale ", {"tiny", "micro", "rehearsal", "paper", "paper-short", "laptop"}, set()),
     ("bench score a b --device c", {"cpu", "cuda"}, {"auto"}),
     ("bench store verify --d", {"--delete-damaged"}, {"--sort"}),
 ])

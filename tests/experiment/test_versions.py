@@ -43,6 +43,7 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     stages.Pretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                       "bench/data/shards.py", "bench/data/montages.py", "models/mae.py", "models/masking.py", *MODEL],
     stages.Targets: ["bench/train/targets.py", "bench/train/loop.py", *FROZEN],
+    stages.Features: ["bench/train/targets.py", "bench/data/features.py", "bench/data/prepared.py"],
     stages.Finetune: ["bench/train/finetune.py", "bench/train/latents.py", "bench/train/targets.py",
                       "bench/train/loop.py", "bench/train/parallel.py", "bench/train/items.py", "models/condition.py",
                       *FROZEN, *MODEL],
