@@ -17,8 +17,8 @@ from bench.systems.released import Spec
 checkpoint = Spec()
 variants = [
     full,
-    On(full, "Full, split single", split="single"),
+    On(full, "Full on split single", split="single"),
     On(released, "trained as released", **every_other),
     On(checkpoint, checkpoint.name, split="single", scaling="released"),
 ]
-contrasts = [("Full, split single", checkpoint.name), ("trained as released", checkpoint.name)]
+contrasts = [("Full on split single", checkpoint.name), ("trained as released", checkpoint.name)]
