@@ -52,7 +52,8 @@ def import_checkpoint(file: Path, folder: Path, like: Path | None = None, heads:
                 save_file({key: tensor.contiguous() for key, tensor in tensors.items()},
                           work / name / frozen.DIFFUSERS_WEIGHTS)
             scheduler.save_config(work / "scheduler")
-            frozen.save(parts.condition, work / "condition.safetensors")
+            condition: Any = parts.condition  # no frozen part of the suite's own, but stored like these
+            frozen.save(condition, work / "condition.safetensors")
             files = {"unet": f"unet/{frozen.DIFFUSERS_WEIGHTS}", "vae": f"vae/{frozen.DIFFUSERS_WEIGHTS}",
                      "condition": "condition.safetensors"}
             manifest = {
