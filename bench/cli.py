@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 import warnings
@@ -32,6 +33,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
     "data": {
         "data": "prepare data sets and corpora, and show what is prepared",
         "fetch": "download a data set's published files, or the weights of scale paper",
+        "import": "read a published checkpoint, as a row of a table",
     },
     "machine": {
         "doctor": "check whether a scale can run on this machine",
@@ -93,7 +95,7 @@ def parser(command: str | None = None) -> Parser:
 
 def module(command: str) -> Any:
     """The file of a command, with add_options(parser) and main(options, console) -> exit code."""
-    return importlib.import_module(f"bench.commands.{command}")
+    return importlib.import_module(f"bench.commands.{command}{'_' * keyword.iskeyword(command)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

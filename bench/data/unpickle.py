@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +31,42 @@ def load_torch(path: Path) -> Any:
 
     with _reading(path, "a .pth file written by torch.save", "tensors, numbers, text, lists and dicts"):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(path: Path) -> tuple[Any, list[str]]:
+    """Loads a .pth file as `load_torch`, except that objects of foreign classes, such as a configuration, are skipped.
+
+    Returns the content, in which a Skipped replaces each of these objects, and the names of their classes, sorted.
+    Their code is neither imported nor run. Only the zip format is read. Errors as `load_torch`: a class of Python's own
+    library, and a foreign function that is called, are refused.
+    """
+    import torch
+
+    allowed = "tensors, numbers, text, lists, dicts and plain objects, which are skipped"
+    skipped: dict[str, type] = {}
+
+    class Unpickler(_Arrays):
+        """Rebuilds tensors and arrays; replaces every foreign class."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) == ("collections", "OrderedDict"):
+                return OrderedDict
+            if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")):
+                return getattr(torch._utils, name)
+            if (module, name) in (("torch", "device"), ("torch", "Size")):
+                return getattr(torch, name)
+            if module.split(".")[0] in {*sys.stdlib_module_names, "__builtin__", "numpy", "torch"}:
+                return super().find_class(module, name)
+            full = f"{module}.{name}"
+            return skipped.setdefault(full, _NeverCalled(full, (Skipped,), {}))
+
+    with _reading(path, "a .pth file written by torch.save", allowed):
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive")
+        # weights_only=True refuses a file with any foreign class; the unpickler above is as strict, but skips them
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=False,
+                             pickle_module=SimpleNamespace(__name__="pickle", Unpickler=Unpickler))
+    return content, sorted(skipped)
 
 
 def load_pickled_arrays(path: Path) -> Any:
@@ -73,6 +113,23 @@ def _reading(path: Path, expected: str, allowed: str) -> Iterator[None]:
 
 class _Forbidden(pickle.UnpicklingError):
     """The name that a pickle requires and that is not allowed."""
+
+
+class _NeverCalled(type):
+    """A class whose objects only the pickle protocol's NEWOBJ makes, which runs `__new__`; a call is refused."""
+
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        raise _Forbidden(cls.__name__)
+
+
+class Skipped(metaclass=_NeverCalled):
+    """Replaces an object of a foreign class; its content is discarded."""
+
+    def __new__(cls, *_: Any) -> Skipped:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -16,7 +16,7 @@ from bench import systems
 from bench.experiment import stages
 from bench.experiment.key import Stage
 from bench.prior import recipe
-from bench.systems import brain2image, guided, known, linear, own, thoughtviz
+from bench.systems import brain2image, guided, known, linear, own, released, thoughtviz
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parents[1] / "versions.json"
@@ -73,6 +73,8 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     known.Probe: KNOWN, known.ProbeEmbedding: KNOWN,
     known.Identification: ["bench/train/known.py", "bench/train/score.py", *MEASURE, "bench/metrics.py"],
     own.OwnFit: OWN, own.Own: OWN,
+    released.ReleasedPictures: ["bench/train/released.py", "models/released.py", "models/condition.py", *FROZEN, *DRAWS,
+                                *MODEL],
     guided.GuidedEncoder: GUIDED, guided.GuidedPrior: GUIDED, guided.GuidedLowLevel: GUIDED,
     guided.GuidedCaptions: GUIDED, guided.GuidedPictures: GUIDED, guided.GuidedEmbedding: GUIDED,
     recipe.Judge: PRIOR, recipe.Vae: PRIOR, recipe.Clip: PRIOR, recipe.Unet: PRIOR,
