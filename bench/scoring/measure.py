@@ -238,6 +238,10 @@ class _Measurement:
             once["judged_real"] = self.real[judge.name, "logits"].argmax(1)
         clip = next((e for e in self.networks.others if "clip_similarity" in e.metrics), None)
         if embedding is not None and clip:
+            known = self.real[clip.name, "embedding"].shape[1]
+            if embedding.shape[1] != known:
+                raise BenchError(f"the EEG's embeddings have {embedding.shape[1]} dimensions, those of {clip.name} "
+                                 f"{known}; a system must embed into the CLIP space of the scale")
             once |= {name: retrieve(picture, self.real[clip.name, "embedding"], embedding, k)
                      for name, k in RETRIEVAL.items() if is_wanted(name, self.wanted)}
         samples = []

@@ -39,9 +39,9 @@ def generate_images(stage: ReleasedPictures, inputs: Inputs, out: Path, runtime:
     # Conditions
     eeg = torch.from_numpy(items.eeg)
     with torch.inference_mode(), autocast():
-        context = in_batches(lambda eeg: condition(eeg.to(device))[0].float(), eeg, sampling.batch)
+        context = in_batches(lambda eeg: condition(eeg.to(device))[0].float(), eeg, sampling.batch, runtime)
         if condition.head is not None:
-            embedding = in_batches(lambda eeg: condition(eeg.to(device))[1].float(), eeg, sampling.batch)
+            embedding = in_batches(lambda eeg: condition(eeg.to(device))[1].float(), eeg, sampling.batch, runtime)
             np.save(out / "embedding.npy", embedding.cpu().numpy())
 
     # Images

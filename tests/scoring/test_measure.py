@@ -209,6 +209,8 @@ def test_retrieval_is_there_with_the_eegs_embedding_and_only_then(tmp_path, judg
     assert "retrieval_top1" not in metrics_of(build(tmp_path, judge, "c")).index
     with pytest.raises(BenchError, match=r"embedding.npy is \[39, 64\] float32; expected \[items, D'\]"):
         build(tmp_path, judge, "d", embedding=real[1:])
+    with pytest.raises(BenchError, match="the EEG's embeddings have 16 dimensions, those of tiny/clip 64"):
+        build(tmp_path, judge, "e", embedding=real[:, :16])
 
 
 def test_scoring_does_not_look_at_the_eeg(tmp_path, judge):
