@@ -80,7 +80,7 @@ def write_stable_diffusion(folder: Path, make_vae: Make, make_unet: Make) -> Non
 
 
 def write_open_clip(folder: Path, config: dict[str, Any], make: Callable[..., Any] | None = None) -> None:
-    """Writes a folder of open_clip. config: its `model_cfg`; make: builds the network from it (default: open_clip's)."""
+    """Writes a folder of open_clip. config: its `model_cfg`; make: builds the network from it, else open_clip does."""
     import open_clip
     from safetensors.torch import save_file
 
