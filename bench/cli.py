@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
     },
     "machine": {
         "doctor": "check whether a scale can run on this machine",
+        "selftest": "run every stage for a few steps at real sizes, and measure the machine",
         "store": "list, show and verify stored stages",
         "gc": "remove stored stages that no result needs",
         "prior": "train the frozen parts of scale tiny, or check those that are shipped",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bench import errors
 from bench.commands.options import add_request_options, complete, request_of
-from bench.cost import forecast
+from bench.cost import forecast, rates
 from bench.errors import BenchError
 from bench.execute.devices import choose_layout
 from bench.experiment.stages import World
@@ -28,11 +29,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     help = f"show the cost on this GPU, one of {', '.join(GPUS)}"
     complete(cost.add_argument("--gpu", metavar="NAME", help=help), lambda: GPUS)
     cost.add_argument("--gpus", type=int, metavar="N", help="number of these GPUs (default: 1)")
+    cost.add_argument("--rates", metavar="FILE", help="rates measured on this GPU, the file of `bench selftest` "
+                      "(default: goals and assumptions)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
     """Prints the plan; returns the exit code."""
-    return show(request_of(options), options.gpu, options.gpus)
+    request = request_of(options)
+    if options.rates is None:
+        return show(request, options.gpu, options.gpus)
+    if not options.gpu:
+        raise BenchError(f"--rates {options.rates} needs --gpu NAME, the kind of GPU that it was measured on")
+    with rates.using(rates.read(Path(options.rates), options.gpu)):
+        return show(request, options.gpu, options.gpus)
 
 
 def show(request: Request, gpu: str | None = None, gpus: int | None = None) -> int:

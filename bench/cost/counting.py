@@ -34,7 +34,11 @@ class Memory:
 
     def peak(self, gpu: Gpu) -> int:
         """Bytes at that micro-batch, or at one sample if it does not fit."""
-        return self.fixed + self.sample * max(1, self.micro(gpu))
+        return self.peak_of(max(1, self.micro(gpu)))
+
+    def peak_of(self, samples: int) -> int:
+        """Bytes at a micro-batch of so many samples."""
+        return self.fixed + self.sample * samples
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bench.cost import networks, sizes
-from bench.cost.counting import Memory, forward_bytes, meta, part_parameters, saved_bytes
+from bench.cost.counting import AUTOCAST, Memory, forward_bytes, meta, part_parameters, saved_bytes
 from bench.cost.flops import encoder_of, head_size, system_cost
 from bench.cost.sizes import (
     count_images,
@@ -49,7 +49,8 @@ def memory(stage: Stage) -> Memory | None:
     Trained parameters take 18 bytes (float32 value, gradient, AdamW's two moments, a bfloat16 copy), frozen ones 2
     (bfloat16), measuring networks 4; a system's own stages what their cost states. A training step keeps what autograd
     saves, counted on the meta device in bfloat16 with fused attention, times AUTOCAST; a forward pass takes ALIVE
-    tensors of its largest one's size in float32.
+    tensors of its largest one's size in float32. A stage in float32 has no copy, frozen parameters of 4 bytes, and
+    saves twice the bytes of pure bfloat16.
     """
     if cost := system_cost(stage):
         return cost.memory
@@ -60,7 +61,7 @@ def _pretrain(stage: Pretrain) -> Memory:
     shape = stage.corpus.n_chans, stage.corpus.world.n_times
     parameters, saved = _pretrain_memory(stage.encoder, stage.decoder, *shape, stage.mask_ratio, stage.class_token,
                                          stage.rounding)
-    return Memory(18 * parameters, saved, stage.schedule.batch)
+    return Memory(_trained_bytes(stage) * parameters, _saved_as(stage, saved), stage.schedule.batch)
 
 
 def _finetune(stage: Finetune) -> Memory:
@@ -68,7 +69,23 @@ def _finetune(stage: Finetune) -> Memory:
     if stage.sd_loss:
         unet = part_parameters("stable_diffusion_unet") - trained["unet"]
     vae = part_parameters("stable_diffusion_vae") if stage.targets.views == 0 else 0
-    return Memory(18 * sum(trained.values()) + 2 * (unet + vae), _finetune_bytes(stage), stage.schedule.batch)
+    fixed = _trained_bytes(stage) * sum(trained.values()) + _frozen_bytes(stage) * (unet + vae)
+    return Memory(fixed, _saved_as(stage, _finetune_bytes(stage)), stage.schedule.batch)
+
+
+def _trained_bytes(stage: Any) -> int:
+    """Bytes of a trained parameter: value, gradient and two moments in float32, and autocast's copy."""
+    return 16 if stage.numerics.dtype == "float32" else 18
+
+
+def _frozen_bytes(stage: Any) -> int:
+    """Bytes of a frozen parameter."""
+    return 4 if stage.numerics.dtype == "float32" else 2
+
+
+def _saved_as(stage: Any, saved: int) -> int:
+    """Bytes that autograd saves in the stage's dtype; saved: with autocast."""
+    return round(2 * saved / AUTOCAST) if stage.numerics.dtype == "float32" else saved
 
 
 def _images(at_once: int, direction: str, bytes_each: int, *networks: str) -> Memory:
@@ -78,8 +95,9 @@ def _images(at_once: int, direction: str, bytes_each: int, *networks: str) -> Me
 
 MEMORY: dict[type[Stage], Callable[[Any], Memory]] = {
     Pretrain: _pretrain, Finetune: _finetune,
-    Generate: lambda stage: _images(stage.sampling.batch, "decode", 2, "stable_diffusion_unet", "stable_diffusion_vae"),
-    Targets: lambda stage: _images(TARGETS_AT_ONCE, "encode", 2, "clip", "stable_diffusion_vae"),
+    Generate: lambda stage: _images(stage.sampling.batch, "decode", _frozen_bytes(stage), "stable_diffusion_unet",
+                                    "stable_diffusion_vae"),
+    Targets: lambda stage: _images(TARGETS_AT_ONCE, "encode", _frozen_bytes(stage), "clip", "stable_diffusion_vae"),
     Score: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip", "inception", "alexnet"),
     Reference: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge"),
     TrainFeatures: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip")}

@@ -10,7 +10,7 @@ from bench.cost.counting import part_parameters
 from bench.cost.flops import flops, naive
 from bench.cost.memory import disk, memory
 from bench.cost.networks import NETWORKS
-from bench.cost.rates import EXA, GIGA, MATMUL, OTHERS, PIXEL_METRICS, RATES, Rate, hours, rate
+from bench.cost.rates import EXA, GIGA, OTHERS, PIXEL_METRICS, Rate, current, hours, rate
 from bench.cost.schedule import simulate
 from bench.cost.sizes import count_trials, samples_of, size_of
 from bench.errors import BenchError
@@ -138,12 +138,14 @@ class Priced:
                         f"({self.naive / self.flops:.2f} times as many, {self.naive_hours - self.hours:.1f} GPU-hours "
                         "more at the same rates)") if compared else ""
             lines.append(f"rows: {_exa(self.flops)} EFLOP; without sharing: {_exa(self.unshared)}{released}")
-        measured = all(rate.source == "measured" for rate in (MATMUL, *RATES.values()))
+        rates = current()
         return "\n".join([
             *lines,
-            f"rate: {MATMUL.share:.0%} of the peak ({MATMUL.source}) for large matrix products, times the stage's share"
-            + ("" if measured else "; a goal is a share that the suite should reach (pretrain: with batches of 1,024); "
-                                   "no rate was measured on a GPU"),
+            f"rate: {rates.matmul.share:.0%} of the peak ({rates.matmul.source}) for large matrix products, times the "
+            "stage's share" + ("" if rates.are_measured else
+                               "; a goal is a share that the suite should reach (pretrain: with batches of 1,024); "
+                               + ("the other rates were measured by bench selftest" if
+                                  rates.matmul.source == "measured" else "no rate was measured on a GPU")),
             "FLOPs: counted on the meta device, 2 for a multiply-add; not counted: " + ", ".join(self.uncounted),
             f"CPU: {self.cpu_hours:.2f} hours of one core for SSIM, PSNR and PixCorr of the rows' and controls' scores "
             "(measured at 512 pixels), not in the GPU-hours; a GPU waits for it",

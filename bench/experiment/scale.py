@@ -13,9 +13,9 @@ from bench.data import montages
 from bench.data.tiny import SUBJECTS
 from bench.data.tiny_things import TinyThings
 from bench.errors import ENVIRONMENT, BenchError, NotAvailable
+from bench.experiment.judge import ChosenJudge
 from bench.experiment.key import added
 from bench.experiment.stages import (
-    ChosenJudge,
     Corpus,
     Decoder,
     FinetuneSchedule,

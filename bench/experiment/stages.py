@@ -58,18 +58,6 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class ChosenJudge(Weights):
-    """A judge that the user chose instead of the scale's (`bench run --judge`).
-
-    architecture: timm's name, for a checkpoint; "": the file says it. fit: "crop", timm's own preparation of an image
-    in evaluation, or "stretch", the whole image resized.
-    """
-
-    architecture: str = ""
-    fit: str = "crop"
-
-
-@dataclass(frozen=True)
 class Encoder:
     """An EEG encoder of one size; `code`: the hash of its source, "" for msm_vit and braindecode."""
 
@@ -222,8 +210,7 @@ class Targets(Stage):
 
 @dataclass(frozen=True)
 class Features(Stage):
-    """Published CLIP embeddings of the images and class names, in the trials' prepared data set (bench.data.features);
-    they take the place of Targets for retrieval, where no CLIP is at hand."""
+    """Published CLIP embeddings of the images and class names of a data set, instead of Targets (data.features)."""
 
     trials: Trials
 
@@ -348,8 +335,7 @@ class Reference(Stage):
 
 @dataclass(frozen=True)
 class TrainFeatures(Stage):
-    """Features of the training images by the judge and by CLIP, to measure memorisation. An image that is also in
-    another part of the trials is left out, so none is of a test image."""
+    """Features of the training images by judge and CLIP, for memorisation; without images that are in another part."""
 
     trials: Trials
     judge: Weights

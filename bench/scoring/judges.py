@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bench.errors import ENVIRONMENT, BenchError, one_line
-from bench.experiment.stages import ChosenJudge
+from bench.experiment.judge import ChosenJudge
 from bench.files import describe_content, explain, sha256
 from bench.runtime import is_out_of_memory
 from bench.scoring.class_names import describe_classes, is_same_class, name_classes

@@ -11,7 +11,8 @@ import torch
 
 from bench import images
 from bench.errors import ENVIRONMENT, BenchError
-from bench.experiment.stages import ChosenJudge, Weights
+from bench.experiment.judge import ChosenJudge
+from bench.experiment.stages import Weights
 from models import extractors
 from models.extractors import Extractor
 from models.frozen import BadWeights, MissingWeights

@@ -14,7 +14,8 @@ from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
 from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
-from bench.experiment.stages import ChosenJudge, Prepared, Reference, TrainFeatures, Weights
+from bench.experiment.judge import ChosenJudge
+from bench.experiment.stages import Prepared, Reference, TrainFeatures, Weights
 from bench.images import as_images, resize
 from bench.runtime import MicroBatches, Runtime
 from bench.scoring import measure

@@ -13,8 +13,9 @@ import torch
 import bench
 from bench.data.pictures import CLASSES
 from bench.errors import USAGE, BenchError
+from bench.experiment.judge import ChosenJudge
 from bench.experiment.key import dump, load
-from bench.experiment.stages import ChosenJudge, Score
+from bench.experiment.stages import Score
 from bench.files import sha256
 from bench.scoring.class_names import is_same_class
 from bench.setup.places import load_scale, resolve_scale

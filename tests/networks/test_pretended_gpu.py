@@ -1,0 +1,69 @@
+"""Every stage of DreamDiffusion on a pretended GPU (tests/pretended.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pretended import pretended_gpu
+
+from bench import FULL, systems
+from bench.experiment import graph
+from bench.experiment.kinds import builder_of
+from bench.experiment.stages import Sampling
+from bench.runtime import Runtime
+from bench.selftest import inputs
+from bench.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The small scale of the self-test in bfloat16 on a GPU with two steps of each training, and a store."""
+    folder = tmp_path_factory.mktemp("pretended")
+    scale = inputs.make_scale(folder, "cuda", is_real=False)
+    scale = replace(scale, pretrain=replace(scale.pretrain, steps=2), finetune=replace(scale.finetune, steps=2),
+                    sampling=Sampling(steps=2, guidance=1.0, samples=1, batch=8))
+    return inputs.add_guided(scale, folder, "cuda", is_real=False), Store(folder / "store")
+
+
+def build_on_pretended_gpu(score, store):
+    """Runs the function of each stage below a score on a pretended GPU; returns the pretended GPU of each kind."""
+    gpus = {}
+    for stage in graph.stages([score], store.has):
+        def fill(out, stage=stage):
+            with pretended_gpu() as gpu:
+                builder_of(stage)(stage, store.path, out, Runtime("cuda"))
+            gpus[stage.kind] = gpu
+
+        store.build(stage, fill)
+    return gpus
+
+
+def test_a_tensor_of_the_cpu_does_not_meet_one_of_the_gpu():
+    with pytest.raises(Exception, match="at least two devices"), pretended_gpu():
+        torch.ones(2, device="cuda") + torch.ones(2)
+
+
+def test_a_copy_to_the_gpu_and_back_is_counted_and_has_its_shape_and_dtype():
+    with pretended_gpu() as gpu:
+        back = (torch.ones(2, 3).to("cuda") * 2).to(torch.bfloat16).cpu()
+        assert torch.arange(3).to("cuda").cpu().tolist() == [0, 1, 2]
+    assert (back.shape, back.dtype, type(back)) == ((2, 3), torch.bfloat16, torch.Tensor)
+    assert (gpu.copies["to"], gpu.copies["from"]) == (2, 2)
+
+
+def test_a_backward_pass_gives_a_gradient_to_each_parameter_that_the_loss_depends_on():
+    with pretended_gpu():
+        used, unused = (torch.nn.Linear(2, 2).to("cuda") for _ in range(2))
+        used(torch.ones(1, 2, device="cuda")).sum().backward()
+    assert used.weight.grad.shape == (2, 2)
+    assert unused.weight.grad is None
+
+
+@pytest.mark.long
+def test_every_stage_of_full_runs_on_a_pretended_gpu(made):
+    scale, store = made
+    gpus = build_on_pretended_gpu(systems.plan(FULL, scale.items(), scale, 0), store)
+    assert {"targets", "pretrain", "finetune", "generate", "score"} <= set(gpus)
+    assert gpus["generate"].copies["from"] > 0
