@@ -156,7 +156,8 @@ def _publish_tensorboard(folder: Path, group: str, table: pd.DataFrame, images: 
     from tensorboard.plugins.text.metadata import create_summary_metadata
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    lines = [list(table), ["--"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    lines = [list(map(str, table)), ["--"] * len(table.columns),
+             *table.astype(str).itertuples(index=False, name=None)]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     values = [Summary.Value(tag="table", metadata=create_summary_metadata("table", ""), tensor=TensorProto(
         dtype="DT_STRING", string_val=[text.encode()]))]

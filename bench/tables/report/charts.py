@@ -103,13 +103,13 @@ def draw_training(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
         panels = figure.subplots(len(curves), 1, squeeze=False)[:, 0]
         for axis, (kind, lines) in zip(panels, curves.items(), strict=True):
             for place, (name, points) in enumerate(lines.items()):
-                axis.plot(*zip(*points, strict=True), marker="o", ms=2, lw=1, label=name,
+                axis.plot(*zip(*points, strict=True), marker="o", ms=2, lw=1, label=name, clip_on=False,
                           color=plots.COLOURS[place % len(plots.COLOURS)],
                           ls=("-", "--", ":", "-.")[place // len(plots.COLOURS) % 4])
             axis.set_title(kind, loc="left")
             axis.set_xlabel("step")
             axis.set_ylabel("loss")
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, max(1.0, *(step for points in lines.values() for step, _ in points)))
             axis.grid(alpha=0.25)
             axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

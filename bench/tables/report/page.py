@@ -65,7 +65,7 @@ class Grid:
 class Report:
     """The contents of a report.
 
-    sheet      the committed contact sheet as a data URI, where no image is in the store
+    sheet      the recorded contact sheet (data URI, width, height), where no image is in the store
     missing    what is left out, and why
     facts      (name, value) of the provenance
     runs       (variant, seed, items, stage, settings, leak) of each recorded row
@@ -84,7 +84,7 @@ class Report:
     cost: Chart
     classes: Grid | None
     galleries: tuple[Gallery, ...]
-    sheet: str
+    sheet: tuple[str, int, int] | None
     missing: tuple[str, ...]
     leaks: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -128,7 +128,7 @@ def gather(request: Request, seeds: Sequence[int] = ()) -> Report:
         charts.chart("cost", "Cost against accuracy", "Further up is more accurate; further right is more expensive.",
                      partial(charts.draw_costs, costs, accuracies, unit, table.labels[0])),
         _class_grid(scores, keys[main], names), tuple(shown),
-        pictures.data_uri(sheet.read_bytes()) if not shown and sheet.is_file() else "",
+        pictures.read_sheet(sheet) if not shown and sheet.is_file() else None,
         (*_missing(request, has_store, kept, bool(shown), sheet), *notes), tuple(_leaks(scores, keys)), table.caption,
         (*_facts(scores), *stored.describe_code(kept, runs)), tuple(_recorded_rows(recorded)),
         (run_command(request, known), report_command(request, given)),
@@ -267,7 +267,7 @@ def write(out: Path, requests: Sequence[Request], seeds: Sequence[int] = ()) -> 
     files = {f"{report.name}.html": render(report) for report in reports}
     if len(reports) > 1:
         files["index.html"] = _template("index.html.j2").render(
-            reports=[replace(report, galleries=(), sheet="") for report in reports],
+            reports=[replace(report, galleries=(), sheet=None) for report in reports],
             sizes={report.name: len(files[f"{report.name}.html"]) for report in reports}).encode()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

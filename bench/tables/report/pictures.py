@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,12 @@ class Gallery:
 
 def data_uri(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def read_sheet(path: Path) -> tuple[str, int, int]:
+    """Returns a PNG file as a data URI, with its width and height in pixels."""
+    with Image.open(path) as image:
+        return data_uri(path.read_bytes()), *image.size
 
 
 def encode(pixels: np.ndarray) -> str:

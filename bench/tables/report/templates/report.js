@@ -13,6 +13,8 @@
   nameTheme();
   each("[data-script]", (element) => { element.hidden = false; });
 
+  addEventListener("beforeprint", () => each("img[loading]", (image) => { image.loading = "eager"; }));
+
   // Tables: sort by a header (ascending, descending, as written), filter rows, choose columns.
   each("table.grid", (table) => {
     const body = table.tBodies[0], original = [...body.rows];
