@@ -190,12 +190,14 @@ def _grids(table: Table) -> Iterable[Grid]:
     titles += [("contrasts", "Differences between two rows")] if table.differences else []
     titles += [("literature", "Published numbers of the same systems")] if table.literature is not None else []
     for (name, title), block in zip(titles, table.document.complete.blocks, strict=True):
-        yield _grid(name, title, block)
+        yield _grid(name, title, block, {header for _, header in table.columns})
 
 
-def _grid(name: str, title: str, block: Sequence[Column]) -> Grid:
+def _grid(name: str, title: str, block: Sequence[Column], asked: set[str]) -> Grid:
+    """Returns a block of columns. asked: headers that the ablation asks for; they are shown at first."""
     details = "|".join(rf"{re.escape(each)}\b" for each in DETAILS)
-    shown = tuple(place == 0 or not re.match(details, column.header) for place, column in enumerate(block))
+    shown = tuple(place == 0 or column.header in asked or not re.match(details, column.header)
+                  for place, column in enumerate(block))
     lines = tuple(tuple(_cell(text, place == 0) for place, text in enumerate(line))
                   for line in zip(*(column.cells for column in block), strict=True))
     return Grid(name, title, tuple(column.header for column in block), shown, tuple(column.left for column in block),

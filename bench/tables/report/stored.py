@@ -70,7 +70,8 @@ def open_stored(request: Request, recorded: results.Results, seeds: Sequence[int
             shown.append(row)
         else:
             missing.append(row_label(row))
-    recorded_rows = tuple(row for row in planned.rows if (row.variant, row.seed, row.items) in keys)
+    recorded_rows = tuple(row for row in planned.rows
+                          if keys.get((row.variant, row.seed, row.items)) == row.stage.key[:16])
     return Stored(replace(planned, rows=recorded_rows), store, tuple(shown), tuple(dict.fromkeys(missing)))
 
 

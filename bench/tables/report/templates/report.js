@@ -13,7 +13,10 @@
   nameTheme();
   each("[data-script]", (element) => { element.hidden = false; });
 
-  addEventListener("beforeprint", () => each("img[loading]", (image) => { image.loading = "eager"; }));
+  addEventListener("beforeprint", () => {
+    each("img[loading]", (image) => { image.loading = "eager"; });
+    each("details", (details) => { details.open = true; });
+  });
 
   // Tables: sort by a header (ascending, descending, as written), filter rows, choose columns.
   each("table.grid", (table) => {
