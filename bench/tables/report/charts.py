@@ -83,7 +83,7 @@ def draw_costs(costs: Mapping[str, float], accuracies: Mapping[str, Interval], u
         positive = [costs[name] for name in rows]
         if min(positive) > 0 and max(positive) / min(positive) >= plots.LOGARITHMIC:
             axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_major_formatter("{x:,g}")
         axis.set_xlabel(unit)
         axis.set_ylabel(f"{header} [95 % interval]")
         axis.grid(alpha=0.25)
