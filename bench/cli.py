@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "list": "list ablations and their variants, encoders, systems and scales",
         "table": "print a table from its CSV",
         "figure": "draw a counterpart of the paper's Figure 3, 4, 5 or 6",
+        "report": "write an HTML report of an ablation's results",
         "score": "score generated images against reference images",
         "audit": "find leaks between the parts of a data set",
     },

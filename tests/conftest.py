@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import socket
 
 import pytest
@@ -15,7 +17,8 @@ from bench.store.store import Store
 
 GROUPED = (  # files whose tests share a slow fixture: with pytest-xdist one worker runs them all, and first
     "execute/test_runner", "setup/test_rehearsal", "systems/test_comparison", "systems/test_adding",
-    "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables")
+    "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables",
+    "tables/test_report")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -28,6 +31,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and device("auto") == "cpu":
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; the driver shows none"))
+        if item.get_closest_marker("browser") and (reason := browser_missing()):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("hub"):
             from perceptual import backbone
 
@@ -35,6 +40,15 @@ def pytest_collection_modifyitems(items):
                 backbone("alex")
             except BenchError as error:
                 item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+def browser_missing():
+    """Why no page can be opened: the name of what must be installed; "" if nothing is missing."""
+    if importlib.util.find_spec("playwright") is None:
+        return 'NO BROWSER TEST RUNS: Playwright is missing; pip install "eeg2image-bench[test]"'
+    if shutil.which("chromium") is None:
+        return "NO BROWSER TEST RUNS: no `chromium` on PATH; on Debian: apt-get install chromium"
+    return ""
 
 
 @pytest.fixture(autouse=True)

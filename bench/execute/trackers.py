@@ -8,20 +8,24 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from contextvars import copy_context
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.experiment.graph import Row, report_stages, stages
 from bench.experiment.key import Stage
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PROJECT = "eeg2image-bench"
 Labels = dict[str, Any]  # of a stage: variant, seed, items, kind, key
 Run = tuple[Callable[[int, dict[str, float]], None], Callable[[bool], None]]  # log(step, scalars), end(failed)
+RESULT = "results"  # the run that holds the final table and the images
 
 
 class Tracker:
@@ -53,6 +57,10 @@ class Tracker:
         if stage in self._runs:
             _, end = self._runs.pop(stage)
             self._try(lambda: end(failed))
+
+    def publish(self, table: pd.DataFrame, images: Mapping[str, bytes]) -> None:
+        """Sends the final table, and images as PNG files by their titles, to a run named RESULT."""
+        self._try(lambda: PUBLISH[self._name](self._folder, self._group, table, images))
 
     def close(self) -> None:
         """Ends the open runs, such as after Ctrl-C."""
@@ -96,30 +104,38 @@ def _open_tensorboard(folder: Path, group: str, labels: Labels) -> Run:
     return log, lambda failed: writer.close()
 
 
-def _open_wandb(folder: Path, group: str, labels: Labels) -> Run:
-    """Offline unless WANDB_MODE is set; `wandb sync` uploads the files later."""
+def _start_wandb(folder: Path, group: str, name: str, kind: str, labels: Labels) -> Any:
+    """Starts a run, offline unless WANDB_MODE is set; `wandb sync` uploads the files later."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT), group=group, job_type=labels["kind"], name=title(labels),
-        config=labels, dir=os.environ.get("WANDB_DIR", str(folder)), mode=os.environ.get("WANDB_MODE", "offline"),
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT), group=group, job_type=kind, name=name, config=labels,
+        dir=os.environ.get("WANDB_DIR", str(folder)), mode=os.environ.get("WANDB_MODE", "offline"),
         reinit="create_new",
         settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True))
+
+
+def _open_wandb(folder: Path, group: str, labels: Labels) -> Run:
+    run = _start_wandb(folder, group, title(labels), labels["kind"], labels)
     return lambda step, scalars: run.log(scalars, step=step), lambda failed: run.finish(exit_code=int(failed))
 
 
-def _open_trackio(folder: Path, group: str, labels: Labels) -> Run:
-    """On this machine's disk unless TRACKIO_SPACE_ID or TRACKIO_SERVER_URL is set."""
+def _start_trackio(folder: Path, name: str, group: str, labels: Labels) -> Any:
+    """Starts a run, on this machine's disk unless TRACKIO_SPACE_ID or TRACKIO_SERVER_URL is set."""
     os.environ.setdefault("TRACKIO_DIR", str(folder.absolute()))
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import trackio
 
     with redirect_stdout(StringIO()):
-        run = copy_context().run(  # in its own context, or it would end the previous run
-            trackio.init, project=PROJECT, name=f"{group}/{title(labels)}", group=group, config=labels, embed=False,
+        return copy_context().run(  # in its own context, or it would end the previous run
+            trackio.init, project=PROJECT, name=name, group=group, config=labels, embed=False,
             auto_log_gpu=False, auto_log_cpu=False)
+
+
+def _open_trackio(folder: Path, group: str, labels: Labels) -> Run:
+    run = _start_trackio(folder, f"{group}/{title(labels)}", group, labels)
 
     def end(failed: bool) -> None:
         with redirect_stdout(StringIO()):
@@ -130,3 +146,50 @@ def _open_trackio(folder: Path, group: str, labels: Labels) -> Run:
 
 TRACKERS: dict[str, Callable[[Path, str, Labels], Run]] = {
     "tensorboard": _open_tensorboard, "wandb": _open_wandb, "trackio": _open_trackio}
+
+
+def _publish_tensorboard(folder: Path, group: str, table: pd.DataFrame, images: Mapping[str, bytes]) -> None:
+    """Writes the table as Markdown, and the images as they are."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.plugins.text.metadata import create_summary_metadata
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    lines = [list(map(str, table)), ["--"] * len(table.columns),
+             *table.astype(str).itertuples(index=False, name=None)]
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    values = [Summary.Value(tag="table", metadata=create_summary_metadata("table", ""), tensor=TensorProto(
+        dtype="DT_STRING", string_val=[text.encode()]))]
+    for name, data in images.items():
+        width, height = (int.from_bytes(data[start:start + 4], "big") for start in (16, 20))  # of a PNG's header
+        values.append(Summary.Value(tag=name, image=Summary.Image(
+            width=width, height=height, colorspace=3, encoded_image_string=data)))
+    writer = EventFileWriter(str(folder / group / RESULT))
+    writer.add_event(Event(step=0, summary=Summary(value=values)))
+    writer.close()
+
+
+def _publish_wandb(folder: Path, group: str, table: pd.DataFrame, images: Mapping[str, bytes]) -> None:
+    import wandb
+    from PIL import Image
+
+    run = _start_wandb(folder, group, RESULT, "results", {})
+    run.log({"table": wandb.Table(dataframe=table.astype(str))}
+            | {name: wandb.Image(Image.open(BytesIO(data))) for name, data in images.items()})
+    run.finish()
+
+
+def _publish_trackio(folder: Path, group: str, table: pd.DataFrame, images: Mapping[str, bytes]) -> None:
+    run = _start_trackio(folder, f"{group}/{RESULT}", group, {})
+    import trackio
+    from PIL import Image
+
+    with redirect_stdout(StringIO()):
+        run.log({"table": trackio.Table(dataframe=table.astype(str))}
+                | {name: trackio.Image(Image.open(BytesIO(data))) for name, data in images.items()})
+        run.finish()
+
+
+PUBLISH: dict[str, Callable[[Path, str, pd.DataFrame, Mapping[str, bytes]], None]] = {
+    "tensorboard": _publish_tensorboard, "wandb": _publish_wandb, "trackio": _publish_trackio}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bench import files, modules
 from bench.cost import forecast
+from bench.errors import BenchError
 from bench.execute import engines, runner, trackers
 from bench.execute.devices import choose_layout
 from bench.execute.pool import Pool
@@ -31,7 +32,7 @@ from bench.setup.request import Request
 from bench.setup.rows import Plan, keep_available, plan_request, rows
 from bench.store import provenance
 from bench.store.store import Store
-from bench.tables import model, results, sheet
+from bench.tables import model, plots, results, sheet
 from bench.tables.build import table as build_table
 from bench.tables.named import table_command
 from bench.tables.record import describe_row, describe_run, gather_row
@@ -133,7 +134,8 @@ def run(request: Request, console: Console) -> Done:
                            pd.concat([each for _, each in gathered]))
 
     executor = engine or Pool(layout, store.root, todo)
-    with watching(request.track, store, f"{ablation.name}-{scale.name}", table) as watcher:
+    group = f"{ablation.name}-{scale.name}"
+    with watching(request.track, store, group, table) as watcher:
         display = Display(console, None if engine else layout.width, watcher)
         outcome = runner.run(table, store, executor, record, display, request.fail_fast)
     if outcome.failed:
@@ -156,8 +158,23 @@ def run(request: Request, console: Console) -> Done:
     csv = folder / f"{ablation.name}.csv"
     if not csv.exists():
         return Done(outcome, csv, None, None)
-    return Done(outcome, csv, build_table(folder, ablation.name, ablation, command=table_command(request)),
+    done = Done(outcome, csv, build_table(folder, ablation.name, ablation, command=table_command(request)),
                 contact_sheet(folder, ablation, scale, store))
+    if request.track:
+        publish(request.track, store, group, done)
+    return done
+
+
+def publish(track: str, store: Store, group: str, done: Done) -> None:
+    """Sends the final table, the contact sheet and the forest plot to a tracker."""
+    assert done.table
+    printed = done.table.document.complete.blocks[0]
+    images = {} if done.sheet is None else {"contact sheet": done.sheet.read_bytes()}
+    with suppress(BenchError):  # no row has a result: there is nothing to draw
+        images["forest"] = plots.render(plots.draw_forest(done.table), ".png")
+    tracker = trackers.Tracker(track, store.root / "tracking", group, [])
+    tracker.publish(pd.DataFrame({column.header: column.cells for column in printed}), images)
+    tracker.close()
 
 
 @contextmanager
@@ -210,5 +227,6 @@ def contact_sheet(folder: Path, ablation: Ablation, scale: Scale, store: Store) 
 
 
 def _stimuli(items: Items) -> tuple[Any, ...]:
-    """Returns what determines the images that are shown."""
-    return items.trials.split, items.trials.subjects, items.part
+    """Returns what determines the images that are shown; a world's seed draws them."""
+    world = items.trials.world
+    return items.trials.split, items.trials.subjects, items.part, getattr(world, "seed", None)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import json
 import sqlite3
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from bench import FULL
 from bench.cli import main
@@ -98,3 +102,62 @@ def test_an_unknown_tracker_is_refused_with_those_that_there_are(capsys):
 def test_each_trackers_package_is_asked_for_by_name():
     with pytest.raises(BenchError, match=r"eeg2image-bench\[absent\]"):
         trackers.check("absent")
+
+
+TABLE = pd.DataFrame({"row": ["Full", "3  no | pre-training"], "top-1, %": ["75.6 [71.9, 79.1]", "77.8"]})
+
+
+def published(name, folder):
+    """Publishes a table and an image, and returns the image's bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(file, "PNG")
+    tracker = trackers.Tracker(name, folder, "table2-micro", [])
+    tracker.publish(TABLE, {"contact sheet": file.getvalue()})
+    tracker.close()
+    return file.getvalue()
+
+
+def test_tensorboard_gets_the_final_table_and_images(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard (extra tensorboard)")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    image = published("tensorboard", tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard/table2-micro/results"))
+    events.Reload()
+    text = events.Tensors("table")[0].tensor_proto.string_val[0].decode()
+    assert text.splitlines() == ["| row | top-1, % |", "| -- | -- |", "| Full | 75.6 [71.9, 79.1] |",
+                                 "| 3  no \\| pre-training | 77.8 |"]
+    shown = events.Images("contact sheet")[0]
+    assert (shown.width, shown.height, shown.encoded_image_string) == (30, 20, image)
+
+
+def test_weights_and_biases_gets_the_final_table_and_images(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="needs wandb (extra wandb)")
+    for name in ("WANDB_MODE", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    published("wandb", tmp_path)
+    folder = next((tmp_path / "wandb/wandb").glob("offline-run-*"))
+    media = {path.suffix for path in folder.rglob("media/**/*") if path.is_file()}
+    assert media == {".json", ".png"}
+    table = json.loads(next(folder.rglob("media/table/**/*.json")).read_text())
+    assert table["columns"] == list(TABLE)
+    assert table["data"] == TABLE.to_numpy().tolist()
+
+
+def test_trackio_gets_the_final_table_and_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when it is imported
+    utils = pytest.importorskip("trackio.utils", reason="needs trackio (extra trackio)")
+    published("trackio", tmp_path)
+    with sqlite3.connect(utils.TRACKIO_DIR / f"{trackers.PROJECT}.db") as database:  # of the first test that imports it
+        metrics, = database.execute("select metrics from metrics where run_name = 'table2-micro/results'").fetchone()
+    assert {"table", "contact sheet"} <= set(json.loads(metrics))
+
+
+def test_a_tracker_that_cannot_take_the_table_is_given_up(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("no such place")
+
+    monkeypatch.setattr(trackers, "check", lambda name: None)
+    monkeypatch.setitem(trackers.PUBLISH, "tensorboard", broken)
+    with pytest.warns(UserWarning, match="tensorboard failed and is switched off for this run: OSError"):
+        published("tensorboard", tmp_path)
