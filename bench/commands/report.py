@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_device(rows)
     add_places(parser)
     parser.add_argument_group("output").add_argument(
-        "--out", required=True, metavar="DIR", help="folder for <ablation>.html (default: none, it must be given)")
+        "--out", default="reports", metavar="DIR", help="folder for <ablation>.html (default: reports)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
