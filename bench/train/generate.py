@@ -139,8 +139,9 @@ def batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield part, torch.cat([part, part[:1].expand(batch - len(part), *part.shape[1:])])
 
 
-def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int, runtime: Runtime) -> Tensor:
-    """Applies a function to rows in batches of one size (`batches`), which memory errors divide (`MicroBatches`)."""
+def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int, runtime: Runtime = Runtime()) -> Tensor:
+    """Applies a function to rows in batches of one size (`batches`), which memory errors divide (`MicroBatches`).
+    runtime: whose log says so; a user's system has none."""
     parts, results = MicroBatches(runtime.device, runtime.note), []
     for few, padded in batches(rows, batch):
         results.append(torch.cat(parts.run(lambda part, padded=padded: function(padded[part]), batch))[:len(few)])

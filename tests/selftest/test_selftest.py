@@ -67,7 +67,7 @@ def test_the_table_fits_its_width_and_counts_the_outcomes():
 
 def test_real_sizes_without_a_gpu_are_refused_in_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "_count_gpus", lambda: 0)
+    monkeypatch.setattr(runtime, "count_gpus", lambda: 0)
     assert main(["selftest"]) == 3
     assert capsys.readouterr().err == ("bench: the driver shows no GPU on this machine, and real sizes need one; for "
                                        "small networks on a CPU: bench selftest --dry\n")
