@@ -24,6 +24,7 @@ from bench.train.loop import frozen_dtype, precision
 from bench.train.targets import BATCH, PIXELS
 from models import frozen
 
+ALONE = Runtime()  # of a call outside a stage: on a CPU, without a log
 
 def generate(stage: Generate, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy and item.npy (`write_images`), and embedding.npy [N, D'] of a model aligned with CLIP."""
@@ -139,7 +140,7 @@ def batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield part, torch.cat([part, part[:1].expand(batch - len(part), *part.shape[1:])])
 
 
-def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int, runtime: Runtime = Runtime()) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch: int, runtime: Runtime = ALONE) -> Tensor:
     """Applies a function to rows in batches of one size (`batches`), which memory errors divide (`MicroBatches`).
     runtime: whose log says so; a user's system has none."""
     parts, results = MicroBatches(runtime.device, runtime.note), []
