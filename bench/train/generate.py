@@ -26,6 +26,7 @@ from models import frozen
 
 ALONE = Runtime()  # of a call outside a stage: on a CPU, without a log
 
+
 def generate(stage: Generate, inputs: Inputs, out: Path, runtime: Runtime) -> None:
     """Writes pictures.npy and item.npy (`write_images`), and embedding.npy [N, D'] of a model aligned with CLIP."""
     sampling, device = stage.sampling, runtime.device
