@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -80,16 +81,18 @@ def part_parameters(name: str) -> int:
     return count_parameters(part(name))
 
 
-def count_flops(forward: Callable[[], Tensor], backward: bool) -> tuple[int, int]:
+def count_flops(forward: Callable[[], Tensor], backward: bool, simple: bool = True) -> tuple[int, int]:
     """FLOPs of `forward`, and of `forward` with the backward pass from its sum (0 without `backward`).
 
-    Counts as `models.counter.make_counter`.
+    Counts as `models.counter.make_counter`. simple: with `simple_layers`, which is faster; not for a checkpointed
+    network, whose second forward pass runs outside of that context.
     """
     import torch
 
     from models.counter import make_counter
 
-    with torch.set_grad_enabled(backward), plain_attention(), make_counter() as counted:
+    layers = simple_layers() if simple else contextlib.nullcontext()
+    with torch.set_grad_enabled(backward), plain_attention(), layers, make_counter() as counted:
         result = forward()
         once = int(counted.get_total_flops())
         if backward:
@@ -112,6 +115,41 @@ def plain_attention() -> Any:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH)
+
+
+def simple_layers() -> Any:
+    """A context in which norms only scale and shift, and a linear layer adds its bias after the product.
+
+    Shapes, gradients that are needed, matrix products and convolutions stay as they are, so the FLOPs stay. On the meta
+    device torch computes the shapes of a norm and of `addmm` in many small Python functions, which takes most of the
+    time of a count.
+    """
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    def scale(x: Any, weight: Any = None, bias: Any = None) -> Any:
+        x = x * (1.0 if weight is None else weight)
+        return x if bias is None else x + bias
+
+    def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, *_: Any, **__: Any) -> Any:
+        return scale(x, weight, bias)
+
+    def group_norm(x: Any, groups: int, weight: Any = None, bias: Any = None, *_: Any, **__: Any) -> Any:
+        return scale(x, *(each if each is None else each.view(-1, *[1] * (x.ndim - 2)) for each in (weight, bias)))
+
+    def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+        product = functional.linear(x, weight)
+        return product if bias is None else product + bias
+
+    simple = {functional.layer_norm: layer_norm, torch.layer_norm: layer_norm, functional.group_norm: group_norm,
+              torch.group_norm: group_norm, functional.linear: linear}
+
+    class Simple(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return simple.get(function, function)(*args, **(kwargs or {}))
+
+    return Simple()
 
 
 def fused_attention() -> Any:

@@ -211,7 +211,7 @@ def unet_flops(opens: frozenset[str], context: bool, time: bool = False, checkpo
 
     unet = unet_on_meta(opens, time, checkpointed)
     with set_checkpoint_early_stop(False):
-        return count_flops(lambda: denoise(unet, context, batch), bool(opens or context))
+        return count_flops(lambda: denoise(unet, context, batch), bool(opens or context), simple=not checkpointed)
 
 
 def evaluation_flops(time: bool = False) -> int:

@@ -202,3 +202,21 @@ def test_equal_blocks_are_counted_once_and_give_the_counts_of_the_whole_network(
     found = count.__wrapped__(*arguments)
     monkeypatch.setattr(networks, "EQUAL_BLOCKS", ())
     assert count.__wrapped__(*arguments) == found
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_layers_without_the_parts_that_cost_no_flops_have_the_same_flops(affine):
+    with torch.device("meta"):
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.GroupNorm(4, 8, affine=affine), torch.nn.Flatten(2), torch.nn.SiLU(),
+            torch.nn.Linear(36, 20, bias=affine), torch.nn.LayerNorm(20, elementwise_affine=affine),
+            torch.nn.TransformerEncoderLayer(20, 2, 40, batch_first=True), torch.nn.Linear(20, 5))
+    for opened in (net, net[1], net[5], net[7]):
+        net.requires_grad_(False)
+        opened.requires_grad_(True)
+        for needed in (True, False):
+            simple, exact = (counting.count_flops(
+                lambda needed=needed: net(counting.meta(2, 3, 8, 8, requires_grad=needed)), needed, simple=way)
+                for way in (True, False))
+            assert simple == exact
+            assert exact[0]
