@@ -1,7 +1,7 @@
 """FLOPs of the paper's modules at their real size: exact counts on the meta device, without weights.
 
-After a change of a module or of the paper's sizes, `python tests/cost/test_flops.py` rewrites the table of
-docs/paper-scale.md.
+After a change of a module or of the paper's sizes, `PYTHONPATH=tests python tests/cost/test_flops.py` rewrites the
+table of docs/paper-scale.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from models.condition import Head
 from models.parameters import EMBEDDING, WIDTH
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper-scale.md"
-BEGIN, END = "<!-- the table of tests/cost/test_flops.py: python tests/cost/test_flops.py -->", "<!-- end -->"
+COMMAND = "PYTHONPATH=tests python tests/cost/test_flops.py"
+BEGIN, END = f"<!-- the table of tests/cost/test_flops.py: {COMMAND} -->", "<!-- end -->"
 SHAPE = 128, 512
 BILLION = 10**9
 PARAMETERS = {"297M": 302_836_736, "458M": 453_991_424, "162M": 163_416_576, "74M": 74_182_400, "18.3M": 18_383_328}
@@ -176,7 +177,7 @@ def table() -> str:
 
 def test_the_page_lists_the_counts_as_they_are():
     page = PAGE.read_text()
-    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), "rewrite it with: python tests/cost/test_flops.py"
+    assert page.split(BEGIN)[1].split(END)[0].strip() == table(), f"rewrite it with: {COMMAND}"
 
 
 def test_the_decoder_of_pretraining_has_the_papers_size():

@@ -1,6 +1,7 @@
 """`bench plan --gpu`: the price of a plan, what sharing saves, and what has no price.
 
-After a change of a price, `python tests/cost/test_price.py` writes these tables of docs/paper-scale.md.
+After a change of a price, `PYTHONPATH=tests python tests/cost/test_price.py` writes these tables of
+docs/paper-scale.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from bench.systems import captions, linear, plan
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper-scale.md"
-BEGIN, END = "<!-- {}: python tests/cost/test_price.py -->", "<!-- end -->"
+BEGIN, END = "<!-- {}: PYTHONPATH=tests python tests/cost/test_price.py -->", "<!-- end -->"
 
 
 class Planned(Scale):
@@ -349,7 +350,7 @@ def test_the_page_lists_the_prices_as_they_are(table2):
     page = PAGE.read_text()
     for mark, lines in tables(table2).items():
         shown = page.split(BEGIN.format(mark))[1].split(END)[0].strip()
-        assert shown == "\n".join(lines), "rewrite it with: python tests/cost/test_price.py"
+        assert shown == "\n".join(lines), "rewrite it with: PYTHONPATH=tests python tests/cost/test_price.py"
 
 
 def test_the_guided_system_is_priced_with_all_its_parts_and_beside_no_released_code_of_dreamdiffusions():

@@ -1,6 +1,6 @@
 """Models of braindecode as encoders.
 
-`python tests/networks/test_braindecode.py` rewrites the table of docs/systems.md.
+`PYTHONPATH=tests python tests/networks/test_braindecode.py` rewrites the table of docs/systems.md.
 """
 
 from __future__ import annotations
