@@ -76,13 +76,14 @@ def largest(table: Table, decoding: Collection[str]) -> Answer:
     by = f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{min(sizes):.1f} to {max(sizes):.1f}"
     many = f"({counted(len(sizes), 'resolved difference')}{', ' + over if over else ''})"
     text = (f"The largest difference is {most}: {by} points {many}." if " - " in most else
-            f"“{most}”: it {_direction(of_most)} the score by {by} points {many}.")
+            f"The change “{most}” mattered most: it {_direction(of_most)} the score by {by} points {many}.")
+    others = len([contrast for contrast in table.differences if contrast.verdict]) > len(judged) and not over
     return Answer(
         question, text,
         tuple(f"{difference_text(contrast)}, {contrast.outcome}" for contrast in resolved),
         f"Resolved: {len(resolved)} of {counted(len(judged), 'tested difference')}, the largest first. “A - B” is the "
-        "score of row A minus that of row B. In brackets: what B has instead of A. Differences to rows that cannot use "
-        "the EEG are in the table below.")
+        "score of row A minus that of row B. In round brackets after a row: what it changes. In square brackets: the "
+        "interval." + " Differences to rows that cannot use the EEG are in the table below." * others)
 
 
 def _direction(contrasts: Sequence[Contrast]) -> str:
@@ -190,11 +191,22 @@ def uses_eeg(table: Table, scores: Scores, main: str, keys: Mapping[str, RowKey]
     if leaks.get(main):
         text += f" But the audit found a leak: {leaks[main]}."
     untested = [each.name for each in table.entries if each.top1 and each.gain is None and each.name in decoding]
+    if decoded := _decoded_text(scores):
+        details.append(decoded)
     if untested:
         details.append(f"Not tested with their own shuffled EEG (bench run --nulls each): {listed(untested)}. The null "
                        f"of {main} cannot stand for theirs.")
     return Answer(question, text, tuple(details),
                   "If a system ignores the EEG, the EEG of another trial serves it as well, and the gain is 0.")
+
+
+def _decoded_text(scores: Scores) -> str:
+    """Returns how often plain classifiers of the EEG name the class, without images; "" if none was run."""
+    rows = scores.rows[(scores.rows["metric"] == "readout_accuracy") & (scores.rows["items"] == "readout")]
+    means = rows.groupby("variant", sort=False)["value"].mean()
+    shown = listed([f"{name} {100 * mean:.1f} %" for name, mean in means.items()])
+    return (f"Without any image, a classifier of the EEG names the class: {shown}. Images that score no more "
+            "than this show the class, and nothing else is proven.") if shown else ""
 
 
 def _gain_text(row: Row) -> str:
