@@ -125,9 +125,10 @@ def _published_text(t: Table) -> Callable[[Row], str]:
     value."""
     values: dict[str, list[float]] = {}
     if t.headline == RETRIEVED and t.literature is not None:
-        for line in t.literature[t.literature["metric"] == RETRIEVED].itertuples():
-            if f" of {line.n_way} " in f"{t.labels[0]} " and line.unit == "%":
-                values.setdefault(line.here, []).append(float(line.value))
+        rows = t.literature[(t.literature["metric"] == RETRIEVED) & (t.literature["unit"] == "%")]
+        for name, value, images in zip(rows["here"], rows["value"], rows["n_way"], strict=True):
+            if f" of {images} images" in t.labels[0]:
+                values.setdefault(name, []).append(float(value))
 
     def cell(row: Row) -> str:
         printed = sorted(values.get(row.name, []))
