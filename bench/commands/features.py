@@ -25,13 +25,14 @@ def add_parser(actions: Any) -> None:
                                 description=DESCRIPTION)
     parser.add_argument("images", metavar="IMAGES", help="folder with training_images and test_images")
     parser.add_argument("--from", dest="source", metavar="DIR", help="folder of image_metadata.npy (default: IMAGES)")
-    parser.add_argument("--clip", default="clip_h", metavar="NAME|FOLDER", help="clip_h (ViT-H-14), clip (ViT-L-14), "
-                        "or a folder with open_clip_config.json and open_clip_model.safetensors (default: clip_h)")
-    parser.add_argument("--name", default="", help="name of the model in a folder (default: the folder's)")
-    parser.add_argument("--weights", metavar="DIR", help="where clip_h or clip is (default: the libraries' caches)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--clip", default="clip_h", metavar="NAME|FOLDER", help="clip_h (ViT-H-14), clip (ViT-L-14), "
+                       "or a folder with open_clip_config.json and open_clip_model.safetensors (default: clip_h)")
+    model.add_argument("--name", default="", help="name of the model in a folder (default: the folder's)")
+    model.add_argument("--weights", metavar="DIR", help="where clip_h or clip is (default: the libraries' caches)")
     parser.add_argument("--out", default=str(DATA / "features"), metavar="DIR",
                         help=f"folder to write to (default: {DATA / 'features'})")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    model.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
