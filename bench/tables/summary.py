@@ -107,7 +107,7 @@ def short_notes(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contras
     if not len(scores.scored):
         return tuple(_packed(warnings, [f"Nothing is scored yet; run: bench run --ablation {ablation.name}"]))
     return tuple(_packed(warnings, [*selection_lines(scores, ablation), _scale_note(scores, rows, paper),
-                                    _reading_note(scores, rows, contrasts, has_gain, ablation)
+                                    _reading_note(scores, rows, contrasts, has_gain)
                                     + _fid_note(scores, rows, ablation),
                                     *filter(None, [worlds_note(over_worlds), agreement_note(order)]), more]))
 
@@ -164,8 +164,7 @@ def _scale_note(scores: Scores, rows: Sequence[Row], paper: bool) -> str:
     return note
 
 
-def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], has_gain: bool,
-                  ablation: Any) -> str:
+def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contrast], has_gain: bool) -> str:
     shown = scores.key("top1_shown_label").partition(" ")[0]
     key = scores.key(scores.headline)
     images = key.partition(" of ")[2].replace("pictures", "images")
@@ -178,8 +177,6 @@ def _reading_note(scores: Scores, rows: Sequence[Row], contrasts: Sequence[Contr
     }.get(scores.headline, f"{DEFINITIONS[scores.headline].title} ({key}).")
     if any(row.balanced for row in rows):
         note += f" {balanced_note(scores)}"
-    if scores.headline == RETRIEVED and getattr(ablation, "literature", {}):
-        note += " Published numbers: means over ten subjects, of other trainings; see --details."
     if has_gain:
         note += " Gain: difference to the row's own shuffled EEG (null)."
     one = len({seed for row in rows for seed in row.seeds}) == 1
