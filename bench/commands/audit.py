@@ -73,7 +73,8 @@ def _audit_trials(request: Request, options: argparse.Namespace) -> tuple[str, d
         trials = scale.items().trials
         if not store.is_intact(trials):
             raise BenchError(f"no trials of scale {scale.name} in the store {options.store}; make them with a run such "
-                             f"as: bench run --ablation clip --scale {scale.name} --store {options.store}")
+                             f"as: bench run --ablation clip --scale {scale.name} --store {options.store}; trials of "
+                             f"other rows are audited with: bench audit --ablation NAME --scale {scale.name}")
         folder, title = store.path(trials), f"scale {scale.name}, store {options.store}"
         left_out += claimed(trials)
         known, corpus = _describe_known(trials), _open_corpus(scale, store)

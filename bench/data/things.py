@@ -75,10 +75,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         for name in FILES.values():
             if not (folders[subject] / name).is_file():
                 raise BenchError(f"{folders[subject] / name} is missing; expected both files of each subject")
-    metadata = next((folder / METADATA for folder in (source, Path(pictures)) if (folder / METADATA).is_file()),
-                    source / METADATA)
-    images = _Images(metadata, Path(pictures), val_concepts)
-    writing.check_present(images.files, Path(pictures))
+    images = find_images(source, Path(pictures), val_concepts)
     clip = read_features(Path(features), images.listed()) if features else None
     rows: list[tuple[Any, ...]] = []
     writer: TrialWriter | None = None
@@ -125,7 +122,7 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
         writing.write_table(work / "classes.csv", prepared.CLASS_COLUMNS,
                             ((label, name, -1, 1) for label, name in enumerate(images.concepts)))
         writing.write_images(work / "pictures.npy", images.files, side, progress)
-        files = [metadata, *(folders[subject] / name for subject in people for name in FILES.values())]
+        files = [images.metadata, *(folders[subject] / name for subject in people for name in FILES.values())]
         if clip:
             np.save(work / IMAGE_FILE, clip.images)
             np.save(work / CLASS_FILE, clip.classes)
@@ -134,8 +131,8 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
             "bands": [list(BAND)], "subjects": people, "ch_names": first.ch_names,
             "options": {"size": side, "average_test": average, "val_concepts": images.held_out}
             | ({"features": clip.model} if clip else {}),
-            "sources": {METADATA if file == metadata else f"{file.parent.name}/{file.name}": prepared.digest(file)
-                        for file in files} | {"pictures": writing.describe_images(images.files)}
+            "sources": {METADATA if file == images.metadata else f"{file.parent.name}/{file.name}":
+                        prepared.digest(file) for file in files} | {"pictures": writing.describe_images(images.files)}
             | {file.name: prepared.digest(file) for file in (clip.files if clip else ())},
             "skipped": {"sub- without a number": unnumbered} if unnumbered else {},
             **writing.count_trials(writer.rejected, writer.repaired, {"item": parts, "concept": parts},
@@ -145,7 +142,16 @@ def prepare(source: Path, out: Path, pictures: Path | str | None = None, subject
     return Path(out)
 
 
-class _Images:
+def find_images(source: Path, pictures: Path, val_concepts: int | str = 0) -> Images:
+    """Returns the images that image_metadata.npy of either folder lists. Raises BenchError if some are missing."""
+    metadata = next((folder / METADATA for folder in (source, pictures) if (folder / METADATA).is_file()),
+                    source / METADATA)
+    images = Images(metadata, pictures, val_concepts)
+    writing.check_present(images.files, pictures)
+    return images
+
+
+class Images:
     """The images of image_metadata.npy: files [P], training images first, and the concept of each.
 
     Raises BenchError for names that contain a path, and for a concept that is in training and in test.
@@ -153,6 +159,7 @@ class _Images:
 
     def __init__(self, metadata: Path, folder: Path, val_concepts: int | str):
         content = load_pickled_arrays(metadata)
+        self.metadata = metadata
         self.files: list[Path] = []
         self.count: dict[str, int] = {}
         self.concepts: list[str] = []
@@ -190,6 +197,12 @@ class _Images:
         """Returns (folder of the concept, file) of each image of the published parts."""
         names, training = [(file.parent.name, file.name) for file in self.files], self.count["train"]
         return {"train": names[:training], "test": names[training:]}
+
+    def parts(self) -> dict[str, tuple[list[Path], list[str]]]:
+        """Returns the files of the images and the names of the concepts of each published part."""
+        images, concepts = self.count["train"], self._validating.stop
+        return {"train": (self.files[:images], self.concepts[:concepts]),
+                "test": (self.files[images:], self.concepts[concepts:])}
 
     def locate(self, part: str, number: int) -> tuple[int, int, str]:
         """Returns row, label and part of image `number` of a published part."""

@@ -115,8 +115,26 @@ def _short_rows(t: Table) -> tuple[Column, ...]:
         ("FID", _mean("fid", 2)),
         *([(f"verdict against {t.baseline}", lambda r: r.verdict or NOTHING)] if t.baseline else []),
         *([("paper's 50-way, %", lambda r: number_text(r.paper, 1))] if t.has_paper else []),
+        ("published top-1, %", _published_text(t)),
         left=("row",), wrap=("row",))
     return columns[:MOST_COLUMNS]
+
+
+def _published_text(t: Table) -> Callable[[Row], str]:
+    """Returns the cell with a row's published top-1 of retrieval among as many images, from the lowest to the highest
+    value."""
+    values: dict[str, list[float]] = {}
+    if t.headline == RETRIEVED and t.literature is not None:
+        rows = t.literature[(t.literature["metric"] == RETRIEVED) & (t.literature["unit"] == "%")]
+        for name, value, images in zip(rows["here"], rows["value"], rows["n_way"], strict=True):
+            if f" of {images} images" in t.labels[0]:
+                values.setdefault(name, []).append(float(value))
+
+    def cell(row: Row) -> str:
+        printed = sorted(values.get(row.name, []))
+        return " to ".join(f"{value:.1f}" for value in dict.fromkeys((*printed[:1], *printed[-1:]))) or NOTHING
+
+    return cell
 
 
 def _short_contrasts(t: Table) -> tuple[Column, ...]:

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import ABLATION, ABOUT, JUDGE, SPECS, cell, put
+from test_tables import ABLATION, ABOUT, JUDGE, PIXELS, SPECS, cell, put
 
+from bench.experiment import ablation
 from bench.experiment.scale import SCALES
 from bench.statistics import crossed_interval, mcnemar, share_interval
 from bench.tables import results
@@ -168,3 +169,19 @@ def test_fid_has_an_interval_where_items_have_values_and_says_where_it_has_none(
         assert complete == "9.50"
         assert "mean_fid_low" not in row
         assert "FID and IS have no interval" in caption
+
+
+@pytest.mark.parametrize(("images", "cells"), [(200, {"ATM": "26.1 to 28.6", "ATM / EEG shuffled": "-"}), (100, {})])
+def test_published_retrieval_is_beside_the_rows_that_retrieve_among_as_many_images(tmp_path, images, cells):
+    laptop = ablation.load("laptop")
+    names, item = ("ATM", "ATM / EEG shuffled"), np.arange(images)
+    lines = pd.DataFrame({"variant": names, "metric": "retrieval_top1", "key": f"top 1 of {images} pictures",
+                          "value": 0.5, "seed": 0, "items": "real", "n": images, "stage": names})
+    items = pd.concat(pd.DataFrame({"variant": name, "seed": 0, "items": "real", "item": item, "sample": 0,
+                                    "picture": item, "label": item, "retrieval_top1": item % 2.0}) for name in names)
+    results.record(tmp_path, "laptop", lines.assign(**(ABOUT | PIXELS | {"scale": "laptop"})), items)
+    block, *_ = build_table(tmp_path, "laptop", laptop).document.short.blocks
+    columns = {column.header: column.cells for column in block}
+    shown = columns.get("published top-1, %", ())
+    order = [variant.name for variant in laptop.variants]
+    assert {name: shown[order.index(name)] for name in names if shown} == cells
