@@ -78,8 +78,8 @@ def test_the_component_that_matters_most_has_the_largest_resolved_differences(ta
     answer = answers.largest(table, answers.decoding_rows(chosen))
     resolved = {c.pair: 100 * c.verdict.interval.mean for c in table.differences if answers.is_resolved(c)}
     sizes = [resolved[pair] for pair in (("3", "1"), ("Full", "13"), ("4", "2"))]
-    assert answer.answer == (f"The change “no CLIP” mattered most: it lowers the score by {min(sizes):.1f} to {max(sizes):.1f} points (3 "
-                             "resolved differences).")
+    assert answer.answer == (f"The change “no CLIP” mattered most: it lowers the score by {min(sizes):.1f} to "
+                             f"{max(sizes):.1f} points (3 resolved differences).")
     assert len(answer.details) == len(resolved) == 4
 
 
