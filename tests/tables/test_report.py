@@ -244,6 +244,28 @@ def test_a_chart_without_data_holds_its_reason(table2):
 # In a browser
 
 
+def test_a_history_names_the_judges_five_most_probable_classes_the_first_is_its_answer(written):
+    text = html.unescape((written / "two.html").read_text())
+    found = re.findall(r'data-answer="judge: ([^ ]+) \(\w+\)[^"]*most probable: ([^"]*)"', text)
+    assert len(found) > 20
+    for judged, ranked in found:
+        parts = [re.fullmatch(r"(\w+) (\d+) %", each).groups() for each in ranked.split(", ")]
+        names, shares = zip(*parts, strict=True)
+        assert len(set(names)) == 5
+        assert names[0] == judged
+        assert sorted(map(int, shares), reverse=True) == list(map(int, shares))
+
+
+def test_without_the_judges_weights_the_ranking_is_left_out_with_a_note(recorded, tmp_path, monkeypatch):
+    def absent(weights, device):
+        raise BenchError("no weights at /gone")
+
+    monkeypatch.setattr(pictures, "load_judge", absent)
+    page.write(tmp_path, [recorded])
+    assert "The judge's other answers are left out: no weights at /gone." in words(tmp_path / "two.html")
+    assert "most probable" not in (tmp_path / "two.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def chromium():
     from playwright.sync_api import sync_playwright

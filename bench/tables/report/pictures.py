@@ -7,16 +7,19 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from bench.errors import BenchError
 from bench.experiment import describe
 from bench.experiment.graph import Row
 from bench.experiment.scale import PAPER_HEADLINE
 from bench.experiment.stages import Score
 from bench.experiment.variant import FULL
+from bench.scoring.networks import fit_image, load_judge
 from bench.tables import sheet
 from bench.tables.columns import listed
 from bench.tables.figure import Page, row_label, worst_of_each
@@ -25,18 +28,21 @@ BUDGET = 8_000_000  # bytes of a report's images, as text
 LARGEST = 128  # pixels along a side; larger images are reduced
 LOSSLESS = 64  # pixels along a side up to which an image is a PNG; larger ones are JPEGs
 QUALITY = 85  # of a JPEG
+RANKED, BATCH = 5, 100  # of the judge's classes in an item's history; images at once
 CLASSES = (40, 20, 10, 5, 2)  # classes with images, at most: the first number whose images fit in BUDGET
 NAMES = {"shuffled": "shuffled EEG (null)", "captions": "class name as text (ceiling)"}  # of the rows beside
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A generated image and the judge's answer. is_right: None where the judge knows no class of the item."""
+    """A generated image and the judge's answer. is_right: None where the judge knows no class of the item. ranked: its
+    most probable classes with their probabilities; "" without the judge."""
 
     source: str
     judged: str = ""
     is_right: bool | None = None
     distance: str = ""
+    ranked: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,20 @@ def galleries(page: Page, main: str, names: Mapping[int, str]) -> tuple[list[Gal
             stimuli.pictures[:1], first.pictures[:1]) and np.array_equal(stimuli.pictures[-1:], first.pictures[-1:])
         kept.append(row) if same else others.append(page.name(row))
     notes = [f"Rows with other test images are left out here: {listed(others)}."] if others else []
-    scored = {row: page.scored(row) for row in kept}
+    scored, judge = {row: page.scored(row) for row in kept}, None
+    try:
+        stage = drawn[0].stage
+        assert isinstance(stage, Score)
+        judge = load_judge(stage.reference.judge, "cpu")
+    except BenchError as error:  # the report is made on a machine without the judge's weights
+        notes.append(f"The judge's other answers are left out: {error}.")
     chosen = next((row for row in kept if row.variant == main and not row.beside), kept[0])
     truth = "judged_real" if page.scale.headline == PAPER_HEADLINE else "label"
     accuracy = "nway_judge" if page.scale.headline == PAPER_HEADLINE else "nway_label"
     for most in CLASSES:
         of_class = sheet.first_of_each(first.label, most=most)
         made = [_gallery("first", "First test item of each class", "Chosen by number before any result was seen.",
-                         page, kept, of_class, [""] * len(of_class), scored, names, truth)]
+                         page, kept, of_class, [""] * len(of_class), scored, names, truth, judge)]
         if {"judged", truth, accuracy, "judge_distance"} <= set(scored[chosen]):
             worst = worst_of_each(scored[chosen], truth, accuracy)
             worst = worst.iloc[::-(-len(worst) // most) if len(worst) else 1]
@@ -115,7 +127,7 @@ def galleries(page: Page, main: str, names: Mapping[int, str]) -> tuple[list[Gal
             made.append(_gallery(
                 "worst", f"Worst cases of {page.name(chosen)}", "Of each class the wrong image with the lowest n-way "
                 "accuracy. Chosen by their result: they show how the system fails, not how often.", page, kept,
-                np.array([place[item] for item in worst["item"]], int), heads, scored, names, truth))
+                np.array([place[item] for item in worst["item"]], int), heads, scored, names, truth, judge))
         if sum(map(_size, made)) <= BUDGET:
             break
     if len(of_class) < len(np.unique(first.label)):
@@ -125,14 +137,17 @@ def galleries(page: Page, main: str, names: Mapping[int, str]) -> tuple[list[Gal
 
 
 def _gallery(name: str, title: str, about: str, page: Page, rows: Sequence[Row], which: np.ndarray,
-             heads: Sequence[str], scored: Mapping[Row, pd.DataFrame], names: Mapping[int, str], truth: str) -> Gallery:
+             heads: Sequence[str], scored: Mapping[Row, pd.DataFrame], names: Mapping[int, str], truth: str,
+             judge: Any) -> Gallery:
     """Returns a sheet of the items in the places `which`; heads: what is added to their names."""
     first, samples = page.stimuli(rows[0]), list[list[tuple[Sample, ...]]]()
     for row in rows:
-        made, answers = page.pictures(row), scored[row].set_index(["item", "sample"])
+        made, answers = page.pictures(row)[which], scored[row].set_index(["item", "sample"])
+        ranked = _rank_classes(judge, made.reshape(-1, *made.shape[2:]), names)
         samples.append([tuple(
-            _sample(made[place, number], answers.loc[(first.item[place], number)], names, truth)
-            for number in range(made.shape[1])) for place in which])
+            _sample(made[column, number], answers.loc[(first.item[place], number)], names, truth,
+                    ranked[column * made.shape[1] + number])
+            for number in range(made.shape[1])) for column, place in enumerate(which)])
     items = tuple(Shown(
         f"item {first.item[place]}", f"{first.names[first.label[place]]}{head}", encode(first.pictures[[place]][0]),
         tuple(line[column] for line in samples))
@@ -140,12 +155,30 @@ def _gallery(name: str, title: str, about: str, page: Page, rows: Sequence[Row],
     return Gallery(name, title, about, tuple(_line_name(page, row) for row in rows), items)
 
 
-def _sample(pixels: np.ndarray, answer: pd.Series, names: Mapping[int, str], truth: str) -> Sample:
+def _rank_classes(judge: Any, images: np.ndarray, names: Mapping[int, str]) -> list[str]:
+    """Returns the RANKED most probable classes of each image [N, H, W, 3] by the judge: "star 71 %, ring 20 %, ...".
+    judge: an Extractor; None: it is absent, and the texts are empty."""
+    if judge is None or not len(images):
+        return [""] * len(images)
+    import torch
+
+    texts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            fitted = np.stack([fit_image(judge, image) for image in images[start : start + BATCH]])
+            logits = judge.look(torch.from_numpy(fitted).permute(0, 3, 1, 2)).vectors["logits"].float()
+            shares, classes = logits.softmax(1).topk(min(RANKED, logits.shape[1]))
+            texts += [", ".join(f"{names.get(number, f'class {number}')} {100 * share:.0f} %" for number, share in zip(
+                few.tolist(), each.tolist(), strict=True)) for few, each in zip(classes, shares, strict=True)]
+    return texts
+
+
+def _sample(pixels: np.ndarray, answer: pd.Series, names: Mapping[int, str], truth: str, ranked: str) -> Sample:
     if "judged" not in answer or truth not in answer or pd.isna(answer["judged"]) or pd.isna(answer[truth]):
-        return Sample(encode(pixels))
+        return Sample(encode(pixels), ranked=ranked)
     judged = int(answer["judged"])
     return Sample(encode(pixels), names.get(judged, f"class {judged}"), bool(judged == answer[truth]),
-                  f"{answer['judge_distance']:.2f}" if "judge_distance" in answer else "")
+                  f"{answer['judge_distance']:.2f}" if "judge_distance" in answer else "", ranked)
 
 
 def _line_name(page: Page, row: Row) -> str:
