@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -51,7 +52,10 @@ class PretendedGpu(TorchDispatchMode):
                 return function.decompose(*args, **kwargs)
         if function is aten._local_scalar_dense.default:
             self.reads += 1
-            return {torch.bool: True, torch.int64: 0}.get(args[0].dtype, 0.5)
+            known = getattr(args[0], "known", None)
+            return {torch.bool: True, torch.int64: 0}.get(args[0].dtype, 0.5) if known is None else known.item()
+        if function is aten.add_.Tensor and hasattr(args[0], "known") and not isinstance(args[1], Tensor):
+            args[0].known = args[0].known + args[1]  # a counter, such as a batch norm's
         if function is aten.nonzero.default:  # the number of results is read back
             self.reads += 1
             with self:
@@ -120,6 +124,22 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
                             "set_rng_state": None, "empty_cache": None, "is_bf16_supported": True}.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, value=value, **__: value))
         stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
+        stream = SimpleNamespace(record_event=lambda: None, wait_event=lambda _: None)
+        for name, function in {"Stream": lambda _: stream, "current_stream": lambda _: stream,
+                               "stream": lambda _: nullcontext()}.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, function))
+        stack.enter_context(mock.patch.object(Tensor, "record_stream", return_value=None))
         stack.enter_context(mock.patch.object(Tensor, "backward", pretend_gradients))
+        real = torch.tensor  # it asks the driver for the GPU before it is dispatched
+        stack.enter_context(mock.patch.object(
+            torch, "tensor", lambda data, *, device=None, **options: real(data, **options).to(device or "cpu")))
+        pick = Tensor.__getitem__  # a list of numbers as an index becomes a tensor on the GPU, which asks the driver
+        stack.enter_context(mock.patch.object(
+            Tensor, "__getitem__", lambda self, index: pick(self, real(index).to(self.device)
+                                                            if isinstance(index, list) else index)))
+        stack.enter_context(mock.patch.object(torch.nn.RNNBase, "flatten_parameters", return_value=None))
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        # transformers keeps weak references to parameters; torch would refuse to move these to a GPU that is pretended
+        stack.enter_context(mock.patch.object(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda _: [])))
         stack.enter_context(mock.patch.object(ThreadPoolExecutor, "submit", run_at_once))
         yield stack.enter_context(PretendedGpu())

@@ -1,4 +1,4 @@
-"""Every stage of DreamDiffusion on a pretended GPU (tests/pretended.py)."""
+"""Every stage of every system on a pretended GPU (tests/pretended.py)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bench.experiment.stages import Sampling
 from bench.runtime import Runtime
 from bench.selftest import inputs
 from bench.store.store import Store
+from bench.systems import brain2image, captions, guided, linear, retrieval, thoughtviz, trivial
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +62,26 @@ def test_a_backward_pass_gives_a_gradient_to_each_parameter_that_the_loss_depend
     assert unused.weight.grad is None
 
 
-@pytest.mark.long
-def test_every_stage_of_full_runs_on_a_pretended_gpu(made):
+@pytest.mark.parametrize("spec", [
+    FULL,
+    guided.Spec("guided", low_level=True, caption=True),
+    retrieval.Spec(guided.Spec("encoder"), "retrieval"),
+    linear.Spec("linear"),
+    thoughtviz.Spec("ThoughtViz"),
+    captions.Spec("caption by ridge classifier", classes="ridge"),
+    pytest.param(captions.Spec("caption by EEGNet", classes="eegnet"), marks=pytest.mark.long),
+    trivial.Spec("stimulus through the VAE", source="vae"),
+    pytest.param(brain2image.Spec("GAN", decoder="gan"), marks=pytest.mark.long),  # its LSTM is slow without values
+    pytest.param(brain2image.Spec("VAE", decoder="vae"), marks=pytest.mark.long),
+], ids=lambda spec: spec.name)
+def test_every_stage_of_a_system_runs_on_a_pretended_gpu(made, spec):
     scale, store = made
-    gpus = build_on_pretended_gpu(systems.plan(FULL, scale.items(), scale, 0), store)
-    assert {"targets", "pretrain", "finetune", "generate", "score"} <= set(gpus)
-    assert gpus["generate"].copies["from"] > 0
+    score = systems.plan(spec, scale.items(), scale, 0)
+    if hasattr(score, "pictures") and spec.system == "guided":
+        score = replace(score, pictures=inputs.shorten(score.pictures, 1))
+    gpus = build_on_pretended_gpu(score, store)
+    assert score.kind in gpus
+    assert all(store.is_intact(stage) for stage in graph.stages([score]))
+    if spec == FULL:
+        assert {"targets", "pretrain", "finetune", "generate", "score"} <= set(gpus)
+        assert gpus["generate"].copies["from"] > 0
