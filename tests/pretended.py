@@ -26,7 +26,7 @@ aten = torch.ops.aten
 
 
 class PretendedGpu(TorchDispatchMode):
-    """Sends operations on "cuda" to FakeTensorMode. copies: by "to" and "from" the GPU; reads: of single numbers."""
+    """Sends operations on "cuda" to FakeTensorMode. copies: counts "to" and "from" the GPU; reads: of single values."""
 
     _mode_key = torch._C._TorchDispatchModeKey.FAKE  # otherwise torch asks the driver for the GPU first
 

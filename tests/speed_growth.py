@@ -37,7 +37,7 @@ ROWS = (1, 2, 3, 4)
 
 
 def measure(wanted: Iterable[Stage], store: Store) -> float:
-    """Returns the CPU seconds that the stages take which are not stored; those above them are included."""
+    """Returns the CPU seconds of building stages, with the inputs that are not stored."""
     began = time.process_time()
     for stage in graph.stages(wanted, store.has):
         build(stage, store)
@@ -68,7 +68,7 @@ def measure_items(store: Store) -> list[tuple[int, float]]:
 
 
 def measure_rows(rows: list[Stage], store: Store) -> list[tuple[int, float]]:
-    """The sums over the first rows; the first of `rows` is built before and does not count."""
+    """Returns the CPU seconds of the first 1 to 4 rows after `rows[0]`, which stores what all of them share."""
     measure(rows[:1], store)
     seconds = np.cumsum([measure([row], store) for row in rows[1:]])
     return [(size, float(seconds[size - 1])) for size in ROWS]

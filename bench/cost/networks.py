@@ -21,7 +21,7 @@ EQUAL_BLOCKS = ("msm_vit",)  # encoders whose blocks are equal and follow one an
 
 
 def by_depth(count: Callable[..., Counts]) -> Callable[..., Counts]:
-    """Caches count(encoder, ...), and counts at depths 1 and 2 only where it is linear in the depth.
+    """Caches count(encoder, ...). Where the count is linear in the depth, only depths 1 and 2 are counted.
 
     An encoder of EQUAL_BLOCKS and a decoder, if it is among the arguments, have equal blocks: each block adds as much
     as the second does.

@@ -11,7 +11,7 @@ from bench.experiment.kinds import kind_of
 
 
 def priority(stage: Stage, duration: float) -> tuple[int, float]:
-    """Late steps first, so that rows are complete early; within a step, the longest stage first."""
+    """Orders ready stages: late kinds first, so that rows are complete early; of one kind the longest first."""
     return -kind_of(stage).place, -duration
 
 

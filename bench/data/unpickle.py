@@ -63,7 +63,8 @@ def load_checkpoint(path: Path) -> tuple[Any, list[str]]:
     with _reading(path, "a .pth file written by torch.save", allowed):
         if not zipfile.is_zipfile(path):
             raise ValueError("no zip archive")
-        # weights_only=True refuses a file with any foreign class; the unpickler above is as strict, but skips them
+        # weights_only=True takes no unpickler and refuses a file with any foreign class. The Unpickler above admits the
+        # same few names, so no code of the file runs; it replaces a foreign class instead of refusing the file.
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=False,
                              pickle_module=SimpleNamespace(__name__="pickle", Unpickler=Unpickler))
     return content, sorted(skipped)
@@ -116,7 +117,7 @@ class _Forbidden(pickle.UnpicklingError):
 
 
 class _NeverCalled(type):
-    """A class whose objects only the pickle protocol's NEWOBJ makes, which runs `__new__`; a call is refused."""
+    """The type of classes that replace foreign ones: pickle may create an object of them, but not call them."""
 
     def __call__(cls, *_: Any, **__: Any) -> Any:
         raise _Forbidden(cls.__name__)

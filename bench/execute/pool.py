@@ -218,7 +218,7 @@ def _signals_ignored() -> Iterator[None]:
 
 
 def _import_paths() -> dict[str, str]:
-    """Variables with which a process imports from the folders of this process alone."""
+    """Returns environment variables that let a new process import from the folders of this process alone."""
     return {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path), "PYTHONSAFEPATH": "1"}
 
 

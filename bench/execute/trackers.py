@@ -149,7 +149,7 @@ TRACKERS: dict[str, Callable[[Path, str, Labels], Run]] = {
 
 
 def _publish_tensorboard(folder: Path, group: str, table: pd.DataFrame, images: Mapping[str, bytes]) -> None:
-    """Writes the table as Markdown, and the images as they are."""
+    """Logs the table as Markdown text, and the images as PNG files."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.compat.proto.tensor_pb2 import TensorProto

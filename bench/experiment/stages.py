@@ -335,7 +335,7 @@ class Reference(Stage):
 
 @dataclass(frozen=True)
 class TrainFeatures(Stage):
-    """Features of the training images by judge and CLIP, for memorisation; without images that are in another part."""
+    """Features of training images by judge and CLIP, for memorisation. Images of other parts are left out."""
 
     trials: Trials
     judge: Weights

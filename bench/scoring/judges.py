@@ -92,7 +92,7 @@ def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -
 
 
 def choose_judge(judge: str, architecture: str = "", fit: str = "") -> tuple[ChosenJudge, tuple[str, ...]]:
-    """Returns a judge as stages have it, with the names of its classes by number; () if they are unknown.
+    """Returns the judge as a field of stages, and the names of its classes by number; () if they are unknown.
 
     Parameters and errors as `open_judge`. The name states the preparation of images: "resnet50 (crop)".
     """

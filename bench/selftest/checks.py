@@ -33,7 +33,7 @@ NEVER = 1_000_000  # steps of a training that ends by Enough, so that no evaluat
 
 
 class Failed(Exception):
-    """A check found what should not be; its message is the reason."""
+    """Reports that a check failed; the message is the reason."""
 
 
 @dataclass
@@ -149,12 +149,12 @@ def check_guided_inputs(machine: Machine) -> Values:
 
 
 def check_pretrain(machine: Machine) -> Values:
-    """Pre-trains for a few steps with the protocol's batch."""
+    """Pre-trains for a few steps with the batch size of the protocol."""
     return measure(machine, machine.pretrained)
 
 
 def check_finetune(machine: Machine) -> Values:
-    """Fine-tunes for a few steps with the protocol's batch."""
+    """Fine-tunes for a few steps with the batch size of the protocol."""
     return measure(machine, machine.tuned)
 
 
@@ -170,7 +170,7 @@ def check_generate(machine: Machine) -> Values:
 
 
 def check_parity(dtype: str, tolerance: float) -> Callable[[Machine], Values]:
-    """Returns the check that networks give on the device what they give on the CPU in float32."""
+    """Returns the check that compares the networks on the device with those on the CPU in float32."""
     def check(machine: Machine) -> Values:
         errors = parity.compare(machine.pretrained, machine.tuned, machine.generated, machine.device, dtype)
         values: Values = {"tolerance": tolerance, "worst": max(errors.values()), **errors}
@@ -198,14 +198,14 @@ def check_launches(stage_of: Callable[[Machine], Stage]) -> Callable[[Machine], 
 
 
 def check_large_batch(machine: Machine) -> Values:
-    """Pre-trains for a few steps with the batch of the goal, 1,024 windows."""
+    """Pre-trains for a few steps with a larger batch, at real sizes 1,024 windows."""
     stage = machine.pretrained
     large = replace(stage.schedule, batch=LARGE[machine.is_real], steps=41)
     return {name: value for name, value in measure(machine, replace(stage, schedule=large)).items() if name != "rates"}
 
 
 def check_split(machine: Machine) -> Values:
-    """Lets the memory end in pre-training on purpose: the batch must be split, with the same losses."""
+    """Runs out of memory in pre-training on purpose: the batch must be split, with the same losses."""
     stage = machine.pretrained
     stage = replace(stage, schedule=replace(stage.schedule, steps=41), seed=2)
     whole, split = Probe(), Probe()
@@ -222,7 +222,7 @@ def check_split(machine: Machine) -> Values:
 
 
 def check_resume(machine: Machine) -> Values:
-    """Stops a pre-training, kills its second process, and completes it: the encoder must be that of one run."""
+    """Stops a pre-training, kills its second process and completes it: the encoder must equal that of one run."""
     stage = machine.pretrained
     stage = replace(stage, schedule=replace(stage.schedule, steps=401), seed=3)
     machine.build(stage.corpus)
@@ -274,7 +274,7 @@ def measure(machine: Machine, stage: Stage, probe: Probe | None = None) -> Value
 
 @dataclass(frozen=True)
 class Check:
-    """A check, by the name that its line has."""
+    """A check and its name."""
 
     name: str
     run: Callable[[Machine], Values]

@@ -1,4 +1,4 @@
-"""Causes faults on purpose: a memory that is too small, and processes that are stopped and killed."""
+"""Causes faults on purpose: exhausted memory, and stopped or killed processes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _process(stage: Pretrain, store: Store, device: str) -> Iterator[subprocess.
 
 def _wait(process: subprocess.Popen[bytes], store: Store, stage: Pretrain,
           wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Returns the first line of the stage's journal by this process that is wanted."""
+    """Waits until the process writes a wanted line into the stage's journal, and returns this line."""
     ends, file = time.monotonic() + PATIENCE, journal.path(store.root, stage.key)
     while time.monotonic() < ends:
         lines = journal.read(file)[0] if file.exists() else []

@@ -1,4 +1,4 @@
-"""Compares what the networks give on a device with what they give on the CPU in float32."""
+"""Compares the outputs of the networks on a device with those on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -82,5 +82,5 @@ def _networks(pretrain: Pretrain, finetune: Finetune, generate: Generate) -> Ite
 
 
 def no_grad(compute: Compute) -> Compute:
-    """Returns the function without gradients."""
+    """Returns the function, run without gradients."""
     return torch.no_grad()(compute)

@@ -21,7 +21,7 @@ FLOPS_OF_PRODUCT = 2  # for a multiply-add
 
 
 class Enough(BaseException):
-    """Ends a stage whose measurement is complete. No `except Exception` of a stage takes it for a failure."""
+    """Ends a stage whose measurement is complete. It is no Exception, so that a stage does not catch it."""
 
 
 @dataclass

@@ -27,7 +27,7 @@ DISK = {True: 45e9, False: 1e9}  # bytes for inputs, stages and checkpoints, at 
 
 
 class OutOfTime(BaseException):
-    """The minutes are over. No `except Exception` of a check takes it for a failure."""
+    """Reports that the time is over. It is no Exception, so that a check does not catch it."""
 
 
 def run(device: str, is_real: bool, minutes: float, lines: TextIO, scratch: Path | None = None,
@@ -59,7 +59,7 @@ def run(device: str, is_real: bool, minutes: float, lines: TextIO, scratch: Path
 
 
 def _run_check(check: Check, machine: Any, ends: float) -> Line:
-    """Runs one check; whatever it raises becomes its line."""
+    """Runs one check; an error becomes the reason in its line."""
     began = time.monotonic()
     try:
         with _alarm(ends):

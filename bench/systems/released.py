@@ -1,4 +1,4 @@
-"""DreamDiffusion's released generation checkpoint, imported by `bench import dreamdiffusion FILE`: it only draws."""
+"""DreamDiffusion's released checkpoint (`bench import dreamdiffusion FILE`) as a system that trains nothing."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ LOGARITHMIC = 20  # ratio of the largest value on an axis to the smallest above 
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draws in this file's style."""
+    """Applies STYLE while a figure is drawn."""
     @functools.wraps(draw)
     def styled(*arguments: Any) -> Figure:
         import matplotlib  # takes half a second

@@ -194,7 +194,7 @@ def restore(stage: Finetune, items: Loaded, inputs: Inputs, runtime: Runtime, ch
 
 
 class _Draw(NamedTuple):
-    """The draws for this process's rows of a batch, and the state from which the next batch is drawn."""
+    """The random numbers of this process's rows of a batch, and the state before the next batch."""
 
     index: Tensor
     posterior: Tensor
@@ -207,7 +207,7 @@ class _Draw(NamedTuple):
 
 def _draws(stage: Finetune, count: int, shape: tuple[int, ...], times: int, latents: Latents, rows: slice,
            generator: torch.Generator, begin: int) -> Iterator[_Draw]:
-    """Yields for each step from `begin` what is drawn of `count` items; the whole batch is drawn, then `rows` taken."""
+    """Yields the random numbers of each step from `begin` on: drawn for the whole batch, then those of `rows`."""
     batch, dropout = stage.schedule.batch, stage.schedule.condition_dropout
     for _ in range(begin, stage.schedule.steps):
         index = torch.randint(count, (batch,), generator=generator)

@@ -1,4 +1,4 @@
-"""Draws the images of DreamDiffusion's released checkpoint."""
+"""Generates the images of DreamDiffusion's released checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bench data features`, with a small open_clip model that is written here, and the preparation that reads them."""
+"""Tests `bench data features` with a small open_clip model, and the preparation that reads its files."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """Builds the site as `make docs` does; every connection to another machine would fail."""
+    """Builds the site as `make docs` does, without access to other machines."""
     blocked = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     return subprocess.run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(source), str(out)],
                           cwd=ROOT, env=os.environ | blocked, capture_output=True, text=True, check=False)

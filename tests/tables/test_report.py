@@ -278,7 +278,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, written):
-    """Opens a page; afterwards its log must be empty, and nothing outside of its file may have been asked for."""
+    """Opens a page; afterwards its log must be empty, and it must have requested nothing but its file."""
     contexts, log, asked = [], [], []
 
     def visit(name: str, width: int = 1400, **settings):

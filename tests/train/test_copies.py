@@ -1,4 +1,4 @@
-"""How often fine-tuning copies between CPU and GPU, and waits for the GPU: at most once for each line of its log."""
+"""Counts how often fine-tuning copies between CPU and GPU, and waits: at most once for each line of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory errors outside of trainings: batches are repeated in parts with the same numbers, and the log tells of it."""
+"""Tests memory errors outside trainings: a batch is repeated in parts with equal results, and the log says so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTE = "out of memory: batch repeated in smaller micro-batches"
 
 
 class Limit(TorchDispatchMode):
-    """A device in whose memory a convolution of more than `most` images does not fit."""
+    """Raises a memory error in each convolution of more than `most` images."""
 
     def __init__(self, most: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Trainings in several processes: the losses of one process, resumed to the same bytes, and clear errors."""
+"""Tests trainings in several processes: losses as in one process, resumption to equal bytes, and clear errors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def trainings(tmp_path, monkeypatch):
 
 
 def curve(function, stage, micro, out, work=None):
-    """Runs a training; returns the step, loss and presence of a rate of each report, and the notes."""
+    """Runs a training; returns step, loss and whether there is a rate for each report, and the notes."""
     steps, notes = [], []
     launch(function, stage, micro.path, out, Runtime(
         progress=lambda step, total, **scalars: steps.append((step, scalars["loss"], "items_per_s" in scalars)),

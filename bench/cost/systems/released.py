@@ -1,4 +1,4 @@
-"""Costs of drawing with DreamDiffusion's released checkpoint."""
+"""Costs of generating images with DreamDiffusion's released checkpoint."""
 
 from __future__ import annotations
 

@@ -190,6 +190,6 @@ def _line_name(page: Page, row: Row) -> str:
 
 
 def _size(gallery: Gallery) -> int:
-    """Returns the characters of a sheet's images."""
+    """Returns the number of characters that a sheet's images take."""
     return sum(len(item.stimulus) + sum(len(sample.source) for line in item.samples for sample in line)
                for item in gallery.items)
