@@ -63,6 +63,11 @@ def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -
     runs. Raises BenchError: exit 2 for a name or a path without a judge, exit 3 for a file that is not a judge, with
     the reason.
     """
+    return _open(judge, device, architecture, fit)[1:]
+
+
+def _open(judge: str, device: str, architecture: str, fit: str) -> tuple[_Source, Extractor, tuple[str, ...]]:
+    """Returns the files of a judge, and the judge with notes as `open_judge`."""
     if fit not in ("", *FITS):
         raise BenchError(f"--fit {fit}: expected {' or '.join(FITS)}")
     if architecture and not timm.is_model(architecture):
@@ -85,23 +90,22 @@ def open_judge(judge: str, device: str, architecture: str = "", fit: str = "") -
     extractor = extractors.judge_extractor(part, sha256(source.weights), name, crop, classes)
     _check_layers(path, extractor, source.contents, device)
     if source.is_saved:
-        return extractor, source.notes
+        return source, extractor, source.notes
     prepared = crop or f"resizing them as a whole to {part.size}x{part.size}"
-    return extractor, (*source.notes, f"judge {name}: {source.contents}, images by {prepared}",
-                       f"judge {name}: {describe_classes(part.arguments['classes'], source.labels)}")
+    return source, extractor, (*source.notes, f"judge {name}: {source.contents}, images by {prepared}",
+                               f"judge {name}: {describe_classes(part.arguments['classes'], source.labels)}")
 
 
-def choose_judge(judge: str, architecture: str = "", fit: str = "") -> tuple[ChosenJudge, tuple[str, ...]]:
-    """Returns the judge as a field of stages, and the names of its classes by number; () if they are unknown.
+def choose_judge(judge: str, architecture: str = "", fit: str = ""
+                 ) -> tuple[ChosenJudge, tuple[str, ...], tuple[str, ...]]:
+    """Returns the judge as a field of stages, the names of its classes by number (() if they are unknown), and notes.
 
-    Parameters and errors as `open_judge`. The name states the preparation of images: "resnet50 (crop)".
+    Parameters, notes and errors as `open_judge`. The name states the preparation of images: "resnet50 (crop)".
     """
-    path, pinned = _find(judge)
-    source = _inspect(path, architecture, pinned)
-    extractor, _ = open_judge(judge, "cpu", architecture, fit)
-    given = source.architecture if not path.is_dir() and not source.is_saved else ""
+    source, extractor, notes = _open(judge, "cpu", architecture, fit)
     fit = "crop" if extractor.crop else "stretch"
-    return ChosenJudge(f"{extractor.name} ({fit})", extractor.sha256, str(path), given, fit), extractor.classes
+    chosen = ChosenJudge(f"{extractor.name} ({fit})", extractor.sha256, str(source.path), source.architecture, fit)
+    return chosen, extractor.classes, notes
 
 
 def misnamed(shown: Mapping[str, int], classes: Sequence[str]) -> str:

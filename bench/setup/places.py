@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -166,11 +167,14 @@ def use_dataset(scale: Scale, name: str, root: Path) -> Scale:
 
 
 def use_judge(scale: Scale, request: Request) -> Scale:
-    """Returns the scale with the request's judge. Raises BenchError if its classes are not those of the data set under
-    the same numbers, or if they are unknown; and as `bench.scoring.judges.choose_judge`."""
+    """Returns the scale with the request's judge, and prints what the judge is.
+
+    Raises BenchError if its classes are unknown, or are not those of the data set under the same numbers; and as
+    `bench.scoring.judges.choose_judge`.
+    """
     from bench.scoring import judges  # imports torch
 
-    judge, classes = judges.choose_judge(request.judge, request.architecture, request.fit)
+    judge, classes, notes = judges.choose_judge(request.judge, request.architecture, request.fit)
     if not classes:
         raise BenchError(f"--judge {request.judge}: its file does not name its classes, so they cannot be compared "
                          "with the data set's; add label_names to its config.json")
@@ -180,6 +184,8 @@ def use_judge(scale: Scale, request: Request) -> Scale:
     if max(scale.nway, *scale.fixed) > len(classes):
         raise BenchError(f"--judge {request.judge}: it has {len(classes):,} classes; the accuracies of scale "
                          f"{scale.name} need {max(scale.nway, *scale.fixed):,}")
+    for note in notes:
+        print(f"bench: {note}", file=sys.stderr)
     return replace(scale, judge=judge)
 
 

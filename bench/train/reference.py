@@ -3,26 +3,22 @@ training images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench import metrics
 from bench.data.pictures import SHOWN, draw_scenes, render, stream
 from bench.data.prepared import open_dataset, read_classes, read_trials
 from bench.errors import BenchError
-from bench.experiment.judge import ChosenJudge
-from bench.experiment.stages import Prepared, Reference, TrainFeatures, Weights
-from bench.images import as_images, resize
+from bench.experiment.stages import Prepared, Reference, TrainFeatures
 from bench.runtime import MicroBatches, Runtime
 from bench.scoring import measure
-from bench.scoring.neighbours import extract_features
+from bench.scoring.neighbours import extract_features, look
 from bench.scoring.networks import Networks, fit_image, load_judge, weights_present
 from bench.train import Inputs
-from models import extractors, frozen
+from models import extractors
 
 BATCH = 100
 
@@ -38,20 +34,14 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     else:
         scenes = draw_scenes(stage.pictures, SHOWN, stream("reference", stage.world.seed))
         images, chosen, labels = render(scenes), np.arange(stage.pictures), scenes.label
-    prepare, classify = _load_classifier(stage.judge, runtime.device)
+    judge, parts = load_judge(stage.judge, runtime.device), MicroBatches(runtime.device, runtime.note)
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
-    parts = MicroBatches(runtime.device, runtime.note)
-
-    def see(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(values.float().cpu().numpy() for values in classify(np.stack([prepare(images[row])
-                                                                                   for row in rows])))
-
     for start in range(0, len(chosen), BATCH):
         rows = chosen[np.arange(start, start + BATCH) % len(chosen)]
-        for scored, seen in parts.run(lambda part, rows=rows: see(rows[part]), BATCH):
-            logits.append(scored)
-            features.append(seen)
+        seen = look(judge, np.stack([fit_image(judge, images[row]) for row in rows]), runtime.device, parts).vectors
+        logits.append(seen["logits"].float().cpu().numpy())
+        features.append(seen["features"].float().cpu().numpy())
         runtime.progress(min(start + BATCH, len(chosen)), len(chosen))
     np.save(out / "features.npy", np.concatenate(features)[: len(chosen)])
     scores, known = np.concatenate(logits)[: len(chosen)], labels >= 0
@@ -61,23 +51,6 @@ def reference(stage: Reference, inputs: Inputs, out: Path, runtime: Runtime) -> 
     hard = metrics.hard_distractors(scores[known], labels[known], classes) if known.any() else np.full(
         (classes, classes - 1), -1)
     np.save(out / "hard.npy", hard)
-
-
-def _load_classifier(weights: Weights, device: str) -> tuple[Callable[[np.ndarray], np.ndarray],
-                                                             Callable[[np.ndarray], tuple[Tensor, Tensor]]]:
-    """Loads a judge. Returns how an image [H, W, 3] is prepared, and what gives logits [B, classes] and features [B, F]
-    of prepared images [B, size, size, 3] uint8."""
-    if not isinstance(weights, ChosenJudge):
-        judge = frozen.load_judge(weights.path, weights.sha256).to(device)
-        side = (judge.size, judge.size)
-        return lambda image: resize(image, side), lambda batch: judge.classify(as_images(batch, device))
-    chosen = load_judge(weights, device)
-
-    def classify(batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        seen = chosen.look(torch.tensor(batch).to(device).permute(0, 3, 1, 2)).vectors
-        return seen["logits"], seen["features"]
-
-    return lambda image: fit_image(chosen, image), classify
 
 
 def train_features(stage: TrainFeatures, inputs: Inputs, out: Path, runtime: Runtime) -> None:

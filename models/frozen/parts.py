@@ -63,11 +63,6 @@ class Judge(nn.Module):
         """The input of the last layer, [B, F]."""
         return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)
 
-    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, classes] and features [B, F], from one pass."""
-        features = self.features(images)
-        return self.net.get_classifier()(features), features
-
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits [B, classes], features [B, F] and feature maps [B, C, h, w], from one pass."""
         final, maps = self.net.forward_intermediates(self._normalise(images), indices=self.indices)
@@ -101,11 +96,6 @@ class TimmJudge(Judge):
         depth = len(reductions)
         self.indices = [max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)] \
             if len(set(reductions)) == 1 else None
-
-    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, classes] as the network gives them, and features [B, F], from one pass."""
-        final = self.net.forward_features(self._normalise(images))
-        return self.net.forward_head(final), self.net.forward_head(final, pre_logits=True)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits, features and feature maps [B, C, h, w], from one pass.
