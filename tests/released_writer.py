@@ -112,10 +112,10 @@ def write_configs(folder: Path, side: int = 32, dim: int = 32
     return unet, vae, scheduler
 
 
-def make_condition(channels: int, times: int, dim: int = 32, time: int | None = 64) -> Condition:
+def make_condition(channels: int, times: int, dim: int = 32, time: int | None = 64, embedding: int = 16) -> Condition:
     """A random condition stage with four heads."""
     torch.manual_seed(4)
-    return Condition(channels, times, 32, 2, 4, 1.0, 4, 77, dim, 16, time).eval()
+    return Condition(channels, times, 32, 2, 4, 1.0, 4, 77, dim, embedding, time).eval()
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:

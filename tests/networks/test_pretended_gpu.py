@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import released_writer
 import torch
 from pretended import pretended_gpu
 
-from bench import FULL, systems
+from bench import FULL, cli, systems
 from bench.experiment import graph
 from bench.experiment.kinds import builder_of
 from bench.experiment.stages import Sampling
 from bench.runtime import Runtime
 from bench.selftest import inputs
 from bench.store.store import Store
-from bench.systems import brain2image, captions, guided, linear, retrieval, thoughtviz, trivial
+from bench.systems import brain2image, captions, guided, linear, own, released, retrieval, thoughtviz, trivial
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_system.py"
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +89,21 @@ def test_every_stage_of_a_system_runs_on_a_pretended_gpu(made, spec):
     if spec == FULL:
         assert {"targets", "pretrain", "finetune", "generate", "score"} <= set(gpus)
         assert gpus["generate"].copies["from"] > 0
+
+
+def test_every_stage_of_the_released_checkpoint_runs_on_a_pretended_gpu(made, tmp_path):
+    scale, store = made
+    items = scale.items()
+    unet, vae, _ = released_writer.write_configs(tmp_path / "like")
+    condition = released_writer.make_condition(items.trials.n_chans, items.trials.world.n_times, embedding=32)
+    released_writer.write(tmp_path / "c.pth", released_writer.state_dict(unet, vae, condition))
+    assert cli.main(["import", "dreamdiffusion", str(tmp_path / "c.pth"), "--like", str(tmp_path / "like"), "--heads",
+                     "4", "--to", str(tmp_path / "to")]) == 0
+    score = systems.plan(released.Spec(checkpoint=str(tmp_path / "to"), steps=2), items, scale, 0)
+    assert {"releasedpictures", "score"} <= set(build_on_pretended_gpu(score, store))
+
+
+def test_every_stage_of_a_users_system_runs_on_a_pretended_gpu(made):
+    scale, store = made
+    score = systems.plan(own.Spec("own", str(EXAMPLE)), scale.items(), scale, 0)
+    assert {"ownfit", "own", "score"} <= set(build_on_pretended_gpu(score, store))

@@ -8,9 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from pretended import pretended_gpu
 
 from bench import FULL, systems
 from bench.experiment.scale import MICRO
@@ -18,23 +16,7 @@ from bench.experiment.stages import Targets
 from bench.runtime import Runtime
 from bench.train import finetune as tuning
 from bench.train.items import load_items
-
-
-class Copies(TorchDispatchMode):
-    """Counts copies between CPU and GPU by place, and reads of a scalar on the GPU, for which the CPU waits."""
-
-    def __init__(self):
-        super().__init__()
-        self.count, self.place = Counter(), "step"
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cuda":
-            self.count["read"] += 1
-            return 0.5  # a pretended tensor has no value
-        result = function(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
-        self.count[self.place] += {tensor.device.type for tensor in tensors} == {"cpu", "cuda"}
-        return result
+from bench.train.loop import prefetch
 
 
 def stage(steps, views):
@@ -43,31 +25,27 @@ def stage(steps, views):
 
 
 def count_on_pretended_gpu(steps, micro, monkeypatch):
-    """Counts of a training on a GPU that is pretended: without backward passes, streams and pinned memory, for which
-    torch needs a driver. The thread that fetches batches is this one."""
-    copies = Copies()
-
-    def prefetch(items, fetch, device):
-        for item in items:
-            copies.place = "ahead"
-            tensors = fetch(item)
-            copies.place = "step"
-            yield item, tensors
-
-    monkeypatch.setattr(tuning, "prefetch", prefetch)
-    monkeypatch.setattr(tuning, "to_device", torch.Tensor.to)
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(1))
-    it, lines = stage(steps, 1), []
+    """Counts of a training on a pretended GPU: copies fetched ahead and others, reads of a number, and log lines."""
+    it, lines, count = stage(steps, 1), [], Counter()
     items = load_items(it.items, micro.path, it.targets)
     model = tuning.prepare(it, items, micro.path, Runtime())
-    with FakeTensorMode(allow_non_fake_inputs=True), copies:
+    with pretended_gpu() as gpu, monkeypatch.context() as patch:
+        def prefetch_counted(items, fetch, device):
+            def fetch_counted(item):
+                before = gpu.copies.total()
+                tensors = fetch(item)
+                count["ahead"] += gpu.copies.total() - before
+                return tensors
+
+            return prefetch(items, fetch_counted, device)
+
+        patch.setattr(tuning, "prefetch", prefetch_counted)
         for module in model.parts().values():
             module.to("cuda")
         model.null_context = model.null_context.to("cuda")
         runtime = Runtime(device="cuda", progress=lambda *line, **scalars: lines.append(line))
         tuning._train(it, model, items, micro.path(it.targets), runtime, lambda number: None)
-    return copies.count, len(lines)
+    return {"ahead": count["ahead"], "step": gpu.copies.total() - count["ahead"], "read": gpu.reads}, len(lines)
 
 
 def test_a_step_copies_nothing_between_cpu_and_gpu_that_was_not_fetched_ahead(micro, monkeypatch):
