@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from bench import FULL, systems
 from bench.cost import rates
@@ -22,13 +24,16 @@ from bench.experiment.stages import Finetune, Generate, Pretrain, Score
 from bench.runtime import GPUS
 from bench.selftest import faults, inputs, parity
 from bench.selftest.probe import Enough, Probe, measure_products, stage_name
+from bench.store import journal
 from bench.store.store import Store
 from bench.systems import guided
+from models.mae import MaskedAutoencoder
 
 Values = dict[str, Any]
 SIDES = {True: 8192, False: 512}  # of the matrices whose products are timed, at real and small sizes
 LARGE = {True: 1024, False: 32}  # the second batch of pre-training
 KNOWN = ("pretrain", "guidedencoder", "guidedprior", "guidedlowlevel")  # kinds whose cost holds for small sizes too
+GREY_LEVELS = 5.0  # of 255: the tolerance of bfloat16, since other batch sizes round otherwise
 NEVER = 1_000_000  # steps of a training that ends by Enough, so that no evaluation falls into the measurement
 
 
@@ -210,7 +215,8 @@ def check_split(machine: Machine) -> Values:
     stage = replace(stage, schedule=replace(stage.schedule, steps=41), seed=2)
     whole, split = Probe(), Probe()
     peak = machine.build(stage, whole)["measured"].get("peak_cuda_bytes", 0)
-    with faults.short_of_memory(machine.device, peak, stage.schedule.batch):
+    with faults.short_of_memory(machine.device, peak, stage.schedule.batch,
+                                lambda network: isinstance(network, MaskedAutoencoder) and network.training):
         machine.build(stage, split, Store(machine.folder / "split"))
     parts = max(split.values("parts"))
     before, after = whole.values("loss")[-1], split.values("loss")[-1]
@@ -219,6 +225,28 @@ def check_split(machine: Machine) -> Values:
     if not abs(after - before) <= 0.02 * abs(before):
         raise Failed(f"the loss of split batches is {after:.5g}, that of whole ones {before:.5g}")
     return {"parts": parts, "loss_whole": before, "loss_split": after}
+
+
+def check_split_images(machine: Machine) -> Values:
+    """Lets the memory end in sampling on purpose: the batch must be split, with the same images but for rounding."""
+    stage, split = machine.generated, Store(machine.folder / "split")
+    record = machine.build(stage)
+    for above in graph.stages([stage], split.has):  # before the memory is limited
+        if above != stage:
+            build(above, split, machine.device)
+    with faults.short_of_memory(machine.device, record["measured"].get("peak_cuda_bytes", 0), stage.sampling.batch,
+                                lambda network: isinstance(network, UNet2DConditionModel)):
+        build(stage, split, machine.device)
+    notes = journal.read(journal.path(split.root, stage.key))[0]
+    parts = max((line["parts"] for line in notes if line.get("event") == "note" and "parts" in line), default=1)
+    before, after = (np.load(store.path(stage) / "pictures.npy").astype(float) for store in (machine.store, split))
+    difference = float(np.abs(after - before).mean())
+    if parts < 2:
+        raise Failed("the memory was limited, but no batch was split")
+    if not difference <= GREY_LEVELS:
+        raise Failed(f"images of split batches differ from those of whole ones by {difference:.3g} grey levels on "
+                     f"average, limit {GREY_LEVELS:g}")
+    return {"parts": parts, "grey_levels": difference}
 
 
 def check_resume(machine: Machine) -> Values:
@@ -301,6 +329,7 @@ CHECKS = (
     Check("launches, finetune", check_launches(lambda machine: machine.tuned)),
     Check("out of memory", check_split),
     Check("resume", check_resume),
+    Check("out of memory, generate", check_split_images),
     Check("reference", check_stage(lambda machine: machine.score.reference)),
     Check("score", check_stage(lambda machine: machine.score)),
     Check("guided: inputs", check_guided_inputs),

@@ -20,7 +20,6 @@ from bench.experiment.stages import Pretrain
 from bench.selftest.probe import relative_error
 from bench.store import journal
 from bench.store.store import Store
-from models.mae import MaskedAutoencoder
 
 SHARE = 0.85  # of the peak: too little for the whole batch, enough for half of it
 PATIENCE = 180.0  # s for a process to begin its training
@@ -28,11 +27,12 @@ POLL = 0.02  # s
 
 
 @contextmanager
-def short_of_memory(device: str, peak: int, batch: int) -> Iterator[None]:
-    """Limits the memory, so that a pre-training that needed `peak` bytes for this batch must split it.
+def short_of_memory(device: str, peak: int, batch: int, is_limited: Callable[[torch.nn.Module], bool]
+                    ) -> Iterator[None]:
+    """Limits the memory, so that a stage that needed `peak` bytes for this batch must split it.
 
-    On a GPU the allocator gets SHARE of the peak. On a CPU, whose memory is not limited, the autoencoder raises the
-    GPU's error for more than half of the batch.
+    On a GPU the allocator gets SHARE of the peak. On a CPU, whose memory is not limited, a network for which
+    is_limited(network) raises the GPU's error for more than half of the batch.
     """
     if device == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory
@@ -45,7 +45,7 @@ def short_of_memory(device: str, peak: int, batch: int) -> Iterator[None]:
         return
 
     def refuse(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        if isinstance(module, MaskedAutoencoder) and module.training and len(arguments[0]) > batch // 2:
+        if is_limited(module) and len(arguments[0]) > batch // 2:
             raise torch.OutOfMemoryError("raised by the self-test")
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)

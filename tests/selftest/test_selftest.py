@@ -127,7 +127,8 @@ def test_every_check_passes_at_small_sizes(tmp_path, monkeypatch):
     assert main(["selftest", "--dry", "--minutes", "30"]) == 0
     written = [json.loads(line) for line in (tmp_path / "selftest.jsonl").read_text().splitlines()]
     assert [line["check"] for line in written] == [check.name for check in CHECKS]
-    assert next(line for line in written if line["check"] == "out of memory")["parts"] > 1
+    for name in ("out of memory", "out of memory, generate"):
+        assert next(line for line in written if line["check"] == name)["parts"] > 1
     assert next(line for line in written if line["check"] == "resume")["relative_difference"] == 0
 
 
@@ -139,5 +140,7 @@ def test_parts_of_real_size_are_written_in_formats_that_load_completely(tmp_path
 
 
 def test_memory_that_is_too_small_on_purpose_has_the_gpus_error():
-    with faults.short_of_memory("cpu", 0, 4):
+    with faults.short_of_memory("cpu", 0, 4, lambda network: isinstance(network, torch.nn.Conv1d)):
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.nn.Conv1d(2, 2, 1)(torch.ones(8, 2, 1))
         assert torch.nn.Linear(2, 2)(torch.ones(8, 2)).shape == (8, 2)  # other networks are left alone
