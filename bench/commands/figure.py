@@ -20,7 +20,7 @@ from bench.commands.options import (
 from bench.errors import BenchError
 from bench.experiment import ablation
 from bench.setup.places import resolve_scale
-from bench.setup.request import DATA, Request
+from bench.setup.request import DATA
 from bench.setup.rows import rows, with_numerics
 from bench.store.store import Store
 from bench.tables import figure, sheet
@@ -89,6 +89,7 @@ def _plot(options: argparse.Namespace) -> int:
     """Draws a plot of recorded results."""
     from bench.tables import plots, results  # imports pandas and matplotlib
     from bench.tables.build import table as build_table
+    from bench.tables.report.stored import class_names
 
     variant, request = options.variants, request_of(options)
     chosen, folder = ablation.load(request.ablation), request.source_folder
@@ -97,7 +98,8 @@ def _plot(options: argparse.Namespace) -> int:
         raise BenchError(f"--out {out}: a file name that ends in {', '.join(plots.ENDINGS)} is expected")
     if options.figure == "confusion":
         recorded = results.read(folder, chosen.name)
-        drawn = plots.draw_confusion(recorded.items, variant or figure.main_variant(chosen), _names(request))
+        drawn = plots.draw_confusion(recorded.items, variant or figure.main_variant(chosen),
+                                     class_names(request))
     else:
         table = build_table(folder, chosen.name, chosen)
         drawn = (plots.draw_forest(table) if options.figure == "forest" else plots.draw_order(table)
@@ -105,11 +107,3 @@ def _plot(options: argparse.Namespace) -> int:
     plots.save(drawn, out)
     print(f"{options.figure}: {out}")
     return errors.OK
-
-
-def _names(request: Request) -> dict[int, str]:
-    """Returns the judge's classes of the tiny world by number; other scales' classes keep their numbers."""
-    from bench.data.pictures import CLASSES
-
-    tiny = request.scale in ("tiny", "micro")
-    return dict(enumerate(CLASSES)) if tiny else {}

@@ -75,7 +75,7 @@ def open_stored(request: Request, recorded: results.Results, seeds: Sequence[int
     return Stored(replace(planned, rows=recorded_rows), store, tuple(shown), tuple(dict.fromkeys(missing)))
 
 
-def class_names(request: Request, stored: Stored | None) -> Mapping[int, str]:
+def class_names(request: Request, stored: Stored | None = None) -> Mapping[int, str]:
     """Returns names of the judge's classes: those of the stored data set, else of the tiny world; others have none."""
     if stored is not None and stored.shown:
         return stored.page.judged(stored.shown[0])
