@@ -34,19 +34,19 @@ LETTERS = 40  # of a line of an axis's name
 LOGARITHMIC = 20  # ratio of the largest value on an axis to the smallest above 0 from which its scale is logarithmic
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Applies STYLE while a figure is drawn."""
     @functools.wraps(draw)
-    def styled(*arguments: Any) -> Figure:
+    def draw_styled(*arguments: Any) -> Figure:
         import matplotlib  # takes half a second
 
         with matplotlib.rc_context(STYLE):
             return draw(*arguments)
 
-    return styled
+    return draw_styled
 
 
-@_styled
+@styled
 def draw_forest(table: Table) -> Figure:
     """Draws each row's accuracy with its 95 % interval, null and ceiling, and each contrast with its simultaneous one.
 
@@ -59,7 +59,7 @@ def draw_forest(table: Table) -> Figure:
     blocks = [(title, made) for title, made in (("contrasts", table.differences), ("over worlds", table.over_worlds))
               if any(contrast.verdict for contrast in made)]
     heights = [len(rows), *(len(made) for _, made in blocks)]
-    figure, axes = _panels(heights, WIDTH, LINE * sum(heights) + 1.1 * len(heights))
+    figure, axes = panels(heights, WIDTH, LINE * sum(heights) + 1.1 * len(heights))
     _draw_rows(axes[0], table, rows)
     for axis, (title, made) in zip(axes[1:], blocks, strict=True):
         _draw_contrasts(axis, title, [contrast for contrast in made if contrast.verdict])
@@ -108,7 +108,7 @@ def _name_lines(axis: Axes, names: Sequence[str]) -> None:
     axis.grid(axis="x", alpha=0.25)
 
 
-@_styled
+@styled
 def draw_order(table: Table) -> Figure:
     """Draws each row's accuracy over the paper's, with the agreement of both orders. Raises BenchError if fewer than
     four rows have a number of the paper."""
@@ -117,7 +117,7 @@ def draw_order(table: Table) -> Figure:
                          "have fewer")
     whole = table.agreements[0]
     rows = [row for row in table.entries if row.top1 and row.paper is not None and row.name != CEILING_NAME]
-    figure, (axis,) = _panels([1], 1.6 * PANEL, 1.5 * PANEL)
+    figure, (axis,) = panels([1], 1.6 * PANEL, 1.5 * PANEL)
     for row in rows:
         assert row.top1
         assert row.paper is not None
@@ -132,7 +132,7 @@ def draw_order(table: Table) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def draw_curves(table: Table, curves: Mapping[str, Mapping[str, Sequence[tuple[float, str]]]]) -> Figure:
     """Draws the accuracy over each factor that an ablation names (`Ablation.curves`), with 95 % intervals.
 
@@ -143,7 +143,7 @@ def draw_curves(table: Table, curves: Mapping[str, Mapping[str, Sequence[tuple[f
         having = [name for name in ablations.names() if ablations.load(name).curves]
         raise BenchError(f"this ablation names no `curves`; those that do: {', '.join(having)}")
     measured = _by_row(table)
-    figure, axes = _panels(list(curves), PANEL * len(curves), PANEL, side_by_side=True)
+    figure, axes = panels(list(curves), PANEL * len(curves), PANEL, side_by_side=True)
     for axis, (factor, lines) in zip(axes, curves.items(), strict=True):
         values: list[float] = []
         for place, (name, points) in enumerate(lines.items()):
@@ -156,9 +156,7 @@ def draw_curves(table: Table, curves: Mapping[str, Mapping[str, Sequence[tuple[f
             for each, interval in known:
                 axis.plot([each, each], [100 * interval.low, 100 * interval.high], color=colour, lw=1)
             values += x
-        positive = [value for value in values if value > 0]
-        if max(positive) / min(positive) >= LOGARITHMIC:
-            axis.set_xscale("symlog", linthresh=min(positive)) if min(values) <= 0 else axis.set_xscale("log")
+        scale_x(axis, values)
         axis.set_xlabel(factor)
         axis.grid(alpha=0.25)
         if len(lines) > 1:
@@ -178,7 +176,7 @@ def _by_row(table: Table) -> dict[str, Interval]:
     return rows | {name: crossed_interval(np.array(means)[None]) for name, means in worlds.items() if len(means) > 1}
 
 
-@_styled
+@styled
 def draw_confusion(items: Any, row: str, name_of: Mapping[int, str]) -> Figure:
     """Draws how often the judge assigns each class to the images of each class, over all seeds and samples.
 
@@ -190,7 +188,7 @@ def draw_confusion(items: Any, row: str, name_of: Mapping[int, str]) -> Figure:
         raise BenchError(f"no images of the row {row!r} with classes are recorded; name another with --variants")
     counts = chosen.groupby(["label", "judged"]).size().unstack(fill_value=0)
     shares = 100 * counts.div(counts.sum(axis=1), axis=0)
-    figure, (axis,) = _panels([1], 2.4 + LINE * shares.shape[1], 1.8 + LINE * shares.shape[0])
+    figure, (axis,) = panels([1], 2.4 + LINE * shares.shape[1], 1.8 + LINE * shares.shape[0])
     shown = axis.imshow(shares.to_numpy(), cmap="Blues", vmin=0, vmax=100)
     for line, column in np.ndindex(shares.shape):
         if (value := shares.iat[line, column]) >= 1:
@@ -206,14 +204,21 @@ def draw_confusion(items: Any, row: str, name_of: Mapping[int, str]) -> Figure:
     return figure
 
 
-def _panels(heights: Sequence[Any], width: float, height: float, side_by_side: bool = False) -> tuple[Figure, Any]:
-    """Returns a figure of so many inches with a panel for each height, and its panels."""
+def panels(heights: Sequence[Any], width: float, height: float, side_by_side: bool = False) -> tuple[Figure, Any]:
+    """Returns a figure of so many inches with a panel for each height, and its panels. Side by side they are equal."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     if side_by_side:
         return figure, figure.subplots(1, len(heights), sharey=True, squeeze=False)[0]
     return figure, figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(map(float, heights)))[:, 0]
+
+
+def scale_x(axis: Axes, values: Sequence[float]) -> None:
+    """Makes the horizontal axis logarithmic if the values are far apart; with a linear part around 0 if one is 0."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) / min(positive) >= LOGARITHMIC:
+        axis.set_xscale("symlog", linthresh=min(positive)) if min(values) <= 0 else axis.set_xscale("log")
 
 
 def render(figure: Figure, ending: str) -> bytes:

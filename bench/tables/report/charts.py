@@ -63,6 +63,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
                         f'min-width:{LEAST_WIDTH * width:.0f}px"', 1).strip()
 
 
+@plots.styled
 def draw_costs(costs: Mapping[str, float], accuracies: Mapping[str, Interval], unit: str, header: str) -> Figure:
     """Draws each row's accuracy with its 95 % interval over its cost. unit: of the costs; header: of the accuracy.
 
@@ -71,26 +72,22 @@ def draw_costs(costs: Mapping[str, float], accuracies: Mapping[str, Interval], u
     rows = [name for name in costs if name in accuracies]
     if len(rows) < 2:
         raise BenchError("fewer than two rows have both a recorded cost and an accuracy")
-
-    def draw(figure: Figure) -> None:
-        axis = figure.subplots()
-        for place, name in enumerate(sorted(rows, key=lambda row: accuracies[row].mean)):
-            known, side = accuracies[name], 1 if place % 2 else -1  # names at equal costs would hide each other
-            axis.plot([costs[name]] * 2, [100 * known.low, 100 * known.high], color=plots.GREY, lw=1)
-            axis.plot(costs[name], 100 * known.mean, "o", color=plots.BLUE, ms=4)
-            axis.annotate(name, (costs[name], 100 * known.mean), (4 * side, 3), textcoords="offset points",
-                          fontsize=7, ha="left" if side > 0 else "right")
-        positive = [costs[name] for name in rows]
-        if min(positive) > 0 and max(positive) / min(positive) >= plots.LOGARITHMIC:
-            axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:,g}")
-        axis.set_xlabel(unit)
-        axis.set_ylabel(f"{header} [95 % interval]")
-        axis.grid(alpha=0.25)
-
-    return _figure(0.8 * PAGE, 0.5 * PAGE, draw)
+    figure, (axis,) = plots.panels([1], 0.8 * PAGE, 0.5 * PAGE)
+    for place, name in enumerate(sorted(rows, key=lambda row: accuracies[row].mean)):
+        known, side = accuracies[name], 1 if place % 2 else -1  # names at equal costs would hide each other
+        axis.plot([costs[name]] * 2, [100 * known.low, 100 * known.high], color=plots.GREY, lw=1)
+        axis.plot(costs[name], 100 * known.mean, "o", color=plots.BLUE, ms=4)
+        axis.annotate(name, (costs[name], 100 * known.mean), (4 * side, 3), textcoords="offset points",
+                      fontsize=7, ha="left" if side > 0 else "right")
+    plots.scale_x(axis, [costs[name] for name in rows])
+    axis.xaxis.set_major_formatter("{x:,g}")
+    axis.set_xlabel(unit)
+    axis.set_ylabel(f"{header} [95 % interval]")
+    axis.grid(alpha=0.25)
+    return figure
 
 
+@plots.styled
 def draw_training(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """Draws the loss over steps: a panel for each kind of curve, a line for each stage, under its rows' names.
 
@@ -98,30 +95,16 @@ def draw_training(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """
     if not curves:
         raise BenchError("the store holds no log of a training with a loss")
-
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(len(curves), 1, squeeze=False)[:, 0]
-        for axis, (kind, lines) in zip(panels, curves.items(), strict=True):
-            for place, (name, points) in enumerate(lines.items()):
-                axis.plot(*zip(*points, strict=True), marker="o", ms=2, lw=1, label=name, clip_on=False,
-                          color=plots.COLOURS[place % len(plots.COLOURS)],
-                          ls=("-", "--", ":", "-.")[place // len(plots.COLOURS) % 4])
-            axis.set_title(kind, loc="left")
-            axis.set_xlabel("step")
-            axis.set_ylabel("loss")
-            axis.set_xlim(0, max(1.0, *(step for points in lines.values() for step, _ in points)))
-            axis.grid(alpha=0.25)
-            axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-    return _figure(PAGE, 0.36 * PAGE * len(curves), draw)
-
-
-def _figure(width: float, height: float, draw: Callable[[Figure], None]) -> Figure:
-    """Returns a figure of so many inches in the style of the plots."""
-    import matplotlib  # takes half a second
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(plots.STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
+    figure, panels = plots.panels([1] * len(curves), PAGE, 0.36 * PAGE * len(curves))
+    for axis, (kind, lines) in zip(panels, curves.items(), strict=True):
+        for place, (name, points) in enumerate(lines.items()):
+            axis.plot(*zip(*points, strict=True), marker="o", ms=2, lw=1, label=name, clip_on=False,
+                      color=plots.COLOURS[place % len(plots.COLOURS)],
+                      ls=("-", "--", ":", "-.")[place // len(plots.COLOURS) % 4])
+        axis.set_title(kind, loc="left")
+        axis.set_xlabel("step")
+        axis.set_ylabel("loss")
+        axis.set_xlim(0, max(1.0, *(step for points in lines.values() for step, _ in points)))
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
