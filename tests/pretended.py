@@ -131,8 +131,8 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         stack.enter_context(mock.patch.object(Tensor, "record_stream", return_value=None))
         stack.enter_context(mock.patch.object(Tensor, "backward", pretend_gradients))
         real = torch.tensor  # it asks the driver for the GPU before it is dispatched
-        stack.enter_context(mock.patch.object(
-            torch, "tensor", lambda data, *, device=None, **options: real(data, **options).to(device or "cpu")))
+        stack.enter_context(mock.patch.object(torch, "tensor", lambda data, *, device=None, **options: (
+            real(data, **options) if device is None else real(data, **options).to(device))))
         pick = Tensor.__getitem__  # a list of numbers as an index becomes a tensor on the GPU, which asks the driver
         stack.enter_context(mock.patch.object(
             Tensor, "__getitem__", lambda self, index: pick(self, real(index).to(self.device)
