@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -21,6 +22,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from bench.experiment import graph
+from bench.experiment.key import Stage
+from bench.experiment.kinds import builder_of
+from bench.runtime import Runtime
+from bench.store.store import Store
 
 aten = torch.ops.aten
 
@@ -143,3 +150,16 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         stack.enter_context(mock.patch.object(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda _: [])))
         stack.enter_context(mock.patch.object(ThreadPoolExecutor, "submit", run_at_once))
         yield stack.enter_context(PretendedGpu())
+
+
+def build_on_pretended_gpu(score: Stage, store: Store) -> dict[str, PretendedGpu]:
+    """Runs the function of each stage below a score on a pretended GPU; returns the pretended GPU of each kind."""
+    gpus: dict[str, PretendedGpu] = {}
+    for stage in graph.stages([score], store.has):
+        def fill(out: Path, stage: Stage = stage) -> None:
+            with pretended_gpu() as gpu:
+                builder_of(stage)(stage, store.path, out, Runtime("cuda"))
+            gpus[stage.kind] = gpu
+
+        store.build(stage, fill)
+    return gpus

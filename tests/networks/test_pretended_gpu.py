@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import released_writer
 import torch
-from pretended import pretended_gpu
+from pretended import build_on_pretended_gpu, pretended_gpu
 
 from bench import FULL, cli, systems
 from bench.experiment import graph
-from bench.experiment.kinds import builder_of
 from bench.experiment.stages import Sampling
-from bench.runtime import Runtime
 from bench.selftest import inputs
 from bench.store.store import Store
 from bench.systems import brain2image, captions, guided, linear, own, released, retrieval, thoughtviz, trivial
@@ -30,19 +28,6 @@ def made(tmp_path_factory):
     scale = replace(scale, pretrain=replace(scale.pretrain, steps=2), finetune=replace(scale.finetune, steps=2),
                     sampling=Sampling(steps=2, guidance=1.0, samples=1, batch=8))
     return inputs.add_guided(scale, folder, "cuda", is_real=False), Store(folder / "store")
-
-
-def build_on_pretended_gpu(score, store):
-    """Runs the function of each stage below a score on a pretended GPU; returns the pretended GPU of each kind."""
-    gpus = {}
-    for stage in graph.stages([score], store.has):
-        def fill(out, stage=stage):
-            with pretended_gpu() as gpu:
-                builder_of(stage)(stage, store.path, out, Runtime("cuda"))
-            gpus[stage.kind] = gpu
-
-        store.build(stage, fill)
-    return gpus
 
 
 def test_a_tensor_of_the_cpu_does_not_meet_one_of_the_gpu():
