@@ -12,10 +12,11 @@ from pretended import build_on_pretended_gpu, pretended_gpu
 
 from bench import FULL, cli, systems
 from bench.experiment import graph
+from bench.experiment.scale import MICRO
 from bench.experiment.stages import Sampling
 from bench.selftest import inputs
 from bench.store.store import Store
-from bench.systems import brain2image, captions, guided, linear, own, released, retrieval, thoughtviz, trivial
+from bench.systems import brain2image, captions, guided, known, linear, own, released, retrieval, thoughtviz, trivial
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_system.py"
 
@@ -59,7 +60,10 @@ def test_a_backward_pass_gives_a_gradient_to_each_parameter_that_the_loss_depend
     thoughtviz.Spec("ThoughtViz"),
     captions.Spec("caption by ridge classifier", classes="ridge"),
     pytest.param(captions.Spec("caption by EEGNet", classes="eegnet"), marks=pytest.mark.long),
+    captions.Spec("true class as text"),
     trivial.Spec("stimulus through the VAE", source="vae"),
+    trivial.Spec("random training picture", source="random"),
+    trivial.Spec("mean picture of the class", source="class_mean"),
     pytest.param(brain2image.Spec("GAN", decoder="gan"), marks=pytest.mark.long),  # its LSTM is slow without values
     pytest.param(brain2image.Spec("VAE", decoder="vae"), marks=pytest.mark.long),
 ], ids=lambda spec: spec.name)
@@ -74,6 +78,18 @@ def test_every_stage_of_a_system_runs_on_a_pretended_gpu(made, spec):
     if spec == FULL:
         assert {"targets", "pretrain", "finetune", "generate", "score"} <= set(gpus)
         assert gpus["generate"].copies["from"] > 0
+
+
+@pytest.mark.parametrize("spec", [
+    pytest.param(FULL, marks=pytest.mark.long),
+    known.Spec("known", start="masked", pairs=48),
+], ids=lambda spec: spec.name)
+def test_every_stage_of_the_tiny_worlds_runs_on_a_pretended_gpu(tmp_path, spec):
+    scale, store = replace(MICRO, numerics=replace(MICRO.numerics, device_class="cuda")), Store(tmp_path)
+    score = systems.plan(spec, scale.items(), scale, 0)
+    gpus = build_on_pretended_gpu(score, store)
+    assert any(gpu.copies["to"] > 0 for gpu in gpus.values())
+    assert all(store.is_intact(stage) for stage in graph.stages([score]))
 
 
 def test_every_stage_of_the_released_checkpoint_runs_on_a_pretended_gpu(made, tmp_path):
