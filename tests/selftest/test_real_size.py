@@ -52,7 +52,7 @@ def test_one_step_of_each_of_fulls_stages_at_real_size_and_its_memory_beside_the
     score = systems.plan(FULL, scale.items(), scale, 0)
     for stage in graph.stages([score]):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:  # memory of the last stage is gone
-            libraries = fresh.submit(build_alone, stage, store.path).result()
+            libraries = fresh.submit(build_alone, stage, store.root).result()
         record = store.manifest(stage)
         used, known = record["measured"]["peak_rss_bytes"] - libraries, memory(stage)
         at_once = known.batch if known and stage.kind in {"reference", "score"} else IMAGES  # these fill their batches
