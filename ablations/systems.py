@@ -15,13 +15,16 @@ from bench.systems import brain2image, guided, linear, thoughtviz
 
 mind_vis = replace(full, name="MinD-Vis on EEG", encoder="msm_channel", align=None, tune="E+A+norm2",
                    time_condition=True)
-with_eeg = [
+trained = [
     full,
     mind_vis,
     brain2image.Spec("Brain2Image GAN", decoder="gan"),
     brain2image.Spec("Brain2Image VAE", decoder="vae"),
     thoughtviz.Spec("ThoughtViz"),
     guided.Spec("ATM"),
+]
+with_eeg = [
+    *trained,
     linear.Spec("linear baseline"),
     captions.Spec("caption by ridge classifier", classes="ridge"),
     captions.Spec("caption by EEGNet", classes="eegnet"),
