@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
+from math import inf
 from typing import Any, ClassVar, Protocol
 
 from bench.data import montages
@@ -185,6 +186,7 @@ class On:
     part        "test", or "val" to choose a checkpoint on
     checkpoint  (2, 5): the second of five checkpoints, evenly spaced over fine-tuning (for the guided system over its
                 encoder's training); None: the final state
+    rates       a factor of all learning rates of the system's trainings (ablations/tuning.py)
     eeg_free    no system can know the stimulus from these items; the row is tested against chance
     Raises BenchError for unknown fields and values. Planning raises NotAvailable for what a scale's world lacks.
     """
@@ -206,6 +208,7 @@ class On:
     world: Any = ()
     part: str = "test"
     checkpoint: tuple[int, int] | None = None
+    rates: float = added(1.0)
     eeg_free: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -223,6 +226,8 @@ class On:
             value = getattr(self, what)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise refuse(self, f"{what} must be an integer of at least {least}, not {value!r}")
+        if isinstance(self.rates, bool) or not isinstance(self.rates, (int, float)) or not 0 < self.rates < inf:
+            raise refuse(self, f"rates must be a positive number, not {self.rates!r}")
         check_choices(self, window=WINDOWS, split=SPLITS, part=PARTS, protocol=PROTOCOLS, scaling=SCALING, cut=CUT)
         check_checkpoint(self)
 
@@ -323,7 +328,12 @@ class On:
                        sampling=replace(scale.sampling, **dict(self.sampling)))
 
     def score(self, score: Scored) -> Scored:
-        """Returns the score of the images of the chosen checkpoint. Raises BenchError if the system keeps none."""
+        """Applies the row's rates and checkpoint to the score of a system. Raises BenchError if the system has none."""
+        if self.rates != 1:
+            before, score = score, scale_rates(score, self.rates)
+            if score == before:
+                raise refuse(self, f"rates is set, but system {self.system} trains with no learning rate that can be "
+                                   "changed")
         if self.checkpoint is None:
             return score
         which, many = self.checkpoint
@@ -334,3 +344,17 @@ class On:
             raise refuse(self, "checkpoint is set, but only the systems dreamdiffusion and guided keep checkpoints")
         return replace(score, pictures=replace(score.pictures, checkpoint=None if which == many else which,
                                                model=replace(score.pictures.model, checkpoints=many)))
+
+
+def scale_rates(value: Any, factor: float) -> Any:
+    """Returns a planned stage with all learning rates multiplied, in every schedule of the stages that it needs."""
+    changes = {}
+    for each in fields(value) if is_dataclass(value) else ():
+        old = getattr(value, each.name)
+        if isinstance(old, float) and (each.name == "lr" or each.name.startswith("lr_")):
+            new = old * factor
+        else:
+            new = scale_rates(old, factor)
+        if new != old:
+            changes[each.name] = new
+    return replace(value, **changes) if changes else value

@@ -53,6 +53,7 @@ def test_the_rows_of_table_2_are_named_by_number_and_change():
     (On(FULL, "x", band=(14, 70), subjects=(1, 3), epochs=500), "14 to 70 Hz, subjects 1, 3, 500 epochs"),
     (On(FULL, "x", subjects=(1, 2, 3), views=0, part="val", checkpoint=(2, 5)),
      "subjects 1 to 3, crops drawn anew, on validation, checkpoint 2 of 5"),
+    (On(FULL, "x", rates=0.5), "rates 0.5"),
     (On(FULL, "x", sampling={"sampler": "plms", "steps": 250}), "sampler plms, steps 250"),
     (On(FULL, "x", world={"snr": 0, "order": "blocked", "blocks": 10}), "class blocks, no signal"),
     (On(On(FULL, "y", band=(1, 95)), "x", subjects=(4,)), "1 to 95 Hz, subject 4"),

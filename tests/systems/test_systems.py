@@ -17,7 +17,9 @@ from bench.execute.build import build
 from bench.experiment import ablation, encoders, graph
 from bench.experiment.scale import MICRO, TINY
 from bench.experiment.stages import Readout, training
+from bench.experiment.variant import scale_rates
 from bench.runtime import Runtime
+from bench.systems import linear as linear_system
 from bench.train.readout import readout
 from bench.train.trials import write_classes
 from models.classifiers import EEGNet
@@ -186,3 +188,22 @@ def test_the_linear_encoder_makes_one_token_of_a_trial():
 def test_a_spec_that_does_not_exist_is_refused(spec, said):
     with pytest.raises(BenchError, match=said):
         spec()
+
+
+def test_the_rates_of_a_row_multiply_every_learning_rate_and_nothing_else():
+    plain, twice = (systems.plan(On(FULL, "x", rates=rates), ITEMS, MICRO, 0) for rates in (1.0, 2.0))
+    assert plain == systems.plan(FULL, ITEMS, MICRO, 0)
+    once, model = plain.pictures.model, twice.pictures.model
+    assert model.schedule == replace(once.schedule, lr_encoder=2 * once.schedule.lr_encoder,
+                                     lr_attention=2 * once.schedule.lr_attention,
+                                     lr_projection=2 * once.schedule.lr_projection)
+    assert model.start.schedule == replace(once.start.schedule, lr=2 * once.start.schedule.lr)
+    assert scale_rates(twice, 0.5) == plain
+
+
+def test_rates_are_refused_where_no_learning_rate_is_and_unless_positive():
+    with pytest.raises(BenchError, match="'x': rates is set, but system linear trains with no learning rate"):
+        systems.plan(On(linear_system.Spec("linear"), "x", rates=2.0), ITEMS, MICRO, 0)
+    for rates in (0, -1.0, float("nan"), float("inf"), True, "2"):
+        with pytest.raises(BenchError, match="rates must be a positive number"):
+            On(FULL, "x", rates=rates)
