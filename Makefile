@@ -17,9 +17,11 @@ test-long: .venv/ready
 references: .venv/ready
 	$(BIN)/bench run --reference --ablation table2 --nulls each --seeds 0,1,2
 	$(BIN)/bench run --reference --ablation table2 --seeds 3,4,5,6,7
-	for each in controls systems; do \
-	  $(BIN)/bench run --reference --ablation $$each --nulls each --seeds 0,1,2 || exit; \
-	  $(BIN)/bench run --reference --ablation $$each --seeds 3,4 || exit; done
+	$(BIN)/bench run --reference --ablation controls --nulls each --seeds 0,1,2
+	$(BIN)/bench run --reference --ablation controls --seeds 3,4
+	$(BIN)/bench run --reference --ablation tuning --seeds 0
+	$(BIN)/bench run --reference --ablation systems --nulls each --seeds 0,1,2
+	$(BIN)/bench run --reference --ablation systems --seeds 3,4
 	$(BIN)/bench run --reference --ablation worlds --seeds 0,1
 	for each in block_design supervision guided_encoders guided_parts guided_retrieval projector channels \
 	  released_code masking conditioning encoders selection guided_selection artefacts; do \
