@@ -217,8 +217,13 @@ def panels(heights: Sequence[Any], width: float, height: float, side_by_side: bo
 def scale_x(axis: Axes, values: Sequence[float]) -> None:
     """Makes the horizontal axis logarithmic if the values are far apart; with a linear part around 0 if one is 0."""
     positive = [value for value in values if value > 0]
-    if positive and max(positive) / min(positive) >= LOGARITHMIC:
-        axis.set_xscale("symlog", linthresh=min(positive)) if min(values) <= 0 else axis.set_xscale("log")
+    if not positive or max(positive) / min(positive) < LOGARITHMIC:
+        return
+    if min(values) > 0:
+        axis.set_xscale("log")
+        return
+    axis.set_xscale("symlog", linthresh=min(positive))
+    axis.set_xticks([tick for tick in axis.get_xticks() if abs(tick) >= min(positive) or tick == 0])  # 0 needs the room
 
 
 def render(figure: Figure, ending: str) -> bytes:
