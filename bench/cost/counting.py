@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
 
 AUTOCAST = 1.5  # saved bytes relative to pure bfloat16: sums and inputs of norms stay in float32; assumption
-ALIVE = 4  # tensors of the largest one's size, in float32, at the peak of a forward pass; assumption
 
 
 @dataclass(frozen=True)
@@ -212,28 +212,49 @@ def training_cost(flops: int, trained: nn.Module, kept: nn.Module, sample: int, 
 
 @functools.cache
 def forward_bytes(direction: str) -> int:
-    """Bytes at the peak of a forward pass of one image: ALIVE times its largest tensor in float32.
+    """Bytes of float32 tensors that live at the peak of a forward pass of one image, without the parameters.
 
-    direction: through the VAE at 512 pixels ("encode", "decode") or the judge at 224 ("judge").
+    direction: through the VAE at 512 pixels ("encode", "decode"), or through a network that measures: "judge" and
+    "clip" at 224, "inception" at 299.
+    """
+    if direction in {"encode", "decode"}:
+        run = getattr(part("stable_diffusion_vae"), direction)
+        image = meta(1, 3, 512, 512) if direction == "encode" else meta(1, 4, 64, 64)
+    else:
+        run, side = part(direction), 299 if direction == "inception" else 224
+        image = meta(1, 3, side, side)
+    return live_bytes(lambda: run(image))
+
+
+def live_bytes(run: Callable[[], Any]) -> int:
+    """Bytes of the tensors that `run` makes on the meta device, at the moment when most of them live.
+
+    Without autograd, and with fused attention. A tensor lives as on a real device: until Python drops it.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Largest(TorchDispatchMode):
-        size = 0
+    def storages(values: Any) -> dict[int, Any]:
+        tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+        return {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in tensors)}
+
+    class Living(TorchDispatchMode):
+        bytes = peak = 0
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if not {id(leaf) for leaf in tree_leaves(args)} & {id(leaf) for leaf in tree_leaves(result)}:
-                self.size = max([self.size, *(4 * leaf.numel() for leaf in tree_leaves(result)
-                                              if isinstance(leaf, torch.Tensor) and leaf.ndim == 4)])
+            before = storages((args, kwargs))
+            for key, storage in storages(result).items():
+                if key not in before:  # no view, and not in place
+                    self.add(storage.nbytes())
+                    weakref.finalize(storage, self.add, -storage.nbytes())
             return result
 
-    with torch.no_grad(), fused_attention(), Largest() as largest:
-        if direction == "judge":
-            part("judge")(meta(1, 3, 224, 224))
-        else:
-            shape = (1, 3, 512, 512) if direction == "encode" else (1, 4, 64, 64)
-            getattr(part("stable_diffusion_vae"), direction)(meta(*shape))
-    return ALIVE * largest.size
+        def add(self, number: int) -> None:
+            self.bytes += number
+            self.peak = max(self.peak, self.bytes)
+
+    with torch.no_grad(), fused_attention(), Living() as living:
+        run()
+    return living.peak

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.cost import networks, sizes
@@ -20,6 +21,7 @@ from bench.cost.sizes import (
 )
 from bench.experiment.key import Stage
 from bench.experiment.stages import (
+    Captions,
     Corpus,
     Finetune,
     Generate,
@@ -38,7 +40,8 @@ from models.parameters import EMBEDDING, PIXELS, count_parameters
 if TYPE_CHECKING:
     from bench.experiment.stages import Decoder, Encoder
 
-SCORED_AT_ONCE = 50  # images in a batch of Score, Reference and TrainFeatures
+SCORED_AT_ONCE = 50  # images in a batch of Score and TrainFeatures
+REFERENCE_AT_ONCE = 100  # images in a batch of Reference
 JUDGED = 1024  # features of the judge
 TARGETS_AT_ONCE = 16  # images of 512 pixels in a batch of Targets
 
@@ -48,8 +51,8 @@ def memory(stage: Stage) -> Memory | None:
 
     Trained parameters take 18 bytes (float32 value, gradient, AdamW's two moments, a bfloat16 copy), frozen ones 2
     (bfloat16), measuring networks 4; a system's own stages what their cost states. A training step keeps what autograd
-    saves, counted on the meta device in bfloat16 with fused attention, times AUTOCAST; a forward pass takes ALIVE
-    tensors of its largest one's size in float32. A stage in float32 has no copy, frozen parameters of 4 bytes, and
+    saves, counted on the meta device in bfloat16 with fused attention, times AUTOCAST; a forward pass takes the
+    tensors that live at its peak, in float32. A stage in float32 has no copy, frozen parameters of 4 bytes, and
     saves twice the bytes of pure bfloat16.
     """
     if cost := system_cost(stage):
@@ -73,6 +76,18 @@ def _finetune(stage: Finetune) -> Memory:
     return Memory(fixed, _saved_as(stage, _finetune_bytes(stage)), stage.schedule.batch)
 
 
+def _generate(stage: Generate) -> Memory:
+    """The U-Net and the VAE, and in float32 what was trained and the encoder, or CLIP for captions."""
+    frozen = _images(stage.sampling.batch, ("decode",), _frozen_bytes(stage), "stable_diffusion_unet",
+                     "stable_diffusion_vae")
+    if isinstance(stage.model, Captions):
+        return replace(frozen, fixed=frozen.fixed + 4 * part_parameters("clip"))
+    trained = trained_parameters(stage.model)
+    encoder = networks.encoder_on_meta(encoder_of(stage.model), *shape_of(stage.items))[0]
+    kept = count_parameters(encoder) + trained["tau"] + trained["head"]
+    return replace(frozen, fixed=frozen.fixed + 4 * kept + (4 - _frozen_bytes(stage)) * trained["unet"])
+
+
 def _trained_bytes(stage: Any) -> int:
     """Bytes of a trained parameter: value, gradient and two moments in float32, and autocast's copy."""
     return 16 if stage.numerics.dtype == "float32" else 18
@@ -88,19 +103,19 @@ def _saved_as(stage: Any, saved: int) -> int:
     return round(2 * saved / AUTOCAST) if stage.numerics.dtype == "float32" else saved
 
 
-def _images(at_once: int, direction: str, bytes_each: int, *networks: str) -> Memory:
-    """Memory of forward passes: networks of models.configurations, bytes of a parameter, images at once."""
-    return Memory(bytes_each * sum(map(part_parameters, networks)), forward_bytes(direction), at_once)
+def _images(at_once: int, passes: Sequence[str], bytes_each: int, *networks: str) -> Memory:
+    """Memory of forward passes, one after the other: `forward_bytes` of each, bytes of a parameter, images at once."""
+    return Memory(bytes_each * sum(map(part_parameters, networks)), max(map(forward_bytes, passes)), at_once)
 
 
 MEMORY: dict[type[Stage], Callable[[Any], Memory]] = {
-    Pretrain: _pretrain, Finetune: _finetune,
-    Generate: lambda stage: _images(stage.sampling.batch, "decode", _frozen_bytes(stage), "stable_diffusion_unet",
-                                    "stable_diffusion_vae"),
-    Targets: lambda stage: _images(TARGETS_AT_ONCE, "encode", _frozen_bytes(stage), "clip", "stable_diffusion_vae"),
-    Score: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip", "inception", "alexnet"),
-    Reference: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge"),
-    TrainFeatures: lambda stage: _images(SCORED_AT_ONCE, "judge", 4, "judge", "clip")}
+    Pretrain: _pretrain, Finetune: _finetune, Generate: _generate,
+    Targets: lambda stage: _images(TARGETS_AT_ONCE, ("encode", "clip"), _frozen_bytes(stage), "clip",
+                                   "stable_diffusion_vae"),
+    Score: lambda stage: _images(SCORED_AT_ONCE, ("judge", "clip", "inception"), 4, "judge", "clip", "inception",
+                                 "alexnet"),
+    Reference: lambda stage: _images(REFERENCE_AT_ONCE, ("judge",), 4, "judge"),
+    TrainFeatures: lambda stage: _images(SCORED_AT_ONCE, ("judge", "clip"), 4, "judge", "clip")}
 
 
 def trained_parameters(stage: Finetune) -> dict[str, int]:

@@ -381,3 +381,26 @@ if __name__ == "__main__":
         before, after = page.split(BEGIN.format(mark))
         page = "\n\n".join([before + BEGIN.format(mark), "\n".join(lines), END + after.split(END, 1)[1]])
     PAGE.write_text(page)
+
+
+def test_the_memory_of_a_forward_pass_is_what_lives_at_its_peak():
+    x, weight = counting.meta(10, 25), counting.meta(25, 25)  # 1,000 bytes, not counted: they are there before
+
+    def run():
+        first = x @ weight
+        second = first.relu().view(-1)  # a second kilobyte; a view takes none
+        del first
+        second += 1  # in place
+        third = second.repeat(3)  # three more beside the second
+        del second, third
+        return x + 1
+
+    assert counting.live_bytes(run) == 4000
+
+
+def test_an_image_in_generation_is_sampled_beside_the_encoder_and_what_was_trained():
+    full = of(table(["Full"]), Generate)
+    known, trained = memory.memory(full), memory.trained_parameters(full.model)
+    frozen = 2 * sum(map(counting.part_parameters, ("stable_diffusion_unet", "stable_diffusion_vae")))
+    assert known.fixed == frozen + 4 * (trained["encoder"] + trained["tau"] + trained["head"]) + 2 * trained["unet"]
+    assert known.batch == full.sampling.batch

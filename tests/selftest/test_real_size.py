@@ -25,7 +25,8 @@ from bench.systems import guided
 NEEDED = 12e9  # bytes of memory
 WITHIN = 0.25  # of the estimate
 IMAGES = 6  # all of them fit one batch
-COMPARED = {"pretrain", "finetune", "targets", "generate", "reference", "score"}
+FILLED = {"reference", "trainfeatures", "score"}  # stages that fill their batches
+COMPARED = {"pretrain", "finetune", "targets", "generate", *FILLED}
 
 
 def real_scale(folder: Path, numerics: Numerics):
@@ -55,7 +56,7 @@ def test_one_step_of_each_of_fulls_stages_at_real_size_and_its_memory_beside_the
             libraries = fresh.submit(build_alone, stage, store.root).result()
         record = store.manifest(stage)
         used, known = record["measured"]["peak_rss_bytes"] - libraries, memory(stage)
-        at_once = known.batch if known and stage.kind in {"reference", "score"} else IMAGES  # these fill their batches
+        at_once = known.batch if known and stage.kind in FILLED else IMAGES
         planned = known.peak_of(min(known.batch, at_once)) if known else 0
         with capsys.disabled():
             print(f"{stage.kind:14s} {record['wall_s']:7.1f} s  peak {used / 1e9:6.2f} GB  "
