@@ -66,6 +66,14 @@ def test_a_wheel_without_checkout_has_ablations_published_numbers_and_the_refere
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wheel_prints_every_column_of_table_2_as_the_checkout_does(installed, tmp_path):
+    shipped = bench(installed, tmp_path, "table", "table2", "--reference", "--details")
+    here = bench(ROOT, tmp_path, "table", "table2", "--reference", "--details", "--results", str(ROOT / "results"))
+    assert here.returncode == 0, here.stderr
+    without_command = [text.split("- More: ")[0] for text in (shipped.stdout, here.stdout)]
+    assert without_command[0] == without_command[1]
+
+
 @pytest.mark.long
 def test_a_wheel_runs_a_row_at_micro(installed, tmp_path):
     ran = bench(installed, tmp_path, "run", "--ablation", "clip", "--variants", "1", "--scale", "micro")
@@ -91,4 +99,7 @@ def test_the_source_distribution_builds_the_same_wheel_and_has_all_results(folde
 def test_a_wheel_has_no_tests_and_nothing_large(folder):
     wheel = next((folder / "wheel").iterdir())
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(("tests/", "docs/", "results/"))]
-    assert wheel.stat().st_size < 12e6
+    items = [entry for entry in zipfile.ZipFile(wheel).infolist() if entry.filename.endswith(".items.csv.gz")]
+    assert items
+    assert max(entry.file_size for entry in items) < 5e6
+    assert wheel.stat().st_size < 15e6

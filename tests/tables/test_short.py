@@ -85,21 +85,22 @@ def test_the_note_on_fid_has_the_value_of_random_training_images_where_they_are_
 def test_rows_are_named_by_number_and_change_and_contrasts_in_words():
     rows, contrasts = reference("table2").document.short.blocks
     assert [column.header for column in rows] == [
-        "row", "top-1 of 16 classes, % [95% CI]", "10-way of 16, %", "FID", "verdict against Full",
-        "paper's 50-way, %"]
+        "row", "top-1 of 16 classes, % [95% CI]", "gain over null, points [95% CI]", "10-way of 16, %", "FID",
+        "verdict against Full", "paper's 50-way, %"]
     assert rows[0].cells[:4] == ("Full", "1  no pre-training, no CLIP", "2  no pre-training, no CLIP, encoder 18.3M",
                                  "3  no pre-training")
     assert "8  encoder 458M" in rows[0].cells
     assert "Full - 3 (no pre-training)" in contrasts[0].cells
     assert "13 - 14 (only A tuned), both no CLIP" in contrasts[0].cells
-    words = dict(zip(rows[0].cells, rows[4].cells, strict=True))
-    assert (words["13  no CLIP"], words["3  no pre-training"], words["Full"]) == ("worse", "not resolved", "-")
+    words = dict(zip(rows[0].cells, rows[5].cells, strict=True))
+    assert [words[row] for row in ("13  no CLIP", "3  no pre-training", "6  mask 0.5", "Full")] == [
+        "worse", "better", "not resolved", "-"]
 
 
 def test_the_finding_is_one_sentence_with_best_row_null_ceiling_and_contrasts():
     finding = {name: reference(name).finding for name in COMMITTED}
-    assert finding["table2"] == ("Best row: 3 (no pre-training), 77.8 % (Full's null 9.0 %, ceiling 99.3 %); 4 "
-                                 "of 15 contrasts are resolved (2 of 4 primary).")
+    assert finding["table2"] == ("Best row: 3 (no pre-training), 77.8 % (null 9.4 %, ceiling 99.2 %); 6 of 15 "
+                                 "contrasts are resolved (4 of 4 primary).")
     assert finding["controls"].startswith("Best row: caption by EEGNet"), "no oracle and no row without EEG"
     assert finding["guided_retrieval"].startswith("Best row without a leak: ENIGMA in-subject, 60.4 % (null 0.8 %)")
     assert finding["block_design"].startswith("Best row without a leak: signal / interleaved / by item")
@@ -162,16 +163,18 @@ def test_a_slice_is_printed_from_the_csv_that_holds_its_rows(tmp_path):
     for row in part.entries:
         assert (row.top1, row.gain, row.means) == (by_name[row.name].top1, by_name[row.name].gain,
                                                    by_name[row.name].means)
-    assert set(part.scores["variant"]) == {"Full", "5", "6", "7", "class name as text", "eegnet classifier",
+    nulls = {f"{name} / EEG shuffled" for name in ("5", "6", "7")}
+    assert set(part.scores["variant"]) == {"Full", "5", "6", "7", *nulls, "class name as text", "eegnet classifier",
                                            "ridge classifier"}
-    assert any("5: 70.5 %" in line for line in part.caption)
+    assert any("5: 70.6 %" in line for line in part.caption)
 
 
 def test_a_slice_is_put_together_from_several_csvs_under_its_own_names(tmp_path):
     copy(tmp_path, "table2", "supervision")
     table = named.named("clip", tmp_path)
-    assert table.notes[0] == ("No clip.csv: rows with the same settings are from table2.csv (Full, 13, 3, 1, 4, 2), "
-                              "supervision.csv (label).")
+    assert table.notes[0] == (
+        "Rows differ in seeds: 0, 1, 2, 3, 4, 5, 6, 7 (Full, 13, 3, 1 and 4 more); 0, 1, 2 (label). No clip.csv: rows "
+        "with the same settings are from table2.csv (Full, 13, 3, 1, 4, 2), supervision.csv (label).")
     assert all(row.top1 for row in table.entries)
     assert all(contrast.verdict for contrast in table.differences)
     for path in tmp_path.glob("supervision.*"):
