@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent
 SHIPPED = "bench/shipped"  # bench.modules.shipped_results
 FILES = ("published/*.csv", "reference/tiny/table2.*", "reference/instrument/tiny/*")  # below results/
 LEFT_OUT = (".png", ".runs.csv")
-UNREAD = ("clip_similarity", "correlation_", "judge_distance", "pixcorr", "ssim_released", "train_distance_", "two_way_")
+UNREAD = ("clip_similarity", "correlation_", "judge_distance", "pixcorr", "ssim_released", "train_distance_",
+          "two_way_")  # what the names of left out columns begin with
 
 
 class BuildWithResults(build_py):

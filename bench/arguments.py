@@ -35,6 +35,14 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def numbers(text: str, option: str, least: int) -> tuple[int, ...]:
+    """"1,5" -> (1, 5). Raises BenchError if a part is not a whole number from `least` on, of at most 9 digits."""
+    parts = names(text) or ("",)
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 and int(part) >= least for part in parts):
+        raise BenchError(f"{option} {text}: whole numbers from {least} on, separated by commas, are expected")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 def names(text: str) -> tuple[str, ...]:
     """"a, b" -> ("a", "b"); "" -> ()."""
     return tuple(name.strip() for name in text.split(",")) if text else ()

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "figure": "draw a counterpart of the paper's Figure 3, 4, 5 or 6",
         "report": "write an HTML report of an ablation's results",
         "score": "score generated images against reference images",
+        "score-embeddings": "score embeddings of the EEG by retrieval of the shown images",
         "audit": "find leaks between the parts of a data set",
     },
     "data": {
@@ -68,7 +69,7 @@ class _Commands(Parser):
 
     def format_help(self) -> str:
         return HELP.format(commands="\n\n".join(
-            "\n".join([f"{group}:", *(f"  {name:10s}{help}" for name, help in commands.items())])
+            "\n".join([f"{group}:", *(f"  {name:18s}{help}" for name, help in commands.items())])
             for group, commands in COMMANDS.items()))
 
 
@@ -97,7 +98,7 @@ def parser(command: str | None = None) -> Parser:
 
 def module(command: str) -> Any:
     """The file of a command, with add_options(parser) and main(options, console) -> exit code."""
-    return importlib.import_module(f"bench.commands.{command}{'_' * keyword.iskeyword(command)}")
+    return importlib.import_module(f"bench.commands.{command.replace('-', '_')}{'_' * keyword.iskeyword(command)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torchmetrics.image.fid import NoTrainInceptionV3
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -123,6 +124,23 @@ def fid_inception(device: str = "cpu", path: str | Path = "") -> Extractor:
         return Seen({"features64": few.flatten(1), "features": features, "logits": logits})
 
     return Extractor("torch-fidelity/inception-v3-compat", digest, True, net.INPUT_IMAGE_SIZE, look)
+
+
+def dinov2_giant(device: str = "cpu") -> Extractor:
+    """DINOv2's ViT-g/14 (Oquab et al. 2024) by torch-fidelity: features [B, 1536] at 224 pixels.
+
+    The network's code and weights are those in torch's folder of the hub; nothing is downloaded.
+    """
+    hub = Path(torch.hub.get_dir())
+    for needed in (hub / "facebookresearch_dinov2_main", hub / "checkpoints" / "dinov2_vitg14_pretrain.pth"):
+        if not needed.exists():
+            raise MissingWeights(f"no {needed.name} in {needed.parent}: get it with: python -c \"import torch; "
+                                 "torch.hub.load('facebookresearch/dinov2', 'dinov2_vitg14')\"")
+    name = "dinov2-vit-g-14"
+    net = FeatureExtractorDinoV2(name, ["dinov2"]).to(device)
+    digest = frozen.hash_file(hub / "checkpoints" / "dinov2_vitg14_pretrain.pth")
+    return Extractor(f"torch-fidelity/{name}", digest, True, net.INPUT_IMAGE_SIZE,
+                     lambda images: Seen({"features": net(images)[0]}))
 
 
 def open_clip_l14(device: str = "cpu") -> Extractor:

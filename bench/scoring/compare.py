@@ -57,11 +57,7 @@ class Comparison:
         table = self.summary.assign(value=[f"{value:.4g}" for value in self.summary["value"]],
                                     comparable=np.where(self.summary["comparable"] == 1, "yes", "no"))
         table = table[["metric", "value", "n", "extractor", "comparable", "key"]]
-        cells = [list(table), *table.astype(str).to_numpy().tolist()]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                 for row in cells]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*schema.align([[*map(str, table)], *table.astype(str).to_numpy().tolist()]), *self.notes])
 
     def csv(self) -> bytes:
         """Returns a CSV that `bench table FILE.csv` reads: schema.COLUMNS."""

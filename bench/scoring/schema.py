@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -44,6 +45,12 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 def to_csv(text: pd.DataFrame) -> bytes:
     """Returns a frame of text as CSV."""
     return text.to_csv(index=False, lineterminator="\n").encode()
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns lines of text with the columns of the rows below each other."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _cell(value: Any) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.experiment.ablation import Published
 from bench.modules import shipped_results
+from bench.scoring.schema import align
 
 PUBLISHED = shipped_results() / "published"
 
@@ -33,3 +34,17 @@ def paper_column(stem: str | None, folder: Path) -> tuple[dict[str, float], str]
     rows = pd.read_csv(path, dtype={"row": str}, keep_default_na=False, na_values={"value": [""]})
     rows = rows[rows["metric"] == "accuracy"]
     return dict(zip(rows["row"], rows["value"], strict=True)), f"The paper's column: {rows['paper'].iloc[0]}."
+
+
+def retrieval_lines(images: int, folder: Path = PUBLISHED) -> list[str]:
+    """Returns lines of text with published accuracies, top-1 and top-5 in per cent, of retrieval among so many
+    images."""
+    found = pd.read_csv(folder / "neighbours.csv", dtype=str, keep_default_na=False)
+    found = found[(found["n_way"] == str(images)) & found["metric"].isin(["retrieval_top1", "retrieval_top5"])]
+    if not len(found):
+        return []
+    table = found.pivot_table(index=["paper", "place", "row", "dataset"], columns="metric", values="value", sort=False,
+                              aggfunc="first").reindex(columns=["retrieval_top1", "retrieval_top5"]).fillna("-")
+    return align([("top-1", "top-5", "row", "data", "source"), *(
+        (*numbers, row, data, f"{paper.rpartition('(')[2].rstrip(')')}, {place}")
+        for (paper, place, row, data), numbers in zip(table.index, table.to_numpy(), strict=True))])
