@@ -103,6 +103,9 @@ def module(command: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code (0, 1, 2, 3, 75 or 130)."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    if os.name == "nt":  # into a file or a pipe Windows would write its code page, which lacks Greek letters
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     if "_ARGCOMPLETE" in os.environ:  # the shell asks how the line COMP_LINE can continue
         import argcomplete
 
