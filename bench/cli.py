@@ -31,6 +31,10 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "score": "score generated images against reference images",
         "audit": "find leaks between the parts of a data set",
     },
+    "share": {
+        "push": "share results and reports in a data set of the Hugging Face hub",
+        "pull": "get shared results and reports, checked against their hashes",
+    },
     "data": {
         "data": "prepare data sets and corpora, and show what is prepared",
         "fetch": "download a data set's published files, or the weights of scale paper",

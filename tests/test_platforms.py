@@ -217,8 +217,8 @@ def test_a_stage_of_mps_is_built_by_a_worker_of_mps(tmp_path, monkeypatch):
     assert gpus_of(stage) == 1
     with Pool(replace(layout, cpu=1), tmp_path, [stage], "mps") as pool:
         pool.submit(stage)
-        while not any(event.what == "done" for event in pool.events(10.0)):
-            pass
+        events = (event for _ in iter(int, 1) for event in pool.events(1.0))
+        assert next(event for event in events if event.what != "started").what == "done"
     assert (store.path(stage) / "visible.txt").read_text() == "None mps False"
 
 

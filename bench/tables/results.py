@@ -117,6 +117,15 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
             _commit(folder, ablation, dict(zip(_names(ablation), contents, strict=True)))
 
 
+def restore(folder: Path, ablation: str, contents: Mapping[str, bytes]) -> None:
+    """Replaces an ablation's two files as a whole by those of another folder, by their names, and writes their hashes.
+    Raises BenchError as `record`."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, ablation):
+            _commit(folder, ablation, contents)
+
+
 def read(folder: Path, ablation: str) -> Results:
     """Returns the recorded results of an ablation, upgraded to this schema.
 
