@@ -150,5 +150,5 @@ def test_codecarbon_estimates_energy_and_of_a_named_country_co2(monkeypatch, wan
 @pytest.mark.parametrize("wanted", ["France", "XXX", "fra"])
 def test_what_is_no_countrys_code_is_refused(wanted):
     pytest.importorskip("codecarbon", reason="needs codecarbon (extra energy)")
-    with pytest.raises(BenchError, match=f"--energy {wanted}: the ISO code of a country"):
+    with pytest.raises(BenchError, match=f"--energy {wanted}: expected the ISO code of a country"):
         provenance.check_energy(wanted)
