@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hub_server import TOKEN, serving
@@ -17,6 +17,7 @@ from bench.cli import main
 from bench.errors import ENVIRONMENT, OK, USAGE, BenchError
 from bench.tables import results
 from bench.tables.sharing import contents
+from bench.tables.sharing import hub as hub_of_results
 from bench.tables.sharing.card import CARD, MARK
 from bench.tables.sharing.contents import INDEX
 
@@ -250,6 +251,14 @@ def test_without_huggingface_hub_the_extra_is_named(monkeypatch, folder, tmp_pat
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     assert main(["push", REPOSITORY]) == ENVIRONMENT
     assert 'pip install "eeg2image-bench[hub]"' in capsys.readouterr().err
+
+
+def test_paths_on_windows_have_its_separators_here_and_slashes_there():
+    folder = PureWindowsPath(r"D:\lab\results")
+    assert contents.find_place(folder / "tiny" / "clip.csv", folder, "theirs") == "theirs/tiny/clip.csv"
+    there = hub_of_results.find_place("theirs/tiny/clip.csv", folder, PureWindowsPath("pages"))
+    assert str(there) == r"D:\lab\results\theirs\tiny\clip.csv"
+    assert str(hub_of_results.find_place("reports/clip.html", folder, PureWindowsPath("pages"))) == r"pages\clip.html"
 
 
 def test_paths_of_shared_files():

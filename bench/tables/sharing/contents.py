@@ -79,7 +79,7 @@ def collect(folder: Path, reports: Path | None = None, prefix: str = "") -> Coll
         else:
             continue
         for file, data in named.items():
-            collected.files[check_path(_place(file, folder, prefix))] = data
+            collected.files[check_path(find_place(file, folder, prefix))] = data
         shared |= set(named)
     if not shared:
         raise BenchError(f"{folder} has no results: no <ablation>.sha256 as `bench run` writes it, and no {SUMS}")
@@ -93,7 +93,7 @@ def collect(folder: Path, reports: Path | None = None, prefix: str = "") -> Coll
     return collected
 
 
-def _place(file: Path, folder: Path, prefix: str) -> str:
+def find_place(file: Path, folder: Path, prefix: str) -> str:
     """Returns a file's path in the repository."""
     below = file.relative_to(folder).as_posix()
     return f"{prefix.strip('/')}/{below}" if prefix.strip("/") else below
@@ -112,7 +112,7 @@ def _read_results(hashes: Path, collected: Collected, folder: Path, prefix: str)
         named[hashes.parent / listed] = _read_checked(hashes.parent / listed, expected, hashes)
     facts = {"ablation": name, "scale": " ".join(sorted(rows["scale"].unique())), "rows": rows["variant"].nunique(),
              "seeds": rows["seed"].nunique(), "judge": " ".join(sorted(rows["judge"].unique())[:3])}
-    collected.tables[_place(hashes.with_name(f"{name}.csv"), folder, prefix)] = facts
+    collected.tables[find_place(hashes.with_name(f"{name}.csv"), folder, prefix)] = facts
     return named
 
 

@@ -120,7 +120,7 @@ def pull(repository: str, to: Path, reports: Path, prefixes: Sequence[str] = (),
         except BenchError as error:
             raise BenchError(f"{repository}: {str(error).replace(f'{folder}/', '')}; nothing was written") from error
         found = {name: (folder / name).read_bytes() for name in names}
-    places = {name: _place(name, to, reports) for name in names}
+    places = {name: find_place(name, to, reports) for name in names}
     new = {name: data for name, data in found.items() if not _has(places[name], data)}
     if (others := sorted(str(places[name]) for name in new if places[name].exists())) and not force:
         raise BenchError(f"{join_names(others)} here differ from those of {repository}; nothing was written; pull into "
@@ -130,7 +130,7 @@ def pull(repository: str, to: Path, reports: Path, prefixes: Sequence[str] = (),
     return Pulled(tuple(places[name] for name in new), len(found) - len(new), str(commit))
 
 
-def _place(name: str, to: Path, reports: Path) -> Path:
+def find_place(name: str, to: Path, reports: Path) -> Path:
     """Returns where a file of the repository is written."""
     if name.startswith(f"{REPORTS}/"):
         return reports.joinpath(*name.split("/")[1:])
