@@ -157,6 +157,17 @@ def test_a_changed_file_is_found_before_anything_is_written(hub, folder, tmp_pat
     assert not (tmp_path / "got").exists()
 
 
+def test_a_damaged_index_is_replaced_by_force(hub, folder, capsys):
+    assert main(["push", REPOSITORY]) == OK
+    hub.change(REPOSITORY, **{INDEX: b"{}"})
+    assert main(["push", REPOSITORY]) == USAGE
+    assert "its owner can replace it: bench push --force" in capsys.readouterr().err
+    assert main(["push", REPOSITORY, "--force"]) == OK
+    assert "tiny/supervision.csv" in json.loads(hub.files(REPOSITORY)[INDEX])["files"]
+    assert main(["pull", REPOSITORY]) == OK
+    assert "0 new, 8 unchanged" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", [
     "../evil.csv", "/etc/evil.csv", "a\\..\\evil.csv", "C:/evil.csv", "a/../../evil.csv", "tiny/.ssh/evil.csv",
     "tiny/evil.py", "tiny/x.runs.csv", "a//b.csv", "tiny/evil.csv "])

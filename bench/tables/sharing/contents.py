@@ -165,7 +165,8 @@ def parse_index(data: bytes, repository: str) -> Index:
         files, tables = dict(document["files"]), {name: dict(facts) for name, facts in document["tables"].items()}
         is_valid = all(isinstance(each, str) and DIGEST.fullmatch(each) for each in files.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{INDEX} of {repository} is damaged ({error!r}); its owner must push again") from error
+        raise BenchError(f"{INDEX} of {repository} is damaged ({error!r}); its owner can replace it: bench push "
+                         "--force") from error
     if form != FORMAT or not is_valid:
         raise BenchError(f"{INDEX} of {repository} has format {form!r}, or a hash that is none; expected format "
                          f"{FORMAT}; use the version of bench that wrote it")

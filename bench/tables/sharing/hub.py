@@ -56,7 +56,8 @@ def push(repository: str, collected: Collected, message: str, force: bool = Fals
     """Adds files to a data set in one commit, with its index and card; creates it, private unless `public`.
 
     A card that somebody else wrote is kept. dry: changes nothing. Raises BenchError: exit 2 if the data set has other
-    content under one of the paths, unless `force`; exit 3 if the hub cannot be asked, or does not allow it.
+    content under one of the paths, or a damaged index, unless `force`; exit 3 if the hub cannot be asked, or does not
+    allow it.
     """
     api, page = _open(repository)
     with _asking(repository, api), tempfile.TemporaryDirectory() as scratch:
@@ -66,7 +67,12 @@ def push(repository: str, collected: Collected, message: str, force: bool = Fals
         present = _list_paths(api, repository, commit) if commit else set()
         index, mine = Index(), True
         if INDEX in present:
-            index = contents.parse_index(_download(api, repository, commit, INDEX, scratch).read_bytes(), repository)
+            data = _download(api, repository, commit, INDEX, scratch).read_bytes()
+            try:
+                index = contents.parse_index(data, repository)
+            except BenchError:
+                if not force:  # else a damaged index is replaced by that of these files
+                    raise
         if card.CARD in present:
             mine = card.MARK in _download(api, repository, commit, card.CARD, scratch).read_text("utf-8", "replace")
         new = {name: data for name, data in collected.files.items() if name not in present
