@@ -64,7 +64,7 @@ def run(ablation: AnyPath, *, scale: str = "tiny", seeds: Sequence[int] = (0,), 
         subjects       every row once for each of these subjects; "all": the data set's; (): once for all together
         with_controls  every row also with its EEG shuffled, replaced by a surrogate, and set to zero
         pretrain_seeds "each" seed has its own pre-training, or "one" is shared by all; "": the scale's choice
-        device         "cpu", "cuda", or "auto": cuda if the driver shows a GPU
+        device         "cpu", "cuda", "mps", or "auto": cuda if the driver shows a GPU
         processes      processes of a data-parallel training
         workers        processes that build stages; None: on a CPU one for each core, on a GPU one
         pairs, corpus  names of a prepared data set and a prepared corpus; "": the scale's
@@ -133,7 +133,7 @@ def score(generated: AnyPath, reference: AnyPath, *, labels: AnyPath | None = No
         labels                a CSV with columns name and label, the judge's class number
         metrics               names of metrics; None: all that the judge allows
         judge                 "tiny", "none", "efficientnet_lite0", or a timm model (docs/metrics.md)
-        device                "cpu", "cuda", or "auto"
+        device                "cpu", "cuda", "mps", or "auto"
         train                 the system's training images, to measure memorisation
         architecture          timm's name of a checkpoint's architecture, if the file does not say it
         fit                   "crop" or "stretch": how a timm judge gets an image; "": timm's own crop

@@ -32,6 +32,10 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "score-embeddings": "score embeddings of the EEG by retrieval of the shown images",
         "audit": "find leaks between the parts of a data set",
     },
+    "share": {
+        "push": "share results and reports in a data set of the Hugging Face hub",
+        "pull": "get shared results and reports, checked against their hashes",
+    },
     "data": {
         "data": "prepare data sets and corpora, and show what is prepared",
         "fetch": "download a data set's published files, or the weights of scale paper",
@@ -104,6 +108,9 @@ def module(command: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code (0, 1, 2, 3, 75 or 130)."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    if os.name == "nt":  # into a file or a pipe Windows would write its code page, which lacks Greek letters
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     if "_ARGCOMPLETE" in os.environ:  # the shell asks how the line COMP_LINE can continue
         import argcomplete
 

@@ -1,4 +1,4 @@
-"""Files: hashes, what a foreign file is, atomic replacement, preallocated arrays, full and read-only disks."""
+"""Files: hashes, what a foreign file is, locks, atomic replacement, preallocated arrays, full and read-only disks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 
 from bench.errors import ENVIRONMENT, RESUMABLE, USAGE, BenchError, join_names, one_line
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 HEAD = 4096  # bytes that are read of a file to say what it is
 IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
@@ -125,8 +130,11 @@ def check_content(path: Path, expected: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or the entries of a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes a file, or the entries of a folder, to disk. Windows cannot open a folder, and flushes a file only if it
+    is open for writing."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -185,6 +193,35 @@ def open_array(path: Path, expected: str = "an array", cure: str = "", exit_code
         raise BenchError(f"{path} cannot be read as {expected}: {explain(path, error)[:200]}"
                          + (f"; {cure}" if cure else ""), exit_code) from error
     raise BenchError(f"{path} contains {len(names)} arrays ({join_names(names)}); expected one: {expected}", exit_code)
+
+
+@contextmanager
+def locking(path: Path, shared: bool = False) -> Iterator[None]:
+    """Holds a lock on an existing file while the context lasts: of one writer, or (shared) of several readers. The lock
+    ends with its process.
+
+    It is the flock of the file itself, which needs no second file, so that readers can lock a read-only folder, and is
+    the lock of earlier versions. Without flock (Windows), filelock locks <file>.lock, and readers wait for each other.
+    Raises BenchError (exit 3) if that file cannot be written.
+    """
+    if fcntl is not None:
+        with path.open("rb" if shared else "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            yield
+        return
+    from filelock import FileLock
+
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise BenchError(f"{lock.lock_file} cannot be written ({error.strerror}), and without it another process may "
+                         f"change {path.parent} now; copy the folder to a place that you can write to",
+                         ENVIRONMENT) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -297,6 +297,20 @@ def find_owners(name: str) -> list[str]:
                    if owner.lower().replace("_", "-") != DISTRIBUTION})
 
 
+def is_complete() -> bool:
+    """Returns whether bench/__init__.py is this project's: another package's has other names."""
+    return getattr(sys.modules.get("bench"), "MovedModules", None) is MovedModules
+
+
+def describe_replacement(file: str, cause: str) -> str:
+    """Describes that a file of bench is not this project's, which packages also have a bench, and what to do."""
+    text, owners = f"{ROOT / file} is not this project's ({cause})", find_owners("bench")
+    if not owners:
+        return f"{text}: install {DISTRIBUTION} again"
+    return (f"{text}: the installed package {', '.join(owners)} has the same name; python -m pip uninstall "
+            f"{' '.join(owners)}, then install {DISTRIBUTION} again, or use an environment for this project alone")
+
+
 def check_packages() -> None:
     """Raises BenchError (exit 3) if models or ablations is not this project's."""
     if lines := find_foreign():

@@ -1,9 +1,11 @@
-"""Where a stage runs and whom it reports to, how a process is told to stop, and the devices and GPUs that are known."""
+"""Where a stage runs and whom it reports to, how a process is told to stop, and the devices that are known."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import platform
 import re
 import sys
 import threading
@@ -16,10 +18,15 @@ from typing import TypeVar
 
 from bench.errors import ENVIRONMENT, BenchError
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 Result = TypeVar("Result")
 OUT_OF_MEMORY = re.compile(  # messages of the RuntimeErrors by which libraries report that memory is exhausted
     r"CUDA (error: )?out of memory|\bCU(BLAS|DNN|SOLVER|SPARSE)_STATUS_\w*ALLOC(ATION)?_FAILED|\bCUFFT_ALLOC_FAILED"
-    r"|DefaultCPUAllocator: (can't allocate memory|not enough memory)")
+    r"|MPS backend out of memory|DefaultCPUAllocator: (can't allocate memory|not enough memory)")
 
 
 def ignore(*_: object, **__: object) -> None:
@@ -56,7 +63,7 @@ def defer_stop(deferred: bool) -> None:
 class Runtime:
     """What a stage needs to run, apart from its settings; it is not part of the stage's key.
 
-    device      "cpu" or "cuda"
+    device      "cpu", "cuda" or "mps"
     progress    progress(step, total, **scalars), called repeatedly by a running stage
     encoders    folder with copies of users' encoders; None: the user's own file is imported
     work        folder of this stage's checkpoints, which remain after the process is killed; None: no checkpoints
@@ -90,18 +97,44 @@ GPUS = {
     "4090": Gpu("RTX 4090", 165.2, 24, 450,
                 "NVIDIA Ada GPU architecture white paper, FP32 accumulate; without sparsity"),
 }
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def device(name: str) -> str:
-    """Resolves a device name to "cpu" or "cuda"; "auto" is "cuda" if the driver shows a GPU. Raises BenchError for an
-    unknown name, and (exit 3) for "cuda" without a GPU."""
+    """Resolves a device name to "cpu", "cuda" or "mps", the GPU of a Mac; "auto" is "cuda" if the driver shows a GPU,
+    and never "mps". Raises BenchError for an unknown name, and (exit 3) for a device that is not in this machine."""
     if name not in DEVICES:
         raise BenchError(f"no device {name!r}; there are: {', '.join(DEVICES)}")
+    if name == "mps":
+        if (sys.platform, platform.machine()) != ("darwin", "arm64"):
+            raise BenchError("device mps: this machine is no Mac with Apple silicon; use --device cpu", ENVIRONMENT)
+        return name
     has_gpu = count_gpus() > 0
     if name == "cuda" and not has_gpu:
         raise BenchError("device cuda: the driver shows no GPU on this machine; use --device cpu", ENVIRONMENT)
     return "cuda" if has_gpu and name != "cpu" else "cpu"
+
+
+def count_cores() -> int:
+    """Returns the number of cores that this process may use; all of the machine's where the system does not say it
+    (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allow_open_files(number: int) -> None:
+    """Raises this process's limit of open files to the system's, if it is below `number`. Windows has no such limit."""
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard and soft < number:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def peak_memory(of_children: bool = False) -> int:
+    """Returns the system's peak of the memory of this process in bytes, or of its largest child; 0 on Windows."""
+    if resource is None:
+        return 0
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def count_gpus() -> int:
@@ -154,7 +187,7 @@ def naming_memory_errors() -> Iterator[None]:
 class MicroBatches:
     """Computes batches without gradients in micro-batches; their number doubles when memory is exhausted.
 
-    device    "cpu" or "cuda"
+    device    "cpu", "cuda" or "mps"
     note      note(event, **values), called each time that the number of micro-batches rises
     parts     the number of micro-batches of a batch; it is kept for later batches
     """

@@ -33,7 +33,8 @@ aten = torch.ops.aten
 
 
 class PretendedGpu(TorchDispatchMode):
-    """Sends operations on "cuda" to FakeTensorMode. copies: counts "to" and "from" the GPU; reads: of single values."""
+    """Sends operations on "cuda" to FakeTensorMode. copies: counts "to" and "from" the GPU; reads: of single values;
+    dtypes: of the tensors there, with the operation that made the first of each."""
 
     _mode_key = torch._C._TorchDispatchModeKey.FAKE  # otherwise torch asks the driver for the GPU first
 
@@ -41,6 +42,7 @@ class PretendedGpu(TorchDispatchMode):
         super().__init__()
         self.fake = FakeTensorMode()
         self.copies: Counter[str] = Counter()
+        self.dtypes: dict[torch.dtype, str] = {}
         self.reads = 0
         self._generator = torch.Generator().manual_seed(0)
 
@@ -81,6 +83,9 @@ class PretendedGpu(TorchDispatchMode):
         args, kwargs = tree_map(self._pretend, (args, kwargs))
         with self.fake:
             result = function(*args, **kwargs)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, FakeTensor) and leaf.device.type == "cuda":
+                self.dtypes.setdefault(leaf.dtype, function.name())
         if known is not None and not known.is_floating_point():
             result.known = known  # such as a module's sizes: whole numbers that come back as they were sent
         return result

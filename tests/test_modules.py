@@ -253,3 +253,21 @@ def test_the_hash_and_the_copy_for_workers_cover_a_users_own_models(tmp_path):
     assert build(second, 32, 128, Runtime())(eeg).any()
     with pytest.raises(BenchError, match="has changed since this stage was planned"):
         build(first, 32, 128, Runtime())
+
+
+def test_a_bench_that_another_package_has_replaced_is_refused_in_one_line(monkeypatch, capsys):
+    from bench.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["bench", "list"])
+    assert main() == 0
+    capsys.readouterr()
+    with monkeypatch.context() as replaced:
+        replaced.delattr(bench, "MovedModules")
+        assert main() == 3
+    assert "bench/__init__.py is not this project's (it lacks this project's names): " in capsys.readouterr().err
+    monkeypatch.delattr("bench.cli.COMMANDS")
+    assert main() == 3
+    captured = capsys.readouterr()
+    assert "bench/cli.py is not this project's (cannot import name 'COMMANDS'" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not captured.out

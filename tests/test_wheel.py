@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -94,6 +95,82 @@ def test_the_source_distribution_builds_the_same_wheel_and_has_all_results(folde
     results = sorted(path.relative_to(ROOT) for path in (ROOT / "results" / "reference").rglob("*.csv.gz"))
     assert results
     assert all((unpacked / path).is_file() for path in results)
+
+
+FOREIGN = """
+from setuptools import setup
+
+setup(name="frappe-bench", version="5.0", packages=["bench"] + EXTRA)
+"""
+
+
+def make_foreign(folder: Path, files: dict[str, str], name: str) -> Path:
+    """Builds the wheel of a made-up distribution that also ships a top-level bench, and returns its file."""
+    source = folder / name
+    for file, text in files.items():
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_text(text)
+    extra = sorted({file.split("/")[0] for file in files} - {"bench"})
+    (source / "setup.py").write_text(FOREIGN.replace("EXTRA", repr(extra)))
+    return build("wheel", source, folder / f"{name}-wheel")
+
+
+@pytest.fixture(scope="module")
+def environment(folder):
+    """A fresh virtual environment; a .pth file lends it the libraries of this one, which have no package bench."""
+    place = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    site = next(place.glob("lib/*/site-packages"))
+    libraries = sysconfig.get_paths()["purelib"]
+    (site / "libraries.pth").write_text(f"{libraries}\n")
+    return place
+
+
+def install(environment: Path, *wheels: Path) -> None:
+    """Installs the wheels one after another with pip, without network; an earlier one is removed first."""
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "uninstall", "-q", "-y", "eeg2image-bench", "frappe-bench"], check=True, capture_output=True)
+    for wheel in wheels:
+        subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
+
+
+def call(environment: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command `bench` of the environment."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "300"}
+    return subprocess.run([environment / "bin" / "bench", *words], cwd=environment, env=variables, capture_output=True,
+                          text=True, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "files", "cause"), [
+    ("package", {"bench/__init__.py": "VERSION = '5.0'\n", "bench/app.py": ""},
+     "bench/__init__.py is not this project's (it lacks this project's names)"),
+    ("command", {"bench/__init__.py": "", "bench/cli.py": "def cli():\n    pass\n"},
+     "bench/cli.py is not this project's (cannot import name 'COMMANDS' from 'bench.cli'"),
+])
+def test_a_distribution_with_a_bench_that_is_installed_later_is_refused(folder, environment, name, files, cause):
+    wheel = next((folder / "wheel").iterdir())
+    foreign = make_foreign(folder, files, name)
+    install(environment, wheel)
+    assert call(environment, "list").returncode == 0
+    install(environment, wheel, foreign)
+    refused = call(environment, "list")
+    assert refused.returncode == 3, refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert cause in refused.stderr
+    assert ("the installed package frappe-bench has the same name; python -m pip uninstall frappe-bench, then install "
+            "eeg2image-bench again, or use an environment for this project alone") in refused.stderr
+    install(environment, wheel)  # as the line advises
+    assert call(environment, "list").returncode == 0
+
+
+@pytest.mark.long
+def test_a_distribution_with_a_bench_that_is_installed_earlier_is_named_by_doctor(folder, environment):
+    foreign = make_foreign(folder, {"bench/__init__.py": "", "bench/app.py": "", "models/__init__.py": ""}, "earlier")
+    install(environment, foreign, next((folder / "wheel").iterdir()))
+    assert call(environment, "list").returncode == 0
+    examined = call(environment, "doctor")
+    assert "frappe-bench (also has bench, models) could replace them" in examined.stdout, examined.stderr
 
 
 def test_a_wheel_has_no_tests_and_nothing_large(folder):

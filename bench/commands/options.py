@@ -82,7 +82,7 @@ def add_pretrain_seeds(options: Options) -> None:
 
 
 def add_device(options: Options) -> None:
-    help = "cpu, cuda, or auto: cuda if the driver shows a GPU"
+    help = "cpu, cuda, mps (a Mac's GPU; scales tiny and micro), or auto: cuda if the driver shows a GPU"
     complete(options.add_argument("--device", default="auto", metavar="NAME", help=help), lambda: DEVICES)
 
 

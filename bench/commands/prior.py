@@ -38,7 +38,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         parts = recipe.choose_parts(options.parts, lambda name: shipped(folder, name), Numerics(device_class=device))
         store = Store(Path(options.store))
         table = [Row(name, 0, "prior", stage) for name, stage in parts.items()]
-        executor = Pool(choose_layout(None, device), store.root, parts.values())
+        executor = Pool(choose_layout(None, device), store.root, parts.values(), device)
         outcome = runner.run(table, store, executor, lambda done: None, Display(console))
         if outcome.failed:
             for line in runner.describe_failures(outcome.failed):

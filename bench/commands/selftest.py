@@ -60,6 +60,8 @@ def _choose_device(name: str | None, is_dry: bool) -> str:
     """Returns "cuda" or "cpu". Raises BenchError for real sizes on a CPU, and (exit 3) for an absent GPU."""
     if name not in (None, *runtime.DEVICES):
         return runtime.device(str(name))  # raises
+    if name == "mps":
+        raise BenchError("--device mps: bench selftest runs on cpu (with --dry) or cuda")
     if is_dry:
         return runtime.device(name or "auto")
     if name == "cpu":

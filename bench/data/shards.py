@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from bench.data.prepared import Array
 from bench.errors import ENVIRONMENT, BenchError
 from bench.files import open_array
 from bench.files import sha256 as file_hash
+from bench.runtime import allow_open_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -207,9 +207,7 @@ def open_shards(path: Path, sha256: str | None = None, channels: int | None = No
                          f"prepare it again: {describe_command(manifest)}", ENVIRONMENT)
     index = pd.read_csv(file, dtype=dict.fromkeys(("dataset", "session", "run", "part"), "category"),
                         keep_default_na=False)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # every shard is a file that stays open
-    if soft != hard and soft < len(shards) + 256:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_open_files(len(shards) + 256)  # every shard is a file that stays open
     return Windows([path / shard["file"] for shard in shards], np.array([shard["n"] for shard in shards], np.int64),
                    manifest["n_chans"], manifest["window"]["n_times"], index, [shard["sha256"] for shard in shards],
                    channels, [pick_names(shard["ch_names"], channels) for shard in shards] if channels else ())

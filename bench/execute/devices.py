@@ -16,7 +16,7 @@ BESIDE = 4  # workers at most that use no GPU, beside those of GPUs: a stage of 
 @dataclass(frozen=True)
 class Layout:
     """The workers of this machine. cpu: the number of those that use no GPU; gpus: names of GPUs, as in
-    CUDA_VISIBLE_DEVICES; per_gpu: the number of workers of each GPU."""
+    CUDA_VISIBLE_DEVICES, or "mps"; per_gpu: the number of workers of each GPU."""
 
     cpu: int
     gpus: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ def choose_layout(wanted: int | None, device: str, is_small: bool = False) -> La
     """Returns the workers of a run: on a CPU `wanted`, by default one for each available core; with GPUs `wanted` for
     each GPU, by default one, or several if its stages are small, and further workers that use no GPU.
 
-    device: "cpu" or "cuda"; is_small: whether several stages fit on a GPU (scales tiny and micro). Raises BenchError
-    for fewer than 1 worker."""
+    device: "cpu", "cuda" or "mps"; is_small: whether several stages fit on a GPU (scales tiny and micro). Raises
+    BenchError for fewer than 1 worker."""
     if wanted is not None and wanted < 1:
         raise BenchError(f"--workers {wanted}: expected at least 1")
-    cores = len(os.sched_getaffinity(0))
-    if device != "cuda":
+    cores = runtime.count_cores()
+    if device == "cpu":
         return Layout(wanted or cores)
-    gpus = visible_gpus()
+    gpus = visible_gpus() if device == "cuda" else (device,)
     per_gpu = wanted or (max(1, min(SHARING, cores // max(1, len(gpus)))) if is_small else 1)
     return Layout(max(1, min(BESIDE, cores - len(gpus) * per_gpu)), gpus, per_gpu)

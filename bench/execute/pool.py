@@ -189,7 +189,7 @@ class Pool:
     def _start(self, worker: _Worker, gpus: tuple[str, ...] = ()) -> None:
         """Starts a worker's process, bound to the GPUs; by default to its GPU."""
         worker.bound = gpus or ((worker.gpu,) if worker.gpu else ())
-        visible = {VISIBLE: ",".join(worker.bound)} if self._gpus else {}
+        visible = {VISIBLE: ",".join(worker.bound)} if self._gpus and self._device != "mps" else {}
         context: Any = multiprocessing.get_context("spawn" if worker.bound else "forkserver")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, daemon=True, args=(

@@ -91,7 +91,7 @@ def gpus_of(stage: Stage) -> int:
     numerics, on_cpu = getattr(stage, "numerics", None), kind_of(stage).on_cpu
     if on_cpu and on_cpu(stage):
         return 0
-    return numerics.world_size if numerics and numerics.device_class == "cuda" else 0
+    return numerics.world_size if numerics and numerics.device_class != "cpu" else 0
 
 
 def registered() -> Iterator[str]:

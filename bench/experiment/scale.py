@@ -186,7 +186,7 @@ def shipped(folder: Path, part: str) -> Weights:
     provenance, path = folder / "provenance.json", folder / f"{part}.safetensors"
     cure = "restore it, or train the parts with: bench prior"
     try:
-        expected = json.loads(provenance.read_text())["parts"][part]["sha256"]
+        expected = json.loads(provenance.read_text("utf-8"))["parts"][part]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{provenance}: no readable entry for the frozen part {part!r} ({error!r}); {cure}",
                          ENVIRONMENT) from error

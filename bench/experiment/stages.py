@@ -42,7 +42,7 @@ World = TinyWorld
 class Numerics:
     """Everything that floating-point results depend on; part of the key of every stage that computes."""
 
-    device_class: str = "cpu"  # or "cuda"
+    device_class: str = "cpu"  # or "cuda", "mps"
     dtype: str = "float32"
     threads: int = 1
     world_size: int = 1

@@ -50,7 +50,7 @@ class Request:
         weights          pre-trained weights, searched before the libraries' caches; None: only the caches
         results          results files; with `reference`, those of the suite's own run in <results>/reference
     How
-        device           "auto", "cpu" or "cuda"
+        device           "auto", "cpu", "cuda" or "mps"
         processes        processes of a data-parallel training
         workers          processes that build stages, on GPUs for each GPU; None: on a CPU one for each core, on GPUs
                          one for each, at scales tiny and micro several (docs/running.md)

@@ -75,17 +75,34 @@ def keep_available(ablation: Ablation, scale: Scale, log: bool = True) -> Ablati
 
 def with_numerics(scale: Scale, request: Request, needed: bool = True) -> Scale:
     """Returns the scale with the device and the number of processes of a request. Raises BenchError for a batch that
-    the processes cannot share evenly; needed: also (exit 3) for an absent GPU."""
+    the processes cannot share evenly, and for what mps cannot compute; needed: also (exit 3) for an absent GPU."""
     device, wanted = scale.numerics.device_class, request.device
     if request.engine != "here" and wanted in runtime.DEVICES:  # this machine's GPUs do not matter
         device = device if wanted == "auto" else wanted
     elif device == "cpu" or needed or wanted != "auto":
         device = runtime.device(device if wanted == "auto" and device == "cuda" else wanted)
+    if device == "mps":
+        _check_mps(scale, request)
     for batch in (scale.pretrain.batch, scale.finetune.batch):
         if batch % request.processes:
             raise BenchError(f"--processes {request.processes}: a batch of {batch} cannot be shared evenly; scale "
                              f"{scale.name} has batches of {scale.pretrain.batch} and {scale.finetune.batch}")
     return replace(scale, numerics=replace(scale.numerics, device_class=device, world_size=request.processes))
+
+
+def _check_mps(scale: Scale, request: Request) -> None:
+    """Raises BenchError for what a Mac's GPU does not compute: other dtypes than float32, real sizes, several
+    processes, another machine's stages."""
+    if scale.numerics.dtype != "float32":
+        raise BenchError(f"--device mps: scale {scale.name} computes in {scale.numerics.dtype}, mps only in float32; "
+                         "use --device cuda, or scale tiny")
+    if not isinstance(scale.world, World):
+        raise BenchError(f"--device mps: scale {scale.name} has real data; only scales tiny and micro run on mps; use "
+                         "--device cpu or cuda")
+    if request.processes > 1:
+        raise BenchError(f"--processes {request.processes}: mps is one GPU; use one process, or --device cpu")
+    if request.engine != "here":
+        raise BenchError(f"--on {request.engine}: mps is the GPU of this machine; leave out --on, or use --device cuda")
 
 
 def rows(variants: Iterable[Spec], scale: Scale, seeds: Iterable[int], has_own_nulls: bool = False) -> list[Row]:

@@ -8,7 +8,6 @@ import importlib.util
 import logging
 import os
 import platform
-import resource
 import socket
 import subprocess
 import sys
@@ -20,12 +19,12 @@ from typing import Any
 
 from bench.errors import ENVIRONMENT, BenchError
 from bench.modules import DISTRIBUTION
+from bench.runtime import peak_memory
 
 PACKAGES = ("torch", "diffusers", "open_clip_torch", "timm", "torchmetrics", "mne", "moabb", "numpy", "scikit-learn")
 ENERGY = "EEG2IMAGE_BENCH_ENERGY"  # environment variable: "1", or a country's ISO code of three letters
 CLUSTER = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION")
 INTERVAL = 5  # s between two measurements of power
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 Values = dict[str, Any]
 
 
@@ -118,16 +117,16 @@ def measuring(values: Values, device: str, alone: bool = True) -> Iterator[None]
     """
     meter = _start_meter(alone)
     is_fresh = _reset_peak()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    children = peak_memory(of_children=True)
     torch = sys.modules.get("torch") if device == "cuda" else None
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     try:
         yield
     finally:
-        after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        own = _peak_rss() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-        values["peak_rss_bytes"] = max(own, after * RSS_UNIT if after > children else 0)
+        after = peak_memory(of_children=True)
+        own = _peak_rss() or peak_memory()
+        values["peak_rss_bytes"] = max(own, after if after > children else 0)
         values["peak_rss_of"] = "stage" if is_fresh else "process"
         if torch is not None and torch.cuda.is_initialized():
             values["peak_cuda_bytes"] = max(values.get("peak_cuda_bytes", 0), torch.cuda.max_memory_allocated())

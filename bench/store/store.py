@@ -29,7 +29,8 @@ MIN_FREE = 1 << 20  # bytes; a disk with less free space counts as full
 class Store:
     """The folders of a store: objects/ab/<key>/ holds a stage's files and MANIFEST.json, which is written last and
     holds each file's SHA-256; docs/running.md describes the others. create=False: opens a store to read; an absent one
-    counts as empty. Raises BenchError if the folder is not writable (exit 3) or the disk is full (exit 75)."""
+    counts as empty. Raises BenchError on Windows and if the folder is not writable (exit 3), and if the disk is full
+    (exit 75)."""
 
     def __init__(self, root: Path, create: bool = True):
         self.root, self.encoders = root, root / "encoders"  # encoders: copies of users' encoders
@@ -39,6 +40,9 @@ class Store:
         self._claims: dict[str, lease.Claim] = {}
         if not create:
             return
+        if os.name == "nt":  # which neither renames nor replaces a file that a process holds open, such as a lease
+            raise BenchError("stages are built on Linux and macOS only; on Windows, use WSL 2; bench list, plan, table "
+                             "and score run on Windows itself", ENVIRONMENT)
         try:
             for part in ("objects", "leases", "runs", "work", "encoders", "logs"):
                 (root / part).mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ from run to run (seconds, host, date) is only in <ablation>.runs.csv. docs/resul
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import io
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError, one_line
-from bench.files import check_content, pending_path, sync, write_synced, writing
+from bench.files import check_content, locking, pending_path, sync, write_synced, writing
 from bench.scoring import schema
 from bench.scoring.schema import ABOUT, COLUMNS, FAILED, GROUP, ITEM_HEAD, ITEM_KEY, KEY, SCHEMA, as_text, csv_bytes
 
@@ -116,6 +115,15 @@ def record(folder: Path, ablation: str, rows: pd.DataFrame, items: pd.DataFrame)
             contents = (schema.to_csv(_sorted(pd.concat([table, new]), KEY)),
                         schema.gzipped(schema.to_csv(_sorted(_item_columns(every_item), ITEM_KEY))))
             _commit(folder, ablation, dict(zip(_names(ablation), contents, strict=True)))
+
+
+def restore(folder: Path, ablation: str, contents: Mapping[str, bytes]) -> None:
+    """Replaces an ablation's two files as a whole by those of another folder, by their names, and writes their hashes.
+    Raises BenchError as `record`."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, ablation):
+            _commit(folder, ablation, contents)
 
 
 def read(folder: Path, ablation: str) -> Results:
@@ -333,7 +341,7 @@ def _companions(ablation: str, name: str) -> list[str]:
 
 def _hashes(folder: Path, ablation: str) -> dict[str, str]:
     try:
-        lines = (folder / f"{ablation}.sha256").read_text(errors="replace").splitlines()
+        lines = (folder / f"{ablation}.sha256").read_text("utf-8", "replace").splitlines()
     except FileNotFoundError:
         return {}
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -350,10 +358,9 @@ def _digest(path: Path) -> str | None:
 def _locked(folder: Path, ablation: str) -> Iterator[None]:
     """Locks for one writer and no reader, on <ablation>.runs.csv, the only file that is never replaced."""
     path = folder / f"{ablation}.runs.csv"
-    with suppress(FileExistsError), path.open("x") as file:
+    with suppress(FileExistsError), path.open("x", encoding="utf-8", newline="") as file:
         file.write(",".join(RUNS) + "\n")
-    with path.open("rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locking(path):
         yield
 
 
@@ -364,6 +371,5 @@ def _shared(folder: Path, ablation: str) -> Iterator[None]:
     if not path.exists():
         yield
         return
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    with locking(path, shared=True):
         yield

@@ -133,7 +133,7 @@ def run(request: Request, console: Console) -> Done:
             results.record(folder, ablation.name, pd.concat([numbers for numbers, _ in gathered]),
                            pd.concat([each for _, each in gathered]))
 
-    executor = engine or Pool(layout, store.root, todo)
+    executor = engine or Pool(layout, store.root, todo, scale.numerics.device_class)
     group = f"{ablation.name}-{scale.name}"
     with watching(request.track, store, group, table) as watcher:
         display = Display(console, None if engine else layout.width, watcher)

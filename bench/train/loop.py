@@ -40,6 +40,8 @@ Fetched = TypeVar("Fetched")
 def precision(numerics: Numerics, device: str) -> Callable[[], AbstractContextManager]:
     """Returns the context of forward passes: autocast for bfloat16, none for float32 (with `use_exact_math`)."""
     use_exact_math()
+    if torch.device(device).type == "mps" and numerics.dtype != "float32":
+        raise BenchError(f"device mps computes in float32, not in {numerics.dtype}; use device cuda or cpu")
     if numerics.dtype == "float32":
         return nullcontext
     if numerics.dtype == "bfloat16":
@@ -67,8 +69,9 @@ def compile_blocks(module: nn.Module, backend: str = "inductor") -> None:
 
 
 def to_device(tensor: Tensor, device: str) -> Tensor:
-    """Copies a CPU tensor to the device; to a GPU through pinned memory, so that neither CPU nor GPU waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor
+    """Copies a CPU tensor to the device; with CUDA through pinned memory, so that neither CPU nor GPU waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else \
+        tensor.to(device)
 
 
 def prefetch(items: Iterable[Item], fetch: Callable[[Item], dict[str, Tensor]], device: str = "cpu"
@@ -275,13 +278,14 @@ class Training:
 
     def _random_state(self) -> list[Tensor]:
         """The states of torch's global generators, from which modules such as dropout draw."""
-        cuda = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
-        return [torch.get_rng_state(), *cuda]
+        if self._device.type == "cpu":
+            return [torch.get_rng_state()]
+        return [torch.get_rng_state(), torch.get_device_module(self._device).get_rng_state(self._device)]
 
     def _set_random_state(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], self._device)
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(states[1], self._device)
 
 
 def write_document(folder: Path, stage: Stage) -> None:

@@ -18,6 +18,7 @@ from bench.selftest import inputs
 from bench.store.store import Store
 from bench.systems import brain2image, captions, guided, known, linear, own, released, retrieval, thoughtviz, trivial
 
+NOT_ON_MPS = (torch.float64, torch.complex64, torch.complex128, torch.float16, torch.bfloat16)
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_system.py"
 
 
@@ -42,6 +43,7 @@ def test_a_copy_to_the_gpu_and_back_is_counted_and_has_its_shape_and_dtype():
         assert torch.arange(3).to("cuda").cpu().tolist() == [0, 1, 2]
     assert (back.shape, back.dtype, type(back)) == ((2, 3), torch.bfloat16, torch.Tensor)
     assert (gpu.copies["to"], gpu.copies["from"]) == (2, 2)
+    assert set(gpu.dtypes) == {torch.float32, torch.bfloat16, torch.int64}
 
 
 def test_a_backward_pass_gives_a_gradient_to_each_parameter_that_the_loss_depends_on():
@@ -81,14 +83,21 @@ def test_every_stage_of_a_system_runs_on_a_pretended_gpu(made, spec):
 
 
 @pytest.mark.parametrize("spec", [
-    pytest.param(FULL, marks=pytest.mark.long),
+    *(pytest.param(spec, marks=pytest.mark.long) for spec in (
+        FULL, guided.Spec("guided", low_level=True, caption=True), linear.Spec("linear"),
+        retrieval.Spec(guided.Spec("encoder"), "retrieval"), thoughtviz.Spec("ThoughtViz"),
+        captions.Spec("caption by EEGNet", classes="eegnet"), trivial.Spec("stimulus through the VAE", source="vae"),
+        brain2image.Spec("GAN", decoder="gan"), brain2image.Spec("VAE", decoder="vae"))),
     known.Spec("known", start="masked", pairs=48),
 ], ids=lambda spec: spec.name)
-def test_every_stage_of_the_tiny_worlds_runs_on_a_pretended_gpu(tmp_path, spec):
+def test_every_stage_of_the_tiny_worlds_runs_on_a_pretended_gpu_in_float32(tmp_path, spec):
+    """The device mps has neither float64 nor, here, float16 and bfloat16."""
     scale, store = replace(MICRO, numerics=replace(MICRO.numerics, device_class="cuda")), Store(tmp_path)
     score = systems.plan(spec, scale.items(), scale, 0)
     gpus = build_on_pretended_gpu(score, store)
     assert any(gpu.copies["to"] > 0 for gpu in gpus.values())
+    for kind, gpu in gpus.items():
+        assert not {str(dtype): first for dtype, first in gpu.dtypes.items() if dtype in NOT_ON_MPS}, kind
     assert all(store.is_intact(stage) for stage in graph.stages([score]))
 
 

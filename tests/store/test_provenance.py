@@ -86,7 +86,7 @@ def test_the_commit_and_whether_files_differ_from_it_are_those_of_bench_and_not_
         return found, commit
 
     (tmp_path / "bench/store").mkdir(parents=True)
-    for name in ("__init__", "errors", "modules", "store/__init__", "store/provenance"):
+    for name in ("__init__", "errors", "modules", "runtime", "store/__init__", "store/provenance"):
         text = (ROOT / "bench" / f"{name}.py").read_text() if name != "__init__" else ""
         (tmp_path / "bench" / f"{name}.py").write_text(text)
     git("init")
@@ -150,5 +150,5 @@ def test_codecarbon_estimates_energy_and_of_a_named_country_co2(monkeypatch, wan
 @pytest.mark.parametrize("wanted", ["France", "XXX", "fra"])
 def test_what_is_no_countrys_code_is_refused(wanted):
     pytest.importorskip("codecarbon", reason="needs codecarbon (extra energy)")
-    with pytest.raises(BenchError, match=f"--energy {wanted}: the ISO code of a country"):
+    with pytest.raises(BenchError, match=f"--energy {wanted}: expected the ISO code of a country"):
         provenance.check_energy(wanted)
