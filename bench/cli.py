@@ -31,6 +31,11 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "score": "score generated images against reference images",
         "audit": "find leaks between the parts of a data set",
     },
+    "share": {
+        "export": "write a variant's results as a submission that others can check",
+        "verify": "check submissions: files, protocol, and numbers against items",
+        "leaderboard": "compare submissions in a static HTML board",
+    },
     "data": {
         "data": "prepare data sets and corpora, and show what is prepared",
         "fetch": "download a data set's published files, or the weights of scale paper",
@@ -68,7 +73,7 @@ class _Commands(Parser):
 
     def format_help(self) -> str:
         return HELP.format(commands="\n\n".join(
-            "\n".join([f"{group}:", *(f"  {name:10s}{help}" for name, help in commands.items())])
+            "\n".join([f"{group}:", *(f"  {name:18s}{help}" for name, help in commands.items())])
             for group, commands in COMMANDS.items()))
 
 
