@@ -33,6 +33,9 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "audit": "find leaks between the parts of a data set",
     },
     "share": {
+        "export": "write a variant's results as a submission that others can check",
+        "verify": "check submissions: files, protocol, and numbers against items",
+        "leaderboard": "compare submissions in a static HTML board",
         "push": "share results and reports in a data set of the Hugging Face hub",
         "pull": "get shared results and reports, checked against their hashes",
     },

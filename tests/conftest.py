@@ -18,7 +18,7 @@ from bench.store.store import Store
 GROUPED = (  # files whose tests share a slow fixture: with pytest-xdist one worker runs them all, and first
     "execute/test_runner", "setup/test_rehearsal", "systems/test_comparison", "systems/test_adding",
     "systems/test_retrieval", "cost/test_price", "commands/test_data", "commands/test_notebook", "tables/test_tables",
-    "tables/test_report", "networks/test_pretended_gpu")
+    "tables/test_report", "tables/test_submission", "networks/test_pretended_gpu")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -55,10 +55,14 @@ def describe_row(row: Row, scale: Scale, ablation: Ablation) -> dict[str, Any]:
 
 def _world(row: Row) -> str:
     """Returns the name of the data set that the row is tested on."""
-    world = _tested_items(row).trials.world
+    return describe_world(_tested_items(row).trials.world)
+
+
+def describe_world(world: Any) -> str:
+    """Returns the name of a data set in results: "tiny, seed 0"."""
     if isinstance(world, TinyThings):
         return f"tiny things, seed {world.seed}"
-    return f"tiny, seed {world.seed}" if isinstance(world, World) else world.name
+    return f"tiny, seed {world.seed}" if isinstance(world, World) else str(world.name)
 
 
 def _paper_size(variant: Spec, scale: Scale) -> str:

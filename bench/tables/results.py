@@ -140,7 +140,7 @@ def read(folder: Path, ablation: str) -> Results:
     with _shared(folder, ablation):
         _settle(folder, ablation)
         rows, items = _bytes(folder, ablation)
-    return Results(_typed(_upgraded(_parse(rows), folder / f"{ablation}.csv")), _parse_items(items))
+    return Results(_typed(_upgraded(_parse(rows), folder / f"{ablation}.csv")), parse_items(items))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -218,7 +218,7 @@ def _parse(data: bytes) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(data), dtype=object, keep_default_na=False, na_filter=False)
 
 
-def _parse_items(data: bytes) -> pd.DataFrame:
+def parse_items(data: bytes) -> pd.DataFrame:
     """Returns the rows of items: numbers, NaN where a row has none, and text that is never taken for a missing value,
     such as a variant with the name "null"."""
     if not data.strip():

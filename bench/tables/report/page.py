@@ -190,10 +190,10 @@ def _grids(table: Table) -> Iterable[Grid]:
     titles += [("contrasts", "Differences between two rows")] if table.differences else []
     titles += [("literature", "Published numbers of the same systems")] if table.literature is not None else []
     for (name, title), block in zip(titles, table.document.complete.blocks, strict=True):
-        yield _grid(name, title, block, {header for _, header in table.columns})
+        yield make_grid(name, title, block, {header for _, header in table.columns})
 
 
-def _grid(name: str, title: str, block: Sequence[Column], asked: set[str]) -> Grid:
+def make_grid(name: str, title: str, block: Sequence[Column], asked: set[str]) -> Grid:
     """Returns a block of columns. asked: headers that the ablation asks for; they are shown at first."""
     details = "|".join(rf"{re.escape(each)}\b" for each in DETAILS)
     shown = tuple(place == 0 or column.header in asked or not re.match(details, column.header)
@@ -209,7 +209,7 @@ def _cell(text: str, is_name: bool = False) -> Cell:
     number = re.match(r"(?:[<>] ?)?([+-]?[\d,]*\.?\d+)", text)
     order = number[1].replace(",", "") if number and not is_name else ""
     words = {NULL_NAME: "null", CEILING_NAME: "ceiling", "better": "better", "worse": "worse", "not resolved": "open",
-             "failed": "failed", "not run": "open"}
+             "failed": "failed", "not run": "open", "best": "better", "not separable": "open"}
     kind = next((kind for word, kind in words.items() if text.startswith(word)), "")
     return Cell(text.replace("  ", ": ", 1) if is_name else text, order, kind)
 
@@ -248,7 +248,7 @@ def _recorded_rows(recorded: results.Results) -> Iterable[tuple[str, ...]]:
 
 def render(report: Report) -> bytes:
     """Returns the HTML of a report; equal reports give equal bytes. Raises BenchError if it exceeds LARGEST."""
-    data = _template("report.html.j2").render(
+    data = template("report.html.j2").render(
         report=report, figures={chart.name: Markup(chart.svg) for chart in (
             *report.charts, report.training, report.cost)}).encode()
     if len(data) > LARGEST:
@@ -268,7 +268,7 @@ def write(out: Path, requests: Sequence[Request], seeds: Sequence[int] = ()) -> 
         raise BenchError(f"{twice} is named twice; name each ablation once")
     files = {f"{report.name}.html": render(report) for report in reports}
     if len(reports) > 1:
-        files["index.html"] = _template("index.html.j2").render(
+        files["index.html"] = template("index.html.j2").render(
             reports=[replace(report, galleries=(), sheet=None) for report in reports],
             sizes={report.name: len(files[f"{report.name}.html"]) for report in reports}).encode()
     with writing(out):
@@ -278,7 +278,8 @@ def write(out: Path, requests: Sequence[Request], seeds: Sequence[int] = ()) -> 
     return [out / name for name in files]
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """Returns a template of a page."""
     import jinja2  # not at the top: other tables need none
 
     environment = jinja2.Environment(

@@ -73,6 +73,7 @@
   }));
 
   const dialog = document.getElementById("lightbox");
+  if (!dialog) return; // a page without images
   const heading = dialog.querySelector("h2"), history = dialog.querySelector(".history");
   let open = null; // {table, column}: the item that is shown
   const add = (parent, tag, text) => {
