@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, str]] = {  # group -> command -> what it does
         "export": "write a variant's results as a submission that others can check",
         "verify": "check submissions: files, protocol, and numbers against items",
         "leaderboard": "compare submissions in a static HTML board",
+        "protocol": "make a challenge with hidden labels, and score what participants send",
         "push": "share results and reports in a data set of the Hugging Face hub",
         "pull": "get shared results and reports, checked against their hashes",
     },

@@ -45,10 +45,12 @@ NAMES = 5  # of files left out, for each reason, in the JSON
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """The result of `bench score`. about: the columns of a results CSV that identify the images and the setting.
-    notes: remarks on the input, such as what was left out; skipped: reason -> files left out."""
+    rows: a line for each image, as `measure.Measured`; notes: remarks on the input, such as what was left out; skipped:
+    reason -> files left out."""
 
     summary: pd.DataFrame
     about: Mapping[str, Any]
+    rows: pd.DataFrame
     notes: Sequence[str] = ()
     skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -133,7 +135,8 @@ def compare(generated: Path, reference: Path, labels: Path | None = None, wanted
         "ablation": "external", "variant": path.stem if path.is_file() else path.name, "seed": 0, "items": "real",
         "scale": "external", "numerics": f"{device}, float32, 1 thread",
         "judge": f"{networks.judge.name}@{networks.judge.sha256[:12]}" if networks.judge else "",
-        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)}, notes, skipped)
+        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)},
+        measured.rows, notes, skipped)
 
 
 class _Known:

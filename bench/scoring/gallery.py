@@ -94,7 +94,7 @@ def pair(generated: Gallery, reference: Gallery) -> np.ndarray:
 def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
     """Reads the labels [N] of images from a CSV with columns name and label (0 to classes - 1); other rows are ignored
     (`unused_labels`). Raises BenchError for a label that is missing, repeated or out of range."""
-    labels = _read_label_rows(path)
+    labels = read_label_rows(path)
     if missing := [name for name in names if name not in labels]:
         raise BenchError(f"{path} has no label for {len(missing)} of {len(names)} images: {join_names(missing)}; its "
                          f"first lines are {_first_lines(path)}; expected the images' paths below their folder, "
@@ -109,10 +109,10 @@ def read_labels(path: Path, names: Sequence[str], classes: int) -> np.ndarray:
 
 def unused_labels(path: Path, names: Sequence[str]) -> list[str]:
     """Returns the names in a CSV of labels that no image has. Errors as `read_labels`."""
-    return sorted(_read_label_rows(path).keys() - set(names))
+    return sorted(read_label_rows(path).keys() - set(names))
 
 
-def _read_label_rows(path: Path) -> dict[str, str]:
+def read_label_rows(path: Path) -> dict[str, str]:
     """Reads a CSV of labels: name (NFC) -> label, as text."""
     check_content(path, "a CSV of labels")
     try:

@@ -85,7 +85,12 @@ def canonical_json(value: Any) -> str:
 
 def hash_text(text: str) -> str:
     """Returns the SHA-256 of a text, 64 hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
+
+
+def hash_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of a file's content, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def json_bytes(value: Any) -> bytes:
@@ -100,7 +105,7 @@ def csv_of(rows: pd.DataFrame) -> bytes:
 
 def sums_of(contents: Mapping[str, bytes]) -> bytes:
     """Returns the SHA-256 of each file in the format of `sha256sum -c`, by name."""
-    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())).encode()
+    return "".join(f"{hash_bytes(data)}  {name}\n" for name, data in sorted(contents.items())).encode()
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
