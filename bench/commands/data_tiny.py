@@ -58,19 +58,22 @@ def main(options: argparse.Namespace, console: Console) -> int:
         lacking = croissant.write(folder, describe(stage, options.scale, options.url, options.date))
     print(f"{out}: {len(stage.subjects) * world.pictures:,} trials, {world.pictures:,} images, {croissant.FILE}")
     if lacking:
-        print(f"Croissant 1.0 also requires {' and '.join(lacking)}; give --url and --date when the files are published")
+        print(f"Croissant 1.0 also requires {' and '.join(lacking)}: --url and --date, once the files are published")
     return errors.OK
 
 
 def describe(stage: Trials, scale: str, url: str = "", date: str = "") -> dict[str, Any]:
     """Returns name, description, license, creator and version of a world's files; url and day if they are given."""
     low, high = stage.band
+    world = stage.world
+    assert isinstance(world, TinyWorld)
     people = f"{len(stage.subjects)} simulated {'person' if len(stage.subjects) == 1 else 'people'}"
-    text = (f"Simulated EEG of {people}, [trials, {stage.n_chans} channels, {stage.world.n_times} samples at "
-            f"{stage.world.sfreq:g} Hz], {low:g} to {high:g} Hz, and rendered images of shapes; world "
-            f"{stage.world.seed} of scale {scale} of eeg2image-bench. No person was recorded. Results on these data "
+    text = (f"Simulated EEG of {people}, [trials, {stage.n_chans} channels, {world.n_times} samples at "
+            f"{world.sfreq:g} Hz], {low:g} to {high:g} Hz, and rendered images of shapes; world "
+            f"{world.seed} of scale {scale} of eeg2image-bench. No person was recorded. Results on these data "
             "check software; they say nothing about brains.")
-    facts = {"name": f"eeg2image-bench-{scale}-world-{stage.world.seed}", "description": text, "license": {"@type": "sc:CreativeWork", "name": "MIT"},
+    facts = {"name": f"eeg2image-bench-{scale}-world-{world.seed}", "description": text,
+             "license": {"@type": "sc:CreativeWork", "name": "MIT"},
              "creator": {"@type": "sc:Organization", "name": "The eeg2image-bench authors"},
              "version": version("eeg2image-bench")}
     return facts | {name: value for name, value in (("url", url), ("datePublished", date)) if value}

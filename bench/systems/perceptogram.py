@@ -64,14 +64,14 @@ class EmbeddedPictures(Stage):
     latent: Ridge | None
     gain: float
     restandardise: bool
+    seed: int
     items: Items
+    clip: Weights
     adapter: Weights
     unet: Weights
     vae: Weights | None
-    clip: Weights
-    sampling: Sampling
-    seed: int
     numerics: Numerics
+    sampling: Sampling
 
     @property
     def samples(self) -> int:
@@ -84,11 +84,12 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     unet, clip, vae, sampling = plan_generator(scale)
     targets = Targets(items.trials, clip, vae, 1, scale.single_process)
     factors = Factors(training(items), targets if items.eeg == "clip" else None, scale.fp32)
-    images = EmbeddedPictures(Ridge(factors, targets, ALPHAS, embedding=True),
-                              Ridge(factors, targets, ALPHAS) if spec.latent else None,
-                              spec.gain if spec.latent else 0.0, spec.restandardise, items, scale.weights("adapter"),
-                              unet, None if vae.name.startswith(f"{unet.name}/") else vae, clip, sampling, seed,
-                              scale.single_process)
+    images = EmbeddedPictures(
+        embedding=Ridge(factors, targets, ALPHAS, embedding=True),
+        latent=Ridge(factors, targets, ALPHAS) if spec.latent else None, gain=spec.gain if spec.latent else 0.0,
+        restandardise=spec.restandardise, seed=seed, items=items, clip=clip, adapter=scale.weights("adapter"),
+        unet=unet, vae=None if vae.name.startswith(f"{unet.name}/") else vae, numerics=scale.single_process,
+        sampling=sampling)
     return scale.score(images, items)
 
 
