@@ -4,8 +4,8 @@
 
 The linear baseline (Takagi and Nishimoto, CVPR 2023: text condition and latent, image-to-image), also with rescaled
 predictions; Perceptogram (Fei et al., arXiv 2404.01250: image embedding and latent, IP-Adapter), without its parts; and
-ATM, whose network feeds the same IP-Adapter. Each row is repeated on the EEG of other test items. About ten minutes per
-seed at scale tiny on two cores, most of it ATM's.
+ATM, whose network feeds the same IP-Adapter. Each row is repeated on the EEG of other test items. `bench plan`
+expects about six minutes for one seed at scale tiny on two cores, with null, ceiling and classifiers of the EEG.
 """
 
 from bench import On, replace
