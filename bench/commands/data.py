@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import errors
-from bench.commands import data_files, features, pairs
+from bench.commands import data_files, data_tiny, features, pairs
 from bench.commands.options import read_band, read_subjects, show_progress
 from bench.data import catalogue, corpora, file_corpus, prepared, shards
 from bench.data.listing import describe_counts, list_files
@@ -41,7 +41,7 @@ The same command resumes an interrupted one."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="prepare|status|pairs|features")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="prepare|status|pairs|features|tiny")
     prepare = actions.add_parser("prepare", help="prepare a data set or a corpus", description=DESCRIPTION)
     common = prepare.add_argument_group("data sets and corpora")
     common.add_argument("sources", nargs="+", metavar="NAME|PATH", help=f"{', '.join(PAIRS)}; a corpus: "
@@ -73,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--verify", action="store_true", help="read every file and compare its hash")
     pairs.add_parser(actions)
     features.add_parser(actions)
+    data_tiny.add_parser(actions)
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -81,6 +82,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
         return pairs.main(options, console)
     if options.action == "features":
         return features.main(options, console)
+    if options.action == "tiny":
+        return data_tiny.main(options, console)
     if options.action == "status":
         return _status(options)
     options.name = options.sources[0]

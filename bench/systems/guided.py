@@ -296,9 +296,7 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
     """Plans the encoder, the prior, the other paths and the images. Raises BenchError for EEG that is too short."""
     sizes = sized(SIZES, scale, spec.system)
     _check_items(spec, items)
-    unet, clip = (scale.weights(part) for part in (("turbo", "clip_h") if sizes.turbo else ("unet", "clip")))
-    vae = _vae_of(unet) if sizes.turbo else scale.weights("vae")
-    sampling = replace(scale.sampling, steps=sizes.turbo, guidance=1.0) if sizes.turbo else scale.sampling
+    unet, clip, vae, sampling = plan_generator(scale)
     train = training(items)
     targets = Targets(items.trials, clip, vae, 0 if sizes.turbo else min(1, scale.views), scale.single_process)
     encoder = _plan_encoder(spec, items, targets, sizes, scale, seed)
@@ -316,6 +314,15 @@ def plan(spec: Spec, items: Items, scale: Scale, seed: int) -> Score:
                             unet, None if sizes.turbo else vae, clip, sampling, STRENGTH if spec.low_level else 1.0,
                             seed, scale.single_process)
     return scale.score(images.at_checkpoint(*spec.checkpoint) if spec.checkpoint else images, items)
+
+
+def plan_generator(scale: Scale) -> tuple[Weights, Weights, Weights, Sampling]:
+    """Returns the U-Net, CLIP, the VAE and the sampling of a scale's IP-Adapter. If the VAE's name begins with the
+    U-Net's, the U-Net is the folder of a pipeline (SDXL-Turbo) that contains it."""
+    turbo = sized(SIZES, scale, Spec.system).turbo
+    unet, clip = (scale.weights(part) for part in (("turbo", "clip_h") if turbo else ("unet", "clip")))
+    vae = _vae_of(unet) if turbo else scale.weights("vae")
+    return unet, clip, vae, replace(scale.sampling, steps=turbo, guidance=1.0) if turbo else scale.sampling
 
 
 def embedding(spec: Spec, items: Items, scale: Scale, seed: int) -> tuple[GuidedEmbedding, Targets | Features]:

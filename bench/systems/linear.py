@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
-from bench.experiment.key import Stage
+from bench.experiment.key import Stage, added
 from bench.experiment.kinds import Kind, register
 from bench.experiment.scale import Scale
 from bench.experiment.stages import Items, Numerics, Sampling, Score, Targets, Weights, training
@@ -64,14 +64,16 @@ class Factors(Stage):
 class Ridge(Stage):
     """A ridge regression from EEG; each output has the penalty with the least leave-one-out error on training trials.
 
-    target: Targets, for the latents of the whole images; or CLIP's Weights, for the text tokens of "a {class}" (the
-    original: their mean over the image's COCO captions, which no EEG data set has). One trial is left out at a time;
-    if an image was shown several times, its other trials remain, so penalties are too small.
+    target: Targets, for the latents of the whole images, or with `embedding` for their CLIP embeddings; or CLIP's
+    Weights, for the text tokens of "a {class}" (the original: their mean over the image's COCO captions, which no EEG
+    data set has). One trial is left out at a time; if an image was shown several times, its other trials remain, so
+    penalties are too small.
     """
 
     factors: Factors
     target: Targets | Weights
     alphas: tuple[float, ...]
+    embedding: bool = added(False)
 
 
 @dataclass(frozen=True)

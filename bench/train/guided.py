@@ -18,6 +18,7 @@ from bench.experiment.stages import Features
 from bench.images import as_images
 from bench.runtime import MicroBatches, Runtime
 from bench.systems import guided as stages
+from bench.systems.perceptogram import EmbeddedPictures
 from bench.train import Inputs
 from bench.train.generate import batches, decode, in_batches, initial_noise, resize_images, write_images
 from bench.train.items import Loaded, load_items
@@ -202,25 +203,16 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
     scales on unit vectors.
     """
     sampling, device = stage.sampling, runtime.device
-    autocast, dtype = precision(stage.numerics, device), frozen_dtype(stage.numerics, device)
+    autocast = precision(stage.numerics, device)
     items = load_items(stage.items, inputs)
     features = _encode(stage.encoder, stage.checkpoint, items, inputs, runtime)
-
-    # Pipeline, and the VAE that decodes its latents
-    img2img, unet = stage.low_level is not None, stage.unet
-    if stage.vae is None:
-        pipe, vae = adapter.turbo(unet.path, stage.adapter.path, img2img, unet.sha256, stage.adapter.sha256, dtype)
-    else:
-        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype)
-        pipe = adapter.pipeline(vae, frozen.load_unet(unet.path, unet.sha256, dtype), frozen.noise_schedule(unet.path),
-                                stage.adapter.path, img2img, stage.adapter.sha256)
-    pipe, vae = pipe.to(device), vae.to(device)
+    pipe, vae = open_generator(stage, stage.low_level is not None, device)
 
     # Conditions: embeddings and prompts of each image, initial latents [N, C, h, w] of the low-level path
     with torch.inference_mode(), autocast():
         embeddings = _sample_embeddings(stage, items, features, inputs, runtime)
         captions = _write_captions(stage, items, embeddings, inputs, out, runtime)
-        prompts = _encode_prompts(stage, pipe, captions, runtime)
+        prompts = encode_prompts(stage, pipe, captions, runtime)
         start = None
         if stage.low_level:
             file = inputs(stage.low_level) / "low_level.safetensors"
@@ -238,6 +230,19 @@ def generate_images(stage: stages.GuidedPictures, inputs: Inputs, out: Path, run
     write_images(out, items, stage.samples, sampling.batch, sample, runtime, autocast)
     if stage.vae:  # otherwise the encoder's target is a CLIP in which nothing is scored
         np.save(out / "embedding.npy", features.cpu().numpy())
+
+
+def open_generator(stage: stages.GuidedPictures | EmbeddedPictures, img2img: bool, device: str
+                   ) -> tuple[adapter.Pipe, frozen.Vae]:
+    """Loads the pipeline with the adapter in its U-Net, and the VAE that decodes its latents."""
+    unet, dtype = stage.unet, frozen_dtype(stage.numerics, device)
+    if stage.vae is None:
+        pipe, vae = adapter.turbo(unet.path, stage.adapter.path, img2img, unet.sha256, stage.adapter.sha256, dtype)
+    else:
+        vae = frozen.load_vae(stage.vae.path, stage.vae.sha256, dtype)
+        pipe = adapter.pipeline(vae, frozen.load_unet(unet.path, unet.sha256, dtype), frozen.noise_schedule(unet.path),
+                                stage.adapter.path, img2img, stage.adapter.sha256)
+    return pipe.to(device), vae.to(device)
 
 
 def _sample_embeddings(stage: stages.GuidedPictures, items: Loaded, features: Tensor, inputs: Inputs,
@@ -287,8 +292,8 @@ def _write_captions(stage: stages.GuidedPictures, items: Loaded, embeddings: Ten
     return captions
 
 
-def _encode_prompts(stage: stages.GuidedPictures, pipe: adapter.Pipe, captions: list[str],
-                    runtime: Runtime) -> Callable[[Tensor], dict[str, Tensor]]:
+def encode_prompts(stage: stages.GuidedPictures | EmbeddedPictures, pipe: adapter.Pipe, captions: list[str],
+                   runtime: Runtime) -> Callable[[Tensor], dict[str, Tensor]]:
     """Encodes each distinct caption once; returns a function from rows of captions to arguments of `adapter.draw`."""
     distinct = ["", *sorted(set(captions) - {""})]
     numbers = {caption: number for number, caption in enumerate(distinct)}

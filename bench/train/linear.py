@@ -95,7 +95,7 @@ def fit_ridge(stage: Ridge, inputs: Inputs, out: Path, runtime: Runtime) -> None
     error = error[varying].astype(np.float64)
     baseline = (fit["std"][varying] * len(u) / (len(u) - 1)).astype(np.float64)**2  # MSE of the other trials' mean
     r2, spread = 1 - error / baseline, fit["loo_std"][varying] / fit["std"][varying]
-    name = "latent" if isinstance(stage.target, Targets) else "condition"
+    name = "embedding" if stage.embedding else "latent" if isinstance(stage.target, Targets) else "condition"
     summary = {
         "trained_parameters": {name: (len(factors["V"]) + 1) * total},
         "trials": len(u), "features": len(factors["V"]), "outputs": total, "constant_outputs": int((~varying).sum()),
@@ -116,8 +116,8 @@ def _open_targets(stage: Ridge, inputs: Inputs, runtime: Runtime
     targets' shape."""
     items = load_items(stage.factors.items, inputs, stage.factors.embeddings)
     if isinstance(stage.target, Targets):
-        means = np.load(inputs(stage.target) / "mean.npy", mmap_mode="r")
-        whole = means if means.ndim == 4 else means[:, 0]
+        targets = np.load(inputs(stage.target) / ("embeddings.npy" if stage.embedding else "mean.npy"), mmap_mode="r")
+        whole = targets if stage.embedding or targets.ndim == 4 else targets[:, 0]
         flat, rows = np.stack([whole[picture].ravel() for picture in items.picture]), np.arange(len(items.item))
     else:
         clip = frozen.load_clip(stage.target.path, stage.target.sha256).to(runtime.device)

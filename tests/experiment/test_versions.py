@@ -16,7 +16,7 @@ from bench import systems
 from bench.experiment import stages
 from bench.experiment.key import Stage
 from bench.prior import recipe
-from bench.systems import brain2image, guided, known, linear, own, released, thoughtviz
+from bench.systems import brain2image, guided, known, linear, own, perceptogram, released, thoughtviz
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parents[1] / "versions.json"
@@ -67,6 +67,7 @@ SOURCES = {  # what a stage's output is made by, beside the libraries
     thoughtviz.ThoughtVizEeg: THOUGHTVIZ, thoughtviz.ThoughtVizClassifier: THOUGHTVIZ,
     thoughtviz.ThoughtVizGan: THOUGHTVIZ, thoughtviz.ThoughtVizPictures: THOUGHTVIZ,
     linear.Factors: LINEAR, linear.Ridge: LINEAR, linear.ImageToImage: LINEAR,
+    perceptogram.EmbeddedPictures: ["bench/train/perceptogram.py", *LINEAR, *GUIDED],
     known.KnownCorpus: ["bench/train/known.py", "bench/data/known.py", *WORLD], known.Oracle: KNOWN,
     known.KnownPretrain: ["bench/train/pretrain.py", "bench/train/loop.py", "bench/train/parallel.py",
                           "models/mae.py", "models/masking.py", *KNOWN],

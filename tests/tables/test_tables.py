@@ -739,8 +739,31 @@ def test_every_published_number_names_its_source_and_how_it_was_read():
         assert np.isfinite(rows["value"].astype(float)).all()
         assert not rows.duplicated(["paper", "place", "row", "metric", "dataset"]).any(), path.name
     neighbours = pd.read_csv(literature.PUBLISHED / "neighbours.csv")
-    assert set(neighbours["read_in"]) <= {"paper", "abstract", "figure", "secondary", "not noted"}
+    assert set(neighbours["read_in"]) <= {"paper", "abstract", "code", "figure", "secondary", "not noted"}
     assert len(neighbours) > 50
+
+
+def test_the_newer_neighbours_name_the_copy_that_was_read_and_those_that_could_not_be_read_have_no_number():
+    rows = pd.read_csv(literature.PUBLISHED / "neighbours.csv", keep_default_na=False, dtype=str)
+    newer = {"2602.22555": "paper", "2603.12722": "abstract", "2604.08063": "abstract", "2607.12364": "abstract",
+             "2404.01250": "code", "NeuralBench": "code"}
+    for name, read_in in newer.items():
+        found = rows[rows["paper"].str.contains(name, regex=False)]
+        assert set(found["read_in"]) == {read_in}, name
+        assert found["seen_in"].ne("").all(), name
+    assert rows.loc[rows["read_in"] == "code", "seen_in"].ne("").all()
+    assert not rows["paper"].str.contains("2602.10361", regex=False).any(), "no score of ENIGMA could be read"
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    assert all(name in page for name in [*newer, "2602.10361"])
+
+
+def test_a_retrieval_accuracy_of_a_newer_neighbour_states_its_gallery_space_and_averaging():
+    rows = pd.read_csv(literature.PUBLISHED / "neighbours.csv", keep_default_na=False, dtype=str)
+    rows = rows[rows["seen_in"].ne("") & rows["metric"].isin(["retrieval_top1", "retrieval_top5"])]
+    assert len(rows) == 37, "AVDE's five methods in two splits with two accuracies, and 17 rows of NeuralBench"
+    assert rows[["n_way", "dataset", "subjects", "space", "averaged"]].ne("").all().all()
+    chance = rows[rows["row"] == "Dummy, NeuralBench"].iloc[0]
+    assert float(chance["value"]) == 100 * 5 / int(chance["n_way"])
 
 
 def test_two_numbers_of_one_model_that_contradict_each_other_are_written_down():

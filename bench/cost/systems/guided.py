@@ -59,7 +59,7 @@ def cost(stage: Stage) -> Cost | None:
 
 def _pictures_cost(stage: GuidedPictures) -> Cost:
     n, sampling = count_trials(stage.items) * stage.samples, stage.sampling
-    evaluation, prompt = _turbo_flops()
+    evaluation, prompt = turbo_flops()
     image = max(1, int(sampling.steps * stage.strength)) * evaluation + vae_flops("decode")
     if stage.prior:
         prior = _build_prior(stage.prior).eval()
@@ -69,7 +69,7 @@ def _pictures_cost(stage: GuidedPictures) -> Cost:
 
 
 @functools.cache
-def _turbo_flops() -> tuple[int, int]:
+def turbo_flops() -> tuple[int, int]:
     """FLOPs of an evaluation of SDXL-Turbo's U-Net, and of encoding a prompt."""
     unet, words = part("sdxl_unet"), meta(1, 77, dtype="int64")
     conditions = {"text_embeds": meta(1, 1280), "time_ids": meta(1, 6)}

@@ -8,12 +8,16 @@ from bench.cost.networks import evaluation_flops, vae_flops
 from bench.cost.sizes import count_trials, padded, shape_of
 from bench.experiment.key import Stage
 from bench.experiment.stages import Captions, Generate, Targets
+from bench.systems.guided import EMBEDDING
 from bench.systems.linear import Factors, ImageToImage, Ridge
 from models.parameters import PIXELS, TOKENS, WIDTH
 
 
 def outputs(stage: Ridge) -> int:
-    """The number of outputs of a regression at scale paper: a latent of 512 pixels, or the tokens of a caption."""
+    """The number of outputs of a regression at scale paper: an embedding, a latent of 512 pixels, or the tokens of a
+    caption."""
+    if stage.embedding:
+        return EMBEDDING
     return 4 * (PIXELS // 8)**2 if isinstance(stage.target, Targets) else TOKENS * WIDTH
 
 
