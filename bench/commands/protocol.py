@@ -15,17 +15,19 @@ from bench.runtime import device
 def add_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="make|score")
     make = actions.add_parser("make", help="make a challenge from test images", description="Make a challenge.")
-    make.add_argument("images", metavar="IMAGES", help="the test images: a folder, or an .npy or .npz file")
-    make.add_argument("--name", required=True, metavar="NAME", help="of the challenge")
-    make.add_argument("--labels", metavar="CSV", help="columns name and label, the judge's class numbers "
-                      "(default: none)")
-    make.add_argument("--eeg", metavar="NPY", help="the EEG [N, ...], a row for each image in the order of their names "
-                      "(default: none; hand it out yourself)")
-    make.add_argument("--samples", type=int, default=1, metavar="N", help="images of each item (default: 1)")
-    make.add_argument("--judge", default="tiny", metavar="NAME|FILE", help="as of bench score (default: tiny)")
-    make.add_argument("--hide", action="store_true", help="keep images and labels out of the public part (default: "
-                      "they are in it)")
-    make.add_argument("--out", default="challenge", metavar="DIR", help="the new folder (default: challenge)")
+    items = make.add_argument_group("test set")
+    items.add_argument("images", metavar="IMAGES", help="the test images: a folder, or an .npy or .npz file")
+    items.add_argument("--name", required=True, metavar="NAME", help="of the challenge")
+    items.add_argument("--labels", metavar="CSV", help="columns name and label, the judge's class numbers "
+                       "(default: none)")
+    items.add_argument("--eeg", metavar="NPY", help="the EEG [N, ...], a row for each image in the order of their "
+                       "names (default: none; hand it out yourself)")
+    rules = make.add_argument_group("rules and output")
+    rules.add_argument("--samples", type=int, default=1, metavar="N", help="images of each item (default: 1)")
+    rules.add_argument("--judge", default="tiny", metavar="NAME|FILE", help="as of bench score (default: tiny)")
+    rules.add_argument("--hide", action="store_true", help="keep images and labels out of the public part (default: "
+                       "they are in it)")
+    rules.add_argument("--out", default="challenge", metavar="DIR", help="the new folder (default: challenge)")
     score = actions.add_parser("score", help="score a participant's images",
                                description="Score a participant's images.")
     score.add_argument("secret", metavar="SECRET", help="the secret part of the challenge")
