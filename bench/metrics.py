@@ -718,6 +718,8 @@ def _definitions() -> list[Metric]:
         _share("top1_real", "The judge's accuracy on real images; target: the label", "1/K", "this suite: a ceiling"),
         _lower("fid", "FID", real, "Heusel et al. 2017; the extractor's last features (2048-d)"),
         _lower("fid_64", "FID of 64 features", real, "MinD-Vis's and DreamDiffusion's code (torchmetrics feature=64)"),
+        _lower("fd_dinov2", "Frechet distance of DINOv2's features", real,
+               "Stein et al. 2023; ViT-g/14, by torch-fidelity"),
         Metric("fid_infinity", "FID at infinite N", "lower", any_number, "0; no estimate unless N/2 exceeds D",
                "Chong and Forsyth 2020"),
         _lower("fid_torchmetrics", "FID by torchmetrics, as a check", real, "torchmetrics"),

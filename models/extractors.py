@@ -140,7 +140,7 @@ def dinov2_giant(device: str = "cpu") -> Extractor:
     net = FeatureExtractorDinoV2(name, ["dinov2"]).to(device)
     digest = frozen.hash_file(hub / "checkpoints" / "dinov2_vitg14_pretrain.pth")
     return Extractor(f"torch-fidelity/{name}", digest, True, net.INPUT_IMAGE_SIZE,
-                     lambda images: Seen({"features": net(images)[0]}))
+                     lambda images: Seen({"features": net(images)[0]}), {"fd_dinov2": "features"})
 
 
 def open_clip_l14(device: str = "cpu") -> Extractor:
@@ -223,7 +223,7 @@ swav = partial(  # ResNet-50 trained by SwAV, 2048 features
 LITERATURE: dict[str, Callable[..., Extractor]] = {  # by metric: its network
     "two_way_alexnet2": alexnet, "two_way_alexnet5": alexnet, "two_way_inception": inception,
     "two_way_clip": open_clip_l14, "clip_similarity": open_clip_l14, "correlation_efficientnet": efficientnet,
-    "correlation_swav": swav}
+    "correlation_swav": swav, "fd_dinov2": dinov2_giant}
 NETWORKS = {  # by the names of Score.networks; lpips is `perceptual`
     "inception": fid_inception, "inception_v3": inception, "alexnet": alexnet, "efficientnet": efficientnet,
     "swav": swav}

@@ -223,6 +223,7 @@ class _Measurement:
         """Measures the metrics of the whole set."""
         if self.networks.sets:
             self.totals = list(self._set_metrics(self.networks.sets.name, reference))
+        self.totals += sets.frechet_distances(self.networks.others, self.real, self.generated, self.picture)
 
     def rows(self, embedding: Array | None) -> pd.DataFrame:
         """Returns a row for each item and sample; of FID and IS its pseudo-value, the mean of which is the metric.
@@ -255,7 +256,7 @@ class _Measurement:
                 self.pixels | self.memorisation.values | self.pseudo).items()}
             for network in self.networks.all():
                 for name, vector in network.metrics.items():
-                    if not is_wanted(name, self.wanted):
+                    if not is_wanted(name, self.wanted) or name in sets.FRECHET:
                         continue
                     if is_one_image and name.startswith("two_way_"):
                         if pairs.picture is None:
@@ -288,7 +289,8 @@ class _Measurement:
             elif not source and self.resized:
                 key = f"{key}, {RESIZED} to the reference's size"
             # FID in the literature resizes with another filter
-            is_comparable = source and source.comparable and not (is_fitted and name in (*sets.SETS, "fid_64"))
+            is_comparable = source and source.comparable and not (
+                is_fitted and name in (*sets.SETS, *sets.FRECHET, "fid_64"))
             is_comparable = is_comparable and name not in neighbours.OTHER_NETWORKS
             origin = (source.name, source.sha256, int(is_comparable)) if source else ("", "", 1)
             if name == "lpips":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,14 +11,37 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
+from bench import metrics
+from bench.errors import count_of
+from models.extractors import Extractor
+
+Array = np.ndarray
+
 SPLITS = 1  # of the inception score; ten, as usual for 50,000 images, would leave a few dozen in each
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID; all images if there are fewer
+FRECHET = ("fd_dinov2",)  # metrics of sets by a network of their own
 SETS = ("fid", "fid_torchmetrics", "fid_infinity", "kid", "is", "is_torchmetrics")
 
 
 def fixed_rng() -> np.random.Generator:
     """Returns a generator with seed 0, so that set metrics are deterministic."""
     return np.random.default_rng(0)
+
+
+def frechet_distances(networks: Sequence[Extractor], real: Mapping[tuple[str, str], Array],
+                      generated: Mapping[tuple[str, str], Array], picture: Array) -> Iterator[tuple[str, str, float]]:
+    """Yields name, key and value of each metric of FRECHET, averaged over samples.
+
+    real [N, F], generated [N, samples, F]: by network and vector; picture [N]: the identity of each real image.
+    """
+    distinct = np.unique(picture, return_index=True)[1]
+    for network in networks:
+        for name in FRECHET:
+            if vector := network.metrics.get(name):
+                made = generated[network.name, vector].swapaxes(0, 1)
+                values = [metrics.frechet_distance(sample, real[network.name, vector][distinct]) for sample in made]
+                key = f"N={len(picture)}, reference={len(distinct)}, averaged over {count_of(len(made), 'sample')}"
+                yield name, key, float(np.mean(values))
 
 
 class _Cached(nn.Identity):

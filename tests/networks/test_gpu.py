@@ -40,3 +40,21 @@ def test_lpips_with_its_own_backbone_is_zero_for_equal_pictures_and_not_for_othe
     a, b = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
     assert np.allclose(lpips_distance(a, a), 0)
     assert (lpips_distance(a, b) > 0.1).all()
+
+
+@pytest.mark.hub
+def test_dinov2_gives_equal_sets_the_distance_0_and_others_more():
+    import torch
+
+    from bench import metrics
+    from models import extractors, frozen
+
+    try:
+        network = extractors.dinov2_giant()
+    except frozen.MissingWeights as error:
+        pytest.skip(str(error))
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 224, 224), np.uint8))
+    features = network.look(images).vectors["features"].numpy()
+    assert features.shape == (4, 1536)
+    assert metrics.frechet_distance(features, features) == pytest.approx(0, abs=1e-3)
+    assert metrics.frechet_distance(features, features[::-1] + 1) > 1

@@ -298,6 +298,15 @@ def test_a_network_of_the_literature_is_never_random_but_names_the_file_that_is_
     assert sorted(path.name for path in checkpoints.iterdir()) == [file]
 
 
+def test_dinov2_is_never_downloaded(pair, checkpoints):
+    with refused(f"no facebookresearch_dinov2_main in {checkpoints.parent}: get it with: python -c"):
+        compare(*pair, judge="none", wanted=["fd_dinov2"])
+    (checkpoints.parent / "facebookresearch_dinov2_main").mkdir()
+    with refused(f"no dinov2_vitg14_pretrain.pth in {checkpoints}: get it with: python -c"):
+        compare(*pair, judge="none", wanted=["fd_dinov2"])
+    assert not list(checkpoints.iterdir())
+
+
 def put(checkpoints, monkeypatch, name, state):
     """Weights that say nothing, in the place of a network's own."""
     torch.save(state, checkpoints / extractors.FILES[name].file)

@@ -243,6 +243,20 @@ def test_fid_at_infinite_n_is_there_where_there_are_pictures_enough_for_it():
         sets.fid_torchmetrics(*(x[:, :1] for x in features)), rel=1e-6)
 
 
+def test_the_frechet_distance_of_another_network_stands_beside_fid():
+    real, made = np.random.default_rng(0).integers(0, 256, (2, 6, 16, 16, 3), dtype=np.uint8)
+    real[5] = real[0]  # an image that is shown twice counts once among the real ones
+    other = extractors.Extractor("y", "", True, 16, lambda images: extractors.Seen(
+        {"features": images.float().flatten(1)[:, :2]}), {"fd_dinov2": "features"})
+    measured = measuring.measure(pairs_of(real, made), networks.Networks(others=[other]), measuring.Classes(2))
+    found = measured.summary.set_index("metric").loc["fd_dinov2"]
+    features = [pictures[:, 0, :2, 0].astype(float) for pictures in (made, real[:5])]
+    assert found["value"] == pytest.approx(sets.fid_torchmetrics(*features), rel=1e-6)
+    assert (found["key"], found["extractor"], found["comparable"]) == (
+        "N=6, reference=5, averaged over 1 sample", "y", 1)
+    assert "fd_dinov2" not in measured.rows
+
+
 def test_only_what_is_wanted_is_measured(judge):
     pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     looked = extractors.judge(judge.path, judge.sha256, "judge")

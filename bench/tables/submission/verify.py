@@ -17,7 +17,7 @@ from bench.files import sha256
 from bench.metrics import DEFINITIONS
 from bench.scoring import schema
 from bench.scoring.neighbours import MANIFOLD
-from bench.scoring.sets import SETS
+from bench.scoring.sets import FRECHET, SETS
 from bench.setup.request import STORE
 from bench.tables import results
 from bench.tables.scores import MASKED
@@ -31,7 +31,7 @@ FOLLOWS: dict[str, Callable[[pd.DataFrame], Any]] = {  # values of an item that 
     "top1_label": lambda items: items["judged"] == items["label"],
     "top1_judge": lambda items: items["judged"] == items["judged_real"],
 }
-WHOLE = {*SETS, "fid_64", *MANIFOLD, *MASKED, "train_ratio_clip", "train_ratio_judge", "trained_parameters",
+WHOLE = {*SETS, *FRECHET, "fid_64", *MANIFOLD, *MASKED, "train_ratio_clip", "train_ratio_judge", "trained_parameters",
          "readout_accuracy", "train_class_top1"}  # metrics that need no values of items
 OF_REAL = "top1_real"  # of the real images: the mean of judged_real == label
 
