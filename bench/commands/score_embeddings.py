@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.files import replace_file, writing
 from bench.runtime import device
 from bench.scoring import embeddings, schema
-from bench.tables.literature import retrieval_lines
+from bench.tables.literature import published_retrieval
 
 ARRAYS = (".npy", ".npz")
 
@@ -66,9 +66,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
                          "row for each image, or --trials CSV with the image of each row")
     result = embeddings.score_embeddings(eeg, gallery, trials, tops, ways, identity)
     print(f"{result.text()}\n- space of the images: {space}")
-    if published := retrieval_lines(result.images):
-        print(f"\nPublished retrieval among {result.images} images. Their trials, subjects and spaces may differ:")
-        print("\n".join(published))
+    if published := published_retrieval(result.images):
+        print(f"\n{published}")
     for kind, path in files.items():
         with writing(path):
             replace_file(path, schema.csv_bytes(result.summary if kind == "csv" else result.rows))

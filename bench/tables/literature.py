@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from bench.experiment.ablation import Published
 from bench.modules import shipped_results
-from bench.scoring.schema import align
+from bench.tables.formats import Column, Printed, text
 
 PUBLISHED = shipped_results() / "published"
 
@@ -36,15 +37,24 @@ def paper_column(stem: str | None, folder: Path) -> tuple[dict[str, float], str]
     return dict(zip(rows["row"], rows["value"], strict=True)), f"The paper's column: {rows['paper'].iloc[0]}."
 
 
-def retrieval_lines(images: int, folder: Path = PUBLISHED) -> list[str]:
-    """Returns lines of text with published accuracies, top-1 and top-5 in per cent, of retrieval among so many
-    images."""
+def published_retrieval(images: int, folder: Path = PUBLISHED) -> str:
+    """Returns a table of published top-1 and top-5 accuracies of retrieval among so many images; "" if there are none.
+
+    Values are in per cent; those of a file without the unit "%" are shares.
+    """
     found = pd.read_csv(folder / "neighbours.csv", dtype=str, keep_default_na=False)
     found = found[(found["n_way"] == str(images)) & found["metric"].isin(["retrieval_top1", "retrieval_top5"])]
     if not len(found):
-        return []
-    table = found.pivot_table(index=["paper", "place", "row", "dataset"], columns="metric", values="value", sort=False,
-                              aggfunc="first").reindex(columns=["retrieval_top1", "retrieval_top5"]).fillna("-")
-    return align([("top-1", "top-5", "row", "data", "source"), *(
-        (*numbers, row, data, f"{paper.rpartition('(')[2].rstrip(')')}, {place}")
-        for (paper, place, row, data), numbers in zip(table.index, table.to_numpy(), strict=True))])
+        return ""
+    found = found.assign(value=[float(value) * (1 if unit == "%" else 100) for value, unit in zip(
+        found["value"], found["unit"], strict=True)])
+    table = found.pivot_table(index=["paper", "row", "dataset", "space"], columns="metric", values="value", sort=False,
+                              aggfunc="first").reindex(columns=["retrieval_top1", "retrieval_top5"])
+    papers, rows, data, spaces = (tuple(map(str, names)) for names in zip(*table.index, strict=True))
+    numbers = (tuple("-" if value != value else f"{value:.2f}" for value in table[name]) for name in table)
+    sources = tuple((re.findall(r"[(]([^()]*)[)]", paper) or [paper])[-1] for paper in papers)
+    return text(Printed(f"Published retrieval among {images} images, in per cent", "", ((
+        Column("row", rows, True, True), *map(Column, ("top-1", "top-5"), numbers), Column("data", data, True, True),
+        Column("space", spaces, True, True), Column("source", sources, True, True)),),
+        ("Their trials, subjects and choice of the epoch may differ; places and contradictions: "
+         "results/published/neighbours.csv.",)))

@@ -163,7 +163,9 @@ def test_published_numbers_are_printed_beside_galleries_of_their_size(folder, ca
     assert main(["score-embeddings", "e.npy", "--gallery", "e.npy", "--space", "mine"]) == 0
     text = capsys.readouterr().out
     assert "Published retrieval among 200 images" in text
-    assert "26.13  55.32  ATM-S " in text
+    assert re.search(r"^ATM-S +26[.]13 +55[.]32  ", text, re.MULTILINE)
+    assert re.search(r"^AVDE +30[.]00 +58[.]20  ", text, re.MULTILINE), "its table has shares"
+    assert max(map(len, text.splitlines())) <= 100
     assert "- space of the images: mine" in text
 
 
