@@ -1,4 +1,4 @@
-"""The tuning budget of `systems`: three learning rates for each system that is trained, in worlds 1 and 2.
+"""Three learning rates for each trained system of `systems`, in worlds 1 and 2: all have the same tuning budget.
 
     bench run --ablation tuning
 

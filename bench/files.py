@@ -51,6 +51,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of a file's content, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def describe_content(path: Path, is_text: bool = False) -> str | None:
     """Describes a file that is not what its name says, by its first bytes: "an HTML page (...)"; None if they do not
     show it. For the message of a reader that failed (`explain`); a valid file of its ending is never described.
@@ -197,12 +202,11 @@ def open_array(path: Path, expected: str = "an array", cure: str = "", exit_code
 
 @contextmanager
 def locking(path: Path, shared: bool = False) -> Iterator[None]:
-    """Holds a lock on an existing file while the context lasts: of one writer, or (shared) of several readers. The lock
-    ends with its process.
+    """Locks an existing file until the context ends: for one writer, or with `shared` for several readers.
 
-    It is the flock of the file itself, which needs no second file, so that readers can lock a read-only folder, and is
-    the lock of earlier versions. Without flock (Windows), filelock locks <file>.lock, and readers wait for each other.
-    Raises BenchError (exit 3) if that file cannot be written.
+    The lock also ends with its process. It is the flock of the file itself, which needs no second file, so that readers
+    can lock a read-only folder, and is the lock of earlier versions. Without flock (Windows), filelock locks
+    <file>.lock, and readers wait for each other. Raises BenchError (exit 3) if that file cannot be written.
     """
     if fcntl is not None:
         with path.open("rb" if shared else "rb+") as file:

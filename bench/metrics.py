@@ -454,7 +454,7 @@ def _ssim(a: Array, b: Array, size: int, area: int, sum_windows: Callable[[Array
     c1, c2 = (0.01 * 255 * area) ** 2 / 2, (0.03 * 255 * area) ** 2 / 2 / sampled
     height, width = a.shape[1] - size + 1, a.shape[2] - size + 1
     a, b = (np.ascontiguousarray(images.transpose(0, 1, 3, 2)) for images in (a, b))  # [N, H, 3, W]
-    x: Array
+    x: Array  # mypy takes an image of `a` or `b` for an array of unknown numbers
     y: Array
     dtype = np.float64 if area == 1 else np.float32  # exact where the sums are whole numbers
     total, memory = np.zeros(len(b)), np.empty((7, 3 * min(STRIP, height), width))  # written again for each strip

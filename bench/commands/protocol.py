@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bench import errors
 from bench.commands.options import add_device
+from bench.errors import count_of
 from bench.runtime import device
 
 
@@ -47,9 +48,10 @@ def main(options: argparse.Namespace, console: Console) -> int:
                                            Path(options.out), device(options.device))
         print(f"submission: {folder}\nboard: bench leaderboard {folder} ...")
         return errors.OK
-    out = challenge.make_protocol(Path(options.images), Path(options.out), options.name,
-                                  options.labels and Path(options.labels), options.eeg and Path(options.eeg),
-                                  options.samples, options.judge, options.hide)
-    print(f"{challenge.describe_challenge(out)}\nhand out: {out / challenge.PUBLIC}\n"
-          f"keep:     {out / challenge.SECRET}")
+    out = Path(options.out)
+    made = challenge.make_protocol(Path(options.images), out, options.name, options.labels and Path(options.labels),
+                                   options.eeg and Path(options.eeg), options.samples, options.judge, options.hide)
+    samples = count_of(made["samples"], "sample")
+    print(f"{made['name']}: {made['items']} items, {samples} of each, judge {made['judge']}")
+    print(f"hand out: {out / challenge.PUBLIC}\nkeep:     {out / challenge.SECRET}")
     return errors.OK

@@ -1,4 +1,4 @@
-"""`bench pull`: gets results and reports from a data set of the Hugging Face hub, checked against their hashes."""
+"""`bench pull`: gets results and reports from a data set of the Hugging Face hub and checks their hashes."""
 
 from __future__ import annotations
 

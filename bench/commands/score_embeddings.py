@@ -1,4 +1,4 @@
-"""`bench score-embeddings`: scores embeddings of the EEG by the retrieval of the shown images."""
+"""`bench score-embeddings`: measures how often embeddings of the EEG find the image that was shown."""
 
 from __future__ import annotations
 

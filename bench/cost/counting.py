@@ -212,7 +212,7 @@ def training_cost(flops: int, trained: nn.Module, kept: nn.Module, sample: int, 
 
 @functools.cache
 def forward_bytes(direction: str) -> int:
-    """Bytes of float32 tensors that live at the peak of a forward pass of one image, without the parameters.
+    """Counts the bytes of tensors at the peak of a forward pass of one image in float32, without parameters.
 
     direction: through the VAE at 512 pixels ("encode", "decode"), or through a network that measures: "judge" and
     "clip" at 224, "inception" at 299.
@@ -227,7 +227,7 @@ def forward_bytes(direction: str) -> int:
 
 
 def live_bytes(run: Callable[[], Any]) -> int:
-    """Bytes of the tensors that `run` makes on the meta device, at the moment when most of them live.
+    """Counts the bytes of the tensors that `run` makes on the meta device, at the moment when they are most.
 
     Without autograd, and with fused attention. A tensor lives as on a real device: until Python drops it.
     """

@@ -77,7 +77,8 @@ def _finetune(stage: Finetune) -> Memory:
 
 
 def _generate(stage: Generate) -> Memory:
-    """The U-Net and the VAE, and in float32 what was trained and the encoder, or CLIP for captions."""
+    """Memory of generation: the U-Net and the VAE; in float32 the encoder and what was trained, or CLIP for captions.
+    """
     frozen = _images(stage.sampling.batch, ("decode",), _frozen_bytes(stage), "stable_diffusion_unet",
                      "stable_diffusion_vae")
     if isinstance(stage.model, Captions):

@@ -1,4 +1,4 @@
-"""Describes a folder of paired data as a Croissant 1.0 data set: JSON-LD about files, their hashes and their tables."""
+"""Describes the files of a paired data set in the format Croissant 1.0 (JSON-LD): hashes, tables and columns."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ class On:
 
 
 def scale_rates(value: Any, factor: float) -> Any:
-    """Returns a planned stage with all learning rates multiplied, in every schedule of the stages that it needs."""
+    """Multiplies all learning rates in the schedules of a planned stage and of the stages that it needs."""
     changes = {}
     for each in fields(value) if is_dataclass(value) else ():
         old = getattr(value, each.name)

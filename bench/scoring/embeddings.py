@@ -1,4 +1,4 @@
-"""`bench score-embeddings`: exact retrieval of images by embeddings of the EEG, with intervals, by subject."""
+"""`bench score-embeddings`: how often embeddings of the EEG find the image that was shown, for all and by subject."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from bench import metrics
-from bench.errors import BenchError, count_of, join_names, one_line
-from bench.files import check_content, open_array
+from bench.errors import BenchError, count_of, join_names
+from bench.files import open_array
 from bench.scoring import schema
+from bench.scoring.gallery import read_text_table
 from bench.statistics import Interval, share_interval
 
 WAYS = (2, 4, 10, 50, 200)
@@ -86,11 +87,7 @@ def read_trials(path: Path, names: Sequence[str], count: int) -> Trials:
 
     image: a name of the gallery's. Raises BenchError for other columns, another number of lines and unknown images.
     """
-    check_content(path, "a CSV of trials")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise BenchError(f"{path} cannot be read as a CSV of trials: {one_line(error)}") from error
+    table = read_text_table(path, "a CSV of trials")
     if "image" not in table:
         raise BenchError(f"{path} has columns {', '.join(map(str, table))}; expected image, and subject if there are "
                          "several")
@@ -153,15 +150,15 @@ def score_embeddings(eeg: Array, gallery: Array, trials: Trials, tops: Sequence[
     frame = pd.DataFrame({"subject": trials.subject, "image": identity[trials.image]})
     chosen = {EVERYBODY: np.ones(len(eeg), bool)} | {name: trials.subject == name
                                                      for name in sorted(set(trials.subject)) if name}
+    is_crossed = _is_crossed(frame)
+    notes.append("CI: over images crossed with subjects" if is_crossed else "CI: over images, for these trials and "
+                 "subjects; it does not cover other subjects")
     lines = []
     for subject, rows in chosen.items():
         for (metric, k, n), value in values.items():
-            mean, is_crossed = _interval(frame[rows].assign(value=value[rows]))
+            mean = _interval(frame[rows].assign(value=value[rows]), is_crossed and subject == EVERYBODY)
             lines.append((subject, metric, k, n, mean.mean, mean.low, mean.high, k / n, int(rows.sum()),
                           frame.loc[rows, "image"].nunique()))
-            if subject == EVERYBODY and metric == next(iter(values))[0]:
-                notes.append("CI: over images crossed with subjects" if is_crossed else "CI: over images, for these "
-                             "trials and subjects; it does not cover other subjects")
     nearest = metrics.nearest(eeg, gallery, identity)
     rows = pd.DataFrame({"row": np.arange(len(eeg)), "subject": trials.subject, "image": trials.image,
                          "retrieved": nearest, **{metric: value for (metric, _, _), value in values.items()}})
@@ -169,10 +166,14 @@ def score_embeddings(eeg: Array, gallery: Array, trials: Trials, tops: Sequence[
     return Retrieval(pd.DataFrame(lines, columns=list(columns)), rows, images, tuple(notes))
 
 
-def _interval(frame: pd.DataFrame) -> tuple[Interval, bool]:
-    """Returns the interval of a mean over images, and whether it is crossed with subjects; columns subject, image,
-    value."""
-    cells = frame.groupby(["subject", "image"])["value"].mean().unstack("image")
-    if len(cells) > 1 and cells.notna().to_numpy().all():
-        return share_interval(cells.to_numpy()), True
-    return share_interval(frame.groupby("image")["value"].mean().to_numpy()[None]), False
+def _is_crossed(frame: pd.DataFrame) -> bool:
+    """Returns whether there are two or more subjects and each has a trial of every image; columns subject and image."""
+    subjects, images = frame["subject"].nunique(), frame["image"].nunique()
+    return subjects > 1 and len(frame.drop_duplicates(["subject", "image"])) == subjects * images
+
+
+def _interval(frame: pd.DataFrame, is_crossed: bool) -> Interval:
+    """Returns the interval of a mean over images, crossed with subjects or not; columns subject, image, value."""
+    if is_crossed:
+        return share_interval(frame.groupby(["subject", "image"])["value"].mean().unstack("image").to_numpy())
+    return share_interval(frame.groupby("image")["value"].mean().to_numpy()[None])

@@ -114,17 +114,22 @@ def unused_labels(path: Path, names: Sequence[str]) -> list[str]:
 
 def read_label_rows(path: Path) -> dict[str, str]:
     """Reads a CSV of labels: name (NFC) -> label, as text."""
-    check_content(path, "a CSV of labels")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise BenchError(f"{path} cannot be read as a CSV of labels: {one_line(error)}") from error
+    table = read_text_table(path, "a CSV of labels")
     if not {"name", "label"} <= set(table):
         raise BenchError(f"{path} has columns {', '.join(map(str, table))}; expected name and label")
     table["name"] = table["name"].map(_compose)
     if len(repeated := table["name"][table["name"].duplicated()].tolist()):
         raise BenchError(f"{path} labels some images twice: {join_names(repeated)}")
     return dict(zip(table["name"], table["label"], strict=True))
+
+
+def read_text_table(path: Path, expected: str) -> pd.DataFrame:
+    """Reads a CSV whose cells are all text. Raises BenchError for any other file; expected: what it should be."""
+    check_content(path, expected)
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise BenchError(f"{path} cannot be read as {expected}: {one_line(error)}") from error
 
 
 def _first_lines(path: Path) -> str:

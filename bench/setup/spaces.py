@@ -1,4 +1,4 @@
-"""The spaces of frozen networks in which `bench score-embeddings` compares EEG and images, and images in them."""
+"""Loads the frozen networks of `bench score-embeddings` and embeds images with them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_dinov2_gives_equal_sets_the_distance_0_and_others_more():
     try:
         network = extractors.dinov2_giant()
     except frozen.MissingWeights as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # the mark checks AlexNet's weights only; DINOv2 is another download
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 224, 224), np.uint8))
     features = network.look(images).vectors["features"].numpy()
     assert features.shape == (4, 1536)

@@ -6,7 +6,6 @@ else stays here: images, and <ablation>.runs.csv, which names hosts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 
 from bench.data.listing import list_files
 from bench.errors import BenchError
-from bench.files import check_content
+from bench.files import check_content, hash_bytes
 from bench.tables import results
 
 INDEX = "bench-index.json"  # at the root of a repository
@@ -49,16 +48,11 @@ class Index:
 
     def extended(self, collected: Collected) -> Index:
         """Returns the index with further files, which replace those of the same path."""
-        files = {**self.files, **{name: digest(data) for name, data in collected.files.items()}}
+        files = {**self.files, **{name: hash_bytes(data) for name, data in collected.files.items()}}
         return Index(dict(sorted(files.items())), dict(sorted({**self.tables, **collected.tables}.items())))
 
     def to_json(self) -> bytes:
         return (json.dumps({"format": FORMAT, "files": self.files, "tables": self.tables}, indent=1) + "\n").encode()
-
-
-def digest(data: bytes) -> str:
-    """Returns the SHA-256 of data, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def collect(folder: Path, reports: Path | None = None, prefix: str = "") -> Collected:
@@ -128,20 +122,25 @@ def _read_checked(path: Path, expected: str, sums: Path) -> bytes:
     except FileNotFoundError as error:
         raise BenchError(f"{sums} names {path.name}, which is missing; restore it, or write the folder again"
                          ) from error
-    if digest(data) != expected:
+    if hash_bytes(data) != expected:
         raise BenchError(f"{path} differs from its hash in {sums.name}; restore it, or write the folder again")
     return data
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Reads lines of `sha256sum`: path -> hash. Raises BenchError for any other line, and for an unsafe path."""
+    """Reads lines of `sha256sum`: path -> hash.
+
+    Raises BenchError for any other line, for an unsafe path, and for a path that is listed twice.
+    """
     check_content(path, "lines of sha256sum")
     sums = {}
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         value, _, name = line.partition("  ")
         if not DIGEST.fullmatch(value):
             raise BenchError(f"{path}, line {number}: expected a SHA-256, two spaces and a file's name")
-        sums[check_path(name)] = value
+        if check_path(name) in sums:
+            raise BenchError(f"{path}, line {number}: lists {name} twice")
+        sums[name] = value
     return sums
 
 

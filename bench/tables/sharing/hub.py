@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ENVIRONMENT, BenchError, join_names, one_line
-from bench.files import replace_file, writing
+from bench.files import hash_bytes, replace_file, writing
 from bench.modules import DISTRIBUTION
 from bench.tables import results
 from bench.tables.sharing import card, contents
@@ -34,7 +34,8 @@ CURES = {  # by HTTP status
 
 @dataclass(frozen=True)
 class Pushed:
-    """new: paths that were added or replaced; unchanged: the number of those that were there; page: the address."""
+    """The result of a push. new: paths that were added or replaced; unchanged: how many other files were there already;
+    page: the address of the data set."""
 
     new: tuple[str, ...]
     unchanged: int
@@ -44,7 +45,8 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Pulled:
-    """new: files that were written here; unchanged: the number of those that were here; commit: of the repository."""
+    """The result of a pull. new: files that were written; unchanged: how many other files were here already; commit:
+    that of the data set."""
 
     new: tuple[Path, ...]
     unchanged: int
@@ -76,7 +78,7 @@ def push(repository: str, collected: Collected, message: str, force: bool = Fals
         if card.CARD in present:
             mine = card.MARK in _download(api, repository, commit, card.CARD, scratch).read_text("utf-8", "replace")
         new = {name: data for name, data in collected.files.items() if name not in present
-               or index.files.get(name) != contents.digest(data)}
+               or index.files.get(name) != hash_bytes(data)}
         if (others := sorted(present.intersection(new))) and not force:
             raise BenchError(f"{repository} has other content in {join_names(others)}; nothing was pushed; push to "
                              "another folder with --at, or replace it with --force")
@@ -118,7 +120,7 @@ def pull(repository: str, to: Path, reports: Path, prefixes: Sequence[str] = (),
                                  f"{join_names(sorted({name.partition('/')[0] for name in index.files}))}")
             for name in names:
                 data = _download(api, repository, commit, name, scratch).read_bytes()
-                if contents.digest(data) != index.files[name]:
+                if hash_bytes(data) != index.files[name]:
                     raise BenchError(f"{name} of {repository} differs from its hash in {INDEX}; nothing was written; "
                                      "its owner must push again")
         try:

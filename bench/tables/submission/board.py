@@ -124,7 +124,7 @@ def make_boards(submissions: Sequence[Submission]) -> list[Board]:
 
 
 def protocol_of(submission: Submission) -> Protocol:
-    """Returns the protocol of a verified submission: the columns of MUST_AGREE, and its items and scoring."""
+    """Returns what other submissions must share to stand in one table: the columns of MUST_AGREE, items and scoring."""
     mine = submission.rows[(submission.rows["variant"] == submission.variant)
                            & (submission.rows["items"] == submission.tested)]
     headline = choose_headline(mine, HEADLINES)
@@ -146,7 +146,7 @@ def protocol_of(submission: Submission) -> Protocol:
 
 
 def _scoring(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a signed stage says about items and scoring, without the system."""
+    """Returns the part of a signed stage that states items and scoring; the system is left out."""
     kept = {name: value for name, value in document.items() if name not in NOT_THE_SYSTEM}
     targets = document.get("targets", {})
     return kept | {"targets": {name: targets[name] for name in ("clip", "trials") if name in targets},
@@ -185,7 +185,7 @@ def _mean(interval: Interval | None) -> float:
 
 
 def _compare(scores: Scores, keys: Mapping[str, RowKey], best: str) -> tuple[dict[str, Verdict], dict[str, str]]:
-    """Returns the verdict on best - row for each other row, Holm over these, and why a row has none."""
+    """Compares the best row with each other row, adjusted by Holm; also returns why a row has no verdict."""
     pools = scores.pools(keys.values())
     pairs, reasons, pooled = {}, {}, dict[str, tuple[Pool, int, int]]()
     for name, key in keys.items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from bench.data.writing import new_folder
 from bench.errors import BenchError, count_of, join_names
-from bench.files import open_array, write_synced, writing
+from bench.files import hash_bytes, open_array
 from bench.scoring import compare, gallery, schema
 from bench.tables.submission import folder as files
 from bench.tables.submission.export import exported_with
@@ -22,8 +23,8 @@ SALT = 32  # random bytes
 
 
 def make_protocol(images: Path, out: Path, name: str, labels: Path | None = None, eeg: Path | None = None,
-                  samples: int = 1, judge: str = "tiny", is_hidden: bool = True) -> Path:
-    """Writes a challenge: out/public, to be handed out, and out/secret, to be kept; returns out.
+                  samples: int = 1, judge: str = "tiny", is_hidden: bool = True) -> dict[str, Any]:
+    """Writes a challenge: out/public, to be handed out, and out/secret, to be kept; returns the protocol.
 
     images: the test images, a folder or an array. Each becomes an item with a number in random order; file names and
     metadata are left out. eeg [N, ...]: rows in the order of the images' names, written in the items' order. labels: a
@@ -56,7 +57,7 @@ def make_protocol(images: Path, out: Path, name: str, labels: Path | None = None
         secret[LABELS] = ("name,label\n" + "".join(lines)).encode()
     known = {"salt": secrets.token_hex(SALT), "names": {number[item]: shown.names[row]
                                                         for item, row in enumerate(order)},
-             "sha256": {path: files.hash_bytes(data) for path, data in secret.items()}}
+             "sha256": {path: hash_bytes(data) for path, data in secret.items()}}
     protocol = {"format": files.FORMAT, "name": name, "items": len(order), "samples": samples, "judge": judge,
                 "is_hidden": is_hidden, "secret_sha256": files.hash_text(files.canonical_json(known))}
     public = {files.PROTOCOL: files.json_bytes(protocol)}
@@ -66,12 +67,12 @@ def make_protocol(images: Path, out: Path, name: str, labels: Path | None = None
         public[EEG] = stream.getvalue()
     both = {PUBLIC: public if is_hidden else public | secret,
             SECRET: secret | {KEPT: files.json_bytes(known), files.PROTOCOL: files.json_bytes(protocol)}}
-    with writing(out):
+    with new_folder(out) as folder:
         for part, contents in both.items():
             for path, data in contents.items():
-                (out / part / path).parent.mkdir(parents=True, exist_ok=True)
-                write_synced(out / part / path, data)
-    return out
+                (folder / part / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / part / path).write_bytes(data)
+    return protocol
 
 
 def score_challenge(secret: Path, generated: Path, name: str, out: Path, device: str = "cpu") -> Path:
@@ -86,7 +87,7 @@ def score_challenge(secret: Path, generated: Path, name: str, out: Path, device:
     if files.hash_text(files.canonical_json(known)) != protocol["secret_sha256"]:
         raise BenchError(f"{secret / KEPT} is not the one that {files.PROTOCOL} names; restore it")
     if changed := [path for path, digest in known["sha256"].items()
-                   if not (secret / path).is_file() or files.hash_bytes((secret / path).read_bytes()) != digest]:
+                   if not (secret / path).is_file() or hash_bytes((secret / path).read_bytes()) != digest]:
         raise BenchError(f"{secret}: {join_names(changed)} is missing or was changed; restore it")
     labels = secret / LABELS
     made = gallery.open_gallery(generated)
@@ -111,10 +112,3 @@ def _png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
     return stream.getvalue()
-
-
-def describe_challenge(folder: Path) -> str:
-    """Returns the protocol of a challenge in a line."""
-    protocol = json.loads((folder / PUBLIC / files.PROTOCOL).read_bytes())
-    return (f"{protocol['name']}: {protocol['items']} items, {count_of(protocol['samples'], 'sample')} of each, judge "
-            f"{protocol['judge']}")

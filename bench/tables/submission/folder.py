@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import write_synced, writing
+from bench.files import hash_bytes, write_synced, writing
 from bench.scoring import schema
 
 FORMAT = 1
@@ -88,11 +87,6 @@ def hash_text(text: str) -> str:
     return hash_bytes(text.encode())
 
 
-def hash_bytes(data: bytes) -> str:
-    """Returns the SHA-256 of a file's content, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def json_bytes(value: Any) -> bytes:
     """Returns a value as indented JSON."""
     return (json.dumps(value, indent=1) + "\n").encode()
@@ -125,19 +119,6 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
             os.replace(new, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-
-
-def read_sums(path: Path) -> dict[str, str]:
-    """Reads SHA256SUMS: name -> hash. Raises BenchError for a line of another form, and for a file listed twice."""
-    sums: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        digest, separator, name = line.partition("  ")
-        if not separator or len(digest) != 64 or not name:
-            raise BenchError(f"{path.name}, line {number}: is not a SHA-256 and the name of a file; export again")
-        if name in sums:
-            raise BenchError(f"{path.name}: lists {name} twice; export again")
-        sums[name] = digest
-    return sums
 
 
 def read_json(path: Path, expected: Iterable[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from bench.scoring.sets import FRECHET, SETS
 from bench.setup.request import STORE
 from bench.tables import results
 from bench.tables.scores import MASKED
+from bench.tables.sharing.contents import read_sums
 from bench.tables.submission import folder as files
 from bench.tables.submission.folder import Submission
 from bench.tables.submission.signed import check_keys, check_protocol, check_spec, compare_items
@@ -88,9 +89,9 @@ def _check_files(folder: Path) -> Iterator[str]:
         yield f"{files.SUMS}: is missing; it holds the hashes of the other files"
         return
     try:
-        sums = files.read_sums(folder / files.SUMS)
+        sums = read_sums(folder / files.SUMS)
     except BenchError as error:
-        yield str(error)
+        yield str(error).replace(f"{folder}/", "")
         return
     for name in sorted(set(sums) - present):
         yield f"{name}: is missing; {files.SUMS} lists it"
